@@ -1,0 +1,53 @@
+"""The words of the catalogue as dataclasses: a product, a rejected row."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+
+Scalar = str | int | float | bool | None
+"""What an attribute may hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """One row of a catalogue, its text already normalised (see `db.text.normalise`).
+
+    `image` is an absolute local path or an http(s) URL as the source named it; None: no image.
+    `category` None means "not categorised yet", never the text "nan".
+    """
+
+    id: str
+    title: str = ""
+    description: str = ""
+    category: str | None = None
+    price: float | None = None
+    brand: str | None = None
+    image: str | None = None
+    split: str | None = None
+    attributes: dict[str, Scalar] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """What the text tower reads: title and description joined by " || "."""
+        return " || ".join(part for part in (self.title, self.description) if part)
+
+    def replace(self, **changes: object) -> Product:
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A row that was not taken, or was taken without its image (`kept=True`), and why.
+
+    `reason` is a short stable code (`duplicate-id`, `no-content`, `image-truncated`, ...);
+    `message` carries the value and the remedy; `position` counts the source's data rows from 0.
+    """
+
+    source: str
+    position: int
+    id: str | None
+    reason: str
+    message: str
+    kept: bool = False
