@@ -1,1 +1,63 @@
-def main() -> None: ...
+"""The command line: `kinshelf` and `python -m kinshelf.cli`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import click
+
+from kinshelf.commands import ask, ingest, learn, look, sample
+from kinshelf.db.errors import KinshelfError
+
+
+def _version() -> str:
+    try:
+        return version("kinshelf")
+    except PackageNotFoundError:
+        return "unknown (not installed)"
+
+
+class _Group(click.Group):
+    """Commands in the order in which a newcomer needs them; a fixable failure is one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KinshelfError as error:
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(3)
+        except KeyboardInterrupt:
+            click.echo("stopped; what was committed is kept, run the command again", err=True)
+            ctx.exit(130)
+        except BrokenPipeError:
+            # The reader of our output has gone (`| head`); there is nobody left to tell.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(0)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(_version(), prog_name="kinshelf")
+def main() -> None:
+    """Put every product into its category, with the products that vouch for it.
+
+    Exit codes: 0 done; 1 done, but rows were rejected past --max-rejects or damage was found;
+    2 wrong usage; 3 something that the message says how to mend.
+    """
+
+
+for command in (
+    sample.demo,
+    ingest.init, ingest.add, learn.train, ask.classify, ask.similar, learn.evaluate,
+    look.show, look.list_products, look.info, look.sql, look.history,
+    ingest.remove, ingest.export, look.verify,
+):  # fmt: skip
+    main.add_command(command)
+
+if __name__ == "__main__":
+    main(prog_name="kinshelf")

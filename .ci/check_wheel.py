@@ -1,0 +1,25 @@
+"""The wheel holds the package and its sample, and nothing else."""
+
+from __future__ import annotations
+
+import sys
+import zipfile
+
+WANTED = (
+    "kinshelf/cli.py",
+    "kinshelf/db/catalog.py",
+    "kinshelf/store/shelf.py",
+    "kinshelf/probe/__init__.py",
+    "kinshelf/commands/ingest.py",
+    "kinshelf/samples/catalogue/products.csv",
+    "kinshelf/samples/tiny-clip/model.safetensors",
+)
+PACKAGES = ("cli.py", "db/", "store/", "probe/", "commands/", "samples/")
+
+names = zipfile.ZipFile(sys.argv[1]).namelist()
+missing = [name for name in WANTED if name not in names]
+inside = tuple(f"kinshelf/{package}" for package in PACKAGES)
+strange = [n for n in names if not n.startswith(inside) and ".dist-info/" not in n]
+if missing or strange:
+    sys.exit(f"wheel: missing {missing}, not wanted {strange}")
+print(f"wheel: {len(names)} files, all of the package")

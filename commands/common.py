@@ -1,0 +1,136 @@
+"""What every command shares: --shelf, --json, --quiet, error lines, Ctrl-C and progress."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from rich.console import Console
+
+    from kinshelf.store import Shelf
+
+DEFAULT_SHELF = "kin.shelf"
+PATH = click.Path(path_type=Path)
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Where a command's words go: data to stdout, everything else to stderr."""
+
+    path: Path
+    as_json: bool
+    quiet: bool
+
+    def open(self, *, wait: float = 0.0) -> Shelf:
+        """The shelf that --shelf names."""
+        from kinshelf.store import Shelf
+
+        return Shelf.open(self.path, wait=wait)
+
+    def emit(self, value: Any) -> None:
+        """One line of JSON on stdout."""
+        click.echo(json.dumps(value, ensure_ascii=False, default=str))
+
+    def say(self, text: str) -> None:
+        """A line for a person, on stderr."""
+        if not self.quiet:
+            self.console(stderr=True).print(text, highlight=False, soft_wrap=True)
+
+    def warn(self, text: str) -> None:
+        """A line that even --quiet shows, on stderr."""
+        click.echo(text, err=True)
+
+    def console(self, *, stderr: bool = False) -> Console:
+        """A rich console; tables keep their columns when stdout is no terminal."""
+        from rich.console import Console
+
+        stream = sys.stderr if stderr else sys.stdout
+        return Console(file=stream, width=None if stream.isatty() else 120)
+
+
+def shelf_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds --shelf, --json and --quiet; the command gets an `Output` as its first argument."""
+
+    @click.option(
+        "--shelf", "shelf_path", type=PATH, envvar="KINSHELF_SHELF", default=DEFAULT_SHELF,
+        show_default=True, help="Directory of the shelf; also KINSHELF_SHELF.",
+    )  # fmt: skip
+    @click.option("--json", "as_json", is_flag=True, help="JSON lines on stdout.")
+    @click.option("--quiet", is_flag=True, help="No progress and no summary on stderr.")
+    @functools.wraps(command)
+    def run(shelf_path: Path, as_json: bool, quiet: bool, **arguments: Any) -> Any:
+        return command(Output(shelf_path, as_json, quiet), **arguments)
+
+    return run
+
+
+class Interruption:
+    """Ctrl-C once: finish the batch and stop. Twice: stop at once."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._asked = False
+
+    def __call__(self) -> bool:
+        """Whether to stop."""
+        return self._asked
+
+    def __enter__(self) -> Interruption:
+        self._before = signal.getsignal(signal.SIGINT)
+        with contextlib.suppress(ValueError):  # only the main thread may set handlers
+            signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(ValueError):
+            signal.signal(signal.SIGINT, self._before)
+
+    def _handle(self, _number: int, _frame: FrameType | None) -> None:
+        if self._asked:
+            raise KeyboardInterrupt
+        self._asked = True
+        self._output.warn("stopping after this batch (Ctrl-C again: at once)")
+
+
+@contextlib.contextmanager
+def progress(
+    output: Output, what: str, total: int | None
+) -> Iterator[Callable[[int, str], None]]:
+    """A bar on stderr with rate and time left; the body calls `update(done, note)`."""
+    if output.quiet or not sys.stderr.isatty():
+        yield lambda _done, _note: None
+        return
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        SpinnerColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+    )  # fmt: skip
+    with Progress(*columns, console=output.console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total, note="", rate="")
+
+        def update(done: int, note: str) -> None:
+            elapsed = bar.tasks[0].elapsed or 0.0
+            rate = f"{done / elapsed:,.0f}/s" if elapsed > 0.2 else ""
+            bar.update(task, completed=done, note=note, rate=rate)
+
+        yield update

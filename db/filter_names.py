@@ -1,0 +1,85 @@
+"""The names that a filter may use, and the SQL that reads each."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kinshelf.db.errors import FilterError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_CONVERSIONS = {
+    "text": "{}",
+    "number": "TRY_CAST({} AS DOUBLE)",
+    "boolean": "TRY_CAST({} AS BOOLEAN)",
+}
+
+_LISTED = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A column or attribute as the catalogue spells it, its kind, and the SQL that reads it."""
+
+    name: str
+    kind: str
+    sql: str
+    parameters: tuple[str, ...] = ()
+
+
+class Names:
+    """Columns of the table `p` and keys of its JSON column, each with a kind."""
+
+    def __init__(self, columns: Mapping[str, str], attributes: Mapping[str, str]) -> None:
+        self._exact = {name: _column(name, kind) for name, kind in columns.items()}
+        for name, kind in attributes.items():
+            self._exact.setdefault(name, _attribute(name, kind))
+        self._folded: dict[str, dict[str, Name]] = {}
+        for name in [*columns, *attributes]:
+            self._folded.setdefault(name.casefold(), {})[name] = self._exact[name]
+        self._columns = frozenset(columns)
+
+    def find(self, name: str) -> Name:
+        """The column or attribute meant; FilterError if there is none, or several."""
+        if name in self._exact:
+            return self._exact[name]
+        found = self._folded.get(name.casefold(), {})
+        of_table = [each for each in found if each in self._columns]
+        candidates = of_table or list(found)
+        if len(candidates) == 1:
+            return found[candidates[0]]
+        if candidates:
+            listed = " or ".join(quoted(each) for each in candidates)
+            raise FilterError(f"`{name}` may be {listed}; write one of them exactly so")
+        raise FilterError(self._unknown(name))
+
+    def _unknown(self, name: str) -> str:
+        near = difflib.get_close_matches(name.casefold(), self._folded, n=3)
+        names = [each for folded in near for each in self._folded[folded]]
+        meant = f"; did you mean {' or '.join(map(quoted, names))}?" if names else "."
+        others = list(self._exact)[:_LISTED]
+        more = " and others" if len(self._exact) > _LISTED else ""
+        return (
+            f"there is no column `{name[:60]}`{meant} There are {', '.join(others)}{more}. "
+            f"A text stands in single quotes: '{name[:60]}'"
+        )
+
+
+def quoted(name: str) -> str:
+    """An SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _column(name: str, kind: str) -> Name:
+    return Name(name, kind, f"p.{quoted(name)}")
+
+
+def _attribute(name: str, kind: str) -> Name:
+    # A JSON pointer (RFC 6901) reaches every key, `*` and the empty one included; DuckDB's own
+    # path syntax does not.
+    pointer = "/" + name.replace("~", "~0").replace("/", "~1")
+    sql = _CONVERSIONS[kind].format("json_extract_string(p.attributes, ?)")
+    return Name(name, kind, sql, (pointer,))

@@ -1,0 +1,101 @@
+"""Which column holds which field: names in common use, and layouts known by their header."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kinshelf.db.text import normalise
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+FIELDS = ("id", "title", "description", "category", "price", "brand", "image", "split")
+"""The columns that a product has of its own; every other column is an attribute."""
+
+TEXT = "text"
+"""A column that holds title and description in one, joined by " || "."""
+
+ATTRIBUTES = "attributes"
+"""The column in which `export` writes all attributes as one JSON object."""
+
+EMBEDDINGS = ("image_embedding", "text_embedding")
+"""Columns of vectors."""
+
+ALIASES: dict[str, tuple[str, ...]] = {
+    "id": ("id", "product id", "uniq id", "item id", "sku", "asin"),
+    "title": ("title", "name", "product name", "product title", "item name"),
+    "description": ("description", "product description", "about product"),
+    "category": ("category", "category name", "product category"),
+    "price": ("price", "selling price"),
+    "brand": ("brand", "brand name"),
+    "image": ("image", "image path", "image url", "image link", "img", "picture"),
+    "split": ("split",),
+    "text": ("text",),
+    "image_embedding": ("image embedding",),
+    "text_embedding": ("text embedding",),
+}
+"""For each field the column names that mean it, the first one found wins; see `key_of`.
+
+They cover a catalogue of our own `export` and the coursework's processed file
+(`uniq_id,image_path,text,label,category_name,split`).
+"""
+
+_AMAZON_BOILERPLATE = "Make sure this fits by entering your model number."
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A published file format that the aliases alone would misread."""
+
+    name: str
+    signature: frozenset[str]
+    columns: Mapping[str, str]
+
+
+AMAZON_2020 = Layout(
+    "amazon-2020",
+    frozenset({"uniq id", "product name", "about product"}),
+    {
+        "id": "uniq id",
+        "title": "product name",
+        # "Product Description" is there too, and empty; "List Price" likewise.
+        "description": "about product",
+        "category": "category",
+        "price": "selling price",
+        "brand": "brand name",
+        "image": "image",
+    },
+)
+"""The raw file of "Amazon Product Dataset 2020", 28 columns."""
+
+
+def key_of(column: str) -> str:
+    """A column name without case, "_" and "-": "Product_Name" and "product name" are one."""
+    return normalise(column.replace("_", " ").replace("-", " ")).casefold()
+
+
+def layout_of(columns: Iterable[str]) -> Layout | None:
+    """The known layout whose signature the header holds."""
+    keys = {key_of(column) for column in columns}
+    return AMAZON_2020 if keys >= AMAZON_2020.signature else None
+
+
+def amazon_description(text: str) -> str:
+    """ "About Product" without its boilerplate opening and the " | " between its sentences."""
+    text = text.strip().removeprefix(_AMAZON_BOILERPLATE)
+    return " ".join(part for part in map(str.strip, text.split("|")) if part)
+
+
+def first_image(value: str) -> str:
+    """The first picture of a "|"-separated list of URLs that is no placeholder, "" for none."""
+    if not value.startswith(("http://", "https://")):
+        return value
+    candidates = (part.strip() for part in value.split("|"))
+    return next((part for part in candidates if part and "transparent-pixel" not in part), "")
+
+
+def split_text(text: str) -> tuple[str, str]:
+    """Title and description out of "title || description"."""
+    title, _, description = text.partition(" || ")
+    return title, description

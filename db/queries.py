@@ -1,0 +1,201 @@
+"""Questions to the catalogue, each answered as of one generation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kinshelf.db.product import Product
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from kinshelf.db.catalog import Catalog
+    from kinshelf.db.filters import Filter
+
+IntArray = NDArray[np.int64]
+TEXT_COLUMNS = ("id", "title", "description", "category", "brand", "image", "split")
+FILTER_COLUMNS = {
+    **dict.fromkeys(TEXT_COLUMNS, "text"),
+    "price": "number", "row": "number", "added": "number",
+    "has_image": "boolean", "has_text": "boolean", "image_error": "text",
+}  # fmt: skip
+"""The columns that a --where may name, beside attributes, and their types."""
+
+_FIELDS = (
+    "row", "id", "title", "description", "category", "price", "brand", "image", "split",
+    "attributes", "has_image", "has_text", "image_hash", "image_error", "content_hash", "added",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class StoredProduct:
+    """A product as the shelf keeps it; `row` is its number, `added` the generation it came in."""
+
+    product: Product
+    row: int
+    has_image: bool
+    has_text: bool
+    image_hash: str | None
+    image_error: str | None
+    content_hash: str
+    added: int
+
+
+class View:
+    """The catalogue as of one generation; later changes, and rows removed by then, do not show."""
+
+    def __init__(self, catalog: Catalog, generation: int) -> None:
+        self.catalog = catalog
+        self.generation = generation
+
+    def _run(self, query: str, parameters: Sequence[Any] = ()) -> duckdb.DuckDBPyConnection:
+        # A cursor of its own, so that threads do not read each other's results.
+        return self.catalog.connection.cursor().execute(query, list(parameters))
+
+    def _visible(self, where: Filter | None = None) -> tuple[str, list[Any]]:
+        sql = "p.added <= ? AND (p.removed IS NULL OR p.removed > ?)"
+        parameters: list[Any] = [self.generation, self.generation]
+        if where is None:
+            return sql, parameters
+        return f"{sql} AND ({where.sql})", parameters + list(where.parameters)
+
+    def count(self, where: Filter | None = None) -> int:
+        """How many products there are."""
+        sql, parameters = self._visible(where)
+        return int(self._one(f"SELECT count(*) FROM products p WHERE {sql}", parameters)[0])
+
+    def _one(self, query: str, parameters: Sequence[Any] = ()) -> tuple[Any, ...]:
+        row = self._run(query, parameters).fetchone()
+        return row if row is not None else ()
+
+    def rows(self, where: Filter | None = None) -> IntArray:
+        """Row numbers of the products that match, ascending, (n,) int64."""
+        sql, parameters = self._visible(where)
+        found = self._run(f"SELECT row FROM products p WHERE {sql} ORDER BY row", parameters)
+        return np.asarray(found.fetchnumpy()["row"], dtype=np.int64)
+
+    def select(
+        self, where: Filter | None = None, *, limit: int | None = None, offset: int = 0
+    ) -> list[StoredProduct]:
+        """Products that match, by row."""
+        sql, parameters = self._visible(where)
+        fields = ", ".join(f"p.{name}" for name in _FIELDS)
+        query = f"SELECT {fields} FROM products p WHERE {sql} ORDER BY p.row LIMIT ? OFFSET ?"
+        limits = [-1 if limit is None else limit, offset]
+        if limit is None:
+            query, limits = query.replace("LIMIT ? ", ""), [offset]
+        return [_stored(row) for row in self._run(query, parameters + limits).fetchall()]
+
+    def by_rows(self, rows: Sequence[int] | IntArray) -> dict[int, StoredProduct]:
+        """The products of some row numbers, whatever became of them since."""
+        fields = ", ".join(f"p.{name}" for name in _FIELDS)
+        wanted = sorted({int(row) for row in rows})
+        query = f"SELECT {fields} FROM products p WHERE row IN (SELECT unnest(?::BIGINT[]))"
+        return {row[0]: _stored(row) for row in self._run(query, [wanted]).fetchall()}
+
+    def by_ids(self, ids: Sequence[str]) -> dict[str, StoredProduct]:
+        """The products of some ids; an id that is not there is absent from the answer."""
+        sql, parameters = self._visible()
+        fields = ", ".join(f"p.{name}" for name in _FIELDS)
+        query = (
+            f"SELECT {fields} FROM products p WHERE {sql} AND p.id IN (SELECT unnest(?::VARCHAR[]))"
+        )
+        found = self._run(query, [*parameters, list(ids)]).fetchall()
+        return {row[1]: _stored(row) for row in found}
+
+    def near_ids(self, product_id: str, limit: int = 3) -> list[str]:
+        """Ids that look like a given one, nearest first."""
+        sql, parameters = self._visible()
+        query = (
+            f"SELECT id FROM products p WHERE {sql}"
+            " ORDER BY jaro_winkler_similarity(id, ?) DESC, id LIMIT ?"
+        )
+        return [row[0] for row in self._run(query, [*parameters, product_id, limit]).fetchall()]
+
+    def labelled(self, split: str | None = None) -> tuple[IntArray, NDArray[np.object_]]:
+        """Rows and categories of the categorised products, of one split if named."""
+        sql, parameters = self._visible()
+        if split is not None:
+            sql, parameters = f"{sql} AND p.split = ?", [*parameters, split]
+        query = (
+            f"SELECT row, category FROM products p WHERE {sql} AND category IS NOT NULL"
+            " ORDER BY row"
+        )
+        found = self._run(query, parameters).fetchall()
+        categories = np.empty(len(found), dtype=object)
+        categories[:] = [row[1] for row in found]
+        return np.array([row[0] for row in found], dtype=np.int64), categories
+
+    def categories(self) -> dict[str | None, int]:
+        """Products per category, the uncategorised under None, largest first."""
+        sql, parameters = self._visible()
+        query = (
+            f"SELECT category, count(*) FROM products p WHERE {sql}"
+            " GROUP BY category ORDER BY count(*) DESC, category"
+        )
+        return dict(self._run(query, parameters).fetchall())
+
+    def totals(self) -> dict[str, int]:
+        """Counts for `info`."""
+        sql, parameters = self._visible()
+        names = ("products", "categorised", "with_image", "with_text", "image_failed")
+        query = (
+            "SELECT count(*), count(category), count(*) FILTER (has_image),"
+            f" count(*) FILTER (has_text), count(image_error) FROM products p WHERE {sql}"
+        )
+        return dict(zip(names, map(int, self._one(query, parameters)), strict=True))
+
+    def attribute_types(self) -> dict[str, str]:
+        """Attribute names and their types (`text`, `number`, `boolean`); text if they differ."""
+        query = (
+            "SELECT name, list(DISTINCT type) FROM attributes WHERE generation <= ? GROUP BY name"
+        )
+        found = self._run(query, [self.generation]).fetchall()
+        return {name: types[0] if len(types) == 1 else "text" for name, types in found}
+
+    def commits(self, limit: int | None = None) -> list[dict[str, Any]]:
+        """Committed changes, newest first."""
+        names = ("generation", "time", "kind", "command", "inserted", "updated", "removed",
+                 "rejected")  # fmt: skip
+        query = (
+            "SELECT generation, strftime(time, '%Y-%m-%dT%H:%M:%SZ'), kind, command, inserted,"
+            " updated, removed, rejected FROM commits WHERE generation <= ?"
+            " ORDER BY generation DESC"
+        )
+        found = self._run(query, [self.generation]).fetchmany(limit or 1 << 30)
+        return [dict(zip(names, row, strict=True)) for row in found]
+
+    def rejects(self, *, kept: bool | None = None) -> list[dict[str, Any]]:
+        """Rejected rows that were not resolved since, oldest first."""
+        names = ("key", "source", "position", "id", "reason", "message", "kept", "record")
+        query = (
+            f"SELECT {', '.join(names)} FROM rejects WHERE generation <= ?"
+            " AND (resolved IS NULL OR resolved > ?)"
+        )
+        parameters: list[Any] = [self.generation, self.generation]
+        if kept is not None:
+            query, parameters = f"{query} AND kept = ?", [*parameters, kept]
+        found = self._run(f"{query} ORDER BY generation, position", parameters).fetchall()
+        return [dict(zip(names, row, strict=True)) for row in found]
+
+    def probes(self) -> list[dict[str, Any]]:
+        """The probes trained by then, oldest first."""
+        names = ("version", "generation", "trained_on", "classes", "files", "metrics")
+        query = f"SELECT {', '.join(names)} FROM probes WHERE generation <= ? ORDER BY version"
+        found = self._run(query, [self.generation]).fetchall()
+        return [
+            dict(zip(names, (*row[:4], json.loads(row[4]), json.loads(row[5])), strict=True))
+            for row in found
+        ]
+
+
+def _stored(row: tuple[Any, ...]) -> StoredProduct:
+    attributes = json.loads(row[9]) if row[9] else {}
+    product = Product(*row[1:9], attributes=attributes)
+    return StoredProduct(product, row[0], *row[10:16])

@@ -1,0 +1,170 @@
+"""What every source of rows offers, and the opening of text files, checked."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
+
+from kinshelf.db.errors import EmptySource, UnreadableSource
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+MAX_LINE = 16 * 2**20
+"""Characters: a longer line means that the file is not made of lines."""
+
+_HEAD = 64 * 2**10
+_CHUNK = 2**20
+_SAMPLE = 256 * 2**10
+_MAGIC = {
+    b"PK\x03\x04": "a zip archive or spreadsheet: save it as CSV",
+    b"PAR1": "a Parquet file: give it the suffix .parquet",
+    b"\x1f\x8b": "gzip-compressed: give it the suffix .gz after its own",
+    b"\xff\xfe": "UTF-16 text: iconv -f UTF-16 -t UTF-8 {name} > utf8-{name}",
+    b"\xfe\xff": "UTF-16 text: iconv -f UTF-16 -t UTF-8 {name} > utf8-{name}",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A row that could not be parsed; `message` says where it stands and what is wrong."""
+
+    message: str
+
+
+class RowSource(Protocol):
+    """Rows of one file or folder, in its own order, read as a stream.
+
+    The n-th item of `rows()` is data row n of the source, counted from 0, parsed or bad.
+    """
+
+    @property
+    def from_text(self) -> bool:
+        """Whether values are text still to be typed."""
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """The column names, in the source's order."""
+
+    def rows(
+        self, wanted: Collection[str] | None = None
+    ) -> Iterator[Mapping[str, object] | BadRow]:
+        """Column → value, row by row. May be called again.
+
+        With `wanted` other columns may be left out, where that makes reading cheaper.
+        """
+
+    def count(self) -> int | None:
+        """How many rows there are, about; None where only reading everything would tell."""
+
+
+def check_text(path: Path) -> None:
+    """Refuse what is no UTF-8 text file before a parser stumbles over it.
+
+    Raises:
+        EmptySource: the file has no bytes.
+        UnreadableSource: its first bytes are those of a binary format, or it may not be read.
+    """
+    try:
+        with _open_binary(path) as stream:
+            head = stream.read(_HEAD)
+    except (OSError, EOFError, zlib.error) as problem:
+        raise unreadable(path, problem) from problem
+    if not head:
+        raise EmptySource(f"{path} is empty: it needs a header and at least one row")
+    for magic, remedy in _MAGIC.items():
+        if head.startswith(magic):
+            raise UnreadableSource(f"{path} is {remedy.format(name=path.name)}")
+    if b"\0" in head:
+        offset = head.index(b"\0")
+        raise UnreadableSource(
+            f"{path} is not a text file: byte {offset} is NUL. Export it as UTF-8 CSV or JSONL"
+        )
+
+
+def text_lines(path: Path) -> Iterator[str]:
+    """The lines of a UTF-8 file with their own line ends, one at a time; .gz is unpacked.
+
+    A byte order mark is dropped.
+
+    Raises:
+        UnreadableSource: bytes that are no UTF-8 (with their offset and line), a damaged
+            archive, or a line longer than `MAX_LINE`.
+    """
+    try:
+        with (
+            _open_binary(path) as binary,
+            io.TextIOWrapper(binary, encoding="utf-8", newline="") as stream,
+        ):
+            if stream.read(1) != "\ufeff":
+                stream.seek(0)
+            while line := stream.readline(MAX_LINE):
+                if len(line) == MAX_LINE:
+                    raise UnreadableSource(f"{path} has a line of more than {MAX_LINE} characters")
+                yield line
+    except UnicodeDecodeError as problem:
+        raise UnreadableSource(_encoding_message(path)) from problem
+    except (OSError, EOFError, zlib.error) as problem:
+        raise unreadable(path, problem) from problem
+
+
+def head_lines(path: Path) -> tuple[list[str], float] | None:
+    """The lines of a text file's first 256 KiB, and how many times as large the file is.
+
+    None for .gz, whose size does not tell how much is in it.
+    """
+    if path.suffix.casefold() == ".gz":
+        return None
+    lines: list[str] = []
+    size = 0
+    for line in text_lines(path):
+        lines.append(line)
+        size += len(line.encode())
+        if size >= _SAMPLE:
+            return lines, max(1.0, path.stat().st_size / size)
+    return lines, 1.0
+
+
+def unreadable(path: Path, problem: Exception) -> UnreadableSource:
+    """The error for a file that the system or its compression refuses to give."""
+    reason = getattr(problem, "strerror", None) or str(problem)
+    return UnreadableSource(f"{path} cannot be read: {reason}")
+
+
+def _open_binary(path: Path) -> BinaryIO:
+    if path.suffix.casefold() == ".gz":
+        return cast("BinaryIO", gzip.open(path, "rb"))
+    return path.open("rb")
+
+
+def _encoding_message(path: Path) -> str:
+    offset, line, byte = _first_bad_byte(path)
+    return (
+        f"{path} is not UTF-8: byte 0x{byte:02x} at offset {offset} (line {line}). Convert it, for "
+        f"example: iconv -f WINDOWS-1252 -t UTF-8 {path.name} > utf8-{path.name}"
+    )
+
+
+def _first_bad_byte(path: Path) -> tuple[int, int, int]:
+    """Offset (after unpacking), line number from 1, and value of the first byte not UTF-8."""
+    offset, line, rest = 0, 1, b""
+    with _open_binary(path) as stream:
+        while chunk := stream.read(_CHUNK):
+            block = rest + chunk
+            try:
+                block.decode("utf-8")
+                good = len(block)
+            except UnicodeDecodeError as problem:
+                # A character cut by the chunk's end is not wrong yet.
+                if problem.start < len(block) - 3:
+                    before = block[: problem.start].count(b"\n")
+                    return offset + problem.start, line + before, block[problem.start]
+                good = problem.start
+            offset += good
+            line += block.count(b"\n", 0, good)
+            rest = block[good:]
+    return offset, line, rest[0]

@@ -1,0 +1,118 @@
+"""One cell of a source as what the catalogue holds: text, a scalar attribute, an embedding."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kinshelf.db.text import clean_key, normalise
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from kinshelf.db.product import Scalar
+
+_NUMBER_STARTS = frozenset("-0123456789")
+_WORDS: dict[str, bool | None] = {"": None, "true": True, "false": False}
+_NUMBER = re.compile(r"(?P<whole>0|-?[1-9]\d{0,17})|-?(?:0|[1-9]\d*)\.\d+(?:[eE][+-]?\d+)?", re.A)
+
+
+def text_of(value: object) -> str:
+    """`value` as the text of a field, before normalising: "" for None and NaN.
+
+    A whole float loses its ".0": tools that know no missing integer write the id 7 as 7.0.
+    """
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float):
+        return _float_text(value)
+    return scalar_text(value)
+
+
+def scalar_text(value: object) -> str:
+    """A value that is no text as text: JSON for lists and objects."""
+    if isinstance(value, list | dict):
+        return json.dumps(value, ensure_ascii=False)
+    return str(value)
+
+
+def typed(value: object) -> Scalar:
+    """A cell of a text format as int, float, bool or normalised text; None where it is empty.
+
+    A number keeps its type only where nothing is lost by it: codes such as "007", "+5" or a
+    number of more than 18 digits stay text.
+    """
+    text = normalise(value if isinstance(value, str) else scalar_text(value))
+    if text[:1] not in _NUMBER_STARTS:
+        return _WORDS.get(text.casefold(), text) if len(text) <= 5 else text
+    number = _NUMBER.fullmatch(text)
+    if number is None:
+        return text
+    if number["whole"]:
+        return int(text)
+    amount = float(text)
+    return text if math.isinf(amount) else amount
+
+
+def scalar(value: object) -> Scalar:
+    """A value of a typed format as an attribute; None where it is missing.
+
+    NaN counts as missing, text is normalised, lists and objects become JSON text.
+    """
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else _float_text(value) or None
+    if isinstance(value, str):
+        return normalise(value) or None
+    # Not normalised: NFKC turns a full-width quotation mark into one that ends a JSON string.
+    return clean_key(scalar_text(value))
+
+
+def unfold(value: object) -> dict[str, Scalar] | None:
+    """The attributes in an object, parsed or as JSON text; None where the cell holds no object."""
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return None
+    if not isinstance(value, dict):
+        return None
+    found = {clean_key(str(name)): scalar(member) for name, member in value.items()}
+    return {name: member for name, member in found.items() if name and member is not None}
+
+
+def embedding_of(value: object) -> NDArray[np.float32] | None:
+    """A cell as a float32 vector (d,): a list of numbers, an array, or a JSON list as text.
+
+    None where the cell is empty.
+
+    Raises:
+        ValueError: the cell holds something else.
+    """
+    if isinstance(value, str):
+        value = json.loads(value) if value.strip() else None
+    if value is None:
+        return None
+    try:
+        vector = np.asarray(value)
+    except ValueError:
+        vector = np.empty(0)
+    if vector.ndim != 1 or not vector.size or vector.dtype.kind not in "fiu":
+        raise ValueError("it is not a list of numbers")
+    if np.ma.isMaskedArray(value):
+        raise ValueError("it has missing numbers in it")
+    with np.errstate(over="ignore"):
+        return vector.astype(np.float32)
+
+
+def _float_text(value: float) -> str:
+    if math.isnan(value):
+        return ""
+    return str(int(value)) if value.is_integer() else str(value)

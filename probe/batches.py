@@ -1,0 +1,76 @@
+"""Batches of training rows, gathered block by block: a shelf's vectors are never held twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kinshelf.probe.data import FloatArray, IntArray
+from kinshelf.probe.model import INPUT_SCALE
+from kinshelf.probe.split import TrainingSet
+
+if TYPE_CHECKING:
+    import torch
+
+BLOCK_ROWS = 4096
+"""Rows gathered at once, 16 MB at 1,024 columns: enough that a disk is read in ascending order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batches:
+    """Unit halves and class codes of a training set as tensors on a device, `size` at a time."""
+
+    source: TrainingSet
+    size: int
+    device: torch.device
+
+    def shuffled(
+        self, rng: np.random.Generator, modality_dropout: float
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Each row once in a fresh order; some with one modality hidden, as `rng` will have it."""
+        order = rng.permutation(len(self.source)).astype(np.int64)
+        for block in self._blocks(order):
+            X = self._gather(block)
+            hide_modality(X, modality_dropout, rng)
+            yield from self._tensors(X, block)
+
+    def in_order(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Each row once, as it is."""
+        for block in self._blocks(np.arange(len(self.source), dtype=np.int64)):
+            yield from self._tensors(self._gather(block), block)
+
+    def _blocks(self, order: IntArray) -> Iterator[IntArray]:
+        step = max(BLOCK_ROWS // self.size, 1) * self.size
+        for start in range(0, len(order), step):
+            yield order[start : start + step]
+
+    def _gather(self, places: IntArray) -> FloatArray:
+        ascending = np.argsort(places)
+        found = self.source.data.fused(self.source.rows[places[ascending]])
+        X = np.empty_like(found)
+        X[ascending] = found
+        return np.multiply(X, np.float32(INPUT_SCALE), out=X)
+
+    def _tensors(
+        self, X: FloatArray, places: IntArray
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        import torch
+
+        inputs = torch.from_numpy(X).to(self.device)
+        targets = torch.from_numpy(self.source.codes[places]).to(self.device)
+        for start in range(0, len(X), self.size):
+            yield inputs[start : start + self.size], targets[start : start + self.size]
+
+
+def hide_modality(X: FloatArray, rate: float, rng: np.random.Generator) -> None:
+    """Zero the image or the text half of a share `rate` of the rows that have both, in place."""
+    if not rate:
+        return
+    middle = X.shape[1] // 2
+    draw = rng.random(len(X))
+    both = X[:, :middle].any(axis=1) & X[:, middle:].any(axis=1)
+    X[both & (draw < rate / 2), :middle] = 0
+    X[both & (draw >= 1 - rate / 2), middle:] = 0

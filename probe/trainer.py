@@ -1,0 +1,113 @@
+"""One network in training: an epoch of updates, and a look at held-out rows."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch.nn.functional import cross_entropy
+
+from kinshelf.db.errors import ProbeError
+from kinshelf.probe.batches import Batches
+from kinshelf.probe.data import FloatArray
+from kinshelf.probe.mlp import build_network, weights_of
+from kinshelf.probe.settings import ProbeSettings
+from kinshelf.probe.split import TrainingSet
+
+MIN_STEPS = 1
+"""Updates in an epoch at least: a small training set is passed over several times."""
+
+_HELD_OUT_BATCH = 1024
+
+
+class Trainer:
+    """A fresh network for the rows of `source`; needs `mlp.repeatable` around it.
+
+    `passes`: how often an epoch goes over the rows; by default often enough for `MIN_STEPS`.
+    """
+
+    def __init__(
+        self,
+        source: TrainingSet,
+        settings: ProbeSettings,
+        device: torch.device,
+        passes: int | None = None,
+    ) -> None:
+        self.passes = passes or math.ceil(MIN_STEPS * settings.batch_size / len(source))
+        self._settings = settings
+        self._device = device
+        self._batches = Batches(source, settings.batch_size, device)
+        self._rng = np.random.default_rng(settings.seed)
+        dimension = source.data.fused(source.rows[:1]).shape[1]
+        self._network = build_network(dimension, len(source.classes), settings).to(device)
+        self._optimizer = torch.optim.Adam(
+            self._network.parameters(),
+            lr=settings.lr,
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
+        self._half = _half_precision(settings, device)
+        self._scaler = torch.amp.GradScaler(device.type, enabled=self._half is torch.float16)
+
+    @property
+    def weights(self) -> dict[str, FloatArray]:
+        """A copy of the network's weights, float32."""
+        return weights_of(self._network)
+
+    def train_epoch(self) -> float:
+        """Go over the rows; the mean loss in nats. Raises ProbeError if it diverged."""
+        self._network.train()
+        total, seen = 0.0, 0
+        for inputs, targets in self._shuffled():
+            total += self._update(inputs, targets) * len(targets)
+            seen += len(targets)
+        return self._finite(total / seen)
+
+    def evaluate(self, held: TrainingSet) -> tuple[float, float]:
+        """Mean loss in nats and accuracy on rows that do not train. Raises ProbeError likewise."""
+        self._network.eval()
+        loss, right = 0.0, 0
+        with torch.inference_mode():
+            for inputs, targets in Batches(held, _HELD_OUT_BATCH, self._device).in_order():
+                logits = self._network(inputs)
+                loss += cross_entropy(logits, targets, reduction="sum").item()
+                right += int((logits.argmax(dim=1) == targets).sum().item())
+        return self._finite(loss / len(held)), right / len(held)
+
+    def _finite(self, loss: float) -> float:
+        if not math.isfinite(loss):
+            lr = self._settings.lr
+            raise ProbeError(f"training diverged, the loss is {loss} at lr {lr:g}: lower lr")
+        return loss
+
+    def _shuffled(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for _ in range(self.passes):
+            yield from self._batches.shuffled(self._rng, self._settings.modality_dropout)
+
+    def _update(self, inputs: torch.Tensor, targets: torch.Tensor) -> float:
+        self._optimizer.zero_grad()
+        with self._autocast():
+            loss = cross_entropy(self._network(inputs), targets)
+        torch.autograd.backward(self._scaler.scale(loss))
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        return loss.item()
+
+    def _autocast(self) -> contextlib.AbstractContextManager[object]:
+        if self._half is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self._device.type, dtype=self._half)
+
+
+def _half_precision(settings: ProbeSettings, device: torch.device) -> torch.dtype | None:
+    """The 16-bit type of mixed precision, None for float32 throughout."""
+    wanted = settings.mixed_precision
+    if not (device.type == "cuda" if wanted is None else wanted):
+        return None
+    # older cards have no bfloat16; float16 needs its loss scaled
+    if device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        return torch.float16
+    return torch.bfloat16

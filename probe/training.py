@@ -1,0 +1,170 @@
+"""Fitting a probe: early stopping finds how long to train, then all rows train for as long."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from kinshelf.probe.data import FloatArray, LabelledData
+from kinshelf.probe.mlp import device_of, repeatable
+from kinshelf.probe.model import Probe
+from kinshelf.probe.settings import ProbeSettings
+from kinshelf.probe.split import TrainingSet, hold_out, training_set
+
+if TYPE_CHECKING:
+    import torch
+
+    from kinshelf.probe.trainer import Trainer
+
+
+@dataclass(frozen=True, slots=True)
+class EpochResult:
+    """One line of the training log; losses are mean cross-entropies in nats.
+
+    `stage` is `fit` while early stopping looks for the best epoch, `refit` while all rows train
+    for that many epochs. The `val_` figures are of the held-out rows; None where there are none.
+    """
+
+    stage: str
+    epoch: int
+    train_loss: float
+    val_loss: float | None
+    val_accuracy: float | None
+    seconds: float
+    lr: float
+
+
+OnEpoch = Callable[[EpochResult], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A probe and the log of its training."""
+
+    probe: Probe
+    log: tuple[EpochResult, ...]
+
+
+def train_probe(
+    data: LabelledData, settings: ProbeSettings | None = None, on_epoch: OnEpoch | None = None
+) -> Trained:
+    """Train on the categorised rows outside the splits `val` and `test`.
+
+    The same data, settings and machine give the same weights, bit for bit; torch's global random
+    state is left as it was. `on_epoch` is called after each epoch. Raises TooFewClasses,
+    InvalidSetting (device) and ProbeError (the loss diverged).
+    """
+    return fit_probe(training_set(data), settings, on_epoch)
+
+
+def fit_probe(
+    source: TrainingSet, settings: ProbeSettings | None = None, on_epoch: OnEpoch | None = None
+) -> Trained:
+    """Train on the rows of `source`, some of which decide when to stop. See `train_probe`."""
+    settings = settings or ProbeSettings()
+    held = hold_out(source.codes, settings.val_fraction, settings.seed)
+    run = _Run(settings, device_of(settings), on_epoch or (lambda _: None))
+    best = run.search(source.take(~held), source.take(held))
+    refit = bool(held.any()) and len(source) < settings.refit_below
+    probe = Probe(
+        classes=source.classes,
+        weights=run.repeat(source, best) if refit else best.weights,
+        settings=settings,
+        trained_rows=len(source) if refit else int((~held).sum()),
+        generation=source.data.generation,
+        fingerprint=source.data.fingerprint,
+        metrics=_metrics(best, held_out_rows=int(held.sum()), refit=refit),
+        warnings=_warnings(source, stops_early=bool(held.any())),
+    )
+    return Trained(probe, tuple(run.log))
+
+
+@dataclass(frozen=True, slots=True)
+class _Best:
+    """The epoch to keep, and how often it passed over the rows."""
+
+    result: EpochResult
+    weights: dict[str, FloatArray]
+    passes: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    settings: ProbeSettings
+    device: torch.device
+    on_epoch: OnEpoch
+    log: list[EpochResult] = field(default_factory=list)
+
+    def search(self, train: TrainingSet, held: TrainingSet) -> _Best:
+        """Train until the held-out loss has not fallen for `patience` epochs; keep the best.
+
+        With nothing held out all epochs are run, and the last is kept.
+        """
+        from kinshelf.probe.trainer import Trainer
+
+        best: _Best | None = None
+        with repeatable(self.settings.seed, self.device):
+            trainer = Trainer(train, self.settings, self.device)
+            for epoch in range(1, self.settings.epochs + 1):
+                result = self._epoch("fit", epoch, trainer, held)
+                if best is None or _improves(result, best.result):
+                    best = _Best(result, trainer.weights, trainer.passes)
+                elif epoch - best.result.epoch >= self.settings.patience:
+                    break
+        assert best is not None, "settings allow no fewer than one epoch"
+        return best
+
+    def repeat(self, source: TrainingSet, best: _Best) -> dict[str, FloatArray]:
+        """The weights after training afresh on all rows for as many epochs as were best."""
+        from kinshelf.probe.trainer import Trainer
+
+        with repeatable(self.settings.seed, self.device):
+            trainer = Trainer(source, self.settings, self.device, best.passes)
+            for epoch in range(1, best.result.epoch + 1):
+                self._epoch("refit", epoch, trainer, None)
+            return trainer.weights
+
+    def _epoch(
+        self, stage: str, epoch: int, trainer: Trainer, held: TrainingSet | None
+    ) -> EpochResult:
+        start = time.perf_counter()
+        train_loss = trainer.train_epoch()
+        loss, accuracy = trainer.evaluate(held) if held else (None, None)
+        seconds = time.perf_counter() - start
+        result = EpochResult(stage, epoch, train_loss, loss, accuracy, seconds, self.settings.lr)
+        self.log.append(result)
+        self.on_epoch(result)
+        return result
+
+
+def _improves(result: EpochResult, best: EpochResult) -> bool:
+    if result.val_loss is None or best.val_loss is None:
+        return True
+    return result.val_loss < best.val_loss
+
+
+def _metrics(best: _Best, *, held_out_rows: int, refit: bool) -> dict[str, object]:
+    return {
+        "best_epoch": best.result.epoch,
+        "train_loss": best.result.train_loss,
+        "val_loss": best.result.val_loss,
+        "val_accuracy": best.result.val_accuracy,
+        "held_out_rows": held_out_rows,
+        "refit": refit,
+    }
+
+
+def _warnings(source: TrainingSet, *, stops_early: bool) -> tuple[str, ...]:
+    found = []
+    single = [name for name, n in source.counts.items() if n == 1]
+    if single:
+        shown = ", ".join(repr(name) for name in single[:3]) + (", ..." if len(single) > 3 else "")
+        found.append(
+            f"{len(single)} of {len(source.classes)} categories have a single product ({shown}): "
+            "their probabilities are guesses until there are more"
+        )
+    if not stops_early:
+        found.append("no products were held out: training ran all its epochs, not until the best")
+    return tuple(found)

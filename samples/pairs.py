@@ -1,0 +1,80 @@
+"""Pictures with captions for the tiny CLIP: more kinds of things than the sample shop sells."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from kinshelf.samples import photo, wording
+from kinshelf.samples.concepts import CONCEPTS, NOVELTY, UNSOLD
+from kinshelf.samples.drawing import chance, pick
+from kinshelf.samples.rows import stream
+from kinshelf.samples.shop import Item, invent, portray
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+IMAGE_SIDE = 64
+"""Pixels along a picture as the tiny CLIP sees it."""
+
+HARD = 0.15
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """n captioned pictures.
+
+    `pictures` is (n, `IMAGE_SIDE`, `IMAGE_SIDE`, 3) uint8, `captions` has n texts, `names` says
+    what each picture shows: a key of `concept_table`.
+    """
+
+    pictures: NDArray[np.uint8]
+    captions: list[str]
+    names: list[str]
+
+
+def concept_table() -> dict[str, tuple[str, ...]]:
+    """Every thing that is drawn, with the nouns it goes by."""
+    things = {**CONCEPTS, "kite": NOVELTY, **UNSOLD}
+    return {
+        name: tuple(noun for nouns in thing.kinds.values() for noun in nouns)
+        for name, thing in things.items()
+    }
+
+
+def draw_pairs(count: int, seed: int, purpose: str) -> Pairs:
+    """Draw captioned pictures; another `purpose` gives other ones from the same seed."""
+    things = {**CONCEPTS, "kite": NOVELTY, **UNSOLD}
+    pictures = np.empty((count, IMAGE_SIDE, IMAGE_SIDE, 3), dtype=np.uint8)
+    captions, names = [], []
+    for number in range(count):
+        rng = stream(seed, f"{purpose}-{number}")
+        names.append(pick(rng, list(things)))
+        item = invent(things[names[-1]], rng, HARD)
+        captions.append(_caption(item, rng))
+        pictures[number] = _seen(item, rng)
+    return Pairs(pictures, captions, names)
+
+
+def _seen(item: Item, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """The product's photo as it comes back from a JPEG file, resized as CLIP's processor does."""
+    saved = photo.jpeg(portray(item, rng), int(rng.integers(70, 92)))
+    picture = Image.open(io.BytesIO(saved)).convert("RGB")
+    return np.asarray(picture.resize((IMAGE_SIDE, IMAGE_SIDE), Image.Resampling.BICUBIC))
+
+
+def _caption(item: Item, rng: np.random.Generator) -> str:
+    """A title, a title with its description, or what a person would type into a search box."""
+    if not item.vague and chance(rng, 0.2):
+        look = [item.pattern] if item.pattern != "plain" and chance(rng, 0.5) else []
+        look += [item.colour] if chance(rng, 0.7) else []
+        words = " ".join([*look, pick(rng, item.concept.kinds[item.kind]).lower()])
+        return f"a photo of a {words}" if chance(rng, 0.5) else words
+    title = wording.title(item, rng)
+    if chance(rng, 0.4):
+        return title
+    return f"{title} || {wording.description(item, rng)}"

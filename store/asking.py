@@ -1,0 +1,167 @@
+"""Queries: a picture, a text, a stored product or a whole file become rows to search with."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kinshelf.db.errors import InputError
+from kinshelf.db.product import Product, Reject
+from kinshelf.db.text import normalise
+from kinshelf.store import fusion
+from kinshelf.store.adding import open_downloader, read_batches
+from kinshelf.store.encoding import BatchEncoder
+from kinshelf.store.ingest import Candidate, bring, candidates
+from kinshelf.store.intake import Picture, Preprocessor, read_pictures
+from kinshelf.store.report import AddOptions, AddReport, Neighbour, SearchResult
+
+if TYPE_CHECKING:
+    from kinshelf.db.download import Downloader
+    from kinshelf.db.readers import ReadBatch
+    from kinshelf.store.shelf import Shelf
+    from kinshelf.store.snapshot import Neighbours, Snapshot
+
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class QueryBatch:
+    """Products to ask about and their halves, (n, 2 * dimension) float32, row by row."""
+
+    products: list[Product]
+    halves: FloatArray
+    rejects: list[Reject]
+
+
+def embed(
+    shelf: Shelf, image: str | None, text: str | None, *, allow_private_hosts: bool = False
+) -> FloatArray:
+    """The halves of one query, (1, 2 * dimension) float32; a modality not given is zeros.
+
+    `image` is a path or an http(s) URL. Raises ImageRejected, InputError or EncoderError.
+    """
+    product = Product("query", title=normalise(text or ""), image=image)
+    if not product.text and not image:
+        raise InputError("nothing to ask about: give --image, --text or both")
+    candidate = Candidate(product, 0, "query")
+    with tempfile.TemporaryDirectory() as folder:
+        downloader = open_downloader(Path(folder), allow_private_hosts=allow_private_hosts)
+        with downloader:
+            candidate.picture = read_pictures([image], downloader)[0]
+    _encode(shelf, [candidate])
+    if candidate.image_rejected:
+        raise candidate.image_rejected
+    return _rows([candidate], shelf.encoder.dimension)
+
+
+def _encode(shelf: Shelf, candidates: Sequence[Candidate]) -> None:
+    for candidate in candidates:
+        picture: Picture | None = candidate.picture
+        candidate.image_hash = picture.content_hash if picture else None
+    preprocessor = Preprocessor(shelf.encoder)
+    try:
+        encoder = BatchEncoder(shelf.encoder, preprocessor, AddReport())
+        encoder.run(candidates, lambda _: np.empty((0, 0), dtype=np.float32))
+    finally:
+        preprocessor.close()
+
+
+def _rows(candidates: Sequence[Candidate], dimension: int) -> FloatArray:
+    rows = np.zeros((len(candidates), 2 * dimension), dtype=np.float32)
+    image, text = fusion.split(rows)
+    for i, candidate in enumerate(candidates):
+        if candidate.image is not None:
+            image[i] = candidate.image
+        if candidate.text is not None:
+            text[i] = candidate.text
+    return rows
+
+
+def embed_source(shelf: Shelf, source: Path, options: AddOptions) -> Iterator[QueryBatch]:
+    """The products of a file as queries, a batch at a time; nothing is stored."""
+    private = options.allow_private_hosts
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        open_downloader(Path(folder), allow_private_hosts=private) as downloader,
+    ):
+        for batch in read_batches(source, options):
+            yield _query_batch(shelf, batch, downloader)
+
+
+def _query_batch(shelf: Shelf, batch: ReadBatch, downloader: Downloader) -> QueryBatch:
+    found = candidates(batch)
+    if batch.image_embeddings is not None or batch.text_embeddings is not None:
+        bring(found, batch)
+    else:
+        pictures = read_pictures([c.product.image for c in found], downloader)
+        for candidate, picture in zip(found, pictures, strict=True):
+            candidate.picture = picture
+        _encode(shelf, found)
+    rejects = batch.rejects + [c.reject for c in found if c.reject]
+    usable = [c for c in found if c.image is not None or c.text is not None]
+    rows = _rows(usable, shelf.dimension)
+    return QueryBatch([c.product for c in usable], rows, rejects)
+
+
+def similar(
+    shelf: Shelf,
+    *,
+    product_id: str | None = None,
+    image: str | None = None,
+    text: str | None = None,
+    k: int = 10,
+    where: str | None = None,
+    weight_image: float = 0.5,
+    at: int | None = None,
+) -> SearchResult:
+    """The k products nearest to a stored product, or to a picture, a text or both.
+
+    The stored product itself is left out. Raises ProductNotFound, FilterError, EmptyShelf,
+    ImageRejected or EncoderError.
+    """
+    now = shelf.snapshot(at)
+    if product_id is not None:
+        row = now.get(product_id).row
+        queries, exclude = now.halves([row]), [row]
+    else:
+        queries, exclude = embed(shelf, image, text), []
+    found = now.kneighbors(queries, k, where=where, exclude=exclude, weight_image=weight_image)
+    return SearchResult(
+        neighbours(now, found)[0], now.generation, now.fingerprint, found.exhaustive
+    )
+
+
+def neighbours(snapshot: Snapshot, found: Neighbours) -> list[list[Neighbour]]:
+    """Found rows with what the catalogue says of them, one list a query."""
+    known = snapshot.view.by_rows(found.rows[found.rows >= 0])
+    answers: list[list[Neighbour]] = []
+    for i, rows in enumerate(found.rows):
+        answer = []
+        for j, row in enumerate(rows):
+            if row >= 0:
+                product = known[int(row)].product
+                answer.append(
+                    Neighbour(
+                        product.id,
+                        product.title,
+                        product.category,
+                        product.image,
+                        float(found.similarities[i, j]),
+                        _or_none(found.image_similarities[i, j]),
+                        _or_none(found.text_similarities[i, j]),
+                        int(row),
+                    )
+                )
+        answers.append(answer)
+    return answers
+
+
+def _or_none(value: np.float32) -> float | None:
+    return None if math.isnan(value) else float(value)

@@ -1,0 +1,87 @@
+"""Embeddings that a user brings as `.npy` files, checked row by row and joined to the source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kinshelf.db.product import Reject
+
+if TYPE_CHECKING:
+    from kinshelf.db.readers import ReadBatch
+
+FloatArray = NDArray[np.float32]
+
+
+class BroughtEmbeddings:
+    """Row i of each array belongs to data row i of the source.
+
+    Raises InvalidEmbeddings for a file that cannot be used, before anything is added.
+    """
+
+    def __init__(self, image: Path | None, text: Path | None, rows: int) -> None:
+        from kinshelf.db.embeddings import check_row_count, load_embeddings
+
+        self._arrays = {}
+        for name, path in (("image", image), ("text", text)):
+            if path is not None:
+                array = load_embeddings(path)
+                check_row_count(array, rows, path)
+                self._arrays[name] = (path, array)
+
+    def attach(self, batches: Iterable[ReadBatch]) -> Iterator[ReadBatch]:
+        """The batches with their embeddings; rows whose embedding is unusable become rejects."""
+        for batch in batches:
+            self._attach(batch)
+            yield batch
+
+    def _attach(self, batch: ReadBatch) -> None:
+        from kinshelf.db.embeddings import clean_rows
+
+        problems: dict[int, Reject] = {}
+        for name, (path, array) in self._arrays.items():
+            rows, bad = clean_rows(np.asarray(array[batch.positions]))
+            setattr(batch, f"{name}_embeddings", rows)
+            for place, reason, message in bad:
+                problems.setdefault(place, _reject(batch, place, reason, f"{message} ({path})"))
+        _leave_out(batch, problems)
+
+
+def checked_columns(batches: Iterable[ReadBatch]) -> Iterator[ReadBatch]:
+    """Batches whose source holds embeddings itself, each row checked; a row of zeros is missing."""
+    for batch in batches:
+        problems: dict[int, Reject] = {}
+        for name in ("image_embeddings", "text_embeddings"):
+            rows = getattr(batch, name)
+            if rows is not None:
+                from kinshelf.db.embeddings import clean_rows
+
+                clean, bad = clean_rows(rows)
+                setattr(batch, name, clean)
+                for place, reason, message in bad:
+                    if reason != "zero-embedding":
+                        problems.setdefault(place, _reject(batch, place, reason, message))
+        _leave_out(batch, problems)
+        yield batch
+
+
+def _leave_out(batch: ReadBatch, problems: dict[int, Reject]) -> None:
+    if not problems:
+        return
+    batch.rejects.extend(problems[place] for place in sorted(problems))
+    kept = [i for i in range(len(batch.products)) if i not in problems]
+    batch.products = [batch.products[i] for i in kept]
+    batch.positions = [batch.positions[i] for i in kept]
+    for name in ("image_embeddings", "text_embeddings"):
+        rows = getattr(batch, name)
+        if rows is not None:
+            setattr(batch, name, rows[kept])
+
+
+def _reject(batch: ReadBatch, place: int, reason: str, message: str) -> Reject:
+    product = batch.products[place]
+    return Reject(batch.source, batch.positions[place], product.id, reason, message)

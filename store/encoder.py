@@ -1,0 +1,81 @@
+"""The encoder: pictures and texts to unit embeddings, by a frozen CLIP.
+
+Every runtime satisfies `Encoder`; `load_encoder` chooses one. Nothing heavy is imported, read or
+downloaded before that call.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from kinshelf.db.errors import EncoderUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL import Image
+
+DEFAULT_ENCODER = "openai/clip-vit-base-patch32"
+# Its main branch (3d74acf9) holds the weights as a pickle only; this is the commit of the hub's own
+# conversion to safetensors, a pull request on the same repository.
+DEFAULT_REVISION = "c237dc49a33fc61debc9276459120b7eac67e7ef"
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """A frozen dual encoder. Deterministic; a row does not depend on the rest of its batch."""
+
+    @property
+    def name(self) -> str:
+        """The hub id or directory, as it was given."""
+
+    @property
+    def dimension(self) -> int:
+        """Projection size d of one modality, as the model states it."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal fingerprints mean interchangeable embeddings (see store/fingerprint.py)."""
+
+    def preprocess(self, image: Image.Image) -> NDArray[np.uint8]:
+        """One RGB picture, resized and cropped as the model wants it: (H, W, 3) uint8.
+
+        Safe to call from several threads while another encodes. Raises ImageRejected
+        (`too-narrow`) for a strip that cannot be resized.
+        """
+
+    def encode_pixels(self, pixels: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """Unit rows, (n, d), of n results of `preprocess`, in their order."""
+
+    def encode_images(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
+        """Unit rows, (n, d), of n RGB pictures, in their order."""
+
+    def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Unit rows, (n, d), of n texts, in their order; the end of a long one is not read."""
+
+    def count_truncated(self, texts: Sequence[str]) -> int:
+        """How many of the texts are longer than the encoder reads (77 tokens for CLIP)."""
+
+
+def load_encoder(
+    name: str = DEFAULT_ENCODER, *, revision: str | None = None, device: str | None = None
+) -> Encoder:
+    """Load a CLIP by hub id or directory, ready to encode.
+
+    `revision` is a branch, tag or commit of the hub; the default encoder's is pinned, another's
+    is its main branch. It does not count for a directory. `device` is torch's ("cpu", "cuda:1");
+    without it CUDA is taken where there is one.
+
+    Raises EncoderUnavailable, in one line with what to do, if the model cannot be found,
+    downloaded or read. A hub that cannot be reached is given up within seconds.
+    """
+    from kinshelf.store.clip_torch import ClipEncoder
+    from kinshelf.store.hub import locate
+
+    pinned = DEFAULT_REVISION if name == DEFAULT_ENCODER else None
+    try:
+        return ClipEncoder(name, locate(name, revision or pinned), device=device)
+    except EncoderUnavailable as error:
+        raise EncoderUnavailable(f"encoder {name!r}: {error}") from error

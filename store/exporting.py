@@ -1,0 +1,114 @@
+"""`export`: the shelf as a file that anything reads, and that `add` takes back unchanged."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kinshelf.db.errors import InputError
+from kinshelf.store import files, fusion
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from kinshelf.db.queries import StoredProduct
+    from kinshelf.store.snapshot import Snapshot
+
+COLUMNS = ("id", "title", "description", "category", "price", "brand", "image", "split")
+_BLOCK = 4096
+
+
+def export(snapshot: Snapshot, path: Path, where: str | None = None) -> int:
+    """Write the products that match to `path`; returns how many.
+
+    `.parquet` holds metadata, attributes (JSON text) and both embeddings (lists of float32, null
+    where missing), bit for bit; `.csv`, `.tsv` and `.jsonl` hold metadata and attributes alone.
+    The file appears only when it is whole. Raises InputError or FilterError.
+    """
+    writers = {".parquet": _parquet, ".csv": _csv, ".tsv": _csv, ".jsonl": _jsonl}
+    if path.suffix.lower() not in writers:
+        raise InputError(f"cannot export to {path.name!r}: use one of {', '.join(writers)}")
+    if not path.parent.is_dir():
+        raise InputError(f"there is no folder {path.parent}: make it first")
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        count = writers[path.suffix.lower()](snapshot, temporary, where, path.suffix.lower())
+        temporary.replace(path)
+    finally:
+        files.unlink(temporary)
+    return count
+
+
+def _blocks(snapshot: Snapshot, where: str | None) -> Iterator[list[StoredProduct]]:
+    rows = snapshot.view.rows(snapshot.filter(where))
+    for start in range(0, len(rows), _BLOCK):
+        block = rows[start : start + _BLOCK]
+        found = snapshot.view.by_rows(block)
+        yield [found[int(row)] for row in block]
+
+
+def _parquet(snapshot: Snapshot, path: Path, where: str | None, _suffix: str) -> int:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = _schema(pa)
+    count = 0
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for block in _blocks(snapshot, where):
+            writer.write_table(pa.table(_arrays(snapshot, block), schema=schema))
+            count += len(block)
+    return count
+
+
+def _schema(pa: Any) -> pa.Schema:
+    kinds = dict.fromkeys(COLUMNS, pa.string()) | {"price": pa.float64(), "attributes": pa.string()}
+    kinds |= dict.fromkeys(("image_embedding", "text_embedding"), pa.list_(pa.float32()))
+    return pa.schema(list(kinds.items()))
+
+
+def _arrays(snapshot: Snapshot, block: list[StoredProduct]) -> dict[str, list[Any]]:
+    table: dict[str, list[Any]] = {
+        name: [getattr(p.product, name) for p in block] for name in COLUMNS
+    }
+    table["attributes"] = [
+        json.dumps(p.product.attributes, ensure_ascii=False) if p.product.attributes else None
+        for p in block
+    ]
+    image, text = fusion.split(snapshot.halves([p.row for p in block]))
+    table["image_embedding"] = [
+        half if p.has_image else None for half, p in zip(image, block, strict=True)
+    ]
+    table["text_embedding"] = [
+        half if p.has_text else None for half, p in zip(text, block, strict=True)
+    ]
+    return table
+
+
+def flat(stored: StoredProduct) -> dict[str, Any]:
+    """A product as one flat object, attributes beside the columns."""
+    product = stored.product
+    return {name: getattr(product, name) for name in COLUMNS} | product.attributes
+
+
+def _csv(snapshot: Snapshot, path: Path, where: str | None, suffix: str) -> int:
+    names = [*COLUMNS, *sorted(set(snapshot.view.attribute_types()) - set(COLUMNS))]
+    count = 0
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, names, delimiter="\t" if suffix == ".tsv" else ",")
+        writer.writeheader()
+        for block in _blocks(snapshot, where):
+            writer.writerows(map(flat, block))
+            count += len(block)
+    return count
+
+
+def _jsonl(snapshot: Snapshot, path: Path, where: str | None, _suffix: str) -> int:
+    count = 0
+    with path.open("w", encoding="utf-8") as file:
+        for block in _blocks(snapshot, where):
+            file.writelines(json.dumps(flat(p), ensure_ascii=False) + "\n" for p in block)
+            count += len(block)
+    return count

@@ -1,0 +1,95 @@
+"""Every change that the store makes to a disk goes through these few calls.
+
+One seam, so that a test can fail each of them in turn and see what is left behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from pathlib import Path
+
+
+def write(fd: int, data: memoryview | bytes, offset: int) -> None:
+    """Write all of `data` at `offset`; a short write goes on where it stopped."""
+    view = memoryview(data).cast("B")
+    while view:
+        done = os.pwrite(fd, view, offset)
+        view, offset = view[done:], offset + done
+
+
+def sync(fd: int) -> None:
+    """Force a file's bytes and size to the disk."""
+    os.fdatasync(fd)
+
+
+def sync_directory(path: Path) -> None:
+    """Force a directory's entries to the disk: a rename without it can be lost."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def truncate(fd: int, size: int) -> None:
+    """Cut a file to `size` bytes."""
+    os.ftruncate(fd, size)
+
+
+def rename(old: Path, new: Path) -> None:
+    """Rename, replacing what is there, and make it durable."""
+    os.rename(old, new)
+    sync_directory(new.parent)
+
+
+def unlink(path: Path) -> None:
+    """Remove a file if it is there."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a directory and what is in it, if it is there."""
+    if path.is_symlink():
+        unlink(path)
+    elif path.is_dir():
+        shutil.rmtree(path)
+
+
+def create(path: Path) -> int:
+    """Open `path` for reading and writing, made durable if it is new; returns the descriptor."""
+    new = not path.exists()
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    if new:
+        try:
+            os.fsync(fd)
+            sync_directory(path.parent)
+        except BaseException:
+            os.close(fd)
+            raise
+    return fd
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Put `data` at `path` so that a crash leaves the old file or the new one, never a mixture."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        write(fd, data, 0)
+        sync(fd)
+    finally:
+        os.close(fd)
+    rename(temporary, path)
+
+
+def sync_tree(path: Path) -> None:
+    """Force every file of a small directory, and its entries, to the disk."""
+    for file in sorted(path.iterdir()):
+        fd = os.open(file, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    sync_directory(path)

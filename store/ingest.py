@@ -1,0 +1,253 @@
+"""From a source to committed generations: one batch, one commit.
+
+Per batch: compare with what the shelf holds, read pictures, encode what is new, commit. A row
+whose content did not change is not encoded again; an interruption loses at most the batch that
+was under way, and running the same `add` again goes on after it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kinshelf.db.errors import DuplicateId, ImageRejected, InvalidEmbeddings
+from kinshelf.db.product import Product, Reject
+from kinshelf.store import fusion, records
+from kinshelf.store.encoding import BatchEncoder
+from kinshelf.store.intake import Picture, Preprocessor, is_url, read_pictures
+from kinshelf.store.report import AddOptions, AddReport
+
+if TYPE_CHECKING:
+    from kinshelf.db.download import Downloader
+    from kinshelf.db.queries import StoredProduct
+    from kinshelf.db.readers import ReadBatch
+    from kinshelf.store.shelf import Shelf
+
+FloatArray = NDArray[np.float32]
+Progress = Callable[[int, AddReport], None]
+ENCODED_BATCH = 64
+"""Products a commit when they are encoded here: a few seconds of work on two cores."""
+BROUGHT_BATCH = 4096
+
+
+@dataclass(slots=True)
+class Candidate:
+    """A row on its way in. `image` and `text` are unit embeddings, None where missing."""
+
+    product: Product
+    position: int
+    source: str
+    old: StoredProduct | None = None
+    picture: Picture | None = None
+    image: FloatArray | None = None
+    text: FloatArray | None = None
+    content_hash: str = ""
+    image_hash: str | None = None
+    image_rejected: ImageRejected | None = None
+    reject: Reject | None = None
+
+    @property
+    def image_error(self) -> str | None:
+        """Why its picture could not be used, as a short code."""
+        return self.image_rejected.reason if self.image_rejected else None
+
+
+@dataclass(slots=True)
+class Ingest:
+    """One `add`: its options, what it met so far, and whether it was asked to stop."""
+
+    shelf: Shelf
+    options: AddOptions
+    downloader: Downloader | None = None
+    retry: bool = False
+    stop: Callable[[], bool] = lambda: False
+    progress: Progress = lambda _done, _report: None
+    report: AddReport = field(default_factory=AddReport)
+    command: str = "add"
+    _done: int = 0
+    _preprocessor: Preprocessor | None = None
+    _open: records.OpenRejects | None = None
+
+    def run(self, batches: Iterable[ReadBatch]) -> AddReport:
+        """Take in every batch; the report counts each row once."""
+        started = time.monotonic()
+        try:
+            for batch in batches:
+                self._batch(batch)
+                self._done += len(batch.products) + sum(not r.kept for r in batch.rejects)
+                self.progress(self._done, self.report)
+                if self.stop():
+                    self.report.interrupted = True
+                    break
+        finally:
+            if self._preprocessor:
+                self._preprocessor.close()
+        self.report.seconds = time.monotonic() - started
+        self.report.generation = self.shelf.generation
+        return self.report
+
+    def _batch(self, batch: ReadBatch) -> None:
+        rejects: list[tuple[Reject, Product | None]] = [(r, None) for r in batch.rejects]
+        found = candidates(batch)
+        self._meet(found)
+        wanted = self._not_skipped(found)
+        if batch.image_embeddings is None and batch.text_embeddings is None:
+            changed = self._encode(wanted)
+        else:
+            changed = self._bring(wanted, found, batch)
+        rejects += [(c.reject, c.product) for c in found if c.reject]
+        self._commit([c for c in changed if not (c.reject and not c.reject.kept)], rejects)
+
+    def _meet(self, found: list[Candidate]) -> None:
+        known = self.shelf.snapshot().view.by_ids([c.product.id for c in found])
+        for candidate in found:
+            candidate.old = known.get(candidate.product.id)
+
+    def _not_skipped(self, found: list[Candidate]) -> list[Candidate]:
+        if self.options.on_conflict == "update":
+            return found
+        met = [c for c in found if c.old]
+        if met and self.options.on_conflict == "error":
+            raise DuplicateId(
+                f"id {met[0].product.id!r} (data row {met[0].position}) is in the shelf already:"
+                " use --on-conflict update or skip, or remove it first"
+            )
+        self.report.skipped += len(met)
+        return [c for c in found if not c.old]
+
+    # ---- embeddings that the user brings
+
+    def _bring(
+        self, wanted: list[Candidate], found: list[Candidate], batch: ReadBatch
+    ) -> list[Candidate]:
+        if found:
+            self.shelf.fit_dimension(_width(batch))
+        bring(found, batch)
+        for candidate in wanted:
+            candidate.content_hash = records.content_hash(
+                candidate.product, None, candidate.image, candidate.text
+            )
+        return self._changed([c for c in wanted if not c.reject])
+
+    # ---- embeddings from the shelf's encoder
+
+    def _encode(self, wanted: list[Candidate]) -> list[Candidate]:
+        fresh = [c for c in wanted if not self._failed_before(c)]
+        self.report.unchanged += len(wanted) - len(fresh)
+        pictures = read_pictures([c.product.image for c in fresh], self.downloader)
+        for candidate, picture in zip(fresh, pictures, strict=True):
+            candidate.picture = picture
+            candidate.image_hash = picture.content_hash if picture else None
+            candidate.content_hash = records.content_hash(candidate.product, candidate.image_hash)
+        changed = self._changed(fresh)
+        if changed:
+            self._encoder().run(changed, self.shelf.snapshot().halves)
+        return changed
+
+    def _encoder(self) -> BatchEncoder:
+        if self._preprocessor is None:
+            self._preprocessor = Preprocessor(self.shelf.writing_encoder())
+        return BatchEncoder(self.shelf.writing_encoder(), self._preprocessor, self.report)
+
+    def _failed_before(self, candidate: Candidate) -> bool:
+        """A picture from the network that failed is fetched again only when asked to."""
+        old, product = candidate.old, candidate.product
+        if self.retry or old is None or old.image_error is None or not product.image:
+            return False
+        return is_url(product.image) and old.content_hash == records.content_hash(product, None)
+
+    def _changed(self, candidates: list[Candidate]) -> list[Candidate]:
+        changed = [c for c in candidates if c.old is None or c.old.content_hash != c.content_hash]
+        self.report.unchanged += len(candidates) - len(changed)
+        return changed
+
+    # ---- the commit
+
+    def _commit(
+        self, changed: list[Candidate], rejects: list[tuple[Reject, Product | None]]
+    ) -> None:
+        for reject, _ in rejects:
+            self.report.note(reject)
+        if self._open is None:
+            self._open = records.OpenRejects(self.shelf.snapshot().view.rejects())
+        entries = [records.reject_record(*reject) for reject in rejects]
+        new = [entry for entry in entries if entry["key"] not in self._open]
+        resolved = [
+            k for c in changed if not c.image_error for k in self._open.resolve(c.product.id)
+        ]
+        for entry in new:
+            self._open.add(entry)
+        if changed or new:
+            self._write(changed, new, resolved)
+
+    def _write(
+        self, changed: list[Candidate], rejects: list[dict[str, Any]], resolved: list[str]
+    ) -> None:
+        inserted = sum(c.old is None for c in changed)
+        counts = {
+            "inserted": inserted,
+            "updated": len(changed) - inserted,
+            "rejected": sum(not r["kept"] for r in rejects),
+        }
+        head: dict[str, Any] = {"kind": "add", "command": self.command, "counts": counts}
+        if replaced := [c.old.row for c in changed if c.old]:
+            head["removed"] = replaced
+        body: dict[str, Any] = {"rejects": rejects, "resolved": resolved}
+        vectors = None
+        if changed:
+            vectors = self._vectors(changed)
+            head["attributes"] = records.attribute_types(changed)
+            body["products"] = records.columns(changed, self.shelf.next_row)
+        self.shelf.commit(head, body, vectors)
+        self.report.inserted += inserted
+        self.report.updated += len(changed) - inserted
+        self.report.image_failed += sum(c.image_error is not None for c in changed)
+
+    def _vectors(self, changed: list[Candidate]) -> FloatArray:
+        dimension = self.shelf.dimension
+        rows = np.zeros((len(changed), 2 * dimension), dtype=np.float32)
+        image, text = fusion.split(rows)
+        for i, candidate in enumerate(changed):
+            if candidate.image is not None:
+                image[i] = candidate.image
+            if candidate.text is not None:
+                text[i] = candidate.text
+        return rows
+
+
+def candidates(batch: ReadBatch) -> list[Candidate]:
+    """A batch's products on their way in."""
+    return [
+        Candidate(product, position, batch.source)
+        for product, position in zip(batch.products, batch.positions, strict=True)
+    ]
+
+
+def bring(found: list[Candidate], batch: ReadBatch) -> None:
+    """Take each candidate's embeddings from its batch; one that has none is rejected."""
+    for place, candidate in enumerate(found):
+        candidate.image = _given(batch.image_embeddings, place)
+        candidate.text = _given(batch.text_embeddings, place)
+        if candidate.image is None and candidate.text is None:
+            candidate.reject = records.reject(candidate, "no-embedding", "it has no embedding")
+
+
+def _given(embeddings: FloatArray | None, place: int) -> FloatArray | None:
+    if embeddings is None or not embeddings[place].any():
+        return None
+    return np.asarray(embeddings[place])
+
+
+def _width(batch: ReadBatch) -> int:
+    given = [e for e in (batch.image_embeddings, batch.text_embeddings) if e is not None]
+    if len({e.shape[1] for e in given}) != 1:
+        raise InvalidEmbeddings(
+            f"image embeddings have {given[0].shape[1]} numbers a row and text embeddings"
+            f" {given[-1].shape[1]}: both must come from one model's projection"
+        )
+    return int(given[0].shape[1])

@@ -1,0 +1,87 @@
+"""Pictures on their way into the shelf: bytes, their hash, or the reason why there are none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from kinshelf.db.errors import ImageRejected
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from kinshelf.db.download import Downloader
+    from kinshelf.store.encoder import Encoder
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A product's picture: `data` and `content_hash`, or `error`; `path` is where it lies."""
+
+    path: Path | None = None
+    data: bytes | None = None
+    content_hash: str | None = None
+    error: ImageRejected | None = None
+
+
+def is_url(image: str) -> bool:
+    """Whether an image value is to be fetched rather than read (any scheme: some are refused)."""
+    return len(urlsplit(image).scheme) > 1 and "://" in image
+
+
+def read_pictures(
+    images: Sequence[str | None], downloader: Downloader | None
+) -> list[Picture | None]:
+    """Bytes of every picture of a batch, None where a product names none."""
+    urls = {image for image in images if image and is_url(image)}
+    fetched = dict(_fetch(urls, downloader)) if urls and downloader else {}
+    return [
+        None if not image else fetched.get(image) or _read(Path(image)) for image in images
+    ]
+
+
+def _fetch(urls: set[str], downloader: Downloader) -> Iterator[tuple[str, Picture]]:
+    for url, result in downloader.fetch_many(sorted(urls)):
+        if isinstance(result, ImageRejected):
+            yield url, Picture(error=result)
+        else:
+            yield url, _read(result.path)
+
+
+def _read(path: Path) -> Picture:
+    from kinshelf.db.images import content_hash, read_image_file
+
+    try:
+        data = read_image_file(path)
+    except ImageRejected as error:
+        return Picture(path, error=error)
+    return Picture(path, data, content_hash(data))
+
+
+class Preprocessor:
+    """Decodes and resizes pictures for an encoder on a few threads."""
+
+    def __init__(self, encoder: Encoder, threads: int = 2) -> None:
+        self._encoder = encoder
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="kinshelf-decode")
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def run(self, pictures: Sequence[bytes]) -> list[NDArray[np.uint8] | ImageRejected]:
+        """Model-ready pixels for each, or why it cannot be used."""
+        return list(self._pool.map(self._one, pictures))
+
+    def _one(self, data: bytes) -> NDArray[np.uint8] | ImageRejected:
+        from kinshelf.db.images import decode_image
+
+        try:
+            return self._encoder.preprocess(decode_image(data))
+        except ImageRejected as error:
+            return error

@@ -1,0 +1,284 @@
+"""The commit protocol: the one module that changes the truth of a shelf.
+
+A change is: vectors written and synced, then one log frame written and synced, then acknowledged.
+The frame is the commit point and its number the generation. What a crash leaves behind the last
+whole frame (a torn frame, vectors without a frame) was never acknowledged; readers ignore it and
+the next writer cuts it off. Anything else that does not fit is damage, and said so.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from kinshelf.db.errors import ShelfDamaged, ShelfError, ShelfExists, ShelfPoisoned
+from kinshelf.store import files, log
+from kinshelf.store.log import Frame
+from kinshelf.store.manifest import Manifest, read_manifest, write_manifest
+
+FloatArray = NDArray[np.float32]
+IntArray = NDArray[np.int64]
+LIVE = np.iinfo(np.int64).max
+"""In `removed_at`: not removed."""
+_BLOCK = 1 << 22
+
+
+def create(directory: Path, manifest: Manifest) -> None:
+    """Make the directory and its truth: empty log and vectors, then the manifest that names them.
+
+    Raises ShelfExists if something is there already.
+    """
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise ShelfExists(
+            f"{directory} exists and is not empty: choose another directory or remove it first"
+        )
+    directory.mkdir(parents=True, exist_ok=True)
+    files.sync_directory(directory.parent)
+    for path in (vectors_path(directory, 0), log_path(directory, 0)):
+        os.close(files.create(path))
+    write_manifest(directory, manifest)
+
+
+def vectors_path(directory: Path, epoch: int) -> Path:
+    """The file of unit halves, `[image ; text]` float32 rows."""
+    return directory / f"vectors-{epoch}.f32"
+
+
+def log_path(directory: Path, epoch: int) -> Path:
+    """The log of an epoch."""
+    return directory / f"log-{epoch}.wal"
+
+
+class Ledger:
+    """The committed truth of one shelf as this handle has read it.
+
+    `generation` is the newest change read, `rows` the number after the newest row, and
+    `removed_at[row - first_row]` the generation that removed a row, or LIVE.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._poison: str | None = None
+        self._load()
+
+    def _load(self) -> None:
+        self.manifest = read_manifest(self.directory)
+        self.generation = self.manifest.base_generation
+        self.rows = self.first_row = self.manifest.first_row
+        self.log_end = 0
+        self.heads: list[Frame] = []
+        self._rows_after: list[int] = []
+        self._removed_at = np.empty(0, dtype=np.int64)
+        self._stamp = self._manifest_stamp()
+        self._mapping: FloatArray | None = None
+        self.refresh_log()
+
+    # ---- reading
+
+    def _manifest_stamp(self) -> tuple[int, int]:
+        status = (self.directory / "MANIFEST").stat()
+        return status.st_ino, status.st_mtime_ns
+
+    @property
+    def width(self) -> int:
+        """Floats in a row: twice the dimension of one modality; 0 while unknown."""
+        return 2 * (self.manifest.dimension or 0)
+
+    def refresh(self) -> bool:
+        """Read what others have committed since. True if a new epoch was begun."""
+        if self._manifest_stamp() != self._stamp:
+            epoch = self.manifest.epoch
+            manifest = read_manifest(self.directory)
+            if manifest.epoch != epoch:
+                self._load()
+                return True
+            self.manifest, self._stamp = manifest, self._manifest_stamp()
+        self.refresh_log()
+        return False
+
+    def refresh_log(self) -> None:
+        """Take in every whole frame after the last one read."""
+        path = log_path(self.directory, self.manifest.epoch)
+        try:
+            size = path.stat().st_size
+        except FileNotFoundError:
+            raise ShelfDamaged(f"{path} is missing: restore it from a backup") from None
+        if size < self.log_end:
+            raise ShelfDamaged(f"{path} was cut from {self.log_end} to {size} bytes")
+        if size > self.log_end:
+            self._take_in(path, size)
+
+    def _take_in(self, path: Path, size: int) -> None:
+        with path.open("rb") as file:
+            file.seek(self.log_end)
+            data = memoryview(file.read(size - self.log_end))
+        start = self.log_end
+        found = [
+            Frame(f.generation, f.head, b"", start + f.offset, start + f.end)
+            for f in log.frames(data, 0, self.generation)
+        ]
+        end = found[-1].end if found else start
+        last = found[-1].generation if found else self.generation
+        self._refuse_damage(path, data[end - start :], end, last)
+        self._check_vectors(found)
+        for frame in found:
+            self._advance(frame)
+
+    def _refuse_damage(self, path: Path, rest: memoryview, end: int, last: int) -> None:
+        if later := log.later_frame(rest, 0):
+            raise ShelfDamaged(
+                f"{path} is damaged at byte {end}: what follows generation {last} cannot be read"
+                f" although generation {later.generation} does; restore the shelf from a backup"
+            )
+
+    def _advance(self, frame: Frame) -> None:
+        self.rows += frame.head.get("rows", 0)
+        self._grow(self.rows - self.first_row)
+        if removed := frame.head.get("removed"):
+            places = np.asarray(removed, dtype=np.int64) - self.first_row
+            self._removed_at[places] = frame.generation
+        self.log_end, self.generation = frame.end, frame.generation
+        self.heads.append(frame)
+        self._rows_after.append(self.rows)
+
+    def _grow(self, count: int) -> None:
+        if count > len(self._removed_at):
+            larger = np.full(max(1024, count + count // 2), LIVE, dtype=np.int64)
+            larger[: len(self._removed_at)] = self._removed_at
+            self._removed_at = larger
+
+    def rows_at(self, generation: int) -> int:
+        """The number after the newest row of a generation that is still kept."""
+        place = generation - self.manifest.base_generation
+        return self._rows_after[place - 1] if place else self.first_row
+
+    def removed_at(self, rows: int) -> IntArray:
+        """The generation that removed each of the first rows (up to row number `rows`)."""
+        return self._removed_at[: rows - self.first_row]
+
+    def frame(self, entry: Frame) -> Frame:
+        """A frame with its body, read again from the log."""
+        path = log_path(self.directory, self.manifest.epoch)
+        with path.open("rb") as file:
+            file.seek(entry.offset)
+            whole = log.decode(memoryview(file.read(entry.end - entry.offset)))
+        if whole is None:
+            raise ShelfDamaged(f"{path} is damaged at byte {entry.offset}")
+        return whole
+
+    def _check_vectors(self, frames: list[Frame]) -> None:
+        path = vectors_path(self.directory, self.manifest.epoch)
+        with path.open("rb") as file:
+            for frame in frames:
+                if frame.head.get("rows"):
+                    self._check_block(path, file, frame)
+
+    def _check_block(self, path: Path, file: Any, frame: Frame) -> None:
+        left = frame.head["rows"] * frame.head["width"] * 4
+        file.seek((frame.head["first"] - self.first_row) * frame.head["width"] * 4)
+        digest = xxhash.xxh3_64()
+        while left and (block := file.read(min(left, _BLOCK))):
+            digest.update(block)
+            left -= len(block)
+        if left or digest.hexdigest() != frame.head["vectors"]:
+            raise ShelfDamaged(
+                f"{path} is damaged: the vectors of generation {frame.generation} (rows"
+                f" {frame.head['first']} to {frame.head['first'] + frame.head['rows'] - 1})"
+                " do not match their checksum; run `kinshelf verify`"
+            )
+
+    def vectors(self, rows: int) -> FloatArray:
+        """The unit halves of the first rows, memory-mapped, (rows - first_row, width) float32."""
+        count = rows - self.first_row
+        mapping = self._mapping
+        if mapping is None or len(mapping) < count:
+            if count == 0:
+                return np.empty((0, self.width), dtype=np.float32)
+            path = vectors_path(self.directory, self.manifest.epoch)
+            mapping = np.memmap(path, np.float32, "r", shape=(count, self.width))
+            self._mapping = mapping
+        return mapping[:count]
+
+    # ---- writing: the caller holds the writer lock
+
+    def begin(self) -> None:
+        """Before a change: read the newest state and cut off what a crash left behind it."""
+        if self._poison:
+            raise ShelfPoisoned(
+                f"an earlier write through this handle failed ({self._poison}):"
+                " open the shelf again"
+            )
+        self.refresh()
+        epoch = self.manifest.epoch
+        self._cut(log_path(self.directory, epoch), self.log_end)
+        self._cut(
+            vectors_path(self.directory, epoch), (self.rows - self.first_row) * self.width * 4
+        )
+
+    def _cut(self, path: Path, size: int) -> None:
+        if path.stat().st_size > size:
+            fd = files.create(path)
+            try:
+                files.truncate(fd, size)
+                files.sync(fd)
+            finally:
+                os.close(fd)
+
+    def set_manifest(self, **changes: object) -> None:
+        """Replace fields of the manifest, durably."""
+        self._guard(write_manifest, self.directory, self.manifest.replace(**changes))
+        self.manifest, self._stamp = self.manifest.replace(**changes), self._manifest_stamp()
+
+    def commit(
+        self, head: dict[str, Any], body: dict[str, Any], vectors: FloatArray | None = None
+    ) -> Frame:
+        """Make one change durable: vectors, sync, frame, sync. Returns its frame.
+
+        Any exception here leaves the handle poisoned; the change is then either wholly there or
+        wholly absent when the shelf is opened again.
+        """
+        generation = self.generation + 1
+        head = {"time": time.time(), **head}
+        if vectors is not None and len(vectors):
+            vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+            digest = xxhash.xxh3_64(vectors.view(np.uint8).reshape(-1).data).hexdigest()
+            head |= {"first": self.rows, "rows": len(vectors), "width": vectors.shape[1]}
+            head["vectors"] = digest
+            self._guard(self._append_vectors, vectors)
+        data = log.encode(generation, head, body)
+        self._guard(self._append, log_path(self.directory, self.manifest.epoch), data, self.log_end)
+        frame = Frame(generation, head, b"", self.log_end, self.log_end + len(data))
+        self._advance(frame)
+        return frame
+
+    def _append_vectors(self, vectors: FloatArray) -> None:
+        path = vectors_path(self.directory, self.manifest.epoch)
+        offset = (self.rows - self.first_row) * vectors.shape[1] * 4
+        self._append(path, vectors.view(np.uint8).reshape(-1).data, offset)
+
+    def _append(self, path: Path, data: bytes | memoryview, offset: int) -> None:
+        fd = files.create(path)
+        try:
+            files.write(fd, data, offset)
+            files.sync(fd)
+        finally:
+            os.close(fd)
+
+    def _guard(self, step: Any, *arguments: Any) -> None:
+        try:
+            step(*arguments)
+        except OSError as error:
+            self._poison = str(error)
+            raise ShelfError(
+                f"writing to {self.directory} failed ({error}): this change was not acknowledged,"
+                " earlier ones are safe; free space or mend the disk, then open the shelf again"
+            ) from error
+        except BaseException as error:
+            self._poison = f"interrupted by {type(error).__name__}"
+            raise

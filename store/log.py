@@ -1,0 +1,87 @@
+"""The log: one CRC-framed record a generation. A frame on disk *is* the commit.
+
+A frame is a header of 36 bytes (magic, generation, lengths of head and body, CRC-32 of head and
+body, CRC-32 of the header), a head (small JSON: what opening a shelf needs) and a body (JSON:
+the products, as columns). Numbers are little-endian.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+HEADER = struct.Struct("<4sQQQII")
+MAGIC = b"KSL1"
+LIMIT = 1 << 34
+"""No frame is larger; a longer length is damage."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One committed change. `offset` and `end` are byte positions in the log."""
+
+    generation: int
+    head: dict[str, Any]
+    body: bytes
+    offset: int = 0
+    end: int = 0
+
+    def content(self) -> dict[str, Any]:
+        """The body, parsed."""
+        return dict(json.loads(self.body)) if self.body else {}
+
+
+def encode(generation: int, head: dict[str, Any], body: dict[str, Any] | None = None) -> bytes:
+    """The bytes of one frame."""
+    first = _dump(head)
+    second = _dump(body) if body else b""
+    crc = zlib.crc32(second, zlib.crc32(first))
+    fields = HEADER.pack(MAGIC, generation, len(first), len(second), crc, 0)[:-4]
+    return b"".join((fields, struct.pack("<I", zlib.crc32(fields)), first, second))
+
+
+def _dump(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(
+        "utf-8", "surrogatepass"
+    )
+
+
+def decode(data: memoryview, offset: int = 0) -> Frame | None:
+    """The frame at `offset`, or None if there is no whole and valid one."""
+    start = offset + HEADER.size
+    if start > len(data):
+        return None
+    header = data[offset:start]
+    magic, generation, head_size, body_size, crc, header_crc = HEADER.unpack(header)
+    if magic != MAGIC or zlib.crc32(header[:-4]) != header_crc:
+        return None
+    if head_size + body_size > min(LIMIT, len(data) - start):
+        return None
+    payload = data[start : start + head_size + body_size]
+    if zlib.crc32(payload) != crc:
+        return None
+    head = json.loads(bytes(payload[:head_size]))
+    end = start + head_size + body_size
+    return Frame(generation, head, bytes(payload[head_size:]), offset, end)
+
+
+def frames(data: memoryview, offset: int, generation: int) -> Iterator[Frame]:
+    """Valid frames from `offset` on, as long as generations follow `generation` one by one."""
+    while (frame := decode(data, offset)) and frame.generation == generation + 1:
+        yield frame
+        offset, generation = frame.end, frame.generation
+
+
+def later_frame(data: memoryview, offset: int) -> Frame | None:
+    """A valid frame somewhere after a bad place: then that place is damage, not a torn tail."""
+    raw = bytes(data[offset:])
+    place = raw.find(MAGIC, 1)
+    while place >= 0:
+        if frame := decode(data, offset + place):
+            return frame
+        place = raw.find(MAGIC, place + 1)
+    return None

@@ -1,0 +1,107 @@
+"""Probes on disk: one directory a version, immutable once its frame is in the log.
+
+What a probe *is* the probe layer knows; here its files are made durable and named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kinshelf.db.catalog import file_hash
+from kinshelf.db.errors import ProbeNotFound, ShelfDamaged
+from kinshelf.store import files
+
+if TYPE_CHECKING:
+    from kinshelf.store.shelf import Shelf
+    from kinshelf.store.snapshot import Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeEntry:
+    """A probe of a shelf: its number, where its files lie, and what the log says of it."""
+
+    version: int
+    path: Path
+    generation: int
+    trained_on: int
+    metrics: dict[str, Any]
+    files: dict[str, str]
+
+
+def save_probe(
+    shelf: Shelf, write: Callable[[Path], None], *, trained_on: int, classes: int, metrics: Any
+) -> int:
+    """Make the files that `write` puts into a directory the shelf's newest probe.
+
+    The directory gets its name only when its files are synced, and counts only once its frame is
+    in the log. Returns its version.
+    """
+    with shelf.writing():
+        known = shelf.snapshot().view.probes()
+        version = 1 + max((p["version"] for p in known), default=0)
+        final = _directory(shelf, version)
+        temporary = final.with_name(f".{final.name}.tmp")
+        final.parent.mkdir(exist_ok=True)
+        for leftover in (temporary, final):
+            files.remove_tree(leftover)
+        temporary.mkdir()
+        write(temporary)
+        files.sync_tree(temporary)
+        hashes = {file.name: file_hash(file) for file in sorted(temporary.iterdir())}
+        files.rename(temporary, final)
+        files.sync_directory(shelf.path)
+        probe = {
+            "version": version, "trained_on": trained_on, "classes": classes, "files": hashes,
+            "metrics": metrics,
+        }  # fmt: skip
+        shelf.commit({"kind": "train", "command": "train", "probe": probe}, {})
+    return version
+
+
+def _directory(shelf: Shelf, version: int) -> Path:
+    return shelf.path / "probes" / f"{version:04d}"
+
+
+def list_probes(shelf: Shelf, snapshot: Snapshot) -> list[ProbeEntry]:
+    """The probes that a generation had, oldest first."""
+    return [
+        ProbeEntry(
+            p["version"], _directory(shelf, p["version"]), p["generation"], p["trained_on"],
+            p["metrics"], p["files"],
+        )  # fmt: skip
+        for p in snapshot.view.probes()
+    ]
+
+
+def find_probe(shelf: Shelf, snapshot: Snapshot, version: int | None = None) -> ProbeEntry:
+    """The newest probe, or the one of a version, its files checked against the log.
+
+    Raises ProbeNotFound or ShelfDamaged.
+    """
+    known = list_probes(shelf, snapshot)
+    wanted = known[-1:] if version is None else [p for p in known if p.version == version]
+    if not wanted:
+        have = ", ".join(str(p.version) for p in known)
+        raise ProbeNotFound(
+            f"{shelf.path} has no probe{'' if version is None else f' {version}'}:"
+            + (f" it has {have}" if have else " train one with `kinshelf train`")
+        )
+    damaged = damaged_files(wanted[0])
+    if damaged:
+        raise ShelfDamaged(
+            f"{wanted[0].path} is damaged ({', '.join(damaged)}): use another with --probe, or"
+            " train again with `kinshelf train`"
+        )
+    return wanted[0]
+
+
+def damaged_files(probe: ProbeEntry) -> list[str]:
+    """Names of its files that are missing or not what was written."""
+    return [
+        name
+        for name, expected in probe.files.items()
+        if not (probe.path / name).is_file() or file_hash(probe.path / name) != expected
+    ]

@@ -1,0 +1,115 @@
+"""What goes into a frame of the log: products as columns, rejects as objects, content hashes."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from kinshelf.db.errors import ImageRejected
+from kinshelf.db.product import Product, Reject
+
+if TYPE_CHECKING:
+    from kinshelf.store.ingest import Candidate
+
+FloatArray = NDArray[np.float32]
+_TYPES = {str: "text", bool: "boolean"}
+_PRODUCT = ("id", "title", "description", "category", "price", "brand", "image", "split")
+
+
+def content_hash(product: Product, image_hash: str | None, *embeddings: FloatArray | None) -> str:
+    """xxh3-128 of all that decides a stored row; equal hashes mean an unchanged product."""
+    digest = xxhash.xxh3_128(_dump([asdict(product), image_hash]))
+    for embedding in embeddings:
+        digest.update(b"-" if embedding is None else np.ascontiguousarray(embedding).tobytes())
+    return digest.hexdigest()
+
+
+def _dump(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False).encode("utf-8", "surrogatepass")
+
+
+def columns(changed: Sequence[Candidate], first_row: int) -> dict[str, list[Any]]:
+    """Products as the log keeps them, one list a column (see `db.catalog.COLUMNS`)."""
+    products = [c.product for c in changed]
+    table: dict[str, list[Any]] = {name: [getattr(p, name) for p in products] for name in _PRODUCT}
+    table["row"] = list(range(first_row, first_row + len(changed)))
+    table["attributes"] = [
+        json.dumps(p.attributes, ensure_ascii=False) if p.attributes else None for p in products
+    ]
+    table["has_image"] = [c.image is not None for c in changed]
+    table["has_text"] = [c.text is not None for c in changed]
+    for name in ("image_hash", "image_error", "content_hash"):
+        table[name] = [getattr(c, name) for c in changed]
+    return table
+
+
+def attribute_types(changed: Sequence[Candidate]) -> dict[str, list[str]]:
+    """The attributes that a batch has and the types of their values, for the frame's head."""
+    types: dict[str, set[str]] = defaultdict(set)
+    for candidate in changed:
+        for name, value in candidate.product.attributes.items():
+            if value is not None:
+                types[name].add(_TYPES.get(type(value), "number"))
+    return {name: sorted(found) for name, found in types.items()}
+
+
+def fail_image(candidate: Candidate, error: ImageRejected) -> None:
+    """Keep a product whose picture cannot be used as text-only if it has text, else reject it."""
+    candidate.image_rejected = error
+    kept = bool(candidate.product.text)
+    outcome = "kept as text-only" if kept else "rejected, as it has no text either"
+    message = f"{error}; the product was {outcome}"
+    candidate.reject = reject(candidate, f"image-{error.reason}", message, kept=kept)
+
+
+def reject(candidate: Candidate, reason: str, message: str, *, kept: bool = False) -> Reject:
+    """A reject of a row that is known by its product."""
+    product = candidate.product
+    named = f"{product.id}: {message}"
+    return Reject(candidate.source, candidate.position, product.id, reason, named, kept)
+
+
+def reject_record(entry: Reject, product: Product | None) -> dict[str, Any]:
+    """A reject as the log keeps it; `record` is the product to try again."""
+    name = entry.id if entry.id is not None else entry.position
+    named = f"{entry.source}\0{name}\0{entry.position}\0{entry.reason}"
+    key = xxhash.xxh3_64_hexdigest(named.encode("utf-8", "surrogatepass"))
+    record = None if product is None else json.dumps(asdict(product), ensure_ascii=False)
+    return {"key": key, **asdict(entry), "record": record}
+
+
+def product_of(record: str) -> Product:
+    """The product of a reject's `record`."""
+    return Product(**json.loads(record))
+
+
+class OpenRejects:
+    """Unresolved rejects of a shelf: their keys, and those of each id."""
+
+    def __init__(self, rejects: Iterable[dict[str, Any]]) -> None:
+        self._keys: set[str] = set()
+        self._by_id: dict[str, set[str]] = defaultdict(set)
+        for entry in rejects:
+            self.add(entry)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._keys
+
+    def add(self, entry: dict[str, Any]) -> None:
+        """Take in one."""
+        self._keys.add(entry["key"])
+        if entry["record"] is not None:
+            self._by_id[entry["id"]].add(entry["key"])
+
+    def resolve(self, product_id: str) -> list[str]:
+        """The keys that are settled now that this product is in the shelf, whole."""
+        settled = sorted(self._by_id.pop(product_id, ()))
+        self._keys.difference_update(settled)
+        return settled

@@ -1,0 +1,127 @@
+"""What the shelf's methods answer, as dataclasses."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from kinshelf.db.prepare import TrainingSetOptions, TrainingSetSummary
+    from kinshelf.db.product import Reject
+
+OnConflict = Literal["update", "skip", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class AddOptions:
+    """How `Shelf.add` reads and treats a source.
+
+    `mapping` maps our field names to the source's columns; `images` is the folder that relative
+    image paths start from; `image_embeddings` and `text_embeddings` are `.npy` files whose row i
+    belongs to data row i of the source; `batch_size` products are committed at a time.
+    """
+
+    mapping: dict[str, str] = field(default_factory=dict)
+    images: Path | None = None
+    image_embeddings: Path | None = None
+    text_embeddings: Path | None = None
+    on_conflict: OnConflict = "update"
+    training: TrainingSetOptions | None = None
+    batch_size: int | None = None
+    allow_private_hosts: bool = False
+    delimiter: str | None = None
+
+    @property
+    def brings_embeddings(self) -> bool:
+        """Whether embeddings come from files rather than from the shelf's encoder."""
+        return self.image_embeddings is not None or self.text_embeddings is not None
+
+
+_SUMMED = (
+    "inserted", "updated", "unchanged", "skipped", "rejected", "image_failed", "encoded_images",
+    "encoded_texts", "truncated_texts", "seconds", "reasons",
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class AddReport:
+    """What became of a source's rows. Every row is in exactly one of the first five counts."""
+
+    inserted: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    skipped: int = 0
+    rejected: int = 0
+    image_failed: int = 0
+    encoded_images: int = 0
+    encoded_texts: int = 0
+    truncated_texts: int = 0
+    generation: int = 0
+    seconds: float = 0.0
+    interrupted: bool = False
+    reasons: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+    training_set: TrainingSetSummary | None = None
+
+    def note(self, reject: Reject) -> None:
+        """Count a reject and keep the first message of each reason."""
+        self.rejected += not reject.kept
+        self.reasons[reject.reason] += 1
+        self.examples.setdefault(reject.reason, reject.message)
+
+    @classmethod
+    def total(cls, reports: Sequence[AddReport]) -> AddReport:
+        """The sum of several sources' reports."""
+        whole = cls()
+        for report in reports:
+            for name in _SUMMED:
+                setattr(whole, name, getattr(whole, name) + getattr(report, name))
+            whole.generation = report.generation
+            whole.interrupted |= report.interrupted
+            whole.examples = report.examples | whole.examples
+            whole.training_set = report.training_set or whole.training_set
+        return whole
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return asdict(self) | {"reasons": dict(self.reasons)}
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """One product near a query; image and text similarity are None where a modality is missing."""
+
+    id: str
+    title: str
+    category: str | None
+    image: str | None
+    similarity: float
+    image_similarity: float | None
+    text_similarity: float | None
+    row: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields of the JSON contract."""
+        return {name: value for name, value in asdict(self).items() if name != "row"}
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """Neighbours of one query, nearest first, and the state that they were computed from."""
+
+    neighbours: list[Neighbour]
+    generation: int
+    fingerprint: str
+    exhaustive: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that `verify` found: where, what, and what to do about it."""
+
+    file: str
+    problem: str
+    remedy: str

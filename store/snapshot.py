@@ -1,0 +1,168 @@
+"""One committed generation of a shelf: what every answer is computed from.
+
+A snapshot never changes. It takes no lock and waits for no writer, so an answer cannot mix
+metadata and vectors of different states.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kinshelf.db.errors import EmptyShelf, ProductNotFound
+from kinshelf.db.queries import FILTER_COLUMNS, StoredProduct, View
+from kinshelf.store import fusion
+from kinshelf.store.index import FlatIndex, search_kept
+
+if TYPE_CHECKING:
+    from kinshelf.db.filters import Filter
+
+FloatArray = NDArray[np.float32]
+IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """Nearest rows of n queries, (n, k) each, nearest first.
+
+    `rows` int64, -1 where fewer than k products match; `similarities` float32, the inner product
+    of fused embeddings; `image_similarities` and `text_similarities` the two cosines, NaN where
+    query or neighbour lacks the modality. `exhaustive`: no candidate was left unlooked at.
+    """
+
+    rows: IntArray
+    similarities: FloatArray
+    image_similarities: FloatArray
+    text_similarities: FloatArray
+    exhaustive: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a snapshot is made of; arrays are shared with the shelf and only ever grow."""
+
+    generation: int
+    fingerprint: str
+    vectors: FloatArray
+    first_row: int
+    removed_at: IntArray
+
+
+class Snapshot:
+    """A shelf as of `generation`."""
+
+    def __init__(self, parts: Parts, view: View, index: Callable[[FloatArray], FlatIndex]) -> None:
+        self.generation = parts.generation
+        self.fingerprint = parts.fingerprint
+        self._parts = parts
+        self._index_of = index
+        self.view = view
+
+    @functools.cached_property
+    def index(self) -> FlatIndex:
+        """The index, grown to hold this snapshot's rows; it may hold later ones too."""
+        return self._index_of(self._parts.vectors)
+
+    @functools.cached_property
+    def _live(self) -> BoolArray:
+        removed = self._parts.removed_at[: len(self._parts.vectors)]
+        return np.greater(removed, self.generation)
+
+    @property
+    def count(self) -> int:
+        """How many products there are."""
+        return int(np.count_nonzero(self._live))
+
+    @property
+    def dimension(self) -> int:
+        """Of one modality."""
+        return int(self._parts.vectors.shape[1]) // 2
+
+    def halves(self, rows: IntArray | Sequence[int]) -> FloatArray:
+        """Unit image and text halves as stored, (len(rows), 2 * dimension) float32, a copy."""
+        places = np.asarray(rows, dtype=np.int64) - self._parts.first_row
+        return np.array(self._parts.vectors[places], dtype=np.float32)
+
+    def fused(self, rows: IntArray | Sequence[int]) -> FloatArray:
+        """Fused embeddings, (len(rows), 2 * dimension) float32."""
+        return fusion.fused(self.halves(rows))
+
+    def labelled(self, split: str | None = None) -> tuple[IntArray, NDArray[np.object_]]:
+        """Rows that have a category, and the categories; of one split if named."""
+        return self.view.labelled(split)
+
+    def filter(self, where: str | None) -> Filter | None:
+        """A user's expression, checked; raises FilterError."""
+        if where is None:
+            return None
+        from kinshelf.db.filters import compile_where
+
+        return compile_where(where, FILTER_COLUMNS, self.view.attribute_types())
+
+    def kneighbors(
+        self,
+        queries: FloatArray,
+        k: int,
+        *,
+        where: str | None = None,
+        exclude: Sequence[int] = (),
+        weight_image: float = 0.5,
+    ) -> Neighbours:
+        """The k products nearest to each query.
+
+        `queries` are halves, (n, 2 * dimension) float32; `exclude` rows are left out of every
+        answer. Fewer than k come back only if fewer match. Raises FilterError.
+        """
+        if not self.count:
+            raise EmptyShelf("the shelf holds no products: add some with `kinshelf add SOURCE`")
+        weighted = fusion.Weighting(weight_image).query(queries)
+        keep = self._kept(where, exclude)
+        similarities, places = search_kept(
+            self.index, self._parts.vectors, weighted, min(k, self.count), keep
+        )
+        image, text = self._parts_of(queries, places)
+        rows = np.where(places < 0, -1, places + self._parts.first_row)
+        return Neighbours(rows, similarities, image, text, exhaustive=True)
+
+    def _kept(self, where: str | None, exclude: Sequence[int]) -> BoolArray | None:
+        condition = self.filter(where)
+        keep = self._live
+        if condition is not None:
+            keep = np.zeros(len(self._live), dtype=np.bool_)
+            keep[self.view.rows(condition) - self._parts.first_row] = True
+        if len(exclude):
+            keep = keep.copy()
+            keep[np.asarray(exclude, dtype=np.int64) - self._parts.first_row] = False
+        return None if keep.all() and len(keep) == len(self.index) else keep
+
+    def _parts_of(self, queries: FloatArray, places: IntArray) -> tuple[FloatArray, FloatArray]:
+        neighbours = self._parts.vectors[np.maximum(places, 0)]
+        parts = []
+        for query, found in zip(
+            fusion.split(queries), np.split(neighbours, 2, axis=2), strict=True
+        ):
+            cosines = np.einsum("nd,nkd->nk", query, found, dtype=np.float32)
+            given = np.any(query, axis=1)[:, None] & np.any(found, axis=2) & (places >= 0)
+            parts.append(np.where(given, cosines, np.float32(np.nan)))
+        return parts[0], parts[1]
+
+    def get(self, product_id: str) -> StoredProduct:
+        """The product of an id. Raises ProductNotFound, naming ids that look like it."""
+        found = self.view.by_ids([product_id])
+        if product_id not in found:
+            near = self.view.near_ids(product_id)
+            hint = f"; did you mean {', '.join(near)}?" if near else ": the shelf is empty"
+            raise ProductNotFound(f"no product has the id {product_id!r}{hint}")
+        return found[product_id]
+
+    def select(
+        self, where: str | None = None, *, limit: int | None = None, offset: int = 0
+    ) -> list[StoredProduct]:
+        """Products that match, in the order they were added. Raises FilterError."""
+        return self.view.select(self.filter(where), limit=limit, offset=offset)

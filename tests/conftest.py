@@ -1,0 +1,114 @@
+"""A small deterministic encoder, shelves over it, and the real data where it is at hand."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kinshelf.store import Shelf
+
+AMAZON = Path(__file__).resolve().parents[2] / "shared" / "amazon2020"
+
+
+@pytest.fixture
+def amazon() -> Path:
+    """The folder of real products; a test that asks for it is skipped where it is not."""
+    if not AMAZON.is_dir():
+        pytest.skip("the Amazon 2020 data is not beside this checkout (../shared/amazon2020)")
+    return AMAZON
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def seeded(key: bytes, dimension: int) -> np.ndarray:
+    seed = int.from_bytes(hashlib.sha256(key).digest()[:8], "little")
+    return np.random.default_rng(seed).standard_normal(dimension)
+
+
+class FakeEncoder:
+    """Embeds a picture by its mean colour and a text by its words; counts what it encodes."""
+
+    def __init__(self, name: str = "fake", dimension: int = 16) -> None:
+        self.name = name
+        self.dimension = dimension
+        self.fingerprint = f"fake-{name}-{dimension}"
+        self.images = 0
+        self.texts = 0
+
+    def preprocess(self, image: Image.Image) -> np.ndarray:
+        return np.asarray(image.resize((4, 4)), dtype=np.uint8)
+
+    def encode_pixels(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
+        self.images += len(pixels)
+        mix = np.random.default_rng(0).standard_normal((48, self.dimension))
+        return unit(np.stack([p.reshape(-1) / 255 + 0.01 for p in pixels]) @ mix)
+
+    def encode_images(self, images: Sequence[Image.Image]) -> np.ndarray:
+        return self.encode_pixels([self.preprocess(image) for image in images])
+
+    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
+        self.texts += len(texts)
+        words = [[seeded(w.encode(), self.dimension) for w in t.split()] for t in texts]
+        return unit(np.stack([np.sum(w, axis=0) for w in words]))
+
+    def count_truncated(self, texts: Sequence[str]) -> int:
+        return sum(len(text.split()) > 20 for text in texts)
+
+
+@pytest.fixture
+def encoder() -> FakeEncoder:
+    return FakeEncoder()
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, encoder: FakeEncoder) -> Any:
+    Shelf.create(tmp_path / "toys.shelf", encoder="fake").close()
+    with Shelf.open(tmp_path / "toys.shelf", encoder=encoder) as opened:
+        yield opened
+
+
+COLOURS = {"red": (200, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 200)}
+
+
+def make_catalogue(folder: Path, count: int = 30) -> Path:
+    """A CSV of products in three categories, each with a picture of its own shade."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = list(COLOURS)
+    rows = []
+    for i in range(count):
+        colour = names[i % 3]
+        shade = tuple((c + 7 * i) % 256 for c in COLOURS[colour])
+        Image.new("RGB", (64, 64), shade).save(folder / f"p{i}.png")
+        rows.append(
+            {
+                "id": f"p{i}",
+                "title": f"{colour} thing number {i}",
+                "category": f"Things | {colour.title()}",
+                "price": str(i + 0.5),
+                "image": f"p{i}.png",
+                "colour": colour,
+            }
+        )
+    return write_csv(folder / "products.csv", rows)
+
+
+def write_csv(path: Path, rows: list[dict[str, Any]]) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path) -> Path:
+    return make_catalogue(tmp_path / "source")
