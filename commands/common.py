@@ -105,9 +105,7 @@ class Interruption:
 
 
 @contextlib.contextmanager
-def progress(
-    output: Output, what: str, total: int | None
-) -> Iterator[Callable[[int, str], None]]:
+def progress(output: Output, what: str, total: int | None) -> Iterator[Callable[[int, str], None]]:
     """A bar on stderr with rate and time left; the body calls `update(done, note)`."""
     if output.quiet or not sys.stderr.isatty():
         yield lambda _done, _note: None

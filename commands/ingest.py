@@ -178,4 +178,3 @@ def export(output: Output, file: Path, where: str | None) -> None:
     if output.as_json:
         output.emit({"file": str(file), "products": count, "generation": generation})
     output.say(f"wrote {count} products of generation {generation} to {file}")
-

@@ -21,7 +21,7 @@ _NUMBERS = (int, float)
 def cell(value: Any) -> Text:
     """A value as plain text: what a user's data holds is never read as markup."""
     if value is None:
-        return Text("–", style="dim")
+        return Text("-", style="dim")
     if isinstance(value, float):
         return Text(f"{value:.4g}" if abs(value) < 1 else f"{value:,.2f}")
     if isinstance(value, datetime.datetime):
@@ -108,7 +108,24 @@ def add_summary(report: AddReport) -> list[str]:
     if report.image_failed:
         lines.append(f"{report.image_failed} kept as text-only: their picture could not be used")
     for reason, count in report.reasons.most_common():
-        lines.append(f"  {reason} × {count}, such as: {escape(report.examples[reason])}")
+        lines.append(f"  {reason} x {count}, such as: {escape(report.examples[reason])}")
     if report.training_set is not None:
         lines += [escape(line) for line in report.training_set.lines()]
     return lines
+
+
+_METRICS = ("accuracy", "macro_f1", "nll", "ece", "aurc", "n")
+
+
+def metrics_tables(metrics: dict[str, Any]) -> Group:
+    """The methods side by side, then the hybrid's categories."""
+    methods = [name for name in ("probe", "knn", "hybrid") if metrics.get(name)]
+    rows = [
+        {"method": name} | {metric: metrics[name][metric] for metric in _METRICS}
+        for name in methods
+    ]
+    best = methods[-1]
+    classes = [{"category": name} | row for name, row in metrics[best]["per_class"].items()]
+    names = ["category", "precision", "recall", "f1", "support"]
+    heading = plain_heading(f"{best}, by category")
+    return Group(rows_table(["method", *_METRICS], rows), "", heading, rows_table(names, classes))

@@ -33,6 +33,7 @@ T = TypeVar("T")
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _PLACEHOLDERS = ("transparent-pixel",)
+_PORTS = range(1, 2**16)
 _TICK = 0.25
 _CONNECT_SECONDS = 10.0
 
@@ -57,7 +58,7 @@ class Budget:
         self._stop = stop
 
     def remaining(self) -> float:
-        """Seconds left, above 0. Raises ImageRejected `timeout` or `stopped`."""
+        """Seconds left, above 0. Raises httpcore.ReadTimeout, or ImageRejected `stopped`."""
         if self._stop.is_set():
             raise ImageRejected("stopped", "the download was stopped")
         left = self._deadline - time.monotonic()
@@ -79,18 +80,19 @@ def check_url(text: str) -> httpx.URL:
 
     Raises ImageRejected: `bad-url`, `scheme`, `credentials`, `placeholder`.
     """
+    shown = repr(text[:200])  # a data: URL may hold megabytes
     try:
         url = httpx.URL(text.strip())
     except (httpx.InvalidURL, ValueError) as error:
-        raise ImageRejected("bad-url", f"{text!r} is not a URL: {error}") from error
-    if url.scheme not in ("http", "https"):
-        raise ImageRejected("scheme", f"{text!r}: only http and https URLs are fetched")
+        raise ImageRejected("bad-url", f"{shown} is not a URL: {error}") from error
     if url.userinfo:
         raise ImageRejected("credentials", f"{url.host!r}: a URL must not carry a password")
-    if not url.host:
-        raise ImageRejected("bad-url", f"{text!r} names no host")
+    if url.scheme not in ("http", "https"):
+        raise ImageRejected("scheme", f"{shown}: only http and https URLs are fetched")
+    if not url.host or (url.port is not None and url.port not in _PORTS):
+        raise ImageRejected("bad-url", f"{shown} names no host or an impossible port")
     if any(name in url.path for name in _PLACEHOLDERS):
-        raise ImageRejected("placeholder", f"{text!r} is a placeholder, not a picture")
+        raise ImageRejected("placeholder", f"{shown} is a placeholder, not a picture")
     return url
 
 
@@ -141,17 +143,22 @@ def _look_up(host: str, port: int) -> list[str]:
         raise ImageRejected("unknown-host", f"there is no host {host!r}: {error}") from error
 
 
-def _abandonable(work: Callable[[], T], discard: Callable[[T], object] = id) -> T:
+def _abandonable(work: Callable[[], T], discard: Callable[[T], object] | None = None) -> T:
     # Look-ups, connects and handshakes wait without asking whether they are still wanted, so
     # they run in a thread that can be left behind; `discard` then gets what comes too late.
     result: Future[T] = Future()
     threading.Thread(target=_run, args=(work, result), daemon=True).start()
+
+    def dispose(late: Future[T]) -> None:
+        if discard is not None and late.exception() is None:
+            discard(late.result())
+
     try:
         while True:
             with contextlib.suppress(TimeoutError):
                 return result.result(BUDGET.get().tick())
     except BaseException:
-        result.add_done_callback(lambda late: late.exception() or discard(late.result()))
+        result.add_done_callback(dispose)
         raise
 
 
@@ -160,6 +167,10 @@ def _run(work: Callable[[], T], result: Future[T]) -> None:
         result.set_result(work())
     except (OSError, ValueError, httpcore.NetworkError, httpcore.TimeoutException) as error:
         result.set_exception(error)
+
+
+def _close(stream: httpcore.NetworkStream) -> None:
+    stream.close()
 
 
 class CheckedNetwork(httpcore.NetworkBackend):
@@ -200,7 +211,7 @@ class CheckedNetwork(httpcore.NetworkBackend):
         connect = functools.partial(
             self._plain.connect_tcp, address, port, limit, local_address, socket_options
         )
-        return _BudgetedStream(_abandonable(connect, httpcore.NetworkStream.close))
+        return _BudgetedStream(_abandonable(connect, _close))
 
 
 class _BudgetedStream(httpcore.NetworkStream):
@@ -231,7 +242,7 @@ class _BudgetedStream(httpcore.NetworkStream):
     ) -> httpcore.NetworkStream:
         limit = BUDGET.get().remaining()
         handshake = functools.partial(self._stream.start_tls, ssl_context, server_hostname, limit)
-        return _BudgetedStream(_abandonable(handshake, httpcore.NetworkStream.close))
+        return _BudgetedStream(_abandonable(handshake, _close))
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)

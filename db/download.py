@@ -238,7 +238,7 @@ def _check_status(url: httpx.URL, status: int, headers: Headers) -> None:
 def _retry_after(headers: Headers) -> float | None:
     """Seconds that a Retry-After header asks for, given as a number or a date (RFC 9110 10.2.3)."""
     text = _text(headers.get(b"retry-after")) or ""
-    if text.isdecimal():
+    if text.isascii() and text.isdecimal():
         return float(text)
     try:
         when = parsedate_to_datetime(text)

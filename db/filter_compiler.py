@@ -150,6 +150,8 @@ class _Compiler:
 
     def comparison(self, node: exp.Expr) -> Part:
         _only(node, "this", "expression")
+        if _METHODS.get(type(node.this)) is _Compiler.comparison:
+            raise FilterError(f"{shown(node)} is a chain; join two comparisons with AND")
         parts = [self.compile(node.this), self.compile(node.expression)]
         _same_kind(node, parts)
         return _joined(BOOLEAN, _SYMBOLS[type(node)], parts)

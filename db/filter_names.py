@@ -63,7 +63,7 @@ class Names:
         others = list(self._exact)[:_LISTED]
         more = " and others" if len(self._exact) > _LISTED else ""
         return (
-            f"there is no column `{name[:60]}`{meant} There are {', '.join(others)}{more}. "
+            f"there is no column `{name[:60]}`{meant} The columns are {', '.join(others)}{more}. "
             f"A text stands in single quotes: '{name[:60]}'"
         )
 

@@ -197,5 +197,5 @@ class View:
 
 def _stored(row: tuple[Any, ...]) -> StoredProduct:
     attributes = json.loads(row[9]) if row[9] else {}
-    product = Product(*row[1:9], attributes=attributes)
+    product = Product(*row[1:9], attributes)
     return StoredProduct(product, row[0], *row[10:16])

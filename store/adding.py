@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from kinshelf.store import records
 from kinshelf.store.ingest import BROUGHT_BATCH, ENCODED_BATCH, Ingest
-from kinshelf.store.report import AddOptions, AddReport
+from kinshelf.store.report import AddOptions, AddReport, TrainingSetSummary
 
 if TYPE_CHECKING:
     from kinshelf.db.download import Downloader
-    from kinshelf.db.readers import ReadBatch
+    from kinshelf.db.prepare import TrainingSetPlan
+    from kinshelf.db.readers import ReadBatch, ReadOptions
     from kinshelf.store.shelf import Shelf
 
 Progress = Callable[[int, AddReport], None]
@@ -27,28 +28,40 @@ def open_downloader(directory: Path, *, allow_private_hosts: bool) -> Downloader
     return Downloader(ImageCache(directory), allow_private_hosts=allow_private_hosts)
 
 
-def read_batches(source: Path, options: AddOptions) -> Iterator[ReadBatch]:
-    """The source's batches, with the embeddings that the options name attached."""
-    from kinshelf.db.readers import ReadOptions, open_source, read_source
+def reading_options(options: AddOptions) -> ReadOptions:
+    """How the readers are to read for `options`."""
+    from kinshelf.db.readers import ReadOptions
 
     brings = options.brings_embeddings
     size = options.batch_size or (BROUGHT_BATCH if brings else ENCODED_BATCH)
-    reading = ReadOptions(
+    return ReadOptions(
         options.mapping, options.images, size, options.delimiter, require_content=not brings
     )
-    if options.training is not None:
-        from kinshelf.db.prepare import prepare
 
-        batches = prepare(source, reading, options.training)
-    else:
-        batches = read_source(source, reading)
+
+def read_batches(
+    source: Path, options: AddOptions, plan: TrainingSetPlan | None = None
+) -> Iterator[ReadBatch]:
+    """The source's batches, or those of the rows that a plan chose, with their embeddings."""
+    from kinshelf.db.prepare import read_chosen
+    from kinshelf.db.readers import open_source, read_source
     from kinshelf.store.brought import BroughtEmbeddings, checked_columns
 
-    if not brings:
+    reading = reading_options(options)
+    batches = read_chosen(source, reading, plan) if plan else read_source(source, reading)
+    if not options.brings_embeddings:
         return checked_columns(batches)
     rows = sum(1 for _ in open_source(source, reading)[0].rows(()))
     brought = BroughtEmbeddings(options.image_embeddings, options.text_embeddings, rows)
     return brought.attach(batches)
+
+
+def _plan(source: Path, options: AddOptions) -> TrainingSetPlan | None:
+    if options.training is None:
+        return None
+    from kinshelf.db.prepare import plan_source
+
+    return plan_source(source, reading_options(options), options.training)
 
 
 def add_source(
@@ -61,11 +74,13 @@ def add_source(
 ) -> AddReport:
     """See `Shelf.add`."""
     options = options or AddOptions()
-    batches = read_batches(source, options)
+    plan = _plan(source, options)
+    batches = read_batches(source, options, plan)
     private = options.allow_private_hosts
     with shelf.writing(), open_downloader(shelf.path / "images", allow_private_hosts=private) as d:
         ingest = Ingest(shelf, options, d, stop=stop, progress=progress)
         ingest.command = f"add {source.name}"
+        ingest.report.training_set = TrainingSetSummary.of(plan) if plan else None
         return ingest.run(batches)
 
 

@@ -6,6 +6,7 @@ that transformers knows load the same way.
 
 from __future__ import annotations
 
+import inspect
 import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -52,6 +53,7 @@ class ClipEncoder:
         self._max_tokens = min(
             self._tokenizer.model_max_length, config.text_config.max_position_embeddings
         )
+        self._reads = inspect.signature(self._model.get_text_features).parameters
         # SigLIP was trained on texts padded to the full length, and reads the padding.
         self._padding = "max_length" if config.model_type.startswith("siglip") else True
 
@@ -111,7 +113,9 @@ class ClipEncoder:
             max_length=self._max_tokens,
             return_tensors="pt",
         )
-        return self._model.get_text_features(**tokens.to(self._device))
+        # A generic tokenizer adds token types, which only some text towers know.
+        known = {key: value.to(self._device) for key, value in tokens.items() if key in self._reads}
+        return self._model.get_text_features(**known)
 
 
 def _device(device: str | None) -> torch.device:

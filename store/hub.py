@@ -9,11 +9,16 @@ from __future__ import annotations
 
 import os
 import re
+import sys
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kinshelf.db.errors import EncoderUnavailable
 from kinshelf.store.model_files import WANTED, check_complete
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _TIMEOUT = 5.0
 """Seconds until an unreachable hub is given up."""
@@ -62,7 +67,8 @@ def _download(name: str, revision: str | None) -> Path:
     try:
         # This asks once; a download alone would retry for half a minute where there is no network.
         HfApi().model_info(name, revision=revision, timeout=_TIMEOUT)
-        found = snapshot_download(name, revision=revision, allow_patterns=list(WANTED))
+        with _bars_on_a_terminal_only():
+            found = snapshot_download(name, revision=revision, allow_patterns=list(WANTED))
     except errors.GatedRepoError as error:
         message = "its owner asks for consent: give it on its hub page, then run `hf auth login`"
         raise EncoderUnavailable(message) from error
@@ -76,6 +82,24 @@ def _download(name: str, revision: str | None) -> Path:
         raise EncoderUnavailable(_unreachable(name, revision, error)) from error
     check_complete(Path(found))
     return Path(found)
+
+
+@contextmanager
+def _bars_on_a_terminal_only() -> Iterator[None]:
+    from huggingface_hub.utils.tqdm import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+
+    silence = not sys.stderr.isatty() and not are_progress_bars_disabled()
+    if silence:
+        disable_progress_bars()
+    try:
+        yield
+    finally:
+        if silence:
+            enable_progress_bars()
 
 
 def _unreachable(name: str, revision: str | None, error: Exception) -> str:

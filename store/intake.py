@@ -40,9 +40,7 @@ def read_pictures(
     """Bytes of every picture of a batch, None where a product names none."""
     urls = {image for image in images if image and is_url(image)}
     fetched = dict(_fetch(urls, downloader)) if urls and downloader else {}
-    return [
-        None if not image else fetched.get(image) or _read(Path(image)) for image in images
-    ]
+    return [None if not image else fetched.get(image) or _read(Path(image)) for image in images]
 
 
 def _fetch(urls: set[str], downloader: Downloader) -> Iterator[tuple[str, Picture]]:

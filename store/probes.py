@@ -67,11 +67,9 @@ def _directory(shelf: Shelf, version: int) -> Path:
 
 def list_probes(shelf: Shelf, snapshot: Snapshot) -> list[ProbeEntry]:
     """The probes that a generation had, oldest first."""
+    names = ("generation", "trained_on", "metrics", "files")
     return [
-        ProbeEntry(
-            p["version"], _directory(shelf, p["version"]), p["generation"], p["trained_on"],
-            p["metrics"], p["files"],
-        )  # fmt: skip
+        ProbeEntry(p["version"], _directory(shelf, p["version"]), *(p[name] for name in names))
         for p in snapshot.view.probes()
     ]
 

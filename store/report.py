@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from kinshelf.db.prepare import TrainingSetOptions, TrainingSetSummary
+    from kinshelf.db.prepare import TrainingSetOptions, TrainingSetPlan
     from kinshelf.db.product import Reject
 
 OnConflict = Literal["update", "skip", "error"]
@@ -38,6 +38,36 @@ class AddOptions:
     def brings_embeddings(self) -> bool:
         """Whether embeddings come from files rather than from the shelf's encoder."""
         return self.image_embeddings is not None or self.text_embeddings is not None
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSetSummary:
+    """What `--top-categories` and its kin chose, per category, and what they left out and why."""
+
+    classes: dict[str, int]
+    train: int
+    val: int
+    left_out: list[dict[str, Any]]
+    uncategorised: int
+
+    @classmethod
+    def of(cls, plan: TrainingSetPlan) -> TrainingSetSummary:
+        """The summary of a plan."""
+        left_out = [asdict(entry) for entry in plan.left_out]
+        sizes = len(plan.train), len(plan.val)
+        return cls(plan.classes, *sizes, left_out, plan.uncategorised)
+
+    def lines(self) -> list[str]:
+        """For a person."""
+        taken = sum(self.classes.values())
+        lines = [f"training set: {taken} rows of {len(self.classes)} categories"]
+        if self.val:
+            lines[0] += f", {self.train} to train and {self.val} to validate"
+        out = Counter[str]()
+        for entry in self.left_out:
+            out[entry["reason"]] += entry["rows"]
+        out["uncategorised"] = self.uncategorised
+        return lines + [f"  left out, {why}: {rows} rows" for why, rows in out.items() if rows]
 
 
 _SUMMED = (

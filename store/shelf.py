@@ -29,8 +29,8 @@ from kinshelf.store.manifest import Manifest
 from kinshelf.store.snapshot import Parts, Snapshot
 
 if TYPE_CHECKING:
-    from kinshelf.store.encoder import Encoder
     from kinshelf.db.sql import Table
+    from kinshelf.store.encoder import Encoder
     from kinshelf.store.report import AddOptions, AddReport, SearchResult
 
 FloatArray = NDArray[np.float32]
@@ -77,9 +77,7 @@ class Shelf:
         return cls(path)
 
     @classmethod
-    def open(
-        cls, path: Path | str, *, wait: float = 0.0, encoder: Encoder | None = None
-    ) -> Self:
+    def open(cls, path: Path | str, *, wait: float = 0.0, encoder: Encoder | None = None) -> Self:
         """Open a shelf; `wait` is how many seconds a write may wait for the writer lock.
 
         `encoder` is one that is loaded already; without it the shelf's own is loaded when it is

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from kinshelf.db.errors import EmptyShelf, ProductNotFound
+from kinshelf.db.errors import EmptyShelf, InvalidEmbeddings, ProductNotFound
 from kinshelf.db.queries import FILTER_COLUMNS, StoredProduct, View
 from kinshelf.store import fusion
 from kinshelf.store.index import FlatIndex, search_kept
@@ -111,18 +111,25 @@ class Snapshot:
         k: int,
         *,
         where: str | None = None,
+        labelled_only: bool = False,
         exclude: Sequence[int] = (),
         weight_image: float = 0.5,
     ) -> Neighbours:
         """The k products nearest to each query.
 
-        `queries` are halves, (n, 2 * dimension) float32; `exclude` rows are left out of every
-        answer. Fewer than k come back only if fewer match. Raises FilterError.
+        `queries` are halves, (n, 2 * dimension) float32; `labelled_only` leaves out products
+        without a category, `exclude` names rows to leave out of every answer. Fewer than k come
+        back only if fewer match. Raises FilterError, EmptyShelf or InvalidEmbeddings.
         """
         if not self.count:
             raise EmptyShelf("the shelf holds no products: add some with `kinshelf add SOURCE`")
+        if queries.shape[1] != self._parts.vectors.shape[1]:
+            raise InvalidEmbeddings(
+                f"the query has embeddings of dimension {queries.shape[1] // 2}, the shelf of"
+                f" {self.dimension}: use the encoder that the shelf was built with"
+            )
         weighted = fusion.Weighting(weight_image).query(queries)
-        keep = self._kept(where, exclude)
+        keep = self._kept(where, exclude, labelled_only=labelled_only)
         similarities, places = search_kept(
             self.index, self._parts.vectors, weighted, min(k, self.count), keep
         )
@@ -130,12 +137,21 @@ class Snapshot:
         rows = np.where(places < 0, -1, places + self._parts.first_row)
         return Neighbours(rows, similarities, image, text, exhaustive=True)
 
-    def _kept(self, where: str | None, exclude: Sequence[int]) -> BoolArray | None:
+    @functools.cached_property
+    def _labelled(self) -> BoolArray:
+        keep = np.zeros(len(self._live), dtype=np.bool_)
+        keep[self.labelled()[0] - self._parts.first_row] = True
+        return keep
+
+    def _kept(
+        self, where: str | None, exclude: Sequence[int], *, labelled_only: bool
+    ) -> BoolArray | None:
         condition = self.filter(where)
-        keep = self._live
+        keep = self._labelled if labelled_only else self._live
         if condition is not None:
-            keep = np.zeros(len(self._live), dtype=np.bool_)
-            keep[self.view.rows(condition) - self._parts.first_row] = True
+            matching = np.zeros(len(self._live), dtype=np.bool_)
+            matching[self.view.rows(condition) - self._parts.first_row] = True
+            keep = keep & matching
         if len(exclude):
             keep = keep.copy()
             keep[np.asarray(exclude, dtype=np.int64) - self._parts.first_row] = False

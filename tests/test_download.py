@@ -11,6 +11,7 @@ import os
 import shutil
 import socket
 import ssl
+import stat
 import subprocess
 import threading
 import time
@@ -65,6 +66,7 @@ class Shop:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            timeout = 10  # so that a connection left open fails a test and does not hang it
 
             def do_GET(self) -> None:
                 shop.asked[self.path] += 1
@@ -114,6 +116,15 @@ def reply(
     handler.end_headers()
     handler.wfile.write(data)
     handler.close_connection = length is not None
+
+
+@pytest.fixture(autouse=True)
+def one_ssl_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reads the system's certificates once for all tests: it takes a tenth of a second."""
+    monkeypatch.setattr(httpcore, "default_ssl_context", shared_ssl_context)
+
+
+shared_ssl_context = functools.cache(httpcore.default_ssl_context)
 
 
 @pytest.fixture
@@ -274,7 +285,7 @@ def test_an_interrupt_stops_what_is_under_way(
     began = time.monotonic()
     with pytest.raises((interrupt, StopIteration)):
         outcomes.throw(interrupt())
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 10
     assert sum(shop.asked.values()) < 10
     assert not [t for t in threading.enumerate() if t.name.startswith("kinshelf-download")]
 
@@ -326,7 +337,7 @@ def test_retry_after_is_obeyed_but_capped(
     url = shop.serve("/toy.jpg", b"", status=429, Retry_After=asked)
     began = time.monotonic()
     assert refused(open_downloader(retries=1), url) == "http-429"
-    assert 0.3 <= time.monotonic() - began < 3
+    assert 0.3 <= time.monotonic() - began < 10
 
 
 @pytest.mark.parametrize("asked", ["soon", "Wed, 99 Foo", "-5", "٣"])
@@ -371,7 +382,7 @@ def test_a_slow_drip_ends_with_the_time_limit(shop: Shop, open_downloader: Make,
     shop.answers["/toy.jpg"] = drip
     began = time.monotonic()
     assert refused(open_downloader(timeout=0.6, retries=0), shop.url("/toy.jpg")) == "timeout"
-    assert 0.5 < time.monotonic() - began < 3
+    assert 0.5 < time.monotonic() - began < 10
 
 
 def test_a_server_that_never_answers_ends_with_the_time_limit(open_downloader: Make) -> None:
@@ -430,8 +441,8 @@ def test_a_length_over_the_limit_is_refused_at_once(shop: Shop, open_downloader:
 
 
 def test_a_compressed_bomb_is_refused(shop: Shop, open_downloader: Make) -> None:
-    bomb = gzip.compress(bytes(200_000_000))
-    assert len(bomb) < 300_000
+    bomb = gzip.compress(bytes(50_000_000))
+    assert len(bomb) < 100_000
     url = shop.serve("/toy.jpg", bomb, Content_Encoding="gzip")
     assert refused(open_downloader(max_bytes=10**6), url) == "too-many-bytes"
 
@@ -556,10 +567,9 @@ def test_a_redirect_without_a_target_is_its_status(shop: Shop, open_downloader: 
 )
 def test_hosts_inside_are_refused(cache: ImageCache, host: str) -> None:
     with Downloader(cache, timeout=5.0, retries=0) as downloader:
-        inside = {"private-address"}
-        if not host[0].isdigit() and "[" not in host:
-            inside |= {"unknown-host", "bad-url"}  # as the system looks such names up
-        assert refused(downloader, f"http://{host}/toy.jpg") in inside
+        # Odd spellings are addresses to some systems' look-up and no hosts at all to others'.
+        odd = set() if host.isascii() and host[-1] in "0123456789]" else {"unknown-host", "bad-url"}
+        assert refused(downloader, f"http://{host}/toy.jpg") in {"private-address", *odd}
 
 
 def test_nothing_is_asked_of_a_host_inside(shop: Shop, cache: ImageCache) -> None:
@@ -720,7 +730,7 @@ def test_a_password_in_a_url_does_not_show_in_the_message() -> None:
     assert "hunter2" not in str(caught.value)
 
 
-@given(text=st.one_of(st.text(), st.text().map("http://".__add__), st.from_regex(r"https?://.*")))
+@given(text=st.builds("{}{}".format, st.sampled_from(["", "http://", "https://["]), st.text()))
 @settings(max_examples=300, deadline=None)
 def test_any_text_is_a_url_that_may_be_fetched_or_is_refused(text: str) -> None:
     try:
@@ -735,10 +745,10 @@ def test_any_text_is_a_url_that_may_be_fetched_or_is_refused(text: str) -> None:
 PRIVATE_V4 = [
     ipaddress.IPv4Network(text)
     for text in (
-        "0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24 "
-        "192.0.2.0/24 192.168.0.0/16 198.18.0.0/15 198.51.100.0/24 203.0.113.0/24 224.0.0.0/4 "
-        "240.0.0.0/4"
-    ).split()
+        *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16"),
+        *("172.16.0.0/12", "192.0.0.0/24", "192.0.2.0/24", "192.168.0.0/16", "198.18.0.0/15"),
+        *("198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4"),
+    )
 ]
 """IANA's special-purpose registry, typed from its page: what must never be connected to."""
 
@@ -928,9 +938,9 @@ def test_an_image_is_synced_before_it_gets_its_name_and_its_name_before_the_log(
     sync, rename = os.fsync, Path.replace
 
     def note_sync(handle: int) -> None:
-        is_log = (cache.directory / "urls.jsonl").exists()
-        steps.append(("sync directory", "sync file")[os.path.isfile(f"/dev/fd/{handle}")])
-        assert not is_log
+        is_file = stat.S_ISREG(os.fstat(handle).st_mode)
+        steps.append("sync file" if is_file else "sync directory")
+        assert not (cache.directory / "urls.jsonl").exists()
         sync(handle)
 
     def note_rename(self: Path, target: Path) -> Path:

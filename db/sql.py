@@ -1,0 +1,254 @@
+"""The user's own SELECT over the catalogue: read-only, without files, bounded in time.
+
+Four barriers, each enough for what it is there for:
+
+1. The statement must be one SELECT of DuckDB's own parser, and its tree may hold neither a write
+   (`WITH x AS (DELETE ...) SELECT` is a SELECT to DuckDB 2.0) nor a function that reads files,
+   runs text as SQL, sleeps, changes state, or makes giant values from small ones.
+2. The connection is locked: no files, network or extensions, and no setting can be changed back.
+3. The query runs in a read-only transaction of its own, which is rolled back.
+4. It is waited for so long and no longer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from kinshelf.db.errors import FilterError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import duckdb
+
+T = TypeVar("T")
+
+MAX_CHARACTERS = 100_000
+
+_ALLOWED = (
+    "one SELECT is allowed (also WITH ... SELECT, VALUES, FROM, DESCRIBE, SUMMARIZE, SHOW TABLES)"
+)
+_QUERY_NODES = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
+_TABLE_FUNCTIONS = {
+    "duckdb_columns", "duckdb_functions", "duckdb_tables", "duckdb_types", "generate_series",
+    "histogram", "histogram_values", "json_each", "json_tree", "pragma_table_info", "range",
+    "unnest",
+}  # fmt: skip
+_REFUSED_FUNCTIONS = {
+    # they read the surroundings, or SQL in a text
+    "current_setting", "getenv", "getvariable", "json_execute_serialized_sql",
+    "json_serialize_plan", "query", "query_table",
+    # they change something, or wait
+    "currval", "nextval", "pg_sleep", "setseed", "setval", "sleep_ms", "write_log",
+    # one call can fill the memory, or run for minutes without a chance to interrupt it
+    "array_resize", "bar", "format", "generate_series", "list_resize", "lpad", "printf", "range",
+    "repeat", "rpad",
+    # they take DuckDB's internal bytes on trust
+    "combine", "finalize", "to_aggregate_state", "variant_bytes_to_variant",
+}  # fmt: skip
+_LOCKS = (
+    "SET GLOBAL temp_directory = ''",
+    "SET GLOBAL python_enable_replacements = false",
+    "SET GLOBAL autoinstall_known_extensions = false",
+    "SET GLOBAL autoload_known_extensions = false",
+    "SET GLOBAL allow_community_extensions = false",
+    "SET GLOBAL enable_external_access = false",
+    "SET GLOBAL lock_configuration = true",
+)
+_LOCKED = (
+    "SELECT current_setting('lock_configuration') AND NOT current_setting('enable_external_access')"
+)
+_CHUNK_ROWS = 1_000
+_GRACE_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The answer to a query: column names, and the rows, which can be walked once.
+
+    Walking the rows raises FilterError when the time is up or the query fails half-way.
+    """
+
+    columns: list[str]
+    rows: Iterator[tuple[Any, ...]]
+
+
+def check_select(query: str) -> str:
+    """The query itself, if it is one SELECT that only reads; else FilterError."""
+    import duckdb
+
+    _check_text(query)
+    with duckdb.connect(":memory:") as connection:
+        try:
+            statements = connection.extract_statements(query)
+            if not statements:
+                raise FilterError("the query is empty; try SELECT * FROM products LIMIT 10")
+            if len(statements) > 1:
+                raise FilterError(f"there are {len(statements)} statements; write one SELECT")
+            if statements[0].type != duckdb.StatementType.SELECT:
+                raise FilterError(f"{statements[0].type.name} is not allowed; {_ALLOWED}")
+            found = connection.execute("SELECT json_serialize_sql(?)", [query]).fetchone()
+        except duckdb.Error as error:
+            raise _explained(error) from error
+    _check_tree(str(found[0]) if found else "{}")
+    return query
+
+
+def lock_down(connection: duckdb.DuckDBPyConnection) -> None:
+    """Shut a database off from files, network, extensions, Python's variables and its settings.
+
+    Holds for the whole database, all cursors included, for as long as it is open, and cannot be
+    undone. Temporary files are off too: a query that needs more than the memory limit fails.
+    """
+    if _is_locked(connection):
+        return
+    for statement in _LOCKS:
+        connection.execute(statement)
+
+
+def run_select(
+    connection: duckdb.DuckDBPyConnection,
+    query: str,
+    *,
+    timeout_s: float = 30.0,
+    max_rows: int | None = None,
+) -> Table:
+    """Run one SELECT on a locked connection; the first `max_rows` rows, or all.
+
+    `timeout_s` bounds the time spent in the database, over all of the rows; what the caller does
+    between them does not count. Raises FilterError for a query that is not allowed, fails or
+    takes too long, here or while the rows are walked.
+    """
+    check_select(query)
+    if not _is_locked(connection):
+        raise FilterError("queries run on a locked connection only: call lock_down(connection)")
+    waiter = _Waiter(connection.cursor(), timeout_s)
+    try:
+        waiter.call(lambda: waiter.cursor.execute("BEGIN TRANSACTION READ ONLY").execute(query))
+    except BaseException:
+        waiter.close()
+        raise
+    columns = [str(column[0]) for column in waiter.cursor.description or ()]
+    return Table(columns, _rows(waiter, max_rows))
+
+
+def _rows(waiter: _Waiter, max_rows: int | None) -> Iterator[tuple[Any, ...]]:
+    left = max_rows
+    try:
+        while left is None or left > 0:
+            size = _CHUNK_ROWS if left is None else min(left, _CHUNK_ROWS)
+            rows = waiter.call(lambda size=size: waiter.cursor.fetchmany(size))
+            if not rows:
+                return
+            yield from rows
+            left = None if left is None else left - len(rows)
+    finally:
+        waiter.close()
+
+
+class _Outcome(Generic[T]):
+    """What a call in another thread came to."""
+
+    def __init__(self, work: Callable[[], T]) -> None:
+        self._work = work
+        self._result: list[T] = []
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self._result.append(self._work())
+        except Exception as error:  # noqa: BLE001 - raised again by `get`, in the thread that waits
+            self._error = error
+
+    def get(self) -> T:
+        if self._error is not None:
+            raise self._error
+        return self._result[0]
+
+
+class _Waiter:
+    """Calls into the database that share one allowance of time.
+
+    A call runs in a thread of its own, because DuckDB hears an interrupt only between blocks of
+    rows, and Ctrl-C likewise: whoever waits here is let go in any case, on time.
+    """
+
+    def __init__(self, cursor: duckdb.DuckDBPyConnection, timeout_s: float) -> None:
+        self.cursor = cursor
+        self.timeout_s = timeout_s
+        self._left_s = timeout_s
+
+    def call(self, work: Callable[[], T]) -> T:
+        import duckdb
+
+        outcome = _Outcome(work)
+        thread = threading.Thread(target=outcome.run, daemon=True, name="kinshelf-sql")
+        began = time.monotonic()
+        thread.start()
+        try:
+            thread.join(self._left_s)
+        finally:
+            if thread.is_alive():
+                self.cursor.interrupt()
+                thread.join(_GRACE_S)
+        self._left_s -= time.monotonic() - began
+        if self._left_s <= 0:
+            raise FilterError(
+                f"the query took longer than {self.timeout_s:g} s and was stopped; "
+                "narrow it with WHERE or LIMIT"
+            )
+        try:
+            return outcome.get()
+        except (duckdb.Error, ValueError, OverflowError) as error:
+            raise _explained(error) from error
+
+    def close(self) -> None:
+        """Let the transaction go; a call that does not hear the interrupt keeps it until it ends."""
+        import duckdb
+
+        with contextlib.suppress(duckdb.Error):
+            self.cursor.close()
+
+
+def _is_locked(connection: duckdb.DuckDBPyConnection) -> bool:
+    found = connection.cursor().execute(_LOCKED).fetchone()
+    return bool(found and found[0])
+
+
+def _check_text(query: str) -> None:
+    if len(query) > MAX_CHARACTERS:
+        raise FilterError(f"the query has {len(query)} characters; at most {MAX_CHARACTERS}")
+    if "\x00" in query:
+        raise FilterError(f"a NUL character at character {query.index(chr(0)) + 1}; remove it")
+    try:
+        query.encode()
+    except UnicodeEncodeError as error:
+        raise FilterError(f"no valid Unicode at character {error.start + 1}") from error
+
+
+def _check_tree(text: str) -> None:
+    """Check DuckDB's own syntax tree, every node of it."""
+    try:
+        tree = json.loads(text, object_hook=_checked)
+    except RecursionError as error:
+        raise FilterError("the query is nested too deeply; write it flatter") from error
+    if tree.get("error", True):
+        raise FilterError(f"{tree.get('error_message', 'the query cannot be read')}; {_ALLOWED}")
+
+
+def _checked(node: dict[str, Any]) -> dict[str, Any]:
+    kind = str(node.get("type"))
+    if kind.endswith("_NODE") and kind not in _QUERY_NODES:
+        raise FilterError(f"{kind.split('_')[0]} is not allowed within a query; {_ALLOWED}")
+    if kind == "TABLE_FUNCTION":
+        _check_table_function(node)
+    elif kind == "BASE_TABLE":
+        _check_table_name(str(node.get("table_name")))
+    elif str(node.get("function_name")).lower() in _REFUSED_FUNCTIONS:
+        raise FilterError(f"the function {node['function_name']} is not allowed in a query")
+    return node
