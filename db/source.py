@@ -96,10 +96,11 @@ def text_lines(path: Path) -> Iterator[str]:
             archive, or a line longer than `MAX_LINE`.
     """
     try:
-        with (
-            _open_binary(path) as binary,
-            io.TextIOWrapper(binary, encoding="utf-8", newline="") as stream,
-        ):
+        with _open_binary(path) as binary:
+            # A lone carriage return ends a line only where nothing else does.
+            end = "\r" if _ends_lines(binary.read(_HEAD)) == b"\r" else "\n"
+            binary.seek(0)
+            stream = io.TextIOWrapper(binary, encoding="utf-8", newline=end)
             if stream.read(1) != "\ufeff":
                 stream.seek(0)
             while line := stream.readline(MAX_LINE):

@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import threading
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from kinshelf.db.errors import FilterError
@@ -63,6 +65,8 @@ _LOCKS = (
 _LOCKED = (
     "SELECT current_setting('lock_configuration') AND NOT current_setting('enable_external_access')"
 )
+_PATH_SIGNS = set("./\\\\:*?")
+_SET_HINT = re.compile(r"""(, or|\. Use) ["']?SET .*""")  # settings are locked
 _CHUNK_ROWS = 1_000
 _GRACE_S = 1.0
 
@@ -142,7 +146,7 @@ def _rows(waiter: _Waiter, max_rows: int | None) -> Iterator[tuple[Any, ...]]:
     try:
         while left is None or left > 0:
             size = _CHUNK_ROWS if left is None else min(left, _CHUNK_ROWS)
-            rows = waiter.call(lambda size=size: waiter.cursor.fetchmany(size))
+            rows = waiter.call(partial(waiter.cursor.fetchmany, size))
             if not rows:
                 return
             yield from rows
@@ -191,7 +195,7 @@ class _Waiter:
         began = time.monotonic()
         thread.start()
         try:
-            thread.join(self._left_s)
+            thread.join(max(self._left_s, 0.0))
         finally:
             if thread.is_alive():
                 self.cursor.interrupt()
@@ -208,7 +212,7 @@ class _Waiter:
             raise _explained(error) from error
 
     def close(self) -> None:
-        """Let the transaction go; a call that does not hear the interrupt keeps it until it ends."""
+        """Let the transaction go, unless a call that heard no interrupt still holds it."""
         import duckdb
 
         with contextlib.suppress(duckdb.Error):
@@ -234,21 +238,51 @@ def _check_text(query: str) -> None:
 def _check_tree(text: str) -> None:
     """Check DuckDB's own syntax tree, every node of it."""
     try:
-        tree = json.loads(text, object_hook=_checked)
+        tree = json.loads(text)
     except RecursionError as error:
         raise FilterError("the query is nested too deeply; write it flatter") from error
     if tree.get("error", True):
         raise FilterError(f"{tree.get('error_message', 'the query cannot be read')}; {_ALLOWED}")
+    rest: list[Any] = [tree]
+    while rest:
+        node = rest.pop()
+        if isinstance(node, list):
+            rest.extend(node)
+        elif isinstance(node, dict):
+            rest.extend(_checked(node).values())
 
 
 def _checked(node: dict[str, Any]) -> dict[str, Any]:
+    """What remains to be checked of a node that is allowed."""
     kind = str(node.get("type"))
     if kind.endswith("_NODE") and kind not in _QUERY_NODES:
-        raise FilterError(f"{kind.split('_')[0]} is not allowed within a query; {_ALLOWED}")
+        write = kind.partition("_")[0]
+        raise FilterError(f"{write} is not allowed within a query; {_ALLOWED}")
+    if kind == "BASE_TABLE" and _PATH_SIGNS & set(node["table_name"]):
+        raise FilterError(f"`{node['table_name']}` is not a table; a query cannot read files")
     if kind == "TABLE_FUNCTION":
-        _check_table_function(node)
-    elif kind == "BASE_TABLE":
-        _check_table_name(str(node.get("table_name")))
-    elif str(node.get("function_name")).lower() in _REFUSED_FUNCTIONS:
-        raise FilterError(f"the function {node['function_name']} is not allowed in a query")
+        return node | _checked_table_function(node["function"])
+    name = node.get("function_name")
+    if isinstance(name, str) and name.lower() in _REFUSED_FUNCTIONS:
+        raise FilterError(f"the function {name} is not allowed in a query")
     return node
+
+
+def _checked_table_function(function: dict[str, Any]) -> dict[str, Any]:
+    name = function.get("function_name")
+    if not isinstance(name, str) or name.lower() not in _TABLE_FUNCTIONS:
+        raise FilterError(
+            f"the table function {name} is not allowed in a query; allowed are "
+            + ", ".join(sorted(_TABLE_FUNCTIONS))
+        )
+    # Some names, such as range, are harmless as a table only: check the arguments, not the name.
+    return {"function": None, "arguments": list(function.values())}
+
+
+def _explained(error: Exception) -> FilterError:
+    """The database's own message in one line, without its class and the quoted query."""
+    text = " ".join(str(error).partition("\n\nLINE ")[0].split())
+    text = _SET_HINT.sub("", text)
+    kind, found, message = text.partition(" Error: ")
+    short = message if found and len(kind) < 30 else text
+    return FilterError(f"{short[:500]}{'...' if len(short) > 500 else ''}")

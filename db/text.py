@@ -10,6 +10,9 @@ from functools import lru_cache
 _NOT_TEXT = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ud800-\udfff\ufeff]")
 """Control characters that are not whitespace, lone surrogates and byte order marks."""
 
+_NOT_KEY = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufeff]")
+"""The same, and line ends and tabs."""
+
 _NULL_WORDS = frozenset({"", "nan", "none", "null"})
 
 _CURRENCY = (
@@ -38,7 +41,7 @@ def clean_key(text: str) -> str:
 
     For what must stay exactly what the source says: ids, file names, URLs.
     """
-    return (text if text.isprintable() else _NOT_TEXT.sub("", text)).strip()
+    return (text if text.isprintable() else _NOT_KEY.sub("", text)).strip()
 
 
 def normalise(text: str) -> str:

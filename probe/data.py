@@ -14,6 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from kinshelf.db.errors import InvalidEmbeddings
 
 FloatArray = NDArray[np.float32]
+Float64Array = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.int64]
 ObjectArray = NDArray[np.object_]
 

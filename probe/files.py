@@ -16,7 +16,8 @@ import numpy as np
 import xxhash
 
 from kinshelf.db.errors import InvalidSetting, ProbeError, ProbeNotFound, UnsupportedFormat
-from kinshelf.probe.model import WEIGHT_NAMES, FloatArray, Probe
+from kinshelf.probe.data import FloatArray
+from kinshelf.probe.model import WEIGHT_NAMES, Probe
 from kinshelf.probe.settings import Calibration, ProbeSettings
 
 if TYPE_CHECKING:

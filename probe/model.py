@@ -11,10 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kinshelf.db.errors import InvalidEmbeddings
+from kinshelf.probe.data import Float64Array, FloatArray
 from kinshelf.probe.settings import Calibration, ProbeSettings
-
-FloatArray = NDArray[np.float32]
-Float64Array = NDArray[np.float64]
 
 INPUT_SCALE = math.sqrt(2)
 """Fused embeddings times this are the unit halves `[image ; text]` that the weights read."""

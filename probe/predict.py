@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from kinshelf.db.errors import EmptyShelf, ProbeNotFound
 from kinshelf.probe.files import read_probe
-from kinshelf.probe.knn import knn_distribution, mix
+from kinshelf.probe.hybrid import mix
+from kinshelf.probe.knn import knn_distribution
 from kinshelf.probe.model import Probe
 from kinshelf.probe.settings import Calibration
 from kinshelf.store import asking, fusion
@@ -149,7 +150,11 @@ class Predictor:
         found = self._neighbours(halves, where, 0.5)
         p_knn = self._votes(found)
         p_probe = self._probe_proba(halves)
-        proba = p_knn if p_probe is None else mix(p_probe, p_knn, self._seen, self.calibration.lam)
+        if p_probe is None and not p_knn.any(axis=1).all():
+            raise EmptyShelf(
+                f"no categorised product matches {where!r}: widen --where, or train a probe"
+            )
+        proba = self._mixed(p_probe, p_knn)
         evidence = asking.neighbours(self.snapshot, found)
         parts = [self._part(halves, where, weight) for weight in (1.0, 0.0)]
         return [
@@ -184,6 +189,11 @@ class Predictor:
         proba[:, self._seen] = self.probe.predict_proba(fusion.fused(halves))
         return proba
 
+    def _mixed(self, p_probe: Float64Array | None, p_knn: Float64Array) -> Float64Array:
+        if p_probe is None:
+            return p_knn
+        return mix(p_probe, p_knn, self._seen, self.calibration.lam)
+
     def _part(self, halves: FloatArray, where: str | None, weight: float) -> list[Vote | None]:
         """What the picture (weight 1) or the text (0) says alone; None where it is missing."""
         dimension = halves.shape[1] // 2
@@ -192,7 +202,7 @@ class Predictor:
         alone[:, half] = halves[:, half]
         p_knn = self._votes(self._neighbours(alone, where, weight))
         p_probe = self._probe_proba(alone)
-        proba = p_knn if p_probe is None else mix(p_probe, p_knn, self._seen, self.calibration.lam)
+        proba = self._mixed(p_probe, p_knn)
         given = halves[:, half].any(axis=1)
         return [self._vote(p) if there else None for p, there in zip(proba, given, strict=True)]
 

@@ -7,12 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kinshelf.db.errors import TooFewClasses
-from kinshelf.probe.data import IntArray, LabelledData, ObjectArray
-
-BoolArray = NDArray[np.bool_]
+from kinshelf.probe.data import BoolArray, IntArray, LabelledData, ObjectArray
 
 RESERVED_SPLITS = ("val", "test")
 """Splits that are only ever reported on: neither the weights nor early stopping see them."""
@@ -85,6 +82,19 @@ def hold_out(codes: IntArray, fraction: float, seed: int) -> BoolArray:
     eligible = by_remainder[counts[by_remainder] > taken[by_remainder] + 1]
     taken[eligible[: max(spare - int(taken.sum()), 0)]] += 1
     return _first_of_each_class(codes, rng.permutation(len(codes)), taken)
+
+
+def folds(codes: IntArray, n_folds: int, seed: int) -> IntArray:
+    """A stratified fold in [0, n_folds) for each row, (n,) int64; fold sizes differ by one at most.
+
+    Each class spreads over the folds as evenly as it can, the rows of a fold are drawn by chance.
+    """
+    order = np.random.default_rng(seed).permutation(len(codes))
+    by_class = order[np.argsort(codes[order], kind="stable")]
+    fold = np.empty(len(codes), dtype=np.int64)
+    # dealt like cards, one class after the other
+    fold[by_class] = np.arange(len(codes)) % n_folds
+    return fold
 
 
 def _first_of_each_class(codes: IntArray, order: IntArray, wanted: IntArray) -> BoolArray:

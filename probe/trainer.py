@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -17,29 +16,17 @@ from kinshelf.probe.mlp import build_network, weights_of
 from kinshelf.probe.settings import ProbeSettings
 from kinshelf.probe.split import TrainingSet
 
-MIN_STEPS = 1
-"""Updates in an epoch at least: a small training set is passed over several times."""
-
 _HELD_OUT_BATCH = 1024
 
 
 class Trainer:
-    """A fresh network for the rows of `source`; needs `mlp.repeatable` around it.
+    """A fresh network for the rows of `source`; needs `mlp.repeatable` around it."""
 
-    `passes`: how often an epoch goes over the rows; by default often enough for `MIN_STEPS`.
-    """
-
-    def __init__(
-        self,
-        source: TrainingSet,
-        settings: ProbeSettings,
-        device: torch.device,
-        passes: int | None = None,
-    ) -> None:
-        self.passes = passes or math.ceil(MIN_STEPS * settings.batch_size / len(source))
+    def __init__(self, source: TrainingSet, settings: ProbeSettings, device: torch.device) -> None:
         self._settings = settings
         self._device = device
         self._batches = Batches(source, settings.batch_size, device)
+        self._modality_dropout = settings.modality_dropout
         self._rng = np.random.default_rng(settings.seed)
         dimension = source.data.fused(source.rows[:1]).shape[1]
         self._network = build_network(dimension, len(source.classes), settings).to(device)
@@ -61,7 +48,7 @@ class Trainer:
         """Go over the rows; the mean loss in nats. Raises ProbeError if it diverged."""
         self._network.train()
         total, seen = 0.0, 0
-        for inputs, targets in self._shuffled():
+        for inputs, targets in self._batches.shuffled(self._rng, self._modality_dropout):
             total += self._update(inputs, targets) * len(targets)
             seen += len(targets)
         return self._finite(total / seen)
@@ -82,10 +69,6 @@ class Trainer:
             lr = self._settings.lr
             raise ProbeError(f"training diverged, the loss is {loss} at lr {lr:g}: lower lr")
         return loss
-
-    def _shuffled(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        for _ in range(self.passes):
-            yield from self._batches.shuffled(self._rng, self._settings.modality_dropout)
 
     def _update(self, inputs: torch.Tensor, targets: torch.Tensor) -> float:
         self._optimizer.zero_grad()

@@ -83,11 +83,10 @@ def fit_probe(
 
 @dataclass(frozen=True, slots=True)
 class _Best:
-    """The epoch to keep, and how often it passed over the rows."""
+    """The epoch to keep."""
 
     result: EpochResult
     weights: dict[str, FloatArray]
-    passes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +109,7 @@ class _Run:
             for epoch in range(1, self.settings.epochs + 1):
                 result = self._epoch("fit", epoch, trainer, held)
                 if best is None or _improves(result, best.result):
-                    best = _Best(result, trainer.weights, trainer.passes)
+                    best = _Best(result, trainer.weights)
                 elif epoch - best.result.epoch >= self.settings.patience:
                     break
         assert best is not None, "settings allow no fewer than one epoch"
@@ -121,7 +120,7 @@ class _Run:
         from kinshelf.probe.trainer import Trainer
 
         with repeatable(self.settings.seed, self.device):
-            trainer = Trainer(source, self.settings, self.device, best.passes)
+            trainer = Trainer(source, self.settings, self.device)
             for epoch in range(1, best.result.epoch + 1):
                 self._epoch("refit", epoch, trainer, None)
             return trainer.weights

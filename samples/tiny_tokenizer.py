@@ -38,14 +38,15 @@ def train_tokenizer(captions: list[str], merges: int) -> Tokenizer:
 
 
 def _finished(vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> Tokenizer:
-    tokenizer = Tokenizer(
-        models.BPE(vocabulary, merges, end_of_word_suffix=SUFFIX, unk_token=END)
-    )
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges, end_of_word_suffix=SUFFIX, unk_token=END))
     _prepare(tokenizer)
     tokenizer.add_special_tokens([START, END])
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.post_processor = processors.RobertaProcessing(
-        (END, vocabulary[END]), (START, vocabulary[START]), trim_offsets=False, add_prefix_space=False
+        (END, vocabulary[END]),
+        (START, vocabulary[START]),
+        trim_offsets=False,
+        add_prefix_space=False,
     )
     return tokenizer
 

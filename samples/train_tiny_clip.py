@@ -105,29 +105,52 @@ def batches(pairs: Pairs, tokenizer: Tokenizer, size: int) -> Iterator[Batch]:
         yield Batch(moved, ids, mask)
 
 
-def train(model: Any, pairs: Pairs, held_out: Pairs, tokenizer: Tokenizer, settings: Settings) -> (
-    list[dict[str, Any]]
-):
+def train(
+    model: Any, pairs: Pairs, held_out: Pairs, tokenizer: Tokenizer, settings: Settings
+) -> list[dict[str, Any]]:
     """Train in place; returns one log line per epoch."""
-    groups = [p for p in model.parameters() if p.ndim > 1], [p for p in model.parameters() if p.ndim < 2]
+    groups = (
+        [p for p in model.parameters() if p.ndim > 1],
+        [p for p in model.parameters() if p.ndim < 2],
+    )
     optimizer = torch.optim.AdamW(
-        [{"params": groups[0], "weight_decay": settings.weight_decay},
-         {"params": groups[1], "weight_decay": 0.0}], lr=settings.learning_rate, betas=(0.9, 0.98))
+        [
+            {"params": groups[0], "weight_decay": settings.weight_decay},
+            {"params": groups[1], "weight_decay": 0.0},
+        ],
+        lr=settings.learning_rate,
+        betas=(0.9, 0.98),
+    )
     steps = settings.epochs * (len(pairs.captions) // settings.batch_size)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, steps, pct_start=0.08)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, settings.learning_rate, steps, pct_start=0.08
+    )
     log: list[dict[str, Any]] = []
     started = time.monotonic()
     for epoch in range(1, settings.epochs + 1):
         model.train()
-        losses = [_step(model, batch, optimizer, schedule) for batch in batches(pairs, tokenizer, settings.batch_size)]
-        line = {"epoch": epoch, "seconds": round(time.monotonic() - started, 1), "loss": round(sum(losses) / len(losses), 4), **retrieval(model, held_out, tokenizer)}
+        losses = [
+            _step(model, batch, optimizer, schedule)
+            for batch in batches(pairs, tokenizer, settings.batch_size)
+        ]
+        line = {
+            "epoch": epoch,
+            "seconds": round(time.monotonic() - started, 1),
+            "loss": round(sum(losses) / len(losses), 4),
+            **retrieval(model, held_out, tokenizer),
+        }
         log.append({**line, **asdict(settings)})
         click.echo(json.dumps(line), err=True)
     return log
 
 
 def _step(model: Any, batch: Batch, optimizer: Any, schedule: Any) -> float:
-    loss = model(input_ids=batch.ids, attention_mask=batch.mask, pixel_values=normalised(batch.pictures), return_loss=True).loss
+    loss = model(
+        input_ids=batch.ids,
+        attention_mask=batch.mask,
+        pixel_values=normalised(batch.pictures),
+        return_loss=True,
+    ).loss
     optimizer.zero_grad()
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -142,7 +165,11 @@ def embed(model: Any, pairs: Pairs, tokenizer: Tokenizer) -> tuple[Tensor, Tenso
     """Unit image and text embeddings, each (n, 128) float32."""
     ids, mask = encode(tokenizer, pairs.captions)
     with torch.no_grad():
-        out = model(input_ids=ids, attention_mask=mask, pixel_values=normalised(torch.from_numpy(pairs.pictures)))
+        out = model(
+            input_ids=ids,
+            attention_mask=mask,
+            pixel_values=normalised(torch.from_numpy(pairs.pictures)),
+        )
     return out.image_embeds, out.text_embeds
 
 

@@ -72,7 +72,7 @@ def test_an_unknown_mapped_column_is_refused_with_near_names_and_all_columns() -
 
 
 def test_an_unknown_field_is_refused_with_the_fields() -> None:
-    with pytest.raises(InputError, match="'titel'.*near: title"):
+    with pytest.raises(InputError, match=r"'titel'.*near: title"):
         resolve_columns(["id", "title"], {"titel": "title"})
 
 
@@ -270,7 +270,7 @@ def test_integers_of_up_to_eighteen_digits_come_back(number: int) -> None:
 
 
 @settings(deadline=None)
-@given(st.text(max_size=20))
+@given(st.text("0123456789.-+eE ", max_size=12))
 def test_a_number_from_text_writes_back_to_an_equal_number(text: str) -> None:
     result = typed(text)
     if isinstance(result, int) and not isinstance(result, bool):

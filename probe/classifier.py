@@ -1,0 +1,124 @@
+"""Probe and neighbours as one scikit-learn classifier over arrays, without a shelf."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from kinshelf.db.errors import InvalidSetting, TooFewClasses
+from kinshelf.probe.data import ArrayData, FloatArray, IntArray
+from kinshelf.probe.hybrid import mix
+from kinshelf.probe.knn import NO_VOTE, ExactNeighbours, Float64Array, knn_distribution
+from kinshelf.probe.settings import Calibration, ProbeSettings
+from kinshelf.probe.split import TrainingSet
+from kinshelf.probe.training import fit_probe
+
+Labels = NDArray[Any]
+
+
+class HybridClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sklearn is untyped
+    """The MLP probe mixed with the vote of the k nearest training rows.
+
+    X are fused embeddings `[image ; text] / sqrt(2)`, (n, D) float32, whose inner product is
+    their similarity; for other vectors set `ProbeSettings(modality_dropout=0)`. `k`, `tau` and
+    `lam` are as in `Calibration`; `settings` None: the recipe's defaults.
+
+    After `fit`: `classes_` (sorted; `add` can lengthen it), `n_features_in_`, and `probe_`, whose
+    classes are the texts of the classes that it was trained on.
+    """
+
+    def __init__(
+        self,
+        *,
+        k: int = 10,
+        tau: float = 0.02,
+        lam: float = 0.1,
+        settings: ProbeSettings | None = None,
+    ) -> None:
+        self.k = k
+        self.tau = tau
+        self.lam = lam
+        self.settings = settings
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+        """Train the probe on X (n, D) and y (n,), and keep X for its neighbours.
+
+        Seed, early stopping and the rows held out for it are those of `settings`. Raises
+        TooFewClasses, InvalidSetting and ProbeError.
+        """
+        self._check_params()
+        embeddings, labels = self._checked(X, y, reset=True)
+        classes, codes = np.unique(labels, return_inverse=True)
+        if len(classes) < 2:
+            raise TooFewClasses(f"y has one class, {classes[0]!r}: give rows of at least two")
+        names = tuple(str(name) for name in classes)
+        rows = np.arange(len(codes), dtype=np.int64)
+        data = ArrayData(embeddings, [names[code] for code in codes])
+        source = TrainingSet(data, rows, codes.astype(np.int64), names)
+        self.probe_ = fit_probe(source, self.settings).probe
+        self._probe_classes = classes
+        self._remember(embeddings, labels)
+        return self
+
+    def add(self, X: ArrayLike, y: ArrayLike) -> Self:
+        """Let more rows vote, of new classes too, without training the probe again."""
+        check_is_fitted(self)
+        embeddings, labels = self._checked(X, y, reset=False)
+        self._remember(
+            np.concatenate([self._embeddings, embeddings]), np.concatenate([self._labels, labels])
+        )
+        return self
+
+    def kneighbors(self, X: ArrayLike, k: int | None = None) -> tuple[FloatArray, IntArray]:
+        """Similarities (n, k) float32 and places (n, k) int64 of the nearest rows of fit and add.
+
+        Nearest first; with fewer than k rows the rest is similarity -inf, place -1.
+        """
+        check_is_fitted(self)
+        queries = self._checked_queries(X)
+        return self._neighbours.kneighbors(queries, self.k if k is None else k)
+
+    def predict_proba(self, X: ArrayLike) -> Float64Array:
+        """(n, n_classes) float64, columns as in `classes_`.
+
+        Rows that equal a query bit for bit do not vote for it, so that training rows get an
+        honest answer too.
+        """
+        check_is_fitted(self)
+        queries = self._checked_queries(X)
+        seen = np.isin(self.classes_, self._probe_classes)
+        p_probe = np.zeros((len(queries), len(self.classes_)), dtype=np.float64)
+        p_probe[:, seen] = self.probe_.predict_proba(queries)
+        similarities, places = self._neighbours.kneighbors(queries, self.k, with_identical=False)
+        labels = np.where(places < 0, NO_VOTE, self._codes[places])
+        p_knn = knn_distribution(similarities, labels, self.tau, len(self.classes_))
+        return mix(p_probe, p_knn, seen, self.lam)
+
+    def predict(self, X: ArrayLike) -> Labels:
+        """The most probable class of each row, (n,)."""
+        probabilities = self.predict_proba(X)
+        return np.asarray(self.classes_[probabilities.argmax(axis=1)])
+
+    def _check_params(self) -> None:
+        Calibration(k=self.k, tau=self.tau, lam=self.lam)
+        if not isinstance(self.settings, ProbeSettings | None):
+            raise InvalidSetting(f"settings is {self.settings!r}: it must be a ProbeSettings")
+
+    def _checked(self, X: ArrayLike, y: ArrayLike, *, reset: bool) -> tuple[FloatArray, Labels]:
+        embeddings, labels = validate_data(self, X, y, dtype=np.float32, reset=reset)
+        check_classification_targets(labels)
+        return embeddings, np.asarray(labels)
+
+    def _checked_queries(self, X: ArrayLike) -> FloatArray:
+        return np.asarray(validate_data(self, X, dtype=np.float32, reset=False))
+
+    def _remember(self, embeddings: FloatArray, labels: Labels) -> None:
+        self._embeddings, self._labels = embeddings, labels
+        self._neighbours = ExactNeighbours(embeddings)
+        self.classes_, codes = np.unique(labels, return_inverse=True)
+        self._codes = codes.astype(np.int64)
