@@ -69,7 +69,7 @@ def evaluate(output: Output, split: str, directory: Path | None, probe: int | No
     Where no product has that split, five-fold cross-validation over all of them is reported.
     """
     from kinshelf.commands.terminal import metrics_tables
-    from kinshelf.probe.shelf import evaluate_shelf
+    from kinshelf.probe.held_out import evaluate_shelf
 
     with output.open() as shelf:
         found = evaluate_shelf(shelf, split=split, version=probe)

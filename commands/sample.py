@@ -80,7 +80,8 @@ class _Demo:
 
     def _train(self, shelf: Shelf) -> None:
         from kinshelf.commands.terminal import metrics_tables
-        from kinshelf.probe.shelf import evaluate_shelf, train_shelf
+        from kinshelf.probe.held_out import evaluate_shelf
+        from kinshelf.probe.shelf import train_shelf
 
         self._title(2, "Train the probe from the shelf and judge it on products held out")
         report = train_shelf(shelf)

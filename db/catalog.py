@@ -9,6 +9,8 @@ ignored and the catalogue is rebuilt.
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +27,9 @@ COLUMNS = (
     "attributes", "has_image", "has_text", "image_hash", "image_error", "content_hash",
 )  # fmt: skip
 """What the log keeps of a product; `added` and `removed` follow from the generation."""
+
+Change = tuple[int, dict[str, Any], dict[str, Any]]
+"""A generation, and the head and body of its frame."""
 
 _DTYPES = {"row": np.int64, "price": np.float64, "has_image": np.bool_, "has_text": np.bool_}
 _REJECT = ("key", "source", "position", "id", "reason", "message", "kept", "record")
@@ -62,20 +67,23 @@ class Catalog:
 
     def apply(self, generation: int, head: dict[str, Any], body: dict[str, Any]) -> None:
         """Apply one committed change; changes come in order, each once."""
+        self.apply_all([(generation, head, body)])
+
+    def apply_all(self, changes: Sequence[Change]) -> None:
+        """Apply committed changes, (generation, head, body) each, as one transaction."""
         connection = self.connection.cursor()
         connection.execute("BEGIN")
-        if products := body.get("products"):
-            _insert_products(connection, generation, products)
-        _insert_attributes(connection, generation, head.get("attributes", {}))
-        if removed := head.get("removed"):
-            _mark_removed(connection, generation, removed)
-        _insert_rejects(connection, generation, body.get("rejects", []))
-        _resolve_rejects(connection, generation, body.get("resolved", []))
-        if probe := head.get("probe"):
-            _insert_probe(connection, generation, probe)
-        _insert_commit(connection, generation, head)
+        _insert_products(connection, changes)
+        _insert_attributes(connection, changes)
+        _mark_removed(connection, changes)
+        _insert_rejects(connection, changes)
+        _resolve_rejects(connection, changes)
+        for generation, head, _ in changes:
+            if probe := head.get("probe"):
+                _insert_probe(connection, generation, probe)
+        _insert_commits(connection, changes)
         connection.execute("COMMIT")
-        self.generation = generation
+        self.generation = changes[-1][0]
 
     def save(self, path: Path, epoch: int) -> dict[str, Any]:
         """Write a snapshot to `path` (a new file); returns what its side file has to state."""
@@ -90,15 +98,19 @@ class Catalog:
     @classmethod
     def load(cls, path: Path, epoch: int, newest: int) -> Catalog | None:
         """The snapshot at `path`, or None if it is missing, stale, damaged or too new."""
-        state = _read_state(path)
-        if state is None or state.get("epoch") != epoch or not state["generation"] <= newest:
+        state = read_state(path)
+        if state is None or state["epoch"] != epoch or not state["generation"] <= newest:
             return None
+        stamp = path.stat()
         if file_hash(path) != state["xxh3"]:
             return None
         catalog = cls.__new__(cls)
         catalog.connection = connect()
         catalog.generation = catalog.saved_generation = int(state["generation"])
         _copy_in(catalog.connection, path)
+        # A writer may replace the file between its being checked and its being read.
+        if not os.path.samestat(stamp, path.stat()):
+            return None
         migrate(catalog.connection)
         return catalog
 
@@ -117,13 +129,20 @@ def file_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _read_state(path: Path) -> dict[str, Any] | None:
+def seal(state: dict[str, Any]) -> bytes:
+    """What a snapshot's side file holds: the state and, on a second line, its own checksum."""
+    body = json.dumps(state, sort_keys=True).encode()
+    return body + b"\n" + xxhash.xxh3_64_hexdigest(body).encode() + b"\n"
+
+
+def read_state(path: Path) -> dict[str, Any] | None:
+    """The state in the side file of the snapshot at `path`, or None if it cannot be trusted."""
     try:
-        state = json.loads(side_file(path).read_bytes())
-        well_formed = isinstance(state["generation"], int) and isinstance(state["xxh3"], str)
-    except (OSError, ValueError, KeyError, TypeError):
+        body, check = side_file(path).read_bytes().split(b"\n")[:2]
+        whole = path.is_file() and check == xxhash.xxh3_64_hexdigest(body).encode()
+        return dict(json.loads(body)) if whole else None
+    except (OSError, ValueError):
         return None
-    return state if well_formed and path.is_file() else None
 
 
 def _copy_in(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
@@ -143,63 +162,70 @@ def _column(name: str, values: list[Any]) -> np.ndarray[Any, Any]:
     return column
 
 
-def _insert_products(
-    connection: duckdb.DuckDBPyConnection, generation: int, products: dict[str, list[Any]]
+def _insert(
+    connection: duckdb.DuckDBPyConnection, table: str, columns: dict[str, np.ndarray[Any, Any]]
 ) -> None:
-    batch = {name: _column(name, products[name]) for name in COLUMNS}
-    connection.register("batch", batch)
-    selected = ", ".join(COLUMNS)
-    connection.execute(
-        f"INSERT INTO products ({selected}, added, removed) SELECT {selected}, ?, NULL FROM batch",
-        [generation],
-    )
+    casts = {"position": "::BIGINT", "kept": "::BOOLEAN"}
+    selected = ", ".join(name + casts.get(name, "") for name in columns)
+    connection.register("batch", columns)
+    connection.execute(f"INSERT INTO {table} ({', '.join(columns)}) SELECT {selected} FROM batch")
     connection.unregister("batch")
 
 
-def _insert_attributes(
-    connection: duckdb.DuckDBPyConnection, generation: int, attributes: dict[str, list[str]]
-) -> None:
-    for name, types in attributes.items():
-        for kind in types:
-            connection.execute(
-                "INSERT INTO attributes SELECT ?, ?, ? WHERE NOT EXISTS"
-                " (SELECT 1 FROM attributes WHERE name = ? AND type = ?)",
-                [name, kind, generation, name, kind],
-            )
+def _insert_products(connection: duckdb.DuckDBPyConnection, changes: Sequence[Change]) -> None:
+    tables = [(g, p) for g, _, body in changes if (p := body.get("products"))]
+    if not tables:
+        return
+    columns = {n: _column(n, [v for _, p in tables for v in p[n]]) for n in COLUMNS}
+    counts = [len(p["row"]) for _, p in tables]
+    columns["added"] = np.repeat(np.array([g for g, _ in tables], dtype=np.int64), counts)
+    _insert(connection, "products", columns)
 
 
-def _mark_removed(connection: duckdb.DuckDBPyConnection, generation: int, rows: list[int]) -> None:
-    connection.execute(
-        "UPDATE products SET removed = ? WHERE row IN (SELECT unnest(?::BIGINT[]))",
-        [generation, rows],
-    )
+def _insert_attributes(connection: duckdb.DuckDBPyConnection, changes: Sequence[Change]) -> None:
+    found: dict[tuple[str, str], int] = {}
+    for generation, head, _ in changes:
+        for name, types in head.get("attributes", {}).items():
+            for kind in types:
+                found.setdefault((name, kind), generation)
+    for (name, kind), generation in found.items():
+        connection.execute(
+            "INSERT INTO attributes SELECT ?, ?, ? WHERE NOT EXISTS"
+            " (SELECT 1 FROM attributes WHERE name = ? AND type = ?)",
+            [name, kind, generation, name, kind],
+        )
 
 
-def _insert_rejects(
-    connection: duckdb.DuckDBPyConnection, generation: int, rejects: list[dict[str, Any]]
-) -> None:
+def _mark_removed(connection: duckdb.DuckDBPyConnection, changes: Sequence[Change]) -> None:
+    gone = [(row, g) for g, head, _ in changes for row in head.get("removed") or ()]
+    if gone:
+        connection.execute(
+            "UPDATE products SET removed = gone.generation"
+            " FROM (SELECT unnest(?::BIGINT[]) AS row, unnest(?::BIGINT[]) AS generation) gone"
+            " WHERE products.row = gone.row",
+            [[row for row, _ in gone], [generation for _, generation in gone]],
+        )
+
+
+def _insert_rejects(connection: duckdb.DuckDBPyConnection, changes: Sequence[Change]) -> None:
+    rejects = [(g, reject) for g, _, body in changes for reject in body.get("rejects", ())]
     if not rejects:
         return
-    batch = {name: _column(name, [reject[name] for reject in rejects]) for name in _REJECT}
-    connection.register("batch", batch)
-    names = ", ".join(_REJECT)
-    connection.execute(
-        f"INSERT INTO rejects ({names}, generation, resolved)"
-        " SELECT key, source, position::BIGINT, id, reason, message, kept::BOOLEAN, record, ?, NULL"
-        " FROM batch",
-        [generation],
-    )
-    connection.unregister("batch")
+    columns = {n: _column(n, [reject[n] for _, reject in rejects]) for n in _REJECT}
+    columns["generation"] = np.array([g for g, _ in rejects], dtype=np.int64)
+    _insert(connection, "rejects", columns)
 
 
-def _resolve_rejects(
-    connection: duckdb.DuckDBPyConnection, generation: int, keys: list[str]
-) -> None:
-    if keys:
+def _resolve_rejects(connection: duckdb.DuckDBPyConnection, changes: Sequence[Change]) -> None:
+    settled = [(key, g) for g, _, body in changes for key in body.get("resolved", ())]
+    if settled:
+        # A key that was settled may be rejected again: each settles what came before it.
         connection.execute(
-            "UPDATE rejects SET resolved = ?"
-            " WHERE resolved IS NULL AND key IN (SELECT unnest(?::VARCHAR[]))",
-            [generation, keys],
+            "WITH settled AS (SELECT unnest(?::VARCHAR[]) AS key, unnest(?::BIGINT[]) AS generation)"
+            " UPDATE rejects SET resolved = (SELECT min(s.generation) FROM settled s"
+            " WHERE s.key = rejects.key AND s.generation > rejects.generation)"
+            " WHERE resolved IS NULL AND key IN (SELECT key FROM settled)",
+            [[key for key, _ in settled], [generation for _, generation in settled]],
         )
 
 
@@ -215,12 +241,19 @@ def _insert_probe(
     )  # fmt: skip
 
 
-def _insert_commit(
-    connection: duckdb.DuckDBPyConnection, generation: int, head: dict[str, Any]
-) -> None:
-    counts = head.get("counts", {})
-    numbers = [counts.get(name, 0) for name in ("inserted", "updated", "removed", "rejected")]
+def _insert_commits(connection: duckdb.DuckDBPyConnection, changes: Sequence[Change]) -> None:
+    names = ("inserted", "updated", "removed", "rejected")
+    heads = [head for _, head, _ in changes]
+    columns = {"generation": np.array([g for g, _, _ in changes], dtype=np.int64)}
+    columns["time"] = np.array([head["time"] for head in heads], dtype=np.float64)
+    columns["kind"] = _column("kind", [head["kind"] for head in heads])
+    columns["command"] = _column("command", [head.get("command", "") for head in heads])
+    for name in names:
+        counts = [head.get("counts", {}).get(name, 0) for head in heads]
+        columns[name] = np.array(counts, dtype=np.int64)
+    connection.register("batch", columns)
     connection.execute(
-        "INSERT INTO commits VALUES (?, to_timestamp(?), ?, ?, ?, ?, ?, ?)",
-        [generation, head["time"], head["kind"], head.get("command", ""), *numbers],
+        "INSERT INTO commits SELECT generation, to_timestamp(time), kind, command, inserted,"
+        " updated, removed, rejected FROM batch"
     )
+    connection.unregister("batch")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _NAMED = {"tab": "\t", "semicolon": ";", "comma": ",", "pipe": "|", "\\t": "\t"}
+
+
+_STRAY_RETURN = re.compile(r"\r(?!\r*(?:\n|\Z))")
+"""A carriage return within a line: white space like any other, which the parser would stop at."""
 
 
 class DelimitedSource:
@@ -122,6 +127,8 @@ class _Lines:
 
     def __next__(self) -> str:
         line = self._again.popleft() if self._again else next(self._fresh)
+        if "\r" in line:
+            line = _STRAY_RETURN.sub(" ", line)
         self._taken.append(line)
         return line
 

@@ -180,8 +180,6 @@ def _check_size(width: int, height: int) -> None:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    if image.format == "TIFF":  # Pillow has turned it while loading
-        return image
     turn = _UPRIGHT.get(_orientation(image))
     return image if turn is None else image.transpose(turn)
 

@@ -26,6 +26,12 @@ _CLOSED = {
     # One thread keeps the file's order without holding back what others read ahead.
     "threads": "1",
 }
+# The progress bar would go to standard output, where answers go.
+_SESSION = (
+    "SET TimeZone = 'UTC'; SET enable_progress_bar = false; "
+    # Prefetching takes a whole row group of vectors into memory and is no faster from a disk.
+    "SET disable_parquet_prefetching = true"
+)
 _FILE = "read_parquet(?, hive_partitioning = false)"
 _NUMBERED = "read_parquet(?, hive_partitioning = false, file_row_number = true)"
 _PLAIN = re.compile(r"VARCHAR|BOOLEAN|FLOAT|DOUBLE|U?(?:TINY|SMALL|BIG)INT|U?INTEGER")
@@ -91,6 +97,7 @@ class ParquetSource:
             yield from repeat({})
         chosen = ", ".join(map(_quoted, names))
         query = f"SELECT {chosen} FROM {_NUMBERED} WHERE file_row_number BETWEEN ? AND ?"
+        cursor.execute(_SESSION)
         for start in range(0, self._rows, _BLOCK):
             block = cursor.execute(query, [self._name, start, start + _BLOCK - 1]).fetchnumpy()
             for cells in zip(*(_cells(column) for column in block.values()), strict=True):
@@ -100,13 +107,15 @@ class ParquetSource:
     def _connection(self) -> Iterator[duckdb.DuckDBPyConnection]:
         import duckdb
 
+        connection = duckdb.connect(config=dict(_CLOSED))
         try:
-            with duckdb.connect(config=dict(_CLOSED)) as connection:
-                connection.execute("SET TimeZone = 'UTC'")
-                yield connection
+            connection.execute(_SESSION)
+            yield connection
         except duckdb.Error as problem:
             reason = str(problem).partition("\n")[0].replace(self._name, str(self._path))
             raise UnreadableSource(f"{self._path} cannot be read as Parquet: {reason}") from problem
+        finally:
+            connection.close()
 
 
 def _is_vector(name: str, kind: str) -> bool:

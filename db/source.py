@@ -97,9 +97,10 @@ def text_lines(path: Path) -> Iterator[str]:
     """
     try:
         with _open_binary(path) as binary:
-            # A lone carriage return ends a line only where nothing else does.
-            end = "\r" if _ends_lines(binary.read(_HEAD)) == b"\r" else "\n"
+            head = binary.read(_HEAD)
             binary.seek(0)
+            # A lone carriage return ends a line only where nothing else does.
+            end = "\r" if b"\r" in head and b"\n" not in head else "\n"
             stream = io.TextIOWrapper(binary, encoding="utf-8", newline=end)
             if stream.read(1) != "\ufeff":
                 stream.seek(0)

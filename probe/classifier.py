@@ -11,9 +11,9 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from kinshelf.db.errors import InvalidSetting, TooFewClasses
-from kinshelf.probe.data import ArrayData, FloatArray, IntArray
+from kinshelf.probe.data import ArrayData, Float64Array, FloatArray, IntArray
 from kinshelf.probe.hybrid import mix
-from kinshelf.probe.knn import NO_VOTE, ExactNeighbours, Float64Array, knn_distribution
+from kinshelf.probe.knn import NO_VOTE, ExactNeighbours, knn_distribution
 from kinshelf.probe.settings import Calibration, ProbeSettings
 from kinshelf.probe.split import TrainingSet
 from kinshelf.probe.training import fit_probe

@@ -37,7 +37,8 @@ def identical(queries: FloatArray, neighbours: FloatArray) -> BoolArray:
 
     They are the query's own row or a copy of it, and do not vote for it.
     """
-    return np.all(neighbours == queries[:, None, :], axis=2)
+    same: BoolArray = (neighbours == queries[:, None, :]).all(axis=2)
+    return same
 
 
 class ExactNeighbours:

@@ -203,7 +203,7 @@ class Predictor:
         p_knn = self._votes(self._neighbours(alone, where, weight))
         p_probe = self._probe_proba(alone)
         proba = self._mixed(p_probe, p_knn)
-        given = halves[:, half].any(axis=1)
+        given: NDArray[np.bool_] = np.any(halves[:, half], axis=1)
         return [self._vote(p) if there else None for p, there in zip(proba, given, strict=True)]
 
     def _vote(self, proba: Float64Array) -> Vote:

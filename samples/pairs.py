@@ -28,12 +28,12 @@ HARD = 0.15
 class Pairs:
     """n captioned pictures.
 
-    `pictures` is (n, `IMAGE_SIDE`, `IMAGE_SIDE`, 3) uint8, `captions` has n texts, `names` says
-    what each picture shows: a key of `concept_table`.
+    `pictures` is (n, `IMAGE_SIDE`, `IMAGE_SIDE`, 3) uint8, `captions` has n triples, short to long,
+    `names` says what each picture shows: a key of `concept_table`.
     """
 
     pictures: NDArray[np.uint8]
-    captions: list[str]
+    captions: list[tuple[str, ...]]
     names: list[str]
 
 
@@ -55,7 +55,7 @@ def draw_pairs(count: int, seed: int, purpose: str) -> Pairs:
         rng = stream(seed, f"{purpose}-{number}")
         names.append(pick(rng, list(things)))
         item = invent(things[names[-1]], rng, HARD)
-        captions.append(_caption(item, rng))
+        captions.append(_captions(item, rng))
         pictures[number] = _seen(item, rng)
     return Pairs(pictures, captions, names)
 
@@ -67,14 +67,14 @@ def _seen(item: Item, rng: np.random.Generator) -> NDArray[np.uint8]:
     return np.asarray(picture.resize((IMAGE_SIDE, IMAGE_SIDE), Image.Resampling.BICUBIC))
 
 
-def _caption(item: Item, rng: np.random.Generator) -> str:
-    """A title, a title with its description, or what a person would type into a search box."""
-    if not item.vague and chance(rng, 0.2):
-        look = [item.pattern] if item.pattern != "plain" and chance(rng, 0.5) else []
-        look += [item.colour] if chance(rng, 0.7) else []
-        words = " ".join([*look, pick(rng, item.concept.kinds[item.kind]).lower()])
-        return f"a photo of a {words}" if chance(rng, 0.5) else words
+def _captions(item: Item, rng: np.random.Generator) -> tuple[str, ...]:
+    """What a person would say or type, the shop's title, and the title with its description."""
+    look = [item.pattern] if item.pattern != "plain" and not item.concept.themed else []
+    look += [] if item.concept.themed else [item.colour]
+    short = " ".join([*look, pick(rng, item.concept.kinds[item.kind]).lower()])
+    if item.concept.themed:
+        short = f"{pick(rng, wording.THEME_WORDS[item.theme]).lower()} {short}"
+    if chance(rng, 0.5):
+        short = f"a photo of a {short}"
     title = wording.title(item, rng)
-    if chance(rng, 0.4):
-        return title
-    return f"{title} || {wording.description(item, rng)}"
+    return short, title, f"{title} || {wording.description(item, rng)}"

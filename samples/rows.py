@@ -33,7 +33,6 @@ NO_CATEGORY = 0.02
 NO_IMAGE = 0.02
 NO_TEXT = 0.015
 NO_DESCRIPTION = 0.06
-VALIDATION = 0.2
 HARD_INCOMING = (2, 13, 22)
 
 
@@ -171,14 +170,17 @@ def _near_twin(row: Row, original: str, rng: np.random.Generator) -> Row:
 
 
 def split_rows(rows: list[Row], rng: np.random.Generator) -> list[Row]:
-    """Mark a fifth of every category as `val` and the rest as `train`; none without a category."""
+    """Mark a fifth of every category as `val` and the rest as `train`; none without a category.
+
+    Hard products are shared out in the same proportion.
+    """
     by_category: dict[str, list[int]] = {}
-    for at, row in enumerate(rows):
-        by_category.setdefault(row.category, []).append(at)
+    for at in rng.permutation(len(rows)).tolist():
+        by_category.setdefault(rows[at].category, []).append(at)
     by_category.pop("", None)
     marked = list(rows)
     for members in by_category.values():
-        held = {members[at] for at in _chosen(len(members), VALIDATION, rng)}
-        for at in members:
-            marked[at] = dataclasses.replace(rows[at], split="val" if at in held else "train")
+        members.sort(key=lambda at: sorted(note for note in rows[at].notes if "hard" in note))
+        for place, at in enumerate(members):
+            marked[at] = dataclasses.replace(rows[at], split="val" if place % 5 == 2 else "train")
     return marked

@@ -58,6 +58,14 @@ def remove_tree(path: Path) -> None:
         shutil.rmtree(path)
 
 
+def make_directory(path: Path) -> None:
+    """Make a directory and the parents that it lacks, durably; one that is there is kept."""
+    missing = [p for p in (path, *path.parents) if not p.exists()]
+    for new in reversed(missing):
+        os.mkdir(new)
+        sync_directory(new.parent)
+
+
 def create(path: Path) -> int:
     """Open `path` for reading and writing, made durable if it is new; returns the descriptor."""
     new = not path.exists()

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import xxhash
@@ -21,28 +22,49 @@ from kinshelf.db.errors import ShelfDamaged, ShelfError, ShelfExists, ShelfPoiso
 from kinshelf.store import files, log
 from kinshelf.store.log import Frame
 from kinshelf.store.manifest import Manifest, read_manifest, write_manifest
+from kinshelf.store.tip import Tip, read_tip, write_tip
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
+T = TypeVar("T")
 LIVE = np.iinfo(np.int64).max
 """In `removed_at`: not removed."""
 _BLOCK = 1 << 22
+_UNREAD = (-1, -1)
+"""A stamp that no manifest has: read everything again."""
 
 
 def create(directory: Path, manifest: Manifest) -> None:
     """Make the directory and its truth: empty log and vectors, then the manifest that names them.
 
-    Raises ShelfExists if something is there already.
+    Raises ShelfExists if something is there already, other than what a creation that was cut
+    short left behind; ShelfError if the disk refuses.
     """
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+    if directory.exists() and not _unfinished(directory):
         raise ShelfExists(
             f"{directory} exists and is not empty: choose another directory or remove it first"
         )
-    directory.mkdir(parents=True, exist_ok=True)
-    files.sync_directory(directory.parent)
-    for path in (vectors_path(directory, 0), log_path(directory, 0)):
-        os.close(files.create(path))
-    write_manifest(directory, manifest)
+    try:
+        files.make_directory(directory)
+        for path in (vectors_path(directory, 0), log_path(directory, 0)):
+            os.close(files.create(path))
+        write_manifest(directory, manifest)
+    except OSError as error:
+        raise ShelfError(
+            f"making a shelf at {directory} failed ({error}): nothing was kept; free space or"
+            " choose another directory, then try again"
+        ) from error
+
+
+def _unfinished(directory: Path) -> bool:
+    """Whether a directory holds nothing, or only what a creation writes before its manifest."""
+    if not directory.is_dir():
+        return False
+    empty = {vectors_path(directory, 0).name, log_path(directory, 0).name}
+    return all(
+        file.name == ".MANIFEST.tmp" or (file.name in empty and not file.stat().st_size)
+        for file in directory.iterdir()
+    )
 
 
 def vectors_path(directory: Path, epoch: int) -> Path:
@@ -59,7 +81,8 @@ class Ledger:
     """The committed truth of one shelf as this handle has read it.
 
     `generation` is the newest change read, `rows` the number after the newest row, and
-    `removed_at[row - first_row]` the generation that removed a row, or LIVE.
+    `removed_at[row - first_row]` the generation that removed a row, or LIVE. `base` are the
+    frames that hold the oldest state kept, `heads` the changes since, without their bodies.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -68,21 +91,43 @@ class Ledger:
         self._load()
 
     def _load(self) -> None:
+        while True:
+            try:
+                self._read_epoch()
+            except ShelfDamaged:
+                # What was read may have been compacted away meanwhile: then there is another.
+                if not self.outdated():
+                    raise
+            else:
+                return
+
+    def outdated(self) -> bool:
+        """Whether another manifest has taken the place of the one that was read."""
+        return self._manifest_stamp() != self._stamp
+
+    def _read_epoch(self) -> None:
+        # The stamp first: a manifest that is replaced after it was read must be noticed.
+        self._stamp = self._manifest_stamp()
         self.manifest = read_manifest(self.directory)
         self.generation = self.manifest.base_generation
         self.rows = self.first_row = self.manifest.first_row
         self.log_end = 0
+        self.base: list[Frame] = []
         self.heads: list[Frame] = []
+        self._base_rows = self.first_row
         self._rows_after: list[int] = []
+        self._told: dict[str, Any] | None = None
         self._removed_at = np.empty(0, dtype=np.int64)
-        self._stamp = self._manifest_stamp()
         self._mapping: FloatArray | None = None
         self.refresh_log()
 
     # ---- reading
 
     def _manifest_stamp(self) -> tuple[int, int]:
-        status = (self.directory / "MANIFEST").stat()
+        try:
+            status = (self.directory / "MANIFEST").stat()
+        except OSError:
+            return (0, 0)  # reading it says what is wrong
         return status.st_ino, status.st_mtime_ns
 
     @property
@@ -92,19 +137,25 @@ class Ledger:
 
     def refresh(self) -> bool:
         """Read what others have committed since. True if a new epoch was begun."""
-        if self._manifest_stamp() != self._stamp:
-            epoch = self.manifest.epoch
+        stamp = self._manifest_stamp()
+        if stamp != self._stamp:
             manifest = read_manifest(self.directory)
-            if manifest.epoch != epoch:
+            if manifest.epoch != self.manifest.epoch or self._stamp == _UNREAD:
                 self._load()
                 return True
-            self.manifest, self._stamp = manifest, self._manifest_stamp()
-        self.refresh_log()
+            self.manifest, self._stamp = manifest, stamp
+        try:
+            self.refresh_log()
+        except ShelfDamaged:
+            if not self.outdated():
+                raise
+            return self.refresh()
         return False
 
     def refresh_log(self) -> None:
         """Take in every whole frame after the last one read."""
         path = log_path(self.directory, self.manifest.epoch)
+        tip = read_tip(self.directory)  # before the log, which only gets ahead of it
         try:
             size = path.stat().st_size
         except FileNotFoundError:
@@ -113,6 +164,18 @@ class Ledger:
             raise ShelfDamaged(f"{path} was cut from {self.log_end} to {size} bytes")
         if size > self.log_end:
             self._take_in(path, size)
+        if self.log_end < self.manifest.sealed:
+            raise ShelfDamaged(
+                f"{path} is damaged at byte {self.log_end}: {self.manifest.sealed} bytes of it were"
+                " written by a compaction; restore the shelf from a backup, or keep what can be"
+                " read with `kinshelf verify --repair`"
+            )
+        if tip and tip.epoch == self.manifest.epoch and tip.generation > self.generation:
+            raise ShelfDamaged(
+                f"{path} is damaged at byte {self.log_end}: generations {self.generation + 1} to"
+                f" {tip.generation} were acknowledged but cannot be read; restore the shelf from"
+                " a backup, or keep what is before them with `kinshelf verify --repair`"
+            )
 
     def _take_in(self, path: Path, size: int) -> None:
         with path.open("rb") as file:
@@ -127,14 +190,19 @@ class Ledger:
         last = found[-1].generation if found else self.generation
         self._refuse_damage(path, data[end - start :], end, last)
         self._check_vectors(found)
-        for frame in found:
-            self._advance(frame)
+        try:
+            for frame in found:
+                self._advance(frame)
+        except BaseException:  # an interruption between two of its steps
+            self._stamp = _UNREAD
+            raise
 
     def _refuse_damage(self, path: Path, rest: memoryview, end: int, last: int) -> None:
-        if later := log.later_frame(rest, 0):
+        if later := log.decode(rest) or log.later_frame(rest, 0):
             raise ShelfDamaged(
                 f"{path} is damaged at byte {end}: what follows generation {last} cannot be read"
-                f" although generation {later.generation} does; restore the shelf from a backup"
+                f" although generation {later.generation} does; restore the shelf from a backup,"
+                " or keep what is before it with `kinshelf verify --repair`"
             )
 
     def _advance(self, frame: Frame) -> None:
@@ -144,8 +212,13 @@ class Ledger:
             places = np.asarray(removed, dtype=np.int64) - self.first_row
             self._removed_at[places] = frame.generation
         self.log_end, self.generation = frame.end, frame.generation
-        self.heads.append(frame)
-        self._rows_after.append(self.rows)
+        self._told = frame.head.get("shelf", self._told)
+        if frame.is_base:
+            self.base.append(frame)
+            self._base_rows = self.rows
+        else:
+            self.heads.append(frame)
+            self._rows_after.append(self.rows)
 
     def _grow(self, count: int) -> None:
         if count > len(self._removed_at):
@@ -156,7 +229,7 @@ class Ledger:
     def rows_at(self, generation: int) -> int:
         """The number after the newest row of a generation that is still kept."""
         place = generation - self.manifest.base_generation
-        return self._rows_after[place - 1] if place else self.first_row
+        return self._rows_after[place - 1] if place else self._base_rows
 
     def removed_at(self, rows: int) -> IntArray:
         """The generation that removed each of the first rows (up to row number `rows`)."""
@@ -174,10 +247,13 @@ class Ledger:
 
     def _check_vectors(self, frames: list[Frame]) -> None:
         path = vectors_path(self.directory, self.manifest.epoch)
-        with path.open("rb") as file:
-            for frame in frames:
-                if frame.head.get("rows"):
-                    self._check_block(path, file, frame)
+        try:
+            with path.open("rb") as file:
+                for frame in frames:
+                    if frame.head.get("rows"):
+                        self._check_block(path, file, frame)
+        except FileNotFoundError:
+            raise ShelfDamaged(f"{path} is missing: restore it from a backup") from None
 
     def _check_block(self, path: Path, file: Any, frame: Frame) -> None:
         left = frame.head["rows"] * frame.head["width"] * 4
@@ -215,11 +291,27 @@ class Ledger:
                 " open the shelf again"
             )
         self.refresh()
+        self._guard(self._settle)
+
+    def _settle(self) -> None:
+        """Cut off what a crash left behind, and make sure that what others left is on the disk.
+
+        A frame whose sync failed in another process can be read and yet be lost: the kernel takes
+        its pages for written. So a last frame that TIP does not know to be acknowledged is
+        written again, with its vectors.
+        """
         epoch = self.manifest.epoch
-        self._cut(log_path(self.directory, epoch), self.log_end)
-        self._cut(
-            vectors_path(self.directory, epoch), (self.rows - self.first_row) * self.width * 4
-        )
+        logged, stored = log_path(self.directory, epoch), vectors_path(self.directory, epoch)
+        self._cut(logged, self.log_end)
+        self._cut(stored, (self.rows - self.first_row) * self.width * 4)
+        tip = read_tip(self.directory) or Tip(epoch, -1, 0)
+        if self.heads and (tip.epoch, tip.generation) < (epoch, self.generation):
+            last = self.heads[-1]
+            if rows := last.head.get("rows"):
+                size = rows * last.head["width"] * 4
+                _write_again(stored, (last.head["first"] - self.first_row) * (size // rows), size)
+            _write_again(logged, last.offset, last.end - last.offset)
+            write_tip(self.directory, Tip(epoch, self.generation, self.log_end))
 
     def _cut(self, path: Path, size: int) -> None:
         if path.stat().st_size > size:
@@ -243,36 +335,46 @@ class Ledger:
         Any exception here leaves the handle poisoned; the change is then either wholly there or
         wholly absent when the shelf is opened again.
         """
-        generation = self.generation + 1
-        head = {"time": time.time(), **head}
+        frame = self.append(head, body, vectors)
+        self.take(frame)
+        return frame
+
+    def append(
+        self, head: dict[str, Any], body: dict[str, Any], vectors: FloatArray | None = None
+    ) -> Frame:
+        """The durable half of `commit`; other threads may read this ledger meanwhile."""
+        return self._guard(self._write_change, {"time": time.time(), **head}, body, vectors)
+
+    def take(self, frame: Frame) -> None:
+        """The other half: count in a frame, unless a reading thread has met it already."""
+        if self.generation < frame.generation:
+            self._guard(self._advance, frame)
+        write_tip(self.directory, Tip(self.manifest.epoch, frame.generation, frame.end))
+
+    def _write_change(
+        self, head: dict[str, Any], body: dict[str, Any], vectors: FloatArray | None
+    ) -> Frame:
+        generation, offset = self.generation + 1, self.log_end
+        if self._told != (identity := self.manifest.identity()):
+            head |= {"shelf": identity}  # so that a lost manifest can be made again
         if vectors is not None and len(vectors):
             vectors = np.ascontiguousarray(vectors, dtype=np.float32)
             digest = xxhash.xxh3_64(vectors.view(np.uint8).reshape(-1).data).hexdigest()
             head |= {"first": self.rows, "rows": len(vectors), "width": vectors.shape[1]}
             head["vectors"] = digest
-            self._guard(self._append_vectors, vectors)
+            self._append_vectors(vectors)
         data = log.encode(generation, head, body)
-        self._guard(self._append, log_path(self.directory, self.manifest.epoch), data, self.log_end)
-        frame = Frame(generation, head, b"", self.log_end, self.log_end + len(data))
-        self._advance(frame)
-        return frame
+        _write_synced(log_path(self.directory, self.manifest.epoch), data, offset)
+        return Frame(generation, head, b"", offset, offset + len(data))
 
     def _append_vectors(self, vectors: FloatArray) -> None:
         path = vectors_path(self.directory, self.manifest.epoch)
         offset = (self.rows - self.first_row) * vectors.shape[1] * 4
-        self._append(path, vectors.view(np.uint8).reshape(-1).data, offset)
+        _write_synced(path, vectors.view(np.uint8).reshape(-1).data, offset)
 
-    def _append(self, path: Path, data: bytes | memoryview, offset: int) -> None:
-        fd = files.create(path)
+    def _guard(self, step: Callable[..., T], *arguments: Any) -> T:
         try:
-            files.write(fd, data, offset)
-            files.sync(fd)
-        finally:
-            os.close(fd)
-
-    def _guard(self, step: Any, *arguments: Any) -> None:
-        try:
-            step(*arguments)
+            return step(*arguments)
         except OSError as error:
             self._poison = str(error)
             raise ShelfError(
@@ -282,3 +384,19 @@ class Ledger:
         except BaseException as error:
             self._poison = f"interrupted by {type(error).__name__}"
             raise
+
+
+def _write_synced(path: Path, data: bytes | memoryview, offset: int) -> None:
+    fd = files.create(path)
+    try:
+        files.write(fd, data, offset)
+        files.sync(fd)
+    finally:
+        os.close(fd)
+
+
+def _write_again(path: Path, offset: int, size: int) -> None:
+    with path.open("rb") as file:
+        file.seek(offset)
+        data = file.read(size)
+    _write_synced(path, data, offset)

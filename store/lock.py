@@ -6,6 +6,7 @@ clean up and the text in the file is only ever a message.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -15,13 +16,17 @@ import threading
 import time
 from pathlib import Path
 
-from kinshelf.db.errors import ShelfLocked
+from kinshelf.db.errors import ShelfError, ShelfLocked
+from kinshelf.store import files
 
 NAME = "LOCK"
 
 
 class WriterLock:
-    """An exclusive lock on a shelf, re-entrant within its thread."""
+    """An exclusive lock on a shelf, re-entrant within its thread.
+
+    `wait` is how many seconds to wait for another process; threads of one process take turns.
+    """
 
     def __init__(self, directory: Path, *, wait: float = 0.0) -> None:
         self._path = directory / NAME
@@ -49,19 +54,50 @@ class WriterLock:
         self._thread.release()
 
     def _lock(self) -> None:
-        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         deadline = time.monotonic() + self._wait
-        while not _try_lock(fd):
+        while (fd := self._attempt()) is None:
             if time.monotonic() >= deadline:
-                holder = _describe(os.pread(fd, 4096, 0))
-                os.close(fd)
                 raise ShelfLocked(
-                    f"{self._path.parent} is being written by {holder}; try again when it is done"
+                    f"{self._path.parent} is being written by {self._holder()};"
+                    " try again when it is done"
                 )
             time.sleep(0.02)
         self._fd = fd
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, _whoami(), 0)
+
+    def _attempt(self) -> int | None:
+        try:
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise ShelfError(
+                f"{self._path} cannot be opened ({error}): nothing was changed; make the shelf"
+                " writable and free some space, then try again"
+            ) from error
+        try:
+            held = _try_lock(fd) and self._is_current(fd)
+            if held:
+                _write_note(fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        if not held:
+            os.close(fd)
+        return fd if held else None
+
+    def _is_current(self, fd: int) -> bool:
+        # Who deletes LOCK and makes it anew gets another file, which this lock does not guard.
+        try:
+            return os.path.samestat(os.fstat(fd), self._path.stat())
+        except FileNotFoundError:
+            return False
+
+    def _holder(self) -> str:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            holder = json.loads(self._path.read_bytes())
+            return (
+                f"process {holder['pid']} on {holder['host']} (`{holder['command']}`,"
+                f" since {holder['since']})"
+            )
+        return "another process"
 
 
 def _try_lock(fd: int) -> bool:
@@ -72,19 +108,15 @@ def _try_lock(fd: int) -> bool:
     return True
 
 
+def _write_note(fd: int) -> None:
+    with contextlib.suppress(OSError):  # a full disk: the lock holds without its note
+        note = _whoami()
+        files.write(fd, note, 0)
+        files.truncate(fd, len(note))
+
+
 def _whoami() -> bytes:
     started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])[:300]
     holder = {"pid": os.getpid(), "host": socket.gethostname(), "command": command}
     return json.dumps(holder | {"since": started}).encode()
-
-
-def _describe(raw: bytes) -> str:
-    try:
-        holder = json.loads(raw)
-        return (
-            f"process {holder['pid']} on {holder['host']} (`{holder['command']}`,"
-            f" since {holder['since']})"
-        )
-    except (ValueError, KeyError, TypeError):
-        return "another process"

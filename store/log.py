@@ -16,6 +16,8 @@ from typing import Any
 
 HEADER = struct.Struct("<4sQQQII")
 MAGIC = b"KSL1"
+BASE = "base"
+"""The kind of the frames that hold the state which a compacted log begins with."""
 LIMIT = 1 << 34
 """No frame is larger; a longer length is damage."""
 
@@ -29,6 +31,11 @@ class Frame:
     body: bytes
     offset: int = 0
     end: int = 0
+
+    @property
+    def is_base(self) -> bool:
+        """Whether it is no change but a part of the state that a compacted log begins with."""
+        return self.head.get("kind") == BASE
 
     def content(self) -> dict[str, Any]:
         """The body, parsed."""
@@ -70,8 +77,11 @@ def decode(data: memoryview, offset: int = 0) -> Frame | None:
 
 
 def frames(data: memoryview, offset: int, generation: int) -> Iterator[Frame]:
-    """Valid frames from `offset` on, as long as generations follow `generation` one by one."""
-    while (frame := decode(data, offset)) and frame.generation == generation + 1:
+    """Valid frames from `offset` on, as long as generations follow `generation` one by one.
+
+    A compacted log begins with base frames, which all bear the generation that they hold.
+    """
+    while (frame := decode(data, offset)) and frame.generation == generation + 1 - frame.is_base:
         yield frame
         offset, generation = frame.end, frame.generation
 

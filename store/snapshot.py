@@ -112,14 +112,16 @@ class Snapshot:
         *,
         where: str | None = None,
         labelled_only: bool = False,
+        among: IntArray | None = None,
         exclude: Sequence[int] = (),
         weight_image: float = 0.5,
     ) -> Neighbours:
         """The k products nearest to each query.
 
         `queries` are halves, (n, 2 * dimension) float32; `labelled_only` leaves out products
-        without a category, `exclude` names rows to leave out of every answer. Fewer than k come
-        back only if fewer match. Raises FilterError, EmptyShelf or InvalidEmbeddings.
+        without a category, `among` names the rows to choose from, `exclude` those to leave out.
+        Fewer than k come back only if fewer match. Raises FilterError, EmptyShelf or
+        InvalidEmbeddings.
         """
         if not self.count:
             raise EmptyShelf("the shelf holds no products: add some with `kinshelf add SOURCE`")
@@ -129,32 +131,41 @@ class Snapshot:
                 f" {self.dimension}: use the encoder that the shelf was built with"
             )
         weighted = fusion.Weighting(weight_image).query(queries)
-        keep = self._kept(where, exclude, labelled_only=labelled_only)
+        keep = self._kept(where, exclude, labelled_only=labelled_only, among=among)
         similarities, places = search_kept(
             self.index, self._parts.vectors, weighted, min(k, self.count), keep
         )
         image, text = self._parts_of(queries, places)
         rows = np.where(places < 0, -1, places + self._parts.first_row)
-        return Neighbours(rows, similarities, image, text, exhaustive=True)
+        # Rounding may carry a product's similarity to itself past 1.
+        bounded = [np.clip(values, -1, 1) for values in (similarities, image, text)]
+        return Neighbours(rows, *bounded, exhaustive=True)
 
     @functools.cached_property
     def _labelled(self) -> BoolArray:
-        keep = np.zeros(len(self._live), dtype=np.bool_)
-        keep[self.labelled()[0] - self._parts.first_row] = True
-        return keep
+        return self._mask(self.labelled()[0])
+
+    def _mask(self, rows: IntArray | Sequence[int]) -> BoolArray:
+        mask = np.zeros(len(self._live), dtype=np.bool_)
+        mask[np.asarray(rows, dtype=np.int64) - self._parts.first_row] = True
+        return mask
 
     def _kept(
-        self, where: str | None, exclude: Sequence[int], *, labelled_only: bool
+        self,
+        where: str | None,
+        exclude: Sequence[int],
+        *,
+        labelled_only: bool,
+        among: IntArray | None,
     ) -> BoolArray | None:
         condition = self.filter(where)
         keep = self._labelled if labelled_only else self._live
         if condition is not None:
-            matching = np.zeros(len(self._live), dtype=np.bool_)
-            matching[self.view.rows(condition) - self._parts.first_row] = True
-            keep = keep & matching
+            keep = keep & self._mask(self.view.rows(condition))
+        if among is not None:
+            keep = keep & self._mask(among)
         if len(exclude):
-            keep = keep.copy()
-            keep[np.asarray(exclude, dtype=np.int64) - self._parts.first_row] = False
+            keep = keep & ~self._mask(exclude)
         return None if keep.all() and len(keep) == len(self.index) else keep
 
     def _parts_of(self, queries: FloatArray, places: IntArray) -> tuple[FloatArray, FloatArray]:

@@ -126,7 +126,10 @@ def test_nan_and_zero_vectors_are_rejected_row_by_row(run: Run, tmp_path: Path) 
 
 def test_a_wrong_dimension_is_refused(run: Run, tmp_path: Path) -> None:
     source, rows = brought(tmp_path)
-    assert run("add", source, "--image-embeddings", embeddings(tmp_path / "i.npy", rows)).exit_code == 0
+    assert (
+        run("add", source, "--image-embeddings", embeddings(tmp_path / "i.npy", rows)).exit_code
+        == 0
+    )
     wide = embeddings(tmp_path / "w.npy", np.ones((6, 12), dtype=np.float32))
     refused(run("add", source, "--image-embeddings", wide), "12", "8")
 
@@ -139,7 +142,9 @@ def test_unequal_dimensions_of_image_and_text_are_refused(run: Run, tmp_path: Pa
     assert count(tmp_path) == 0
 
 
-def test_mismatched_row_counts_are_refused_before_anything_is_added(run: Run, tmp_path: Path) -> None:
+def test_mismatched_row_counts_are_refused_before_anything_is_added(
+    run: Run, tmp_path: Path
+) -> None:
     source, rows = brought(tmp_path)
     few = embeddings(tmp_path / "few.npy", rows[:5])
     refused(run("add", source, "--image-embeddings", few), "5", "6")
@@ -237,7 +242,9 @@ def unusual_images(folder: Path) -> list[str]:
     noise = Image.effect_noise((90, 60), 60)
     rgb = Image.merge("RGB", (noise, noise, noise))
     rgb.convert("CMYK").save(folder / "cmyk.jpg")
-    Image.fromarray((np.arange(5400).reshape(60, 90) * 12).astype(np.uint16)).save(folder / "deep.png")
+    Image.fromarray((np.arange(5400).reshape(60, 90) * 12).astype(np.uint16)).save(
+        folder / "deep.png"
+    )
     rgb.convert("P").save(folder / "palette.png", transparency=0)
     frames = [rgb, rgb.rotate(90), rgb.rotate(180)]
     frames[0].save(folder / "moving.gif", save_all=True, append_images=frames[1:])

@@ -15,6 +15,7 @@ import stat
 import subprocess
 import threading
 import time
+import tracemalloc
 from collections import Counter
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -440,11 +441,17 @@ def test_a_length_over_the_limit_is_refused_at_once(shop: Shop, open_downloader:
     assert refused(open_downloader(), url) == "too-many-bytes"
 
 
-def test_a_compressed_bomb_is_refused(shop: Shop, open_downloader: Make) -> None:
+def test_a_compressed_bomb_is_refused_unpacked(shop: Shop, open_downloader: Make) -> None:
     bomb = gzip.compress(bytes(50_000_000))
     assert len(bomb) < 100_000
     url = shop.serve("/toy.jpg", bomb, Content_Encoding="gzip")
-    assert refused(open_downloader(max_bytes=10**6), url) == "too-many-bytes"
+    downloader = open_downloader(max_bytes=10**6)
+    tracemalloc.start()
+    try:
+        assert refused(downloader, url) == "too-many-bytes"
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(
@@ -892,14 +899,16 @@ def test_a_log_full_of_nonsense_is_passed_over(cache: ImageCache) -> None:
 
 
 @pytest.mark.parametrize(
-    ("digest", "suffix"),
-    [("../../secret", ".jpg"), ("0" * 32, "/../../secret"), ("0" * 31, ".jpg")],
+    ("digest", "suffix"), [("../secret", ".jpg"), ("0" * 32, "/../../../../secret.jpg")]
 )
 def test_a_log_from_elsewhere_cannot_name_files_outside(
-    cache: ImageCache, tmp_path: Path, digest: str, suffix: str
+    tmp_path: Path, digest: str, suffix: str
 ) -> None:
     (tmp_path / "secret.jpg").write_bytes(JPEG)
-    cache.directory.mkdir()
+    cache = ImageCache(tmp_path / "shelf" / "images")
+    named = cache.directory / digest[:2] / (digest + suffix)
+    (cache.directory / "00" / ("0" * 32)).mkdir(parents=True)
+    assert named.resolve().read_bytes() == JPEG  # so the name alone would lead there
     entry = {"url": "http://a.example", "hash": digest, "suffix": suffix}
     (cache.directory / "urls.jsonl").write_text(json.dumps(entry) + "\n")
     assert cache.get("http://a.example") is None

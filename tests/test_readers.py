@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
 import json
@@ -71,6 +72,14 @@ def folded(text: str) -> str:
         if mark != "\ufeff"
     )
     return " ".join(unicodedata.normalize("NFKC", kept).split())
+
+
+def written(text: str) -> set[str]:
+    """How an attribute may print that was read from `text`."""
+    ways = {text, text.capitalize()}
+    with contextlib.suppress(ValueError):
+        ways.add(str(float(text)))
+    return ways
 
 
 # CSV and TSV
@@ -178,10 +187,7 @@ def test_any_table_that_csv_writes_reads_back_normalised(
             product = found.pop(f"p{i}")
             assert product.title == folded(title)
             assert product.description == folded(description)
-            assert (
-                str(product.attributes.get("note", "")).casefold()[:1]
-                == folded(note).casefold()[:1]
-            )
+            assert str(product.attributes.get("note", "")) in written(folded(note))
     assert not found
 
 
@@ -233,6 +239,15 @@ def test_a_json_array_is_refused_with_the_remedy(tmp_path: Path) -> None:
 
 
 # Parquet
+
+BARE = """
+import sys, duckdb
+from kinshelf.db.parquet import ParquetSource
+source = ParquetSource(sys.argv[1])
+with source._connection() as connection:
+    shown = connection.execute("SELECT current_setting('enable_progress_bar')").fetchone()[0]
+    assert not shown, shown
+"""
 
 
 def test_parquet_keeps_native_values_and_file_order(tmp_path: Path) -> None:
@@ -304,6 +319,14 @@ def test_embeddings_in_json_lines_are_read_and_a_wrong_dimension_is_rejected(
         (3, "bad-embedding"),
     ]
     assert "3 numbers" in batch.rejects[0].message
+
+
+def test_reading_prints_nothing(tmp_path: Path) -> None:
+    path = parquet(tmp_path / "a.parquet", "SELECT i AS id, 't' AS title FROM range(9) t(i)")
+    # In `python -c` DuckDB takes itself to be in a notebook, and shows its progress on stdout.
+    command = [sys.executable, "-c", BARE, str(path)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("", "")
 
 
 def test_a_file_name_is_never_a_pattern_and_a_folder_name_no_column(tmp_path: Path) -> None:
@@ -600,9 +623,9 @@ def test_three_hundred_thousand_rows_stream_in_flat_memory(tmp_path: Path, name:
         assert read_rows == rows
         return mebibytes
 
-    # 300,000 rows are 100 MB of text; Parquet keeps a row group of 122,880 at most.
-    allowed = 80 if name == "a.parquet" else 30
-    assert peak(300_000) - peak(30_000) < allowed
+    # 300,000 rows are 100 MB of text. Of Parquet a row group of 122,880 is held in any case.
+    fewer = 150_000 if name == "a.parquet" else 30_000
+    assert peak(300_000) - peak(fewer) < 30
 
 
 # The real data

@@ -35,7 +35,11 @@ def test_products_come_back_as_they_were_given(shelf: Shelf, catalogue: Path) ->
     report = shelf.add(catalogue)
     assert (report.inserted, report.rejected, report.image_failed) == (30, 0, 0)
     found = shelf.snapshot().get("p4").product
-    assert (found.title, found.category, found.price) == ("green thing number 4", "Things | Green", 4.5)
+    assert (found.title, found.category, found.price) == (
+        "green thing number 4",
+        "Things | Green",
+        4.5,
+    )
     assert found.attributes == {"colour": "green"}
     assert found.image == str(catalogue.parent / "p4.png")
 
@@ -271,7 +275,12 @@ def test_a_product_with_one_modality_is_kept_with_the_other_missing(
     shelf.add(mixed)
     now = shelf.snapshot()
     text, image = now.get("text"), now.get("image")
-    assert (text.has_image, text.has_text, image.has_image, image.has_text) == (False, True, True, False)
+    assert (text.has_image, text.has_text, image.has_image, image.has_text) == (
+        False,
+        True,
+        True,
+        False,
+    )
     halves = now.halves([text.row, image.row])
     assert not halves[0, :16].any()
     assert not halves[1, 16:].any()
