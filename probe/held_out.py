@@ -93,9 +93,8 @@ def _judge(now: Snapshot, probe: Probe | None, rows: IntArray, voters: IntArray)
         block = rows[start : start + _BLOCK]
         halves = now.halves(block)
         found = now.kneighbors(halves, calibration.k, among=voters)
-        voted = np.empty(found.rows.size, dtype=object)
-        voted[:] = [category.get(row) for row in found.rows.ravel()]
-        voted = voted.reshape(found.rows.shape)
+        voted: ObjectArray = np.empty(found.rows.shape, dtype=object)
+        voted.reshape(-1)[:] = [category.get(row) for row in found.rows.ravel()]
         voted[_copies(now, halves, found.rows)] = None
         fused = fusion.fused(halves)
         parts.append(distributions(probe, fused, found.similarities, voted, calibration))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kinshelf.db.catalog import Catalog, side_file
 from kinshelf.store import files
 from kinshelf.store.index import FlatIndex
+from kinshelf.store.layout import index_path
 
 if TYPE_CHECKING:
     from kinshelf.store.ledger import Ledger
@@ -71,6 +72,3 @@ def load_index(directory: Path, ledger: Ledger) -> FlatIndex:
     return FlatIndex.load(path, epoch, ledger.width, rows) or FlatIndex(ledger.width)
 
 
-def index_path(directory: Path, epoch: int) -> Path:
-    """The index snapshot of an epoch."""
-    return directory / f"index-{epoch}.faiss"

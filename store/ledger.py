@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from kinshelf.db.errors import ShelfDamaged, ShelfError, ShelfExists, ShelfPoisoned
 from kinshelf.store import files, log
+from kinshelf.store.layout import log_path, sweep, vectors_path
 from kinshelf.store.log import Frame
 from kinshelf.store.manifest import Manifest, read_manifest, write_manifest
 from kinshelf.store.tip import Tip, read_tip, write_tip
@@ -67,16 +68,6 @@ def _unfinished(directory: Path) -> bool:
     )
 
 
-def vectors_path(directory: Path, epoch: int) -> Path:
-    """The file of unit halves, `[image ; text]` float32 rows."""
-    return directory / f"vectors-{epoch}.f32"
-
-
-def log_path(directory: Path, epoch: int) -> Path:
-    """The log of an epoch."""
-    return directory / f"log-{epoch}.wal"
-
-
 class Ledger:
     """The committed truth of one shelf as this handle has read it.
 
@@ -88,6 +79,7 @@ class Ledger:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._poison: str | None = None
+        self._swept: int | None = None
         self._load()
 
     def _load(self) -> None:
@@ -294,6 +286,12 @@ class Ledger:
         self._guard(self._settle)
 
     def _settle(self) -> None:
+        if self._swept != self.manifest.epoch:
+            sweep(self.directory, self.manifest.epoch)
+            self._swept = self.manifest.epoch
+        self._cut_and_renew()
+
+    def _cut_and_renew(self) -> None:
         """Cut off what a crash left behind, and make sure that what others left is on the disk.
 
         A frame whose sync failed in another process can be read and yet be lost: the kernel takes

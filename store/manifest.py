@@ -7,11 +7,12 @@ import json
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kinshelf.db.errors import ShelfDamaged, ShelfNotFound, UnsupportedFormat
-from kinshelf.store import files
+from kinshelf.store import files, migrations
 
-FORMAT = 1
+FORMAT = migrations.FORMAT
 NAME = "MANIFEST"
 
 
@@ -21,7 +22,8 @@ class Manifest:
 
     `fingerprint` is None until the shelf's encoder was used; embeddings that a user brought
     before that are taken to be of `encoder`, on the user's word.
-    `first_row` is the row number of the first vector of this epoch's file.
+    `first_row` is the row number of the first vector of this epoch's file, `base_generation` the
+    oldest that is kept, and `sealed` the bytes of the log that were there when the epoch began.
     """
 
     format: int = FORMAT
@@ -32,10 +34,17 @@ class Manifest:
     encoder: str = ""
     revision: str | None = None
     fingerprint: str | None = None
+    sealed: int = 0
 
     def replace(self, **changes: object) -> Manifest:
         """A copy with some fields changed."""
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
+
+
+    def identity(self) -> dict[str, Any]:
+        """What the log tells nothing of by itself: the encoder, and the dimension it gives."""
+        names = ("encoder", "revision", "fingerprint", "dimension")
+        return {name: getattr(self, name) for name in names}
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
@@ -62,11 +71,12 @@ def read_manifest(directory: Path) -> Manifest:
     return _parse(directory, json.loads(body))
 
 
-def _parse(directory: Path, fields: dict[str, object]) -> Manifest:
-    if fields.get("format") != FORMAT:
+def _parse(directory: Path, fields: dict[str, Any]) -> Manifest:
+    if fields.get("format") not in (FORMAT, *migrations.STEPS):
         raise UnsupportedFormat(
-            f"{directory} has format {fields.get('format')}, this kinshelf reads {FORMAT}:"
+            f"{directory} has format {fields.get('format')}, this kinshelf reads"
+            f" {min(migrations.STEPS)} to {FORMAT}:"
             " install the version of kinshelf that wrote it, or a newer one"
         )
     known = {field.name for field in dataclasses.fields(Manifest)}
-    return Manifest(**{k: v for k, v in fields.items() if k in known})  # type: ignore[arg-type]
+    return Manifest(**{k: v for k, v in migrations.migrate(fields).items() if k in known})

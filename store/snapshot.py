@@ -138,8 +138,8 @@ class Snapshot:
         image, text = self._parts_of(queries, places)
         rows = np.where(places < 0, -1, places + self._parts.first_row)
         # Rounding may carry a product's similarity to itself past 1.
-        bounded = [np.clip(values, -1, 1) for values in (similarities, image, text)]
-        return Neighbours(rows, *bounded, exhaustive=True)
+        whole, image, text = (np.clip(values, -1, 1) for values in (similarities, image, text))
+        return Neighbours(rows, whole, image, text, exhaustive=True)
 
     @functools.cached_property
     def _labelled(self) -> BoolArray:
