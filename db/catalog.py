@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,7 +85,26 @@ class Catalog:
         connection.execute("COMMIT")
         self.generation = changes[-1][0]
 
-    def save(self, path: Path, epoch: int) -> dict[str, Any]:
+    def apply_base(self, body: dict[str, Any]) -> None:
+        """Take in a part of the state that a compacted log begins with.
+
+        Each entry bears the generation that it came in with: products as the column `added`,
+        rejects, probes and commits as `generation`; attributes are (name, type, generation).
+        """
+        connection = self.connection.cursor()
+        commits: list[Change] = [(c["generation"], c, {}) for c in body.get("commits", ())]
+        connection.execute("BEGIN")
+        _insert_products(connection, [(0, {}, body)])
+        for name, kind, generation in body.get("attributes", ()):
+            _insert_attributes(connection, [(generation, {"attributes": {name: [kind]}}, {})])
+        _insert_rejects(connection, [(0, {}, body)])
+        for probe in body.get("probes", ()):
+            _insert_probe(connection, probe["generation"], probe)
+        if commits:
+            _insert_commits(connection, commits)
+        connection.execute("COMMIT")
+
+    def save(self, path: Path) -> dict[str, Any]:
         """Write a snapshot to `path` (a new file); returns what its side file has to state."""
         target = str(path).replace("'", "''")
         self.connection.execute(f"ATTACH '{target}' AS disk")
@@ -93,13 +112,16 @@ class Catalog:
             self.connection.execute("COPY FROM DATABASE memory TO disk")
         finally:
             self.connection.execute("DETACH disk")
-        return {"epoch": epoch, "generation": self.generation, "xxh3": file_hash(path)}
+        return {"generation": self.generation, "xxh3": file_hash(path)}
 
     @classmethod
-    def load(cls, path: Path, epoch: int, newest: int) -> Catalog | None:
-        """The snapshot at `path`, or None if it is missing, stale, damaged or too new."""
+    def load(cls, path: Path, fits: Callable[[dict[str, Any]], bool]) -> Catalog | None:
+        """The snapshot at `path`, or None if it is missing, damaged or does not fit the log.
+
+        `fits` judges what its side file states, before the file is opened.
+        """
         state = read_state(path)
-        if state is None or state["epoch"] != epoch or not state["generation"] <= newest:
+        if state is None or not fits(state):
             return None
         stamp = path.stat()
         if file_hash(path) != state["xxh3"]:
@@ -177,8 +199,8 @@ def _insert_products(connection: duckdb.DuckDBPyConnection, changes: Sequence[Ch
     if not tables:
         return
     columns = {n: _column(n, [v for _, p in tables for v in p[n]]) for n in COLUMNS}
-    counts = [len(p["row"]) for _, p in tables]
-    columns["added"] = np.repeat(np.array([g for g, _ in tables], dtype=np.int64), counts)
+    added = [g for generation, p in tables for g in p.get("added", [generation] * len(p["row"]))]
+    columns["added"] = np.array(added, dtype=np.int64)
     _insert(connection, "products", columns)
 
 
@@ -212,7 +234,8 @@ def _insert_rejects(connection: duckdb.DuckDBPyConnection, changes: Sequence[Cha
     if not rejects:
         return
     columns = {n: _column(n, [reject[n] for _, reject in rejects]) for n in _REJECT}
-    columns["generation"] = np.array([g for g, _ in rejects], dtype=np.int64)
+    came = [reject.get("generation", generation) for generation, reject in rejects]
+    columns["generation"] = np.array(came, dtype=np.int64)
     _insert(connection, "rejects", columns)
 
 
@@ -221,7 +244,8 @@ def _resolve_rejects(connection: duckdb.DuckDBPyConnection, changes: Sequence[Ch
     if settled:
         # A key that was settled may be rejected again: each settles what came before it.
         connection.execute(
-            "WITH settled AS (SELECT unnest(?::VARCHAR[]) AS key, unnest(?::BIGINT[]) AS generation)"
+            "WITH settled AS"
+            " (SELECT unnest(?::VARCHAR[]) AS key, unnest(?::BIGINT[]) AS generation)"
             " UPDATE rejects SET resolved = (SELECT min(s.generation) FROM settled s"
             " WHERE s.key = rejects.key AND s.generation > rejects.generation)"
             " WHERE resolved IS NULL AND key IN (SELECT key FROM settled)",

@@ -127,7 +127,7 @@ class _Lines:
 
     def __next__(self) -> str:
         line = self._again.popleft() if self._again else next(self._fresh)
-        if "\r" in line:
+        if "\r" in line[:-2]:
             line = _STRAY_RETURN.sub(" ", line)
         self._taken.append(line)
         return line

@@ -104,7 +104,8 @@ def clean_rows(block: NDArray[Any]) -> tuple[NDArray[np.float32], list[tuple[int
     unit[~usable] = 0
     scaled = wide[usable] / largest[usable, None]
     norms = np.linalg.norm(scaled, axis=1)
-    off = np.abs(norms * largest[usable] - 1) > UNIT_TOLERANCE
+    with np.errstate(over="ignore"):
+        off = np.abs(norms * largest[usable] - 1) > UNIT_TOLERANCE
     unit[np.flatnonzero(usable)[off]] = scaled[off] / norms[off, None]
     return unit, [_problem(int(index), wide[index]) for index in np.flatnonzero(~usable)]
 

@@ -82,7 +82,7 @@ def layout_of(columns: Iterable[str]) -> Layout | None:
 
 
 def amazon_description(text: str) -> str:
-    """ "About Product" without its boilerplate opening and the " | " between its sentences."""
+    """The text of "About Product" without its boilerplate opening and the bars in between."""
     text = text.strip().removeprefix(_AMAZON_BOILERPLATE)
     return " ".join(part for part in map(str.strip, text.split("|")) if part)
 

@@ -109,6 +109,12 @@ class View:
         found = self._run(query, [*parameters, list(ids)]).fetchall()
         return {row[1]: _stored(row) for row in found}
 
+    def row_by_id(self) -> dict[str, int]:
+        """Every id and its row."""
+        sql, parameters = self._visible()
+        found = self._run(f"SELECT id, row FROM products p WHERE {sql}", parameters).fetchnumpy()
+        return dict(zip(found["id"].tolist(), found["row"].tolist(), strict=True))
+
     def near_ids(self, product_id: str, limit: int = 3) -> list[str]:
         """Ids that look like a given one, nearest first."""
         sql, parameters = self._visible()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import re
 import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 MAX_LINE = 16 * 2**20
 """Characters: a longer line means that the file is not made of lines."""
 
+_LINE_END = re.compile(rb"\r*\n|\r")
 _HEAD = 64 * 2**10
 _CHUNK = 2**20
 _SAMPLE = 256 * 2**10
@@ -99,8 +101,9 @@ def text_lines(path: Path) -> Iterator[str]:
         with _open_binary(path) as binary:
             head = binary.read(_HEAD)
             binary.seek(0)
-            # A lone carriage return ends a line only where nothing else does.
-            end = "\r" if b"\r" in head and b"\n" not in head else "\n"
+            # A lone carriage return ends a line only where it ends the first.
+            first = _LINE_END.search(head)
+            end = "\r" if first is not None and first[0] == b"\r" else "\n"
             stream = io.TextIOWrapper(binary, encoding="utf-8", newline=end)
             if stream.read(1) != "\ufeff":
                 stream.seek(0)

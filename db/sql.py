@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from kinshelf.db.errors import FilterError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     import duckdb
 
@@ -86,21 +86,34 @@ def check_select(query: str) -> str:
     """The query itself, if it is one SELECT that only reads; else FilterError."""
     import duckdb
 
-    _check_text(query)
     with duckdb.connect(":memory:") as connection:
-        try:
-            statements = connection.extract_statements(query)
-            if not statements:
-                raise FilterError("the query is empty; try SELECT * FROM products LIMIT 10")
-            if len(statements) > 1:
-                raise FilterError(f"there are {len(statements)} statements; write one SELECT")
-            if statements[0].type != duckdb.StatementType.SELECT:
-                raise FilterError(f"{statements[0].type.name} is not allowed; {_ALLOWED}")
-            found = connection.execute("SELECT json_serialize_sql(?)", [query]).fetchone()
-        except duckdb.Error as error:
-            raise _explained(error) from error
-    _check_tree(str(found[0]) if found else "{}")
+        _check(connection, query)
     return query
+
+
+def _check(connection: duckdb.DuckDBPyConnection, query: str) -> None:
+    import duckdb
+
+    _check_text(query)
+    try:
+        _check_type(connection.extract_statements(query))
+        found = connection.execute("SELECT json_serialize_sql(?)", [query]).fetchone()
+    except duckdb.Error as error:
+        raise _explained(error) from error
+    _check_tree(str(found[0]) if found else "{}")
+
+
+def _check_type(statements: Sequence[duckdb.Statement]) -> None:
+    if not statements:
+        raise FilterError("the query is empty; try SELECT * FROM products LIMIT 10")
+    if len(statements) > 1:
+        raise FilterError(f"there are {len(statements)} statements; write one SELECT")
+    try:
+        name = statements[0].type.name
+    except ValueError:  # DuckDB has types that its Python package has no name for
+        name = "that"
+    if name != "SELECT":
+        raise FilterError(f"{name} is not allowed; {_ALLOWED}")
 
 
 def lock_down(connection: duckdb.DuckDBPyConnection) -> None:
@@ -128,7 +141,7 @@ def run_select(
     between them does not count. Raises FilterError for a query that is not allowed, fails or
     takes too long, here or while the rows are walked.
     """
-    check_select(query)
+    _check(connection.cursor(), query)
     if not _is_locked(connection):
         raise FilterError("queries run on a locked connection only: call lock_down(connection)")
     waiter = _Waiter(connection.cursor(), timeout_s)
@@ -155,21 +168,26 @@ def _rows(waiter: _Waiter, max_rows: int | None) -> Iterator[tuple[Any, ...]]:
         waiter.close()
 
 
-class _Outcome(Generic[T]):
-    """What a call in another thread came to."""
+class _Call(Generic[T]):
+    """A function that runs in a thread of its own."""
 
     def __init__(self, work: Callable[[], T]) -> None:
         self._work = work
         self._result: list[T] = []
-        self._error: BaseException | None = None
+        self._error: Exception | None = None
+        # Not Thread.join: a Ctrl-C in it makes Python 3.11 take the thread for ended.
+        self.done = threading.Event()
+        threading.Thread(target=self._run, daemon=True, name="kinshelf-sql").start()
 
-    def run(self) -> None:
+    def _run(self) -> None:
         try:
             self._result.append(self._work())
-        except Exception as error:  # noqa: BLE001 - raised again by `get`, in the thread that waits
+        except Exception as error:  # noqa: BLE001 - `result` raises it, in the thread that waits
             self._error = error
+        finally:
+            self.done.set()
 
-    def get(self) -> T:
+    def result(self) -> T:
         if self._error is not None:
             raise self._error
         return self._result[0]
@@ -190,16 +208,14 @@ class _Waiter:
     def call(self, work: Callable[[], T]) -> T:
         import duckdb
 
-        outcome = _Outcome(work)
-        thread = threading.Thread(target=outcome.run, daemon=True, name="kinshelf-sql")
         began = time.monotonic()
-        thread.start()
+        call = _Call(work)
         try:
-            thread.join(max(self._left_s, 0.0))
+            call.done.wait(max(self._left_s, 0.0))
         finally:
-            if thread.is_alive():
+            if not call.done.is_set():
                 self.cursor.interrupt()
-                thread.join(_GRACE_S)
+                call.done.wait(_GRACE_S)
         self._left_s -= time.monotonic() - began
         if self._left_s <= 0:
             raise FilterError(
@@ -207,7 +223,7 @@ class _Waiter:
                 "narrow it with WHERE or LIMIT"
             )
         try:
-            return outcome.get()
+            return call.result()
         except (duckdb.Error, ValueError, OverflowError) as error:
             raise _explained(error) from error
 

@@ -1,19 +1,45 @@
-"""The probe: training, the hybrid with neighbours, evaluation."""
+"""The probe: training, the hybrid with neighbours, predictions with evidence, evaluation."""
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kinshelf.probe.classifier import HybridClassifier
+    from kinshelf.probe.held_out import evaluate_shelf
+    from kinshelf.probe.model import Probe
+    from kinshelf.probe.predict import Prediction, classify, classify_source
+    from kinshelf.probe.settings import Calibration, ProbeSettings
+    from kinshelf.probe.shelf import train_shelf
 
-__all__ = ["HybridClassifier"]
+__all__ = [
+    "Calibration",
+    "HybridClassifier",
+    "Prediction",
+    "Probe",
+    "ProbeSettings",
+    "classify",
+    "classify_source",
+    "evaluate_shelf",
+    "train_shelf",
+]
+
+# scikit-learn takes a second to import: only those who ask for a name wait for what it needs.
+_HOMES = {
+    "Calibration": "settings",
+    "HybridClassifier": "classifier",
+    "Prediction": "predict",
+    "Probe": "model",
+    "ProbeSettings": "settings",
+    "classify": "predict",
+    "classify_source": "predict",
+    "evaluate_shelf": "held_out",
+    "train_shelf": "shelf",
+}
 
 
 def __getattr__(name: str) -> Any:
-    # scikit-learn takes a second to import: only those who classify arrays wait for it
-    if name == "HybridClassifier":
-        from kinshelf.probe.classifier import HybridClassifier
-
-        return HybridClassifier
+    if name in _HOMES:
+        return getattr(import_module(f"kinshelf.probe.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

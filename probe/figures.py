@@ -34,7 +34,14 @@ _DPI = 120
 def confusion_png(
     path: Path, y_true: IntArray, predicted: IntArray, classes: Sequence[str], title: str
 ) -> None:
-    """Draw which category was taken for which, rows true, columns predicted.
+    """Save `confusion_figure`."""
+    _save(confusion_figure(y_true, predicted, classes, title), path)
+
+
+def confusion_figure(
+    y_true: IntArray, predicted: IntArray, classes: Sequence[str], title: str
+) -> Figure:
+    """Which category was taken for which: rows true, columns predicted.
 
     Colour is the share of the row, the number the count. Only classes that occur are drawn;
     products whose category has no column (-1) are left out and counted in the title.
@@ -48,20 +55,20 @@ def confusion_png(
     title = f"{title}: {right:,} of {n:,} right ({right / n:.1%})"
     if not counted.all():
         title += f", {int((~counted).sum()):,} of unknown categories not drawn"
-    _save(_confusion_figure(counts, short_labels([classes[i] for i in present]), title), path)
+    return _draw_matrix(counts, short_labels([classes[i] for i in present]), title)
 
 
-def _confusion_figure(counts: IntArray, labels: list[str], title: str) -> Figure:
+def _draw_matrix(counts: IntArray, labels: list[str], title: str) -> Figure:
     from matplotlib.figure import Figure
 
-    matrix = min(_CELL * len(labels), _LARGEST)
-    figure = Figure(figsize=(matrix + 5.5, matrix + 4), layout="constrained")
+    side = min(_CELL * len(labels), _LARGEST)
+    figure = Figure(figsize=(side + 5.5, side + 4), layout="constrained")
     axes = figure.add_subplot()
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    _name_ticks(axes, labels, min(8.0, 0.8 * 72 * matrix / len(labels)))
+    _name_ticks(axes, labels, min(8.0, 0.8 * 72 * side / len(labels)))
     axes.set(xlabel="predicted", ylabel="true")
-    axes.set_title(title, fontsize=10 + matrix / 2, parse_math=False)
+    axes.set_title(title, fontsize=10 + side / 2, parse_math=False)
     if len(labels) <= ANNOTATED_CLASSES:
         _write_counts(axes, counts, share)
     figure.colorbar(image, ax=axes, label="share of the true category", shrink=0.7)

@@ -66,12 +66,17 @@ def repeatable(seed: int, device: torch.device) -> Iterator[None]:
     if cuda:
         # cuBLAS repeats its sums only with a workspace of fixed size
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    threads = torch.get_num_threads()
     enabled = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     with torch.random.fork_rng(devices=cuda):
         torch.manual_seed(seed)
         torch.use_deterministic_algorithms(True)
+        # a batch is too small to share between cores (on a busy machine two threads took ten
+        # times as long), and sums must not depend on how many there are
+        torch.set_num_threads(1)
         try:
             yield
         finally:
+            torch.set_num_threads(threads)
             torch.use_deterministic_algorithms(enabled, warn_only=warn_only)

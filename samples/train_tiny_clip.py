@@ -7,18 +7,16 @@ trained from random weights with CLIP's symmetric contrastive loss (Radford et a
 
 from __future__ import annotations
 
-import csv
 import json
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 import torch
 
-from kinshelf.samples.pairs import IMAGE_SIDE, Pairs, concept_table, draw_pairs
-from kinshelf.samples.tiny_tokenizer import END, START, train_tokenizer
+from kinshelf.samples.pairs import IMAGE_SIDE, Pairs
+from kinshelf.samples.tiny_tokenizer import END, START
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,7 +53,7 @@ class Batch:
 
 def new_model(tokenizer: Tokenizer) -> Any:
     """A `CLIPModel` with random weights, sized for pictures of 64 pixels and this vocabulary."""
-    from transformers import CLIPConfig, CLIPModel  # noqa: PLC0415
+    from transformers import CLIPConfig, CLIPModel
 
     common = {"hidden_size": 96, "intermediate_size": 384, "num_attention_heads": 4}
     start, end = tokenizer.token_to_id(START), tokenizer.token_to_id(END)

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from kinshelf.db.errors import DuplicateId, InvalidEmbeddings
 from kinshelf.store import records
 from kinshelf.store.ingest import BROUGHT_BATCH, ENCODED_BATCH, Ingest
-from kinshelf.store.report import AddOptions, AddReport, TrainingSetSummary
+from kinshelf.store.report import AddOptions, AddReport, OnConflict, TrainingSetSummary
 
 if TYPE_CHECKING:
     from kinshelf.db.download import Downloader
     from kinshelf.db.prepare import TrainingSetPlan
+    from kinshelf.db.product import Product
     from kinshelf.db.readers import ReadBatch, ReadOptions
     from kinshelf.store.shelf import Shelf
 
+FloatArray = NDArray[np.float32]
 Progress = Callable[[int, AddReport], None]
 
 
@@ -118,3 +124,47 @@ def _rejected(shelf: Shelf, size: int) -> Iterator[ReadBatch]:
                 for r in part
             ]
             yield ReadBatch(source, products, [r["position"] for r in part], [])
+
+
+def upsert(
+    shelf: Shelf,
+    products: Sequence[Product],
+    image_embeddings: FloatArray | None,
+    text_embeddings: FloatArray | None,
+    on_conflict: OnConflict,
+) -> AddReport:
+    """See `Shelf.upsert`."""
+    from kinshelf.db.readers import ReadBatch
+    from kinshelf.store.brought import checked_columns
+
+    _refuse_duplicates(products)
+    given = [_checked(e, len(products)) for e in (image_embeddings, text_embeddings)]
+    size = len(products) if any(e is not None for e in given) else ENCODED_BATCH
+    options = AddOptions(on_conflict=on_conflict)
+    batches = (
+        ReadBatch(
+            "upsert", list(products[i : i + size]), list(range(i, min(i + size, len(products)))),
+            [], *given,
+        )
+        for i in range(0, len(products), max(size, 1))
+    )  # fmt: skip
+    with shelf.writing(), open_downloader(shelf.path / "images", allow_private_hosts=False) as d:
+        ingest = Ingest(shelf, options, d, command="upsert")
+        return ingest.run(checked_columns(batches))
+
+
+def _refuse_duplicates(products: Sequence[Product]) -> None:
+    counts = Counter(product.id for product in products)
+    twice = [name for name, count in counts.items() if count > 1]
+    if twice:
+        raise DuplicateId(f"id {twice[0]!r} stands in the products twice: give each once")
+
+
+def _checked(embeddings: FloatArray | None, rows: int) -> FloatArray | None:
+    if embeddings is None:
+        return None
+    if embeddings.ndim != 2 or len(embeddings) != rows:
+        raise InvalidEmbeddings(
+            f"embeddings of shape {embeddings.shape} for {rows} products: give one row a product"
+        )
+    return np.asarray(embeddings, dtype=np.float32)

@@ -1,14 +1,12 @@
-"""CLIP in plain torch for many items: the arithmetic of clip_numpy with faster linear layers.
+"""CLIP in plain torch for many items: the arithmetic of clip_numpy, fewer passes over memory.
 
-Fewer passes over memory than transformers' modules make: query, key and value in one product,
-quick_gelu as one fused silu (its factor moved into the weights around it), the last block on the
-pooled token only, the image processor's normalisation inside the patch weights.
+Query, key and value are one product, quick_gelu is one silu (its factor moved into the weights
+around it), the last block is computed for the pooled token only, the image processor's
+normalisation is inside the patch weights. All of that is exact.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,79 +14,123 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from kinshelf.store.clip_linear import linear
+from kinshelf.store.clip_linear import Apply, linear
 from kinshelf.store.clip_numpy import cut_patches, fold_normalisation
 
 if TYPE_CHECKING:
     from kinshelf.store.clip_weights import ClipWeights, Layer, Linear, Tower
     from kinshelf.store.preprocess import Preprocessing
 
-Apply = Callable[[torch.Tensor], torch.Tensor]
+FloatArray = NDArray[np.float32]
 _QUICK = 1.702
 """quick_gelu(x) = x * sigmoid(1.702 x) = silu(1.702 x) / 1.702."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Block:
-    norm1: Apply
-    q: Apply
-    kv: Apply
-    qkv: Apply
-    out: Apply
-    norm2: Apply
-    fc1: Apply
-    activation: Apply
-    fc2: Apply
-    heads: int
-
-
 class TorchClip:
-    """Features of one modality, not yet of unit norm; safe to call from several threads."""
+    """Features of one modality, not yet of unit norm; safe to call from several threads.
+
+    Raises EncoderUnavailable if the machine cannot compute in this precision.
+    """
 
     def __init__(
         self, weights: ClipWeights, preprocessing: Preprocessing, precision: str, device: str
     ) -> None:
         self._device = torch.device(device)
         self._patch = weights.patches.shape[-1]
-        kernel, bias = fold_normalisation(weights.patches, preprocessing)
-        self._patches = self._put(kernel), self._put(bias)
-        self._class = self._put(weights.class_embedding)
-        self._pre_norm = self._norm(weights.pre_norm, weights.vision.eps)
-        self._vision = _TorchTower(self, weights.vision, precision)
-        self._text = _TorchTower(self, weights.text, precision)
-        self._tokens = self._put(weights.tokens)
+        self._patches = self._put(fold_normalisation(weights.patches, preprocessing))
+        self._first = torch.from_numpy(weights.class_embedding).to(self._device)
+        self._pre_norm = _norm(self._put(weights.pre_norm), weights.vision.eps)
+        self._tokens = torch.from_numpy(weights.tokens).to(self._device)
+        self._vision = _TorchTower(weights.vision, precision, self._device)
+        self._text = _TorchTower(weights.text, precision, self._device)
 
-    def images(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def _put(self, layer: Linear) -> tuple[torch.Tensor, torch.Tensor]:
+        return _pair(layer, self._device)
+
+    def images(self, pixels: NDArray[np.uint8]) -> FloatArray:
         """(n, d) of n pictures, (n, H, W, 3) uint8 as `Preprocessing.pixels` gives them."""
         with torch.inference_mode():
-            levels = torch.from_numpy(pixels).to(self._device)
-            patches = functional.linear(_cut(levels, self._patch).float(), *self._patches)
-            first = self._class.expand(len(patches), 1, -1)
-            x = self._pre_norm(torch.cat([first, patches], 1) + self._vision.positions)
-            return self._vision(x, 0, causal=False).cpu().numpy()
+            levels = torch.from_numpy(cut_patches(pixels, self._patch)).to(self._device)
+            patches = functional.linear(levels.float(), *self._patches)
+            x = torch.cat([self._first.expand(len(patches), 1, -1), patches], 1)
+            x = self._pre_norm(x.add_(self._vision.positions))
+            return _to_numpy(self._vision.run(x, slice(0, 1), causal=False))
 
-    def texts(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+    def texts(self, ids: NDArray[np.int64]) -> FloatArray:
         """(n, d) of n texts of equal length, (n, length) token ids, pooled at the last one."""
         with torch.inference_mode():
             length = ids.shape[1]
             tokens = self._tokens[torch.from_numpy(ids).to(self._device)]
-            x = tokens + self._text.positions[:length]
-            return self._text(x, length - 1, causal=True).cpu().numpy()
-
-    def _put(self, array: NDArray[np.float32]) -> torch.Tensor:
-        return torch.from_numpy(array).to(self._device)
-
-    def _norm(self, layer: Linear, eps: float) -> Apply:
-        scale, shift = map(self._put, layer)
-        return lambda x: functional.layer_norm(x, scale.shape, scale, shift, eps)
-
-
-_cut = cut_patches
+            x = tokens.add_(self._text.positions[:length])
+            return _to_numpy(self._text.run(x, slice(length - 1, length), causal=True))
 
 
 class _TorchTower:
-    def __init__(self, model: TorchClip, tower: Tower, precision: str) -> None:
-        self.positions = model._put(tower.positions)
-        self._final = model._norm(tower.final_norm, tower.eps)
-        self._projection = model._put(tower.projection)
-        self._blocks = [_block(model, layer, tower, precision) for layer in tower.layers]
+    def __init__(self, tower: Tower, precision: str, device: torch.device) -> None:
+        self.positions = torch.from_numpy(tower.positions).to(device)
+        self._norm = _norm(_pair(tower.final_norm, device), tower.eps)
+        self._projection = torch.from_numpy(tower.projection).to(device)
+        self._blocks = [_Block(layer, tower, precision, device) for layer in tower.layers]
+
+    def run(self, x: torch.Tensor, pooled: slice, *, causal: bool) -> torch.Tensor:
+        for block in self._blocks[:-1]:
+            x = block.whole(x, causal=causal)
+        for block in self._blocks[-1:]:
+            x = block.one(x, pooled)
+        return self._norm(x[:, 0]) @ self._projection.T
+
+
+class _Block:
+    def __init__(self, layer: Layer, tower: Tower, precision: str, device: torch.device) -> None:
+        def put(*layers: Linear) -> tuple[torch.Tensor, torch.Tensor]:
+            pairs = [_pair(each, device) for each in layers]
+            weight, bias = zip(*pairs, strict=True)
+            return torch.cat(weight), torch.cat(bias)
+
+        factor = _QUICK if tower.activation == "quick_gelu" else 1.0
+        self._heads = tower.heads
+        self._qkv = linear(*put(layer.q, layer.k, layer.v), precision)
+        self._out = linear(*put(layer.out), precision)
+        weight, bias = put(layer.fc1)
+        self._fc1 = linear(weight * factor, bias * factor, precision)
+        weight, bias = put(layer.fc2)
+        self._fc2 = linear(weight / factor, bias, precision)
+        self._quick = tower.activation == "quick_gelu"
+        self._norm1 = _norm(put(layer.norm1), tower.eps)
+        self._norm2 = _norm(put(layer.norm2), tower.eps)
+
+    def whole(self, x: torch.Tensor, *, causal: bool) -> torch.Tensor:
+        q, k, v = self._split(x)
+        mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
+        return self._rest(x, mixed)
+
+    def one(self, x: torch.Tensor, pooled: slice) -> torch.Tensor:
+        """Only the pooled token, which every other token may be seen by."""
+        q, k, v = self._split(x)
+        mixed = functional.scaled_dot_product_attention(q[:, :, pooled], k, v)
+        return self._rest(x[:, pooled], mixed)
+
+    def _split(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        qkv = self._qkv(self._norm1(x)).view(*x.shape[:2], 3, self._heads, -1)
+        return qkv.permute(2, 0, 3, 1, 4).unbind(0)
+
+    def _rest(self, x: torch.Tensor, mixed: torch.Tensor) -> torch.Tensor:
+        x = x + self._out(mixed.transpose(1, 2).reshape(x.shape))
+        hidden = self._fc1(self._norm2(x))
+        act = functional.silu(hidden, inplace=True) if self._quick else functional.gelu(hidden)
+        return self._fc2(act).add_(x)
+
+
+def _pair(layer: Linear, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    weight, bias = (torch.from_numpy(each).to(device) for each in layer)
+    return weight, bias
+
+
+def _norm(layer: tuple[torch.Tensor, torch.Tensor], eps: float) -> Apply:
+    scale, shift = layer
+    return lambda x: functional.layer_norm(x, scale.shape, scale, shift, eps)
+
+
+def _to_numpy(rows: torch.Tensor) -> FloatArray:
+    found: FloatArray = rows.cpu().numpy()
+    return found

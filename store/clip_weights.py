@@ -123,7 +123,9 @@ def _assemble(config: Mapping[str, Any], tensors: Mapping[str, FloatArray]) -> C
         # Their spelling.
         get.pair("vision_model.pre_layrnorm", width),
         size,
-        get("text_model.embeddings.token_embedding.weight", text["vocab_size"], text["hidden_size"]),
+        get(
+            "text_model.embeddings.token_embedding.weight", text["vocab_size"], text["hidden_size"]
+        ),
         # 2 stands in the configs of OpenAI's models and is wrong: transformers then pools there.
         None if eos == 2 else int(eos),
     )

@@ -2,28 +2,56 @@
 
 from __future__ import annotations
 
-import json
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kinshelf.db.catalog import Catalog, side_file
+import numpy as np
+from numpy.typing import NDArray
+
+from kinshelf.db.catalog import Catalog, Change, seal, side_file
 from kinshelf.store import files
-from kinshelf.store.index import FlatIndex
+from kinshelf.store.index import SNAPSHOT_BYTES, FlatIndex, Index, Scan
 from kinshelf.store.layout import index_path
 
 if TYPE_CHECKING:
     from kinshelf.store.ledger import Ledger
 
+FloatArray = NDArray[np.float32]
 CATALOG = "catalog.duckdb"
 STALE_SHARE, STALE_FRAMES = 0.05, 32
 """A snapshot this far behind is replaced; below it, replaying costs less than writing."""
+_APPLIED_ROWS = 1 << 15
 
 
 def load_catalog(directory: Path, ledger: Ledger) -> Catalog:
     """The catalogue's snapshot, or an empty one that `catch_up` fills from the log."""
-    path = directory / CATALOG
-    found = Catalog.load(path, ledger.manifest.epoch, ledger.generation)
-    return found or Catalog(ledger.manifest.base_generation)
+
+    def fits(state: dict[str, Any]) -> bool:
+        return state.get("anchor") == anchor(ledger, state["generation"])
+
+    return Catalog.load(directory / CATALOG, fits) or base_catalog(ledger)
+
+
+def base_catalog(ledger: Ledger) -> Catalog:
+    """A catalogue of the oldest state that the log keeps; `catch_up` applies what followed."""
+    catalog = Catalog(ledger.manifest.base_generation)
+    for entry in ledger.base:
+        catalog.apply_base(ledger.frame(entry).content())
+    return catalog
+
+
+def anchor(ledger: Ledger, generation: int) -> str | None:
+    """What a snapshot of a generation must bear to be one of this log; None: no such generation.
+
+    The number alone does not tell: a shelf restored from a backup gives its numbers again.
+    """
+    place = generation - ledger.manifest.base_generation
+    if not 0 <= place <= len(ledger.heads):
+        return None
+    frames = ledger.heads[:place][-1:] or ledger.base[-1:]
+    times = [f"{frame.end}-{frame.head['time']}" for frame in frames]
+    return "-".join([str(ledger.manifest.epoch), *times])
 
 
 def save_catalog(directory: Path, ledger: Ledger, catalog: Catalog) -> None:
@@ -33,10 +61,11 @@ def save_catalog(directory: Path, ledger: Ledger, catalog: Catalog) -> None:
         return
     path = directory / CATALOG
     temporary = path.with_name(f".{CATALOG}.tmp")
-    files.unlink(temporary)
-    state = catalog.save(temporary, ledger.manifest.epoch)
+    for leftover in (temporary, temporary.with_name(temporary.name + ".wal")):
+        files.unlink(leftover)
+    state = catalog.save(temporary) | {"anchor": anchor(ledger, catalog.generation)}
     files.rename(temporary, path)
-    files.replace(side_file(path), json.dumps(state).encode())
+    files.replace(side_file(path), seal(state))
     catalog.saved_generation = catalog.generation
 
 
@@ -46,29 +75,48 @@ def _stale(ledger: Ledger, generation: int) -> bool:
     return many or ledger.generation - generation >= STALE_FRAMES
 
 
-def save_index(directory: Path, ledger: Ledger, index: FlatIndex) -> None:
-    """Replace the index's snapshot if it is far enough behind to be worth it."""
-    if len(index) - index.saved_rows > STALE_SHARE * len(index):
-        index.save(index_path(directory, ledger.manifest.epoch), ledger.manifest.epoch)
+def catch_up(catalog: Catalog, ledger: Ledger) -> None:
+    """Apply every committed change that the catalogue lacks, many in one transaction."""
+    lacking = ledger.heads[catalog.generation - ledger.manifest.base_generation :]
+    changes: list[Change] = []
+    rows = 0
+    for frame in ledger.bodies(lacking):
+        changes.append((frame.generation, frame.head, frame.content()))
+        rows += frame.head.get("rows", 0)
+        if rows > _APPLIED_ROWS:
+            catalog.apply_all(changes)
+            changes, rows = [], 0
+    if changes:
+        catalog.apply_all(changes)
 
 
-def catch_up(
-    catalog: Catalog, ledger: Ledger, bodies: dict[int, dict[str, Any]] | None = None
-) -> None:
-    """Apply every committed change that the catalogue lacks; `bodies` are those at hand."""
-    base = ledger.manifest.base_generation
-    for entry in ledger.heads[catalog.generation - base :]:
-        body = (bodies or {}).get(entry.generation)
-        if body is None:
-            body = ledger.frame(entry).content()
-        catalog.apply(entry.generation, entry.head, body)
+class EpochIndex:
+    """The index of one epoch: loaded at first use and grown as newer snapshots ask for it.
 
+    Snapshots keep hold of the one that they were taken with, so that a snapshot of an older epoch
+    never meets the places of a newer one.
+    """
 
-def load_index(directory: Path, ledger: Ledger) -> FlatIndex:
-    """The index's snapshot, or an empty one."""
-    epoch = ledger.manifest.epoch
-    rows = ledger.rows - ledger.first_row
-    path = index_path(directory, epoch)
-    return FlatIndex.load(path, epoch, ledger.width, rows) or FlatIndex(ledger.width)
+    def __init__(self, directory: Path, ledger: Ledger) -> None:
+        self._path = index_path(directory, ledger.manifest.epoch)
+        self._flat: FlatIndex | None = None
+        self._turn = threading.Lock()
 
+    def of(self, vectors: FloatArray) -> Index:
+        """An index that holds these vectors, the first ones of the epoch, and maybe later ones."""
+        if vectors.nbytes > SNAPSHOT_BYTES:
+            self._flat = None
+            return Scan(vectors)
+        with self._turn:
+            flat = self._flat or FlatIndex.load(self._path, vectors) or FlatIndex(vectors.shape[1])
+            flat.extend(vectors)
+            self._flat = flat
+            return flat
 
+    def save(self, vectors: FloatArray) -> None:
+        """Replace the snapshot on disk if there is to be one and it is far behind."""
+        index = self.of(vectors)
+        if isinstance(index, FlatIndex) and len(index) - index.saved_rows > STALE_SHARE * len(
+            index
+        ):
+            index.save(self._path, vectors)

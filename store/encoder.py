@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from kinshelf.db.errors import EncoderUnavailable
+from kinshelf.db.errors import EncoderMismatch, EncoderUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
     from PIL import Image
+
+    from kinshelf.store.manifest import Manifest
 
 DEFAULT_ENCODER = "openai/clip-vit-base-patch32"
 # Its main branch (3d74acf9) holds the weights as a pickle only; this is the commit of the hub's own
@@ -79,3 +82,19 @@ def load_encoder(
         return ClipEncoder(name, locate(name, revision or pinned), device=device)
     except EncoderUnavailable as error:
         raise EncoderUnavailable(f"encoder {name!r}: {error}") from error
+
+
+def check_encoder(encoder: Encoder, path: Path, manifest: Manifest, *, empty: bool) -> None:
+    """Raises EncoderMismatch, naming both, unless the encoder is that of the shelf at `path`."""
+    known = manifest.fingerprint
+    if known is not None and encoder.fingerprint != known:
+        raise EncoderMismatch(
+            f"{path} holds embeddings of {manifest.encoder} ({known}), not of"
+            f" {encoder.name} ({encoder.fingerprint}): use the first, or make another shelf"
+        )
+    if known is None and not empty and encoder.dimension != manifest.dimension:
+        raise EncoderMismatch(
+            f"{path} holds brought embeddings of dimension {manifest.dimension}, but"
+            f" {encoder.name} makes {encoder.dimension}: query with embeddings too, or make"
+            " a shelf with the encoder that they came from"
+        )

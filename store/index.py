@@ -1,28 +1,30 @@
-"""Nearest rows. One interface; flat (exact) is the only kind as yet.
+"""Nearest rows, exactly: a FAISS index while it is small, a scan of the mapped vectors beyond.
 
 Numbers given to FAISS are places: row number minus the epoch's first row.
 """
 
 from __future__ import annotations
 
-import json
 import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
-from kinshelf.db.catalog import file_hash, side_file
+from kinshelf.db.catalog import read_state, seal, side_file
 from kinshelf.store import files
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
 SNAPSHOT_BYTES = 64 << 20
-"""Above this a flat index is rebuilt from the mapped vectors, which takes less than reading it."""
+"""Above this the mapped vectors are scanned: as fast, and without a copy of them in memory."""
 GATHER_SHARE = 0.2
 """Below this share of kept rows, scoring just them beats scanning with a selector."""
 _CHUNK = 1 << 14
+_QUERIES = 256
+"""Queries scored together in a scan: 16 MB of scores a chunk."""
 
 
 class FlatIndex:
@@ -65,37 +67,83 @@ class FlatIndex:
             similarities, places = self._index.search(queries, k, params=parameters)
         return similarities, places
 
-    def save(self, path: Path, epoch: int) -> None:
-        """Write a snapshot and its side file, unless rebuilding is cheaper than reading it."""
-        if len(self) * self._index.d * 4 > SNAPSHOT_BYTES:
-            return
-        temporary = path.with_name(f".{path.name}.tmp")
-        self._faiss.write_index(self._index, str(temporary))
-        state = {"kind": self.kind, "epoch": epoch, "rows": len(self)}
-        state["xxh3"] = file_hash(temporary)
-        files.rename(temporary, path)
-        files.replace(side_file(path), json.dumps(state).encode())
+    def save(self, path: Path, vectors: FloatArray) -> None:
+        """Write a snapshot and its side file; `vectors` are what the index holds."""
+        data = self._faiss.serialize_index(self._index).tobytes()
+        state = {"kind": self.kind, "rows": len(self), "vectors": _hash(vectors[: len(self)])}
+        files.replace(path, data)
+        files.replace(side_file(path), seal(state | {"xxh3": xxhash.xxh3_128_hexdigest(data)}))
         self.saved_rows = len(self)
 
     @classmethod
-    def load(cls, path: Path, epoch: int, width: int, rows: int) -> FlatIndex | None:
-        """The snapshot at `path`, or None if it is missing, stale or damaged.
+    def load(cls, path: Path, vectors: FloatArray) -> FlatIndex | None:
+        """The snapshot at `path`, or None if it is missing, damaged or not of these vectors.
 
-        The checksum is read first: FAISS may crash on a damaged file, or answer from it.
+        What was checked is what is loaded: FAISS may crash on a damaged file, or answer from it.
         """
+        state = read_state(path)
+        if state is None or _hash(vectors[: state["rows"]]) != state["vectors"]:
+            return None
         try:
-            state: dict[str, Any] = json.loads(side_file(path).read_bytes())
-            fits = state["kind"] == cls.kind and state["epoch"] == epoch and state["rows"] <= rows
-            if not fits or file_hash(path) != state["xxh3"]:
-                return None
-        except (OSError, ValueError, KeyError, TypeError):
+            data = np.fromfile(path, dtype=np.uint8)
+        except OSError:
             return None
-        index = cls(width)
-        stored = index._faiss.read_index(str(path))
-        if stored.d != width or stored.ntotal != state["rows"]:
+        if xxhash.xxh3_128_hexdigest(data.data) != state["xxh3"]:
             return None
-        index._index, index.saved_rows = stored, state["rows"]
+        index = cls(vectors.shape[1])
+        index._index = index._faiss.deserialize_index(data)
+        index.saved_rows = len(index)
         return index
+
+
+class Scan:
+    """Exact search straight over the mapped vectors of a snapshot; the interface of FlatIndex."""
+
+    kind = "flat"
+
+    def __init__(self, vectors: FloatArray) -> None:
+        self._vectors = vectors
+
+    def __len__(self) -> int:
+        return len(self._vectors)
+
+    def search(
+        self, queries: FloatArray, k: int, keep: NDArray[np.bool_] | None
+    ) -> tuple[FloatArray, IntArray]:
+        """As `FlatIndex.search`."""
+        found = [
+            self._search(queries[start : start + _QUERIES], k, keep)
+            for start in range(0, len(queries), _QUERIES)
+        ]
+        return np.concatenate([f[0] for f in found]), np.concatenate([f[1] for f in found])
+
+    def _search(
+        self, queries: FloatArray, k: int, keep: NDArray[np.bool_] | None
+    ) -> tuple[FloatArray, IntArray]:
+        similarities = np.full((len(queries), k), -np.inf, dtype=np.float32)
+        places = np.full((len(queries), k), -1, dtype=np.int64)
+        for start in range(0, len(self), _CHUNK):
+            scores = queries @ self._vectors[start : start + _CHUNK].T
+            if keep is not None:
+                scores[:, ~keep[start : start + _CHUNK]] = -np.inf
+            near, at = _top(scores, np.arange(start, start + scores.shape[1]), k)
+            similarities, places = _best(
+                np.hstack([similarities, near]), np.hstack([places, at]), k
+            )
+        places[np.isneginf(similarities)] = -1
+        return similarities, places
+
+
+Index = FlatIndex | Scan
+
+
+def _hash(vectors: FloatArray) -> str:
+    return xxhash.xxh3_128_hexdigest(np.ascontiguousarray(vectors).view(np.uint8).data)
+
+
+def _best(similarities: FloatArray, places: IntArray, k: int) -> tuple[FloatArray, IntArray]:
+    order = np.lexsort((places, -similarities), axis=1)[:, :k]
+    return np.take_along_axis(similarities, order, 1), np.take_along_axis(places, order, 1)
 
 
 def exact(
@@ -120,12 +168,11 @@ def _top(scores: FloatArray, places: IntArray, k: int) -> tuple[FloatArray, IntA
     found = np.full((len(scores), k), -1, dtype=np.int64)
     similarities[:, :best] = np.take_along_axis(scores, chosen, axis=1)
     found[:, :best] = places[chosen]
-    order = np.lexsort((found, -similarities), axis=1)
-    return np.take_along_axis(similarities, order, 1), np.take_along_axis(found, order, 1)
+    return _best(similarities, found, k)
 
 
 def search_kept(
-    index: FlatIndex,
+    index: Index,
     vectors: FloatArray,
     queries: FloatArray,
     k: int,
@@ -137,5 +184,4 @@ def search_kept(
     if keep is not None and len(keep) < len(index):
         keep = np.concatenate([keep, np.zeros(len(index) - len(keep), dtype=np.bool_)])
     similarities, places = index.search(queries, k, keep)
-    order = np.lexsort((places, -similarities), axis=1)
-    return np.take_along_axis(similarities, order, 1), np.take_along_axis(places, order, 1)
+    return _best(similarities, places, k)

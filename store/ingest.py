@@ -71,7 +71,6 @@ class Ingest:
     command: str = "add"
     _done: int = 0
     _preprocessor: Preprocessor | None = None
-    _open: records.OpenRejects | None = None
 
     def run(self, batches: Iterable[ReadBatch]) -> AddReport:
         """Take in every batch; the report counts each row once."""
@@ -104,7 +103,7 @@ class Ingest:
         self._commit([c for c in changed if not (c.reject and not c.reject.kept)], rejects)
 
     def _meet(self, found: list[Candidate]) -> None:
-        known = self.shelf.snapshot().view.by_ids([c.product.id for c in found])
+        known = self.shelf.known([c.product.id for c in found])
         for candidate in found:
             candidate.old = known.get(candidate.product.id)
 
@@ -146,7 +145,7 @@ class Ingest:
             candidate.content_hash = records.content_hash(candidate.product, candidate.image_hash)
         changed = self._changed(fresh)
         if changed:
-            self._encoder().run(changed, self.shelf.snapshot().halves)
+            self._encoder().run(changed, lambda rows: self.shelf.snapshot().halves(rows))
         return changed
 
     def _encoder(self) -> BatchEncoder:
@@ -173,15 +172,10 @@ class Ingest:
     ) -> None:
         for reject, _ in rejects:
             self.report.note(reject)
-        if self._open is None:
-            self._open = records.OpenRejects(self.shelf.snapshot().view.rejects())
         entries = [records.reject_record(*reject) for reject in rejects]
-        new = [entry for entry in entries if entry["key"] not in self._open]
-        resolved = [
-            k for c in changed if not c.image_error for k in self._open.resolve(c.product.id)
-        ]
-        for entry in new:
-            self._open.add(entry)
+        known = self.shelf.open_rejects()
+        new = [entry for entry in entries if entry["key"] not in known]
+        resolved = [k for c in changed if not c.image_error for k in known.of(c.product.id)]
         if changed or new:
             self._write(changed, new, resolved)
 

@@ -9,8 +9,9 @@ the next writer cuts it off. Anything else that does not fit is damage, and said
 from __future__ import annotations
 
 import os
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +19,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from kinshelf.db.errors import ShelfDamaged, ShelfError, ShelfExists, ShelfPoisoned
+from kinshelf.db.errors import ShelfDamaged, ShelfError, ShelfPoisoned
 from kinshelf.store import files, log
 from kinshelf.store.layout import log_path, sweep, vectors_path
 from kinshelf.store.log import Frame
@@ -35,54 +36,25 @@ _UNREAD = (-1, -1)
 """A stamp that no manifest has: read everything again."""
 
 
-def create(directory: Path, manifest: Manifest) -> None:
-    """Make the directory and its truth: empty log and vectors, then the manifest that names them.
-
-    Raises ShelfExists if something is there already, other than what a creation that was cut
-    short left behind; ShelfError if the disk refuses.
-    """
-    if directory.exists() and not _unfinished(directory):
-        raise ShelfExists(
-            f"{directory} exists and is not empty: choose another directory or remove it first"
-        )
-    try:
-        files.make_directory(directory)
-        for path in (vectors_path(directory, 0), log_path(directory, 0)):
-            os.close(files.create(path))
-        write_manifest(directory, manifest)
-    except OSError as error:
-        raise ShelfError(
-            f"making a shelf at {directory} failed ({error}): nothing was kept; free space or"
-            " choose another directory, then try again"
-        ) from error
-
-
-def _unfinished(directory: Path) -> bool:
-    """Whether a directory holds nothing, or only what a creation writes before its manifest."""
-    if not directory.is_dir():
-        return False
-    empty = {vectors_path(directory, 0).name, log_path(directory, 0).name}
-    return all(
-        file.name == ".MANIFEST.tmp" or (file.name in empty and not file.stat().st_size)
-        for file in directory.iterdir()
-    )
-
-
 class Ledger:
     """The committed truth of one shelf as this handle has read it.
 
     `generation` is the newest change read, `rows` the number after the newest row, and
     `removed_at[row - first_row]` the generation that removed a row, or LIVE. `base` are the
     frames that hold the oldest state kept, `heads` the changes since, without their bodies.
+    `loads` counts how often all was read from the start, as it is for a new epoch.
     """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self.reading = threading.RLock()  # threads take turns at taking in what is new
         self._poison: str | None = None
         self._swept: int | None = None
+        self.loads = 0
         self._load()
 
     def _load(self) -> None:
+        self.loads += 1
         while True:
             try:
                 self._read_epoch()
@@ -129,6 +101,10 @@ class Ledger:
 
     def refresh(self) -> bool:
         """Read what others have committed since. True if a new epoch was begun."""
+        with self.reading:
+            return self._refresh()
+
+    def _refresh(self) -> bool:
         stamp = self._manifest_stamp()
         if stamp != self._stamp:
             manifest = read_manifest(self.directory)
@@ -141,7 +117,7 @@ class Ledger:
         except ShelfDamaged:
             if not self.outdated():
                 raise
-            return self.refresh()
+            return self._refresh()
         return False
 
     def refresh_log(self) -> None:
@@ -223,19 +199,32 @@ class Ledger:
         place = generation - self.manifest.base_generation
         return self._rows_after[place - 1] if place else self._base_rows
 
+    def live(self, rows: Sequence[int]) -> list[int]:
+        """Those of the row numbers that were not removed."""
+        return [row for row in rows if self._removed_at[row - self.first_row] == LIVE]
+
     def removed_at(self, rows: int) -> IntArray:
         """The generation that removed each of the first rows (up to row number `rows`)."""
         return self._removed_at[: rows - self.first_row]
 
     def frame(self, entry: Frame) -> Frame:
         """A frame with its body, read again from the log."""
+        return next(self.bodies([entry]))
+
+    def bodies(self, entries: Sequence[Frame]) -> Iterator[Frame]:
+        """Frames with their bodies, read again from the log."""
         path = log_path(self.directory, self.manifest.epoch)
-        with path.open("rb") as file:
-            file.seek(entry.offset)
-            whole = log.decode(memoryview(file.read(entry.end - entry.offset)))
-        if whole is None:
-            raise ShelfDamaged(f"{path} is damaged at byte {entry.offset}")
-        return whole
+        try:
+            file = path.open("rb")
+        except FileNotFoundError:
+            raise ShelfDamaged(f"{path} is missing: restore it from a backup") from None
+        with file:
+            for entry in entries:
+                file.seek(entry.offset)
+                whole = log.decode(memoryview(file.read(entry.end - entry.offset)))
+                if whole is None:
+                    raise ShelfDamaged(f"{path} is damaged at byte {entry.offset}")
+                yield whole
 
     def _check_vectors(self, frames: list[Frame]) -> None:
         path = vectors_path(self.directory, self.manifest.epoch)
@@ -336,6 +325,12 @@ class Ledger:
         frame = self.append(head, body, vectors)
         self.take(frame)
         return frame
+
+    def begin_epoch(self, write: Callable[[], Manifest]) -> None:
+        """Let `write` make the next epoch durable up to its manifest, and drop the old one."""
+        manifest = self._guard(write)
+        write_tip(self.directory, Tip(manifest.epoch, self.generation, manifest.sealed))
+        self._guard(sweep, self.directory, manifest.epoch)
 
     def append(
         self, head: dict[str, Any], body: dict[str, Any], vectors: FloatArray | None = None

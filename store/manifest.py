@@ -40,7 +40,6 @@ class Manifest:
         """A copy with some fields changed."""
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
 
-
     def identity(self) -> dict[str, Any]:
         """What the log tells nothing of by itself: the encoder, and the dimension it gives."""
         names = ("encoder", "revision", "fingerprint", "dimension")

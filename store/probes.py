@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kinshelf.db.catalog import file_hash
-from kinshelf.db.errors import ProbeNotFound, ShelfDamaged
+from kinshelf.db.errors import ProbeNotFound, ShelfDamaged, ShelfError
 from kinshelf.store import files
 
 if TYPE_CHECKING:
@@ -42,23 +42,31 @@ def save_probe(
     with shelf.writing():
         known = shelf.snapshot().view.probes()
         version = 1 + max((p["version"] for p in known), default=0)
-        final = _directory(shelf, version)
-        temporary = final.with_name(f".{final.name}.tmp")
-        final.parent.mkdir(exist_ok=True)
-        for leftover in (temporary, final):
-            files.remove_tree(leftover)
-        temporary.mkdir()
-        write(temporary)
-        files.sync_tree(temporary)
-        hashes = {file.name: file_hash(file) for file in sorted(temporary.iterdir())}
-        files.rename(temporary, final)
-        files.sync_directory(shelf.path)
+        try:
+            hashes = _write_files(_directory(shelf, version), write)
+        except OSError as error:
+            raise ShelfError(
+                f"writing probe {version} to {shelf.path} failed ({error}): the shelf is as it was"
+                " before; free space or mend the disk, then train again"
+            ) from error
         probe = {
             "version": version, "trained_on": trained_on, "classes": classes, "files": hashes,
             "metrics": metrics,
         }  # fmt: skip
         shelf.commit({"kind": "train", "command": "train", "probe": probe}, {})
     return version
+
+
+def _write_files(final: Path, write: Callable[[Path], None]) -> dict[str, str]:
+    temporary = final.with_name(f".{final.name}.tmp")
+    for leftover in (temporary, final):
+        files.remove_tree(leftover)
+    files.make_directory(temporary)
+    write(temporary)
+    files.sync_tree(temporary)
+    hashes = {file.name: file_hash(file) for file in sorted(temporary.iterdir())}
+    files.rename(temporary, final)
+    return hashes
 
 
 def _directory(shelf: Shelf, version: int) -> Path:

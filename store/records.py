@@ -94,22 +94,28 @@ class OpenRejects:
     """Unresolved rejects of a shelf: their keys, and those of each id."""
 
     def __init__(self, rejects: Iterable[dict[str, Any]]) -> None:
-        self._keys: set[str] = set()
+        self._id_of: dict[str, str | None] = {}
         self._by_id: dict[str, set[str]] = defaultdict(set)
         for entry in rejects:
             self.add(entry)
 
     def __contains__(self, key: str) -> bool:
-        return key in self._keys
+        return key in self._id_of
 
     def add(self, entry: dict[str, Any]) -> None:
         """Take in one."""
-        self._keys.add(entry["key"])
-        if entry["record"] is not None:
+        known = entry["record"] is not None
+        self._id_of[entry["key"]] = entry["id"] if known else None
+        if known:
             self._by_id[entry["id"]].add(entry["key"])
 
-    def resolve(self, product_id: str) -> list[str]:
-        """The keys that are settled now that this product is in the shelf, whole."""
-        settled = sorted(self._by_id.pop(product_id, ()))
-        self._keys.difference_update(settled)
-        return settled
+    def of(self, product_id: str) -> list[str]:
+        """The keys that are settled once this product is in the shelf, whole."""
+        return sorted(self._by_id.get(product_id, ()))
+
+    def settle(self, keys: Iterable[str]) -> None:
+        """Take out some."""
+        for key in keys:
+            owner = self._id_of.pop(key, None)
+            if owner is not None:
+                self._by_id[owner].discard(key)

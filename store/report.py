@@ -150,8 +150,12 @@ class SearchResult:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that `verify` found: where, what, and what to do about it."""
+    """Something that `verify` found: where, what, and what to do about it.
+
+    `harmless`: a remainder that costs nothing but space; the shelf is whole without it.
+    """
 
     file: str
     problem: str
     remedy: str
+    harmless: bool = False

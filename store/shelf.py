@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import threading
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -14,24 +11,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kinshelf.db.errors import (
-    EncoderMismatch,
     GenerationNotFound,
     InvalidEmbeddings,
-    ShelfLocked,
-    ShelfPoisoned,
+    KinshelfError,
+    ShelfDamaged,
 )
 from kinshelf.db.queries import View
-from kinshelf.store import derived, ledger
-from kinshelf.store.index import FlatIndex
+from kinshelf.store import derived
+from kinshelf.store.creating import create
+from kinshelf.store.known import Known
 from kinshelf.store.ledger import Ledger
 from kinshelf.store.lock import WriterLock
 from kinshelf.store.manifest import Manifest
 from kinshelf.store.snapshot import Parts, Snapshot
 
 if TYPE_CHECKING:
+    from kinshelf.db.product import Product
+    from kinshelf.db.queries import StoredProduct
     from kinshelf.db.sql import Table
+    from kinshelf.store.compact import CompactReport
     from kinshelf.store.encoder import Encoder
-    from kinshelf.store.report import AddOptions, AddReport, SearchResult
+    from kinshelf.store.records import OpenRejects
+    from kinshelf.store.report import AddOptions, AddReport, OnConflict, SearchResult
 
 FloatArray = NDArray[np.float32]
 
@@ -50,7 +51,7 @@ class Shelf:
         self.path = Path(path)
         self._ledger = Ledger(self.path)
         self._lock = WriterLock(self.path, wait=wait)
-        self._refreshing = threading.RLock()
+        self._refreshing = self._ledger.reading
         self._encoder: Encoder | None = None
         self._wrote = False
         self._load_derived()
@@ -73,7 +74,7 @@ class Shelf:
             encoder, revision = DEFAULT_ENCODER, revision or DEFAULT_REVISION
         elif Path(encoder).is_dir():
             encoder = str(Path(encoder).resolve())
-        ledger.create(Path(path), Manifest(encoder=encoder, revision=revision))
+        create(Path(path), Manifest(encoder=encoder, revision=revision))
         return cls(path)
 
     @classmethod
@@ -101,27 +102,42 @@ class Shelf:
 
     def _save_derived(self) -> None:
         # Derived files are a convenience: a full disk or another writer is no reason to fail.
-        with contextlib.suppress(ShelfLocked, ShelfPoisoned, OSError), self.writing():
+        with contextlib.suppress(KinshelfError, OSError), self.writing():
             now = self.snapshot()
             derived.save_catalog(self.path, self._ledger, self._catalog)
             if now.count:
-                derived.save_index(self.path, self._ledger, now.index)
+                self._index.save(self._ledger.vectors(self._ledger.rows))
 
     # ---- reading
 
+    def _follow(self) -> None:
+        """Read what was committed since; a new epoch has a catalogue and an index of its own."""
+        self._ledger.refresh()
+        if self._loads != self._ledger.loads:
+            self._load_derived()
+
     def _load_derived(self) -> None:
+        self._loads = self._ledger.loads
         self._catalog = derived.load_catalog(self.path, self._ledger)
-        self._index: FlatIndex | None = None
+        self._index = derived.EpochIndex(self.path, self._ledger)
+        self._known: Known | None = None
         self._newest: Snapshot | None = None
 
     def snapshot(self, at: int | None = None) -> Snapshot:
         """The newest committed generation, or generation `at`. Raises GenerationNotFound."""
         with self._refreshing:
-            if self._ledger.refresh():
-                self._load_derived()
-            if self._newest is None or self._newest.generation != self._ledger.generation:
-                self._newest = self._take_snapshot(self._ledger.generation)
-            return self._newest if at is None else self._at(at)
+            try:
+                self._follow()
+                return self._current() if at is None else self._at(at)
+            except ShelfDamaged:
+                if not self._ledger.outdated():
+                    raise
+                return self.snapshot(at)  # compacted by another process since it was refreshed
+
+    def _current(self) -> Snapshot:
+        if self._newest is None or self._newest.generation != self._ledger.generation:
+            self._newest = self._take_snapshot(self._ledger.generation)
+        return self._newest
 
     def _at(self, generation: int) -> Snapshot:
         oldest = self._ledger.manifest.base_generation
@@ -133,7 +149,7 @@ class Shelf:
         return self._take_snapshot(generation)
 
     def _take_snapshot(self, generation: int) -> Snapshot:
-        derived.catch_up(self._catalog, self._ledger)
+        self._catch_up()
         rows = self._ledger.rows_at(generation)
         parts = Parts(
             generation,
@@ -142,14 +158,16 @@ class Shelf:
             self._ledger.first_row,
             self._ledger.removed_at(rows),
         )
-        return Snapshot(parts, View(self._catalog, generation), self._grown_index)
+        return Snapshot(parts, View(self._catalog, generation), self._index.of)
 
-    def _grown_index(self, vectors: FloatArray) -> FlatIndex:
-        with self._refreshing:
-            if self._index is None:
-                self._index = derived.load_index(self.path, self._ledger)
-            self._index.extend(vectors)
-            return self._index
+    def _catch_up(self) -> None:
+        if self._catalog.generation == self._ledger.generation:
+            return
+        try:
+            derived.catch_up(self._catalog, self._ledger)
+        except BaseException:  # interrupted, it may hold a change that it does not know of
+            self._load_derived()
+            raise
 
     @property
     def generation(self) -> int:
@@ -189,19 +207,10 @@ class Shelf:
 
     def check_encoder(self, encoder: Encoder) -> None:
         """Raises EncoderMismatch, naming both, unless the encoder is the shelf's own."""
-        manifest = self._ledger.manifest
-        known = manifest.fingerprint
-        if known is not None and encoder.fingerprint != known:
-            raise EncoderMismatch(
-                f"{self.path} holds embeddings of {manifest.encoder} ({known}), not of"
-                f" {encoder.name} ({encoder.fingerprint}): use the first, or make another shelf"
-            )
-        if known is None and self._ledger.rows and encoder.dimension != self.dimension:
-            raise EncoderMismatch(
-                f"{self.path} holds brought embeddings of dimension {self.dimension}, but"
-                f" {encoder.name} makes {encoder.dimension}: query with embeddings too, or make"
-                " a shelf with the encoder that they came from"
-            )
+        from kinshelf.store.encoder import check_encoder
+
+        empty = self._ledger.rows == self._ledger.first_row
+        check_encoder(encoder, self.path, self._ledger.manifest, empty=empty)
 
     # ---- writing
 
@@ -218,12 +227,34 @@ class Shelf:
     ) -> int:
         """Make one change durable; the caller is inside `writing()`. Returns its generation."""
         with self._refreshing:
-            if self._ledger.refresh():
-                self._load_derived()
-            frame = self._ledger.commit(head, body, vectors)
+            self._follow()
+        frame = self._ledger.append(head, body, vectors)  # other threads read on meanwhile
+        with self._refreshing:
+            self._ledger.take(frame)
             self._wrote = True
-            derived.catch_up(self._catalog, self._ledger, {frame.generation: body})
-            return frame.generation
+            if self._known and self._known.generation == frame.generation - 1:
+                self._known.apply(frame.generation, body)
+        return frame.generation
+
+    def _up_to_date(self) -> Known:
+        if self._known is None:
+            self._known = Known(self.snapshot().view)
+        self._known.catch_up(self._ledger)
+        return self._known
+
+    def known(self, ids: Sequence[str]) -> dict[str, StoredProduct]:
+        """The products of those ids that are in the shelf; the caller is inside `writing()`."""
+        with self._refreshing:
+            rows = self._ledger.live(self._up_to_date().rows(ids))
+            if not rows:
+                return {}
+            found = self.snapshot().view.by_rows(rows)
+        return {stored.product.id: stored for stored in found.values()}
+
+    def open_rejects(self) -> OpenRejects:
+        """Rejects that were not resolved; the caller is inside `writing()`."""
+        with self._refreshing:
+            return self._up_to_date().rejects
 
     @property
     def next_row(self) -> int:
@@ -266,6 +297,24 @@ class Shelf:
 
         return add_source(self, Path(source), options, stop=stop, progress=progress)
 
+    def upsert(
+        self,
+        products: Sequence[Product],
+        image_embeddings: FloatArray | None = None,
+        text_embeddings: FloatArray | None = None,
+        *,
+        on_conflict: OnConflict = "update",
+    ) -> AddReport:
+        """Insert or update products by id, as one change if embeddings come with them.
+
+        Embeddings are (len(products), dimension) float, row i that of product i, a row of zeros
+        for a missing modality; without any, the shelf's encoder makes them, a batch at a time.
+        Raises InvalidEmbeddings for arrays that do not fit; a bad row is a reject in the report.
+        """
+        from kinshelf.store.adding import upsert
+
+        return upsert(self, products, image_embeddings, text_embeddings, on_conflict)
+
     def remove(self, ids: Sequence[str]) -> int:
         """Remove products; all or, if an id is not there (ProductNotFound), none."""
         with self.writing():
@@ -276,10 +325,16 @@ class Shelf:
                 self.commit(head, {})
         return len(rows)
 
-    @functools.cached_property
-    def probes_path(self) -> Path:
-        """Where probes lie, one directory a version."""
-        return self.path / "probes"
+    def compact(self, keep: int = 1) -> CompactReport:
+        """Give back the space of all but the newest `keep` generations; rows get new numbers.
+
+        Can be killed anywhere; readers go on meanwhile. Raises InputError or ShelfError.
+        """
+        from kinshelf.store.compact import compact
+
+        with self.writing():
+            self._wrote = True
+            return compact(self._ledger, keep)
 
     def sql(self, query: str) -> Table:
         """Answer a read-only SQL query over the tables of the newest generation.
@@ -287,34 +342,15 @@ class Shelf:
         Tables: `products`, `commits`, `rejects`, `probes`. No files, no network, no extensions.
         Raises FilterError.
         """
-        from kinshelf.db.sql import check_select, lock_down, run_select
+        from kinshelf.store.describing import run_sql
 
-        statement = check_select(query)
-        self.snapshot()
-        catalog = derived.load_catalog(self.path, self._ledger)
-        derived.catch_up(catalog, self._ledger)
-        catalog.connection.execute("DELETE FROM products WHERE removed IS NOT NULL")
-        lock_down(catalog.connection)
-        return run_select(catalog.connection, statement)
+        return run_sql(self.path, self._ledger, query)
 
-    def info(self) -> dict[str, Any]:
-        """Counts, categories, encoder, probes and open rejects of the newest generation."""
-        now = self.snapshot()
-        manifest = self.manifest
-        rejects = Counter(r["reason"] for r in now.view.rejects())
-        return {
-            "shelf": str(self.path),
-            "generation": now.generation,
-            **now.view.totals(),
-            "encoder": manifest.encoder,
-            "revision": manifest.revision,
-            "fingerprint": now.fingerprint,
-            "dimension": self.dimension,
-            "format": manifest.format,
-            "categories": {k or "(none)": n for k, n in now.view.categories().items()},
-            "rejects": dict(rejects.most_common()),
-            "probes": now.view.probes(),
-        }
+    def info(self, at: int | None = None) -> dict[str, Any]:
+        """Counts, categories, encoder, probes and open rejects, as of a generation."""
+        from kinshelf.store.describing import info
+
+        return info(self, at)
 
     def export(self, path: Path | str, *, where: str | None = None) -> int:
         """Write products to `.parquet` (with embeddings), `.csv`, `.tsv` or `.jsonl`."""
@@ -343,16 +379,18 @@ class Shelf:
         k: int = 10,
         where: str | None = None,
         weight_image: float = 0.5,
+        at: int | None = None,
     ) -> SearchResult:
         """The k products nearest to a stored product, or to a picture, a text or both.
 
         The stored product itself is left out. Similarity is
-        `weight_image * image cosine + (1 - weight_image) * text cosine`.
-        Raises ProductNotFound, FilterError, EmptyShelf, ImageRejected or EncoderError.
+        `weight_image * image cosine + (1 - weight_image) * text cosine`. `at`: as of then.
+        Raises GenerationNotFound, ProductNotFound, FilterError, EmptyShelf, ImageRejected or
+        EncoderError.
         """
         from kinshelf.store import asking
 
         return asking.similar(
             self, product_id=product_id, image=image, text=text, k=k, where=where,
-            weight_image=weight_image,
+            weight_image=weight_image, at=at,
         )  # fmt: skip

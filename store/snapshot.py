@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from kinshelf.db.errors import EmptyShelf, InvalidEmbeddings, ProductNotFound
 from kinshelf.db.queries import FILTER_COLUMNS, StoredProduct, View
 from kinshelf.store import fusion
-from kinshelf.store.index import FlatIndex, search_kept
+from kinshelf.store.index import Index, search_kept
 
 if TYPE_CHECKING:
     from kinshelf.db.filters import Filter
@@ -57,7 +57,7 @@ class Parts:
 class Snapshot:
     """A shelf as of `generation`."""
 
-    def __init__(self, parts: Parts, view: View, index: Callable[[FloatArray], FlatIndex]) -> None:
+    def __init__(self, parts: Parts, view: View, index: Callable[[FloatArray], Index]) -> None:
         self.generation = parts.generation
         self.fingerprint = parts.fingerprint
         self._parts = parts
@@ -65,7 +65,7 @@ class Snapshot:
         self.view = view
 
     @functools.cached_property
-    def index(self) -> FlatIndex:
+    def index(self) -> Index:
         """The index, grown to hold this snapshot's rows; it may hold later ones too."""
         return self._index_of(self._parts.vectors)
 

@@ -10,8 +10,8 @@ import pytest
 from conftest import FakeEncoder
 
 from kinshelf.db.prepare import TrainingSetOptions
-from kinshelf.probe.predict import classify_source
 from kinshelf.probe.held_out import evaluate_shelf
+from kinshelf.probe.predict import classify_source
 from kinshelf.probe.shelf import train_shelf
 from kinshelf.samples import tiny_clip_dir
 from kinshelf.store import AddOptions, Shelf

@@ -17,7 +17,6 @@ from conftest import unit, write_csv
 import kinshelf
 from kinshelf.cli import main
 
-
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = {"torch", "transformers", "sklearn", "matplotlib"}
 

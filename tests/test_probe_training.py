@@ -109,10 +109,12 @@ def test_equal_seeds_make_equal_weights_and_others_do_not():
 def test_torch_and_numpy_are_left_as_they_were():
     torch.manual_seed(5)
     np.random.seed(5)
+    threads = torch.get_num_threads()
     before = torch.get_rng_state(), np.random.get_state()[1]
     train_probe(ArrayData(*clusters(40)), QUICK)
     assert torch.equal(before[0], torch.get_rng_state())
     assert np.array_equal(before[1], np.random.get_state()[1])
+    assert torch.get_num_threads() == threads
     assert not torch.are_deterministic_algorithms_enabled()
 
 
@@ -234,7 +236,7 @@ def test_a_probe_answers_from_the_picture_or_the_text_alone():
 def test_a_loss_that_diverges_is_one_clear_error():
     X, categories = clusters(40)
     with pytest.raises(ProbeError, match=r"diverged.*lr 10.*lower"):
-        train_probe(ArrayData(X * 1e30, categories), QUICK.override(lr=10.0, epochs=50))
+        train_probe(ArrayData(X * 1e38, categories), QUICK.override(lr=10.0, epochs=50))
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "warp drive"])
@@ -282,7 +284,7 @@ def test_the_temperature_flattens_the_distribution_and_keeps_its_order():
     assert np.allclose(warm.predict_proba(X), expected, atol=1e-12)
 
 
-@given(st.lists(st.floats(-1e30, 1e30, width=32), min_size=1, max_size=6))
+@given(st.lists(st.floats(-(2.0**100), 2.0**100, width=32), min_size=1, max_size=6))
 def test_softmax_is_a_distribution_for_any_finite_logits(logits):
     p = softmax(np.array([logits], dtype=np.float32))
     assert np.isfinite(p).all()

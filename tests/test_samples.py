@@ -86,9 +86,9 @@ def test_the_tables_we_carry_are_the_generators(small: dict[str, bytes]) -> None
 
 
 def test_the_generator_does_not_touch_global_randomness() -> None:
-    before = np.random.get_state(legacy=False)  # noqa: NPY002
+    before = np.random.get_state(legacy=False)
     build(seed=3, share=0.05)
-    after = np.random.get_state(legacy=False)  # noqa: NPY002
+    after = np.random.get_state(legacy=False)
     assert json.dumps(before, default=str) == json.dumps(after, default=str)
 
 

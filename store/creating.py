@@ -1,0 +1,44 @@
+"""Making an empty shelf, so that a creation which is cut short can be run again."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from kinshelf.db.errors import ShelfError, ShelfExists
+from kinshelf.store import files
+from kinshelf.store.layout import log_path, vectors_path
+from kinshelf.store.manifest import Manifest, write_manifest
+
+
+def create(directory: Path, manifest: Manifest) -> None:
+    """Make the directory and its truth: empty log and vectors, then the manifest that names them.
+
+    Raises ShelfExists if something is there already, other than what a creation that was cut
+    short left behind; ShelfError if the disk refuses.
+    """
+    if directory.exists() and not _unfinished(directory):
+        raise ShelfExists(
+            f"{directory} exists and is not empty: choose another directory or remove it first"
+        )
+    try:
+        files.make_directory(directory)
+        for path in (vectors_path(directory, 0), log_path(directory, 0)):
+            os.close(files.create(path))
+        write_manifest(directory, manifest)
+    except OSError as error:
+        raise ShelfError(
+            f"making a shelf at {directory} failed ({error}): nothing was kept; free space or"
+            " choose another directory, then try again"
+        ) from error
+
+
+def _unfinished(directory: Path) -> bool:
+    """Whether a directory holds nothing, or only what a creation writes before its manifest."""
+    if not directory.is_dir():
+        return False
+    empty = {vectors_path(directory, 0).name, log_path(directory, 0).name}
+    return all(
+        file.name == ".MANIFEST.tmp" or (file.name in empty and not file.stat().st_size)
+        for file in directory.iterdir()
+    )

@@ -1,0 +1,46 @@
+"""What a shelf says of itself: the figures of `info`, and a user's own SQL."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kinshelf.db.sql import Table
+    from kinshelf.store.ledger import Ledger
+    from kinshelf.store.shelf import Shelf
+
+
+def info(shelf: Shelf, at: int | None = None) -> dict[str, Any]:
+    """See `Shelf.info`."""
+    now = shelf.snapshot(at)
+    manifest = shelf.manifest
+    rejects = Counter(r["reason"] for r in now.view.rejects())
+    return {
+        "shelf": str(shelf.path),
+        "generation": now.generation,
+        **now.view.totals(),
+        "encoder": manifest.encoder,
+        "revision": manifest.revision,
+        "fingerprint": now.fingerprint,
+        "dimension": shelf.dimension,
+        "format": manifest.format,
+        "categories": {k or "(none)": n for k, n in now.view.categories().items()},
+        "rejects": dict(rejects.most_common()),
+        "probes": now.view.probes(),
+    }
+
+
+def run_sql(directory: Path, ledger: Ledger, query: str) -> Table:
+    """See `Shelf.sql`; it works on a copy of the catalogue, locked down, of its own."""
+    from kinshelf.db.sql import check_select, lock_down, run_select
+    from kinshelf.store import derived
+
+    statement = check_select(query)
+    ledger.refresh()
+    catalog = derived.load_catalog(directory, ledger)
+    derived.catch_up(catalog, ledger)
+    catalog.connection.execute("DELETE FROM products WHERE removed IS NOT NULL")
+    lock_down(catalog.connection)
+    return run_select(catalog.connection, statement)

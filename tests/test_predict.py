@@ -1,0 +1,160 @@
+"""A prediction is the formula of probe and neighbours, and its evidence is what voted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import unit, write_csv
+
+from kinshelf.db.errors import EmptyShelf, GenerationNotFound, ProbeNotFound
+from kinshelf.probe.files import read_probe
+from kinshelf.probe.predict import Prediction, Predictor
+from kinshelf.probe.settings import ProbeSettings
+from kinshelf.probe.shelf import train_shelf
+from kinshelf.store import AddOptions, Shelf
+from kinshelf.store.probes import find_probe
+
+D = 12
+KINDS = ("ball", "book", "boat")
+
+
+def make_source(folder: Path, kinds: tuple[str, ...], n: int, seed: int) -> tuple[Path, AddOptions]:
+    """n products of each kind around a centre that depends on the kind's name alone."""
+    folder.mkdir(exist_ok=True)
+    rng = np.random.default_rng(seed)
+    rows, image, text = [], [], []
+    for kind in kinds:
+        centre = np.random.default_rng(sum(kind.encode())).standard_normal((2, D)) * 2
+        for i in range(n):
+            rows.append({"id": f"{kind}{seed}-{i}", "title": f"{kind} {i}", "category": kind})
+            image.append(centre[0] + rng.standard_normal(D))
+            text.append(centre[1] + rng.standard_normal(D))
+    np.save(folder / "image.npy", unit(np.array(image)))
+    np.save(folder / "text.npy", unit(np.array(text)))
+    options = AddOptions(image_embeddings=folder / "image.npy", text_embeddings=folder / "text.npy")
+    return write_csv(folder / "products.csv", rows), options
+
+
+@pytest.fixture
+def kinds(tmp_path: Path) -> Shelf:
+    shelf = Shelf.create(tmp_path / "kinds.shelf")
+    shelf.add(*make_source(tmp_path / "known", KINDS, 20, seed=1))
+    return shelf
+
+
+def queries(tmp_path: Path, kinds: tuple[str, ...], n: int = 5, seed: int = 2) -> np.ndarray:
+    folder = tmp_path / f"q{seed}"
+    make_source(folder, kinds, n, seed)
+    return np.hstack([np.load(folder / "image.npy"), np.load(folder / "text.npy")])
+
+
+def by_hand(shelf: Shelf, query: np.ndarray) -> dict[str, float]:
+    """The design's formula, in float64, from every similarity there is."""
+    now = shelf.snapshot()
+    probe = read_probe(find_probe(shelf, now).path)
+    rows, categories = now.labelled()
+    fused = query.astype(np.float64) / np.sqrt(2)
+    similarity = now.fused(rows).astype(np.float64) @ fused
+    nearest = np.argsort(-similarity, kind="stable")[: probe.calibration.k]
+    weight = np.exp((similarity[nearest] - similarity[nearest[0]]) / probe.calibration.tau)
+    knn = {c: weight[categories[nearest] == c].sum() / weight.sum() for c in set(categories)}
+    seen = dict(
+        zip(probe.classes, probe.predict_proba(fused[None].astype(np.float32))[0], strict=True)
+    )
+    unseen = sum(share for c, share in knn.items() if c not in seen)
+    answer = {}
+    for c in set(categories) | set(seen):
+        if c not in seen:
+            answer[c] = knn[c]
+        else:
+            share = knn.get(c, 0) / (1 - unseen) if unseen < 1 else seen[c]
+            lam = probe.calibration.lam
+            answer[c] = (1 - unseen) * ((1 - lam) * seen[c] + lam * share)
+    return answer
+
+
+def predict(shelf: Shelf, halves: np.ndarray) -> list[Prediction]:
+    return Predictor.for_shelf(shelf).predict(halves)
+
+
+def test_the_answer_is_the_formula(kinds: Shelf, tmp_path: Path) -> None:
+    train_shelf(kinds, ProbeSettings(epochs=3))
+    halves = queries(tmp_path, KINDS)
+    for query, answer in zip(halves, predict(kinds, halves), strict=True):
+        expected = by_hand(kinds, query)
+        assert answer.probabilities == pytest.approx(expected, abs=1e-5)
+        assert answer.category == max(expected, key=expected.__getitem__)
+
+
+def test_a_category_that_the_probe_never_saw_wins_from_its_first_products(
+    kinds: Shelf, tmp_path: Path
+) -> None:
+    train_shelf(kinds, ProbeSettings(epochs=3))
+    halves = queries(tmp_path, ("kite",), n=10)
+    assert not any(a.category == "kite" for a in predict(kinds, halves))
+    kinds.add(*make_source(tmp_path / "new", ("kite",), 5, seed=3))
+    after = predict(kinds, halves)
+    assert all(a.category == "kite" for a in after)
+    assert all(a.probe is not None and a.probe.category in KINDS for a in after)
+    for query, answer in zip(halves, after, strict=True):
+        assert answer.probabilities == pytest.approx(by_hand(kinds, query), abs=1e-5)
+
+
+def test_roles_follow_from_the_answer(kinds: Shelf, tmp_path: Path) -> None:
+    train_shelf(kinds, ProbeSettings(epochs=3))
+    for answer in predict(kinds, queries(tmp_path, KINDS)):
+        order = list(answer.probabilities)
+        for evidence in answer.neighbours:
+            category = evidence.neighbour.category
+            expected = {order[0]: "supports", order[1]: "runner-up"}.get(str(category), "other")
+            assert evidence.role == expected
+
+
+def test_a_missing_modality_has_no_opinion(kinds: Shelf, tmp_path: Path) -> None:
+    train_shelf(kinds, ProbeSettings(epochs=3))
+    halves = queries(tmp_path, KINDS)
+    halves[:, :D] = 0
+    for answer in predict(kinds, halves):
+        assert answer.image_only is None
+        assert answer.text_only is not None
+        assert all(e.neighbour.image_similarity is None for e in answer.neighbours)
+
+
+def test_uncategorised_products_neither_vote_nor_vouch(kinds: Shelf, tmp_path: Path) -> None:
+    halves = queries(tmp_path, ("ball",))
+    rows = [{"id": f"none{i}", "title": "x", "category": ""} for i in range(5)]
+    source = write_csv(tmp_path / "none.csv", rows)
+    for name, half in zip(("i", "t"), np.split(halves, 2, axis=1), strict=True):
+        np.save(tmp_path / f"{name}.npy", half)
+    kinds.add(
+        source, AddOptions(image_embeddings=tmp_path / "i.npy", text_embeddings=tmp_path / "t.npy")
+    )
+    for answer in predict(kinds, halves):
+        assert answer.category == "ball"
+        assert not any(e.neighbour.id.startswith("none") for e in answer.neighbours)
+
+
+def test_an_answer_can_be_had_again_as_of_its_receipt(kinds: Shelf, tmp_path: Path) -> None:
+    train_shelf(kinds, ProbeSettings(epochs=3))
+    halves = queries(tmp_path, KINDS)
+    before = predict(kinds, halves)
+    kinds.add(*make_source(tmp_path / "more", ("kite", "ball"), 20, seed=5))
+    train_shelf(kinds, ProbeSettings(epochs=4))
+    receipt = before[0].receipt
+    again = Predictor.for_shelf(kinds, at=receipt.generation, probe=receipt.probe)
+    assert again.predict(halves) == before
+    with pytest.raises(ProbeNotFound, match="7"):
+        Predictor.for_shelf(kinds, probe=7)
+    with pytest.raises(GenerationNotFound):
+        Predictor.for_shelf(kinds, at=99)
+
+
+def test_without_a_probe_the_neighbours_answer_alone(kinds: Shelf, tmp_path: Path) -> None:
+    for answer in predict(kinds, queries(tmp_path, KINDS)):
+        assert answer.probe is None
+        assert answer.agreement is None
+        assert answer.probability == answer.knn.probability
+    with pytest.raises(EmptyShelf, match="matches"):
+        Predictor.for_shelf(kinds).predict(queries(tmp_path, KINDS), where="category = 'none'")
