@@ -61,6 +61,13 @@ class Catalog:
         self.saved_generation: int | None = None
         migrate(self.connection)
 
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        """A connection of its own to the same tables: threads must not read each other's results.
+
+        Its progress bar is off: DuckDB draws it on stdout, where only data belongs.
+        """
+        return self.connection.cursor().execute("SET enable_progress_bar = false")
+
     def close(self) -> None:
         """Let go of the memory."""
         self.connection.close()
@@ -277,7 +284,7 @@ def _insert_commits(connection: duckdb.DuckDBPyConnection, changes: Sequence[Cha
         columns[name] = np.array(counts, dtype=np.int64)
     connection.register("batch", columns)
     connection.execute(
-        "INSERT INTO commits SELECT generation, to_timestamp(time), kind, command, inserted,"
+        "INSERT INTO commits SELECT generation, make_timestamp((time * 1000000)::BIGINT), kind, command, inserted,"
         " updated, removed, rejected FROM batch"
     )
     connection.unregister("batch")

@@ -292,7 +292,10 @@ _METHODS: dict[type[exp.Expr], Callable[[_Compiler, exp.Expr], Part]] = {
 
 def shown(node: exp.Expr) -> str:
     """The node as the user would write it, shortened, for a message."""
-    text = node.sql(dialect="duckdb", unsupported_level=ErrorLevel.IGNORE, comments=False)
+    copy = node.copy()
+    for name in copy.find_all(exp.Identifier):
+        name.set("quoted", not str(name.this).isidentifier())
+    text = copy.sql(dialect="duckdb", unsupported_level=ErrorLevel.IGNORE, comments=False)
     return f"`{text if len(text) <= 60 else text[:57] + '...'}`"
 
 

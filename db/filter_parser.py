@@ -7,6 +7,7 @@ the parser and all that walks its tree recurse.
 from __future__ import annotations
 
 import re
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sqlglot import TokenType, exp
@@ -26,9 +27,15 @@ MAX_TOKENS = 30_000
 MAX_TERMS = 4_000
 MAX_DEPTH = 24
 
-_ROUGH_TOKEN = re.compile(r"""'[^']*'?|"[^"]*"?|[\w.]+|\S""")
+_ROUGH_TOKEN = re.compile(r"""'[^']*'?|"[^"]*"?|\d[\w.]*|\w+|\S""")
 _LIST_TOKENS = frozenset({TokenType.STRING, TokenType.NUMBER, TokenType.COMMA})
 _PREFIXES = frozenset({TokenType.NOT, TokenType.DASH, TokenType.PLUS})
+
+_KEYWORDS = {
+    "AND", "OR", "NOT", "IS", "NULL", "TRUE", "FALSE", "IN", "BETWEEN", "LIKE", "ILIKE",
+    "DISTINCT", "FROM", "CAST", "TRY_CAST", "AS",
+}  # fmt: skip
+_WORD = re.compile(r"[^\W\d]\w*")
 
 _REFUSED = {
     TokenType.SEMICOLON: "a filter is one condition, without a semicolon",
@@ -60,6 +67,7 @@ def parse(expression: str) -> exp.Expr:
     _check_text(expression)
     tokens = _tokenize(expression)
     _check_tokens(tokens)
+    _plain_words(tokens, expression)
     try:
         trees = _Parser(dialect=DuckDB()).parse_into(exp.Condition, tokens, expression)
     except ParseError as error:
@@ -124,6 +132,23 @@ def _check_tokens(tokens: Sequence[Token]) -> None:
             f"the filter has more than {MAX_TERMS} names and operators; "
             "write long choices as IN (...)"
         )
+
+
+def _plain_words(tokens: Sequence[Token], expression: str) -> None:
+    """Make every word that is no keyword of ours a mere name.
+
+    To sqlglot, `row < 5` starts a type and `date 'x'` is a cast; here row and date are columns.
+    """
+    before = None
+    for token, after in zip_longest(tokens, tokens[1:]):
+        is_word = _WORD.fullmatch(token.text) and (
+            token.text == expression[token.start : token.end + 1]
+        )
+        is_type = before in (TokenType.ALIAS, TokenType.DCOLON)
+        before = token.token_type
+        if is_word and not is_type and token.text.upper() not in _KEYWORDS:
+            called = after is not None and after.token_type is TokenType.L_PAREN
+            token.token_type = TokenType.VAR if called else TokenType.IDENTIFIER
 
 
 def _depth(tokens: Sequence[Token]) -> int:

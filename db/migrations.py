@@ -23,7 +23,7 @@ def _m001_products(connection: duckdb.DuckDBPyConnection) -> None:
 def _m002_commits(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute(
         """CREATE TABLE commits (
-            generation BIGINT NOT NULL, time TIMESTAMPTZ, kind VARCHAR, command VARCHAR,
+            generation BIGINT NOT NULL, time TIMESTAMP, kind VARCHAR, command VARCHAR,
             inserted BIGINT, updated BIGINT, removed BIGINT, rejected BIGINT)"""
     )
 

@@ -55,8 +55,7 @@ class View:
         self.generation = generation
 
     def _run(self, query: str, parameters: Sequence[Any] = ()) -> duckdb.DuckDBPyConnection:
-        # A cursor of its own, so that threads do not read each other's results.
-        return self.catalog.connection.cursor().execute(query, list(parameters))
+        return self.catalog.cursor().execute(query, list(parameters))
 
     def _visible(self, where: Filter | None = None) -> tuple[str, list[Any]]:
         sql = "p.added <= ? AND (p.removed IS NULL OR p.removed > ?)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -32,6 +33,17 @@ def open_downloader(directory: Path, *, allow_private_hosts: bool) -> Downloader
     from kinshelf.db.image_cache import ImageCache
 
     return Downloader(ImageCache(directory), allow_private_hosts=allow_private_hosts)
+
+
+@contextlib.contextmanager
+def _downloader(shelf: Shelf, options: AddOptions, *, brought: bool) -> Iterator[Downloader | None]:
+    # Making one takes longer than a change; who brings embeddings has no use for it.
+    if brought:
+        yield None
+        return
+    private = options.allow_private_hosts
+    with open_downloader(shelf.path / "images", allow_private_hosts=private) as downloader:
+        yield downloader
 
 
 def reading_options(options: AddOptions) -> ReadOptions:
@@ -82,8 +94,8 @@ def add_source(
     options = options or AddOptions()
     plan = _plan(source, options)
     batches = read_batches(source, options, plan)
-    private = options.allow_private_hosts
-    with shelf.writing(), open_downloader(shelf.path / "images", allow_private_hosts=private) as d:
+    brought = options.brings_embeddings
+    with shelf.writing(), _downloader(shelf, options, brought=brought) as d:
         ingest = Ingest(shelf, options, d, stop=stop, progress=progress)
         ingest.command = f"add {source.name}"
         ingest.report.training_set = TrainingSetSummary.of(plan) if plan else None
@@ -139,7 +151,8 @@ def upsert(
 
     _refuse_duplicates(products)
     given = [_checked(e, len(products)) for e in (image_embeddings, text_embeddings)]
-    size = len(products) if any(e is not None for e in given) else ENCODED_BATCH
+    brought = any(e is not None for e in given)
+    size = len(products) if brought else ENCODED_BATCH
     options = AddOptions(on_conflict=on_conflict)
     batches = (
         ReadBatch(
@@ -148,7 +161,7 @@ def upsert(
         )
         for i in range(0, len(products), max(size, 1))
     )  # fmt: skip
-    with shelf.writing(), open_downloader(shelf.path / "images", allow_private_hosts=False) as d:
+    with shelf.writing(), _downloader(shelf, options, brought=brought) as d:
         ingest = Ingest(shelf, options, d, command="upsert")
         return ingest.run(checked_columns(batches))
 

@@ -64,6 +64,7 @@ def save_catalog(directory: Path, ledger: Ledger, catalog: Catalog) -> None:
     for leftover in (temporary, temporary.with_name(temporary.name + ".wal")):
         files.unlink(leftover)
     state = catalog.save(temporary) | {"anchor": anchor(ledger, catalog.generation)}
+    files.discard(side_file(path))
     files.rename(temporary, path)
     files.replace(side_file(path), seal(state))
     catalog.saved_generation = catalog.generation

@@ -50,6 +50,12 @@ def unlink(path: Path) -> None:
         os.unlink(path)
 
 
+def discard(path: Path) -> None:
+    """Remove a file durably, so that it is gone before what it speaks of is replaced."""
+    unlink(path)
+    sync_directory(path.parent)
+
+
 def remove_tree(path: Path) -> None:
     """Remove a directory and what is in it, if it is there."""
     if path.is_symlink():

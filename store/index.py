@@ -44,6 +44,11 @@ class FlatIndex:
     def __len__(self) -> int:
         return int(self._index.ntotal)
 
+    def stored(self, start: int, stop: int) -> FloatArray:
+        """The rows at places `start` to `stop`, (stop - start, width) float32, as it has them."""
+        rows: FloatArray = self._index.reconstruct_n(start, stop - start)
+        return rows
+
     def extend(self, vectors: FloatArray) -> None:
         """Take in the rows of `vectors` that are not in the index yet."""
         with self._turn:
@@ -71,6 +76,7 @@ class FlatIndex:
         """Write a snapshot and its side file; `vectors` are what the index holds."""
         data = self._faiss.serialize_index(self._index).tobytes()
         state = {"kind": self.kind, "rows": len(self), "vectors": _hash(vectors[: len(self)])}
+        files.discard(side_file(path))
         files.replace(path, data)
         files.replace(side_file(path), seal(state | {"xxh3": xxhash.xxh3_128_hexdigest(data)}))
         self.saved_rows = len(self)

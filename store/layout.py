@@ -30,8 +30,8 @@ def index_path(directory: Path, epoch: int) -> Path:
 
 
 def epochs(directory: Path) -> list[int]:
-    """The epochs of which there is a log or a file of vectors, lowest first."""
-    found = {_epoch_of(path) for path in directory.iterdir() if path.suffix in (".wal", ".f32")}
+    """The epochs of which there is a log, lowest first."""
+    found = {_epoch_of(path) for path in directory.iterdir() if path.suffix == ".wal"}
     return sorted(epoch for epoch in found if epoch is not None)
 
 

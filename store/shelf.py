@@ -237,6 +237,7 @@ class Shelf:
         return frame.generation
 
     def _up_to_date(self) -> Known:
+        self._follow()
         if self._known is None:
             self._known = Known(self.snapshot().view)
         self._known.catch_up(self._ledger)

@@ -6,6 +6,7 @@ checksum is checked before what it covers is used, and nothing is read as a whol
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,9 @@ class Survey:
         )
 
     def read(self, frame: Frame) -> dict[str, Any]:
-        """A frame's body."""
+        """A frame's body; a frame that is in no log has none."""
+        if frame.offset < 0:
+            return {}
         whole = log.decode(self._log, frame.offset)
         return whole.content() if whole else {}
 
@@ -307,6 +310,17 @@ def _guess_manifest(directory: Path) -> Manifest:
     told = [f.head["shelf"] for f in found if "shelf" in f.head]
     firsts = [f.head["first"] for f in found if "first" in f.head]
     widths = [f.head["width"] for f in found if "width" in f.head]
-    known = {"dimension": widths[0] // 2 if widths else None} | (told[-1] if told else {})
+    known = {"dimension": widths[0] // 2 if widths else None}
+    known |= told[-1] if told else _legible_identity(directory)
     base = first.generation - (not first.is_base) if first else 0
     return Manifest(epoch=epoch, first_row=min(firsts, default=0), base_generation=base, **known)
+
+
+def _legible_identity(directory: Path) -> dict[str, Any]:
+    """What a damaged manifest seems to say of the encoder; better than nothing, where it reads."""
+    try:
+        fields = json.loads((directory / NAME).read_bytes().partition(b"\n")[0])
+        names = ("encoder", "revision", "fingerprint")
+        return {name: fields[name] for name in names if isinstance(fields.get(name), str)}
+    except (OSError, ValueError, AttributeError):
+        return {}

@@ -1,4 +1,8 @@
-"""`verify`: every layer against its checksum, and what is derived against the truth."""
+"""`verify`: every layer against its checksum, and what is derived against the truth.
+
+The truth is surveyed first (`store/survey.py`), checksums before contents. What is derived can
+only cost time when it is damaged, since nothing is used whose checksum does not match.
+"""
 
 from __future__ import annotations
 
@@ -8,75 +12,182 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kinshelf.db.catalog import Catalog, file_hash, read_state, side_file
 from kinshelf.db.errors import ShelfDamaged
 from kinshelf.db.image_cache import ImageCache
-from kinshelf.store import fusion
+from kinshelf.store import derived
+from kinshelf.store.index import FlatIndex
+from kinshelf.store.layout import index_path, leftovers
+from kinshelf.store.ledger import Ledger
 from kinshelf.store.probes import damaged_files, list_probes
 from kinshelf.store.report import Finding
 from kinshelf.store.shelf import Shelf
+from kinshelf.store.survey import Survey
+from kinshelf.store.tip import NAME as TIP
+from kinshelf.store.tip import read_tip
 
 if TYPE_CHECKING:
     from kinshelf.store.snapshot import Snapshot
 
-_BLOCK = 1 << 14
-
-
-def verify(shelf: Shelf) -> list[Finding]:
-    """What is wrong with an open shelf; opening it has checked manifest, log and vectors.
-
-    Raises ShelfDamaged where the truth itself cannot be read.
-    """
-    now = shelf.snapshot()
-    return [*_catalogue(now), *_vectors(now), *_probes(shelf, now), *_images(shelf)]
-
-
-def _catalogue(now: Snapshot) -> Iterator[Finding]:
-    rows = now.view.rows()
-    ids = now.view.select()
-    remedy = "delete catalog.duckdb: it is rebuilt from the log at the next opening"
-    if len(rows) != now.count:
-        problem = f"it lists {len(rows)} products, the log {now.count}"
-        yield Finding("catalog.duckdb", problem, remedy)
-    if len({p.product.id for p in ids}) != len(ids):
-        yield Finding("catalog.duckdb", "an id stands in it twice", remedy)
-
-
-def _vectors(now: Snapshot) -> Iterator[Finding]:
-    for stored in _blocks(now):
-        halves = fusion.split(now.halves([p[0] for p in stored]))
-        for half, name, given in zip(halves, ("image", "text"), (1, 2), strict=True):
-            norms = np.linalg.norm(half.astype(np.float64), axis=1)
-            expected = np.array([float(p[given]) for p in stored])
-            for at in np.flatnonzero(~(np.abs(norms - expected) < 1e-3)):
-                problem = f"row {stored[at][0]}: the {name} half has norm {norms[at]:.4f}"
-                yield Finding("vectors", problem, "remove the product and add it again")
-
-
-def _blocks(now: Snapshot) -> Iterator[list[tuple[int, bool, bool]]]:
-    rows = now.view.rows()
-    for start in range(0, len(rows), _BLOCK):
-        found = now.view.by_rows(rows[start : start + _BLOCK])
-        yield [(row, p.has_image, p.has_text) for row, p in sorted(found.items())]
-
-
-def _probes(shelf: Shelf, now: Snapshot) -> Iterator[Finding]:
-    for probe in list_probes(shelf, now):
-        for name in damaged_files(probe):
-            where = f"probes/{probe.path.name}/{name}"
-            yield Finding(where, "missing or damaged", "train again with `kinshelf train`")
-
-
-def _images(shelf: Shelf) -> Iterator[Finding]:
-    cache = shelf.path / "images"
-    if cache.is_dir():
-        for path, problem in ImageCache(cache).verify():
-            yield Finding(str(path), problem, "delete the file: it is fetched again when needed")
+TABLES = ("products", "commits", "rejects", "probes", "attributes")
+REBUILD = "run `kinshelf verify --repair`; it is not used meanwhile, and loses nothing"
+_NONE = "none needed"
+_BLOCK = 4096
 
 
 def verify_path(path: Path) -> tuple[list[Finding], int]:
-    """Findings of the shelf at `path`, and its generation; damaged truth is a finding too."""
+    """Findings of the shelf at `path`, and the newest generation that can be read.
+
+    Damaged truth is a finding too. Raises ShelfNotFound or UnsupportedFormat.
+    """
+    survey = Survey(path)
     try:
         with Shelf.open(path) as shelf:
-            return verify(shelf), shelf.generation
+            return [*survey.findings, *_derived(shelf), *_beside(shelf)], shelf.generation
     except ShelfDamaged as error:
-        return [Finding(str(path), str(error), "restore the shelf from a backup")], -1
+        found = survey.findings
+        if all(finding.harmless for finding in found):
+            found = [*found, Finding(path.name, str(error), "open it again, then verify again")]
+        return [*found, *_images(path)], survey.readable
+
+
+def verify(shelf: Shelf) -> list[Finding]:
+    """As `verify_path`, and the catalogue that this handle has in memory."""
+    return [*Survey(shelf.path).findings, *_derived(shelf), *_beside(shelf)]
+
+
+def _derived(shelf: Shelf) -> Iterator[Finding]:
+    now = shelf.snapshot()
+    ledger = Ledger(shelf.path)
+    yield from _catalogue(ledger, now)
+    yield from catalogue_file(shelf.path)
+    yield from index_file(shelf.path, ledger)
+
+
+def _beside(shelf: Shelf) -> Iterator[Finding]:
+    yield from _probes(shelf, shelf.snapshot())
+    yield from _images(shelf.path)
+    yield from _remains(shelf)
+
+
+# ---- the catalogue
+
+
+def _catalogue(ledger: Ledger, now: Snapshot) -> Iterator[Finding]:
+    fresh = derived.base_catalog(ledger)
+    derived.catch_up(fresh, ledger)
+    try:
+        if fresh.generation == now.view.catalog.generation:
+            for table in TABLES:
+                yield from _differences(table, now.view.catalog, fresh)
+        yield from _twice(fresh, ledger)
+    finally:
+        fresh.close()
+
+
+def _differences(table: str, catalog: Catalog, fresh: Catalog) -> Iterator[Finding]:
+    """Compare a table row by row, all columns; one finding tells the first and the number."""
+    different, first = 0, ""
+    for ours, right in zip(_rows(catalog, table), _rows(fresh, table), strict=False):
+        if ours != right:
+            different, first = different + 1, first or f"{ours} instead of {right}"
+    counts = [c.connection.cursor().sql(f"FROM {table}").shape[0] for c in (catalog, fresh)]
+    if counts[0] != counts[1]:
+        yield Finding(
+            derived.CATALOG, f"{table}: {counts[0]} rows, the log has {counts[1]}", REBUILD
+        )
+    elif different:
+        problem = f"{table}: {different} rows differ from the log, the first being {first}"
+        yield Finding(derived.CATALOG, problem, REBUILD)
+
+
+def _rows(catalog: Catalog, table: str) -> Iterator[tuple[str | None, ...]]:
+    query = f"SELECT COLUMNS(*)::VARCHAR FROM {table} ORDER BY ALL"
+    cursor = catalog.connection.cursor().execute(query)
+    while block := cursor.fetchmany(_BLOCK):
+        yield from block
+
+
+def _twice(fresh: Catalog, ledger: Ledger) -> Iterator[Finding]:
+    query = "SELECT id FROM products WHERE removed IS NULL GROUP BY id HAVING count(*) > 1"
+    for (name,) in fresh.connection.cursor().execute(query).fetchall():
+        problem = f"product {name!r} stands in it twice"
+        remedy = "remove the product and add it again"
+        yield Finding(f"log-{ledger.manifest.epoch}.wal", problem, remedy)
+
+
+def catalogue_file(directory: Path) -> Iterator[Finding]:
+    """What is wrong with the catalogue's snapshot on the disk."""
+    yield from _snapshot_file(directory / derived.CATALOG)
+
+
+def _snapshot_file(path: Path) -> Iterator[Finding]:
+    """A snapshot against the checksum in its side file."""
+    side = side_file(path)
+    if not path.is_file():
+        if side.is_file():
+            yield Finding(side.name, "its snapshot is missing", _NONE, harmless=True)
+    elif not side.is_file():
+        yield Finding(path.name, "was not finished, and is not used", _NONE, harmless=True)
+    elif (state := read_state(path)) is None:
+        yield Finding(side.name, "its checksum does not match", REBUILD)
+    elif file_hash(path) != state["xxh3"]:
+        yield Finding(path.name, "its checksum does not match", REBUILD)
+
+
+# ---- the index
+
+
+def index_file(directory: Path, ledger: Ledger) -> Iterator[Finding]:
+    """What is wrong with the index's snapshot: its checksum, then each row against the vectors."""
+    path = index_path(directory, ledger.manifest.epoch)
+    found = list(_snapshot_file(path))
+    yield from found
+    vectors = ledger.vectors(ledger.rows)
+    index = None if found or not path.is_file() else FlatIndex.load(path, vectors)
+    if index is None:
+        return
+    for start in range(0, len(index), _BLOCK):
+        stop = min(start + _BLOCK, len(index))
+        wrong = np.any(index.stored(start, stop) != vectors[start:stop], axis=1)
+        for at in np.flatnonzero(wrong):
+            row = ledger.first_row + start + int(at)
+            yield Finding(path.name, f"row {row} differs from the vectors", REBUILD)
+
+
+# ---- probes, pictures, remains
+
+
+def _probes(shelf: Shelf, now: Snapshot) -> Iterator[Finding]:
+    known = list_probes(shelf, now)
+    remedy = "train again with `kinshelf train`; `kinshelf verify --repair` sets it aside"
+    for probe in known:
+        for name in damaged_files(probe):
+            yield Finding(f"probes/{probe.path.name}/{name}", "missing or damaged", remedy)
+    names = {probe.path.name for probe in known}
+    for path in sorted((shelf.path / "probes").glob("[0-9]*")):
+        if path.name not in names:
+            problem = "a probe that was never committed"
+            yield Finding(f"probes/{path.name}", problem, _NONE, harmless=True)
+
+
+def damaged_images(directory: Path) -> Iterator[tuple[Path, str]]:
+    """Files of the image cache that are not what their names say."""
+    if (directory / "images").is_dir():
+        yield from ImageCache(directory / "images").verify()
+
+
+def _images(directory: Path) -> Iterator[Finding]:
+    for path, problem in damaged_images(directory):
+        name = str(path.relative_to(directory))
+        remedy = "delete the file: it is fetched again when needed"
+        yield Finding(name, problem, remedy, harmless=path.name.startswith("."))
+
+
+def _remains(shelf: Shelf) -> Iterator[Finding]:
+    for path in leftovers(shelf.path, shelf.manifest.epoch):
+        name = str(path.relative_to(shelf.path))
+        problem, remedy = "left by an interrupted write", "none needed: the next writer removes it"
+        yield Finding(name, problem, remedy, harmless=True)
+    if (shelf.path / TIP).is_file() and read_tip(shelf.path) is None:
+        yield Finding(TIP, "cannot be read", "none needed: the next change replaces it", True)

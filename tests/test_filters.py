@@ -378,6 +378,20 @@ def test_an_attribute_of_any_name_can_be_filtered(name: str) -> None:
     assert compile_where(found.canonical, {}, dict.fromkeys(ODD_NAMES, "text")) == found
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["row", "map", "list", "struct", "array", "date", "time", "interval", "values", "left", "end",
+     "order", "group", "limit", "set", "type", "size", "year", "any", "all", "exists",
+     "current_date", "escape", "glob", "desc", "first", "index", "key", "table", "user", "position",
+     "é", "名"],
+)  # fmt: skip
+@pytest.mark.parametrize("form", ["{} < 5", "5 > {}", "NOT {} >= 5", "{} IN (5) OR ({} - 1 < 5)"])
+def test_a_word_of_sql_can_be_a_column_without_quotes(name: str, form: str) -> None:
+    found = compile_where(form.format(name, name), {name: "number"}, {})
+    quoted_too = compile_where(form.format(f'"{name}"', f'"{name}"'), {name: "number"}, {})
+    assert found == quoted_too
+
+
 def test_a_column_goes_before_an_attribute_of_its_name() -> None:
     found = compile_where("title = 'x' AND TITLE = 'y'", {"title": "text"}, {"title": "number"})
     assert found.sql == '((p."title" = ?) AND (p."title" = ?))'
