@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kinshelf.commands.common import PATH, Output, progress, shelf_options
+from kinshelf.commands.common import PATH, Output, at_option, progress, shelf_options
 from kinshelf.commands.ingest import source_options
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ WHERE_HELP = "Only neighbours that match this SQL condition."
 @click.option("-k", type=click.IntRange(1), help=K_HELP)
 @click.option("--where", help=WHERE_HELP)
 @click.option("--probe", type=int, help="Version of the probe; the newest otherwise.")
-@click.option("--at", type=int, metavar="GENERATION", help="Answer as of then.")
+@at_option
 @shelf_options
 def classify(
     output: Output, image: str | None, text: str | None, source: Path | None, **settings: Any
@@ -90,6 +90,7 @@ def _classify_many(
 @click.option("--where", help=WHERE_HELP)
 @click.option("--weight-image", type=click.FloatRange(0, 1), default=0.5, show_default=True,
               help="How much the picture counts; the text counts the rest.")  # fmt: skip
+@at_option
 @shelf_options
 def similar(
     output: Output, product_id: str | None, image: str | None, text: str | None, **asked: Any

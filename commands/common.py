@@ -76,6 +76,14 @@ def shelf_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
+def at_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds --at; the command gets `at`, None for the newest generation."""
+    help_text = "As of this generation, while its rows are kept; see `kinshelf history`."
+    return click.option("--at", type=click.IntRange(0), metavar="GENERATION", help=help_text)(
+        command
+    )
+
+
 class Interruption:
     """Ctrl-C once: finish the batch and stop. Twice: stop at once."""
 

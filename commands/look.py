@@ -1,14 +1,14 @@
-"""Commands that only read: show, list, info, sql, history, verify."""
+"""Commands that only read: show, list, info, sql, history."""
 
 from __future__ import annotations
 
-import dataclasses
-import sys
+from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from kinshelf.commands.common import Output, shelf_options
+from kinshelf.commands.common import Output, at_option, shelf_options
 
 if TYPE_CHECKING:
     from kinshelf.db.queries import StoredProduct
@@ -28,13 +28,14 @@ def _as_dict(stored: StoredProduct) -> dict[str, Any]:
 
 @click.command()
 @click.argument("product_id", metavar="ID")
+@at_option
 @shelf_options
-def show(output: Output, product_id: str) -> None:
+def show(output: Output, product_id: str, at: int | None) -> None:
     """Show all that the shelf knows of one product."""
     from kinshelf.commands.terminal import fields_table
 
     with output.open() as shelf:
-        found = _as_dict(shelf.snapshot().get(product_id))
+        found = _as_dict(shelf.snapshot(at).get(product_id))
     if output.as_json:
         output.emit(found)
     else:
@@ -46,13 +47,16 @@ def show(output: Output, product_id: str) -> None:
 @click.option("--where", help="An SQL condition, such as \"price < 20 AND brand = 'Lego'\".")
 @click.option("--limit", type=click.IntRange(1), help="At most so many; 50 for a table.")
 @click.option("--offset", type=click.IntRange(0), default=0, help="Leave out the first so many.")
+@at_option
 @shelf_options
-def list_products(output: Output, where: str | None, limit: int | None, offset: int) -> None:
+def list_products(
+    output: Output, where: str | None, limit: int | None, offset: int, at: int | None
+) -> None:
     """List products, in the order in which they were added."""
     from kinshelf.commands.terminal import products_table
 
     with output.open() as shelf:
-        now = shelf.snapshot()
+        now = shelf.snapshot(at)
         shown = limit if limit or output.as_json else 50
         found = now.select(where, limit=shown, offset=offset)
         total = now.view.count(now.filter(where))
@@ -65,13 +69,14 @@ def list_products(output: Output, where: str | None, limit: int | None, offset: 
 
 
 @click.command()
+@at_option
 @shelf_options
-def info(output: Output) -> None:
+def info(output: Output, at: int | None) -> None:
     """What the shelf holds: counts, categories, encoder, probes, rejects."""
     from kinshelf.commands.terminal import info_tables
 
     with output.open() as shelf:
-        found = shelf.info()
+        found = shelf.info(at)
     if output.as_json:
         output.emit(found)
     else:
@@ -87,43 +92,37 @@ def sql(output: Output, query: str) -> None:
 
     with output.open() as shelf:
         table = shelf.sql(query)
-        rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+        names = distinct(table.columns)
+        rows = [dict(zip(names, row, strict=True)) for row in table.rows]
     if output.as_json:
         for row in rows:
             output.emit(row)
     else:
-        output.console().print(rows_table(table.columns, rows))
+        output.console().print(rows_table(names, rows))
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """Column names with those that come again numbered: a JSON object needs different keys."""
+    seen: Counter[str] = Counter()
+    found = []
+    for name in names:
+        seen[name] += 1
+        found.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
+    return found
 
 
 @click.command()
 @click.option("--limit", type=click.IntRange(1), help="The newest so many.")
 @shelf_options
 def history(output: Output, limit: int | None) -> None:
-    """List the shelf's generations, newest first."""
+    """List the shelf's generations, newest first, and which of them --at can ask for."""
     from kinshelf.commands.terminal import rows_table
 
     with output.open() as shelf:
-        found = shelf.snapshot().view.commits(limit)
+        found = shelf.history(limit)
     if output.as_json:
         for row in found:
             output.emit(row)
     else:
         names = list(found[0]) if found else ["generation"]
         output.console().print(rows_table(names, found))
-
-
-@click.command()
-@shelf_options
-def verify(output: Output) -> None:
-    """Check every layer of the shelf; exits with 1 if damage was found."""
-    from kinshelf.store.verify import verify_path
-
-    findings, generation = verify_path(output.path)
-    for finding in findings:
-        if output.as_json:
-            output.emit(dataclasses.asdict(finding))
-        else:
-            click.echo(f"{finding.file}: {finding.problem}. Remedy: {finding.remedy}.")
-    if findings:
-        sys.exit(1)
-    output.say(f"{output.path}: generation {generation}, no damage found")

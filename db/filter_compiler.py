@@ -7,14 +7,23 @@ catalogue's own list, values become parameters.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sqlglot import exp
-from sqlglot.errors import ErrorLevel
 
 from kinshelf.db.errors import FilterError
+from kinshelf.db.filter_literals import (
+    BOOLEAN,
+    NULL,
+    NUMBER,
+    TEXT,
+    kind_of,
+    literal_value,
+    shown,
+    spelled,
+    text_value,
+)
 from kinshelf.db.filter_names import Names, quoted
 from kinshelf.db.filter_parser import too_deep
 from kinshelf.db.filter_patterns import check_patterns
@@ -24,8 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from kinshelf.db.product import Scalar
-
-TEXT, NUMBER, BOOLEAN, NULL = "text", "number", "boolean", "NULL"
 
 _SQL_TYPES = {TEXT: "VARCHAR", NUMBER: "DOUBLE", BOOLEAN: "BOOLEAN"}
 _CASTS = {
@@ -54,7 +61,6 @@ _CONVERSIONS = {
     NUMBER: "convert it with TRY_CAST(... AS DOUBLE)",
     BOOLEAN: "compare it with something, as in price < 20 or title IS NOT NULL",
 }
-_MAX_INTEGER = 2**63 - 1
 _MAX_DIGITS = 15
 
 
@@ -118,10 +124,10 @@ class _Compiler:
         if value is None:
             return Part(NULL, "NULL", "NULL")
         self.parameters.append(value)
-        return Part(_kind(value), "?", _spelled(value))
+        return Part(kind_of(value), "?", spelled(value))
 
     def literal(self, node: exp.Expr) -> Part:
-        return self.value(_literal(node))
+        return self.value(literal_value(node))
 
     def column(self, node: exp.Expr) -> Part:
         identifier = node.this
@@ -181,7 +187,7 @@ class _Compiler:
         if not node.expressions:
             raise FilterError(f"{shown(node)}: IN needs values in brackets: IN ('a', 'b')")
         left = self.compile(node.this)
-        values = [_literal(item) for item in node.expressions]
+        values = [literal_value(item) for item in node.expressions]
         # Keyed with the type, because True == 1.
         distinct = {(type(value), value): value for value in values}
         parts = [self.value(value) for value in distinct.values()]
@@ -193,7 +199,7 @@ class _Compiler:
         _only(node, "this", "expression", "negate")
         negated = "NOT " if node.args.get("negate") else ""
         left = self.operand(node.this, TEXT)
-        pattern = self.value(_text_literal(node, node.expression))
+        pattern = self.value(text_value(node, node.expression))
         return _joined(BOOLEAN, f"{negated}{_SYMBOLS[type(node)]}", [left, pattern])
 
     def arithmetic(self, node: exp.Expr) -> Part:
@@ -259,7 +265,7 @@ class _Compiler:
         return _called(NUMBER, "round", parts)
 
     def digits(self, node: exp.Expr) -> Part:
-        digits = _literal(node)
+        digits = literal_value(node)
         if type(digits) is not int or abs(digits) > _MAX_DIGITS:
             raise FilterError(
                 f"round to {shown(node)} digits: write a whole number from -15 to {_MAX_DIGITS}"
@@ -269,7 +275,7 @@ class _Compiler:
 
     def regexp(self, node: exp.Expr) -> Part:
         text, pattern = _arguments(node, 2)
-        parts = [self.operand(text, TEXT), self.value(_text_literal(node, pattern))]
+        parts = [self.operand(text, TEXT), self.value(text_value(node, pattern))]
         self.patterns.append(str(self.parameters[-1]))
         return _called(BOOLEAN, "regexp_matches", parts)
 
@@ -288,15 +294,6 @@ _METHODS: dict[type[exp.Expr], Callable[[_Compiler, exp.Expr], Part]] = {
     ),
     **dict.fromkeys((exp.Add, exp.Sub, exp.Mul, exp.Div, exp.Mod), _Compiler.arithmetic),
 }  # fmt: skip
-
-
-def shown(node: exp.Expr) -> str:
-    """The node as the user would write it, shortened, for a message."""
-    copy = node.copy()
-    for name in copy.find_all(exp.Identifier):
-        name.set("quoted", not str(name.this).isidentifier())
-    text = copy.sql(dialect="duckdb", unsupported_level=ErrorLevel.IGNORE, comments=False)
-    return f"`{text if len(text) <= 60 else text[:57] + '...'}`"
 
 
 def _only(node: exp.Expr, *keys: str) -> None:
@@ -362,49 +359,3 @@ def _no_condition(node: exp.Expr, part: Part) -> FilterError:
 
 def _named(kind: str) -> str:
     return {TEXT: "text", NUMBER: "a number", BOOLEAN: "a condition"}.get(kind, kind)
-
-
-def _kind(value: Scalar) -> str:
-    if isinstance(value, bool):
-        return BOOLEAN
-    return TEXT if isinstance(value, str) else NUMBER
-
-
-def _spelled(value: Scalar) -> str:
-    """A value as a literal."""
-    if isinstance(value, bool):
-        return str(value).upper()
-    return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else repr(value)
-
-
-def _literal(node: exp.Expr) -> Scalar:
-    """The value of a literal, signed numbers included."""
-    if isinstance(node, exp.Null):
-        return None
-    if isinstance(node, exp.Boolean):
-        return bool(node.this)
-    negative = isinstance(node, exp.Neg)
-    literal = node.this if negative else node
-    if not isinstance(literal, exp.Literal) or (negative and literal.is_string):
-        raise FilterError(f"{shown(node)} must be a plain value, such as 'red' or 20")
-    if literal.is_string:
-        return str(literal.this)
-    return _number(str(literal.this), -1 if negative else 1)
-
-
-def _number(text: str, sign: int) -> int | float:
-    try:
-        value = float(text)
-    except ValueError as error:
-        raise FilterError(f"`{text[:60]}` is not a number that can be read") from error
-    if math.isinf(value):
-        raise FilterError(f"the number {text[:30]} is too large; the largest is about 1.8e308")
-    whole = text.isdecimal() and len(text) < 20 and int(text) <= _MAX_INTEGER
-    return sign * (int(text) if whole else value)
-
-
-def _text_literal(node: exp.Expr, pattern: exp.Expr) -> str:
-    value = _literal(pattern) if isinstance(pattern, exp.Literal) else None
-    if not isinstance(value, str):
-        raise FilterError(f"the pattern in {shown(node)} must be a text, such as '%dog%'")
-    return value

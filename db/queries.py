@@ -202,5 +202,6 @@ class View:
 
 def _stored(row: tuple[Any, ...]) -> StoredProduct:
     attributes = json.loads(row[9]) if row[9] else {}
-    product = Product(*row[1:9], attributes)
+    fields: dict[str, Any] = dict(zip(_FIELDS[1:9], row[1:9], strict=True))
+    product = Product(**fields, attributes=attributes)
     return StoredProduct(product, row[0], *row[10:16])

@@ -54,15 +54,17 @@ class TorchClip:
             patches = functional.linear(levels.float(), *self._patches)
             x = torch.cat([self._first.expand(len(patches), 1, -1), patches], 1)
             x = self._pre_norm(x.add_(self._vision.positions))
-            return _to_numpy(self._vision.run(x, slice(0, 1), causal=False))
+            return _to_numpy(self._vision.run(x, None))
 
-    def texts(self, ids: NDArray[np.int64]) -> FloatArray:
-        """(n, d) of n texts of equal length, (n, length) token ids, pooled at the last one."""
+    def texts(self, ids: NDArray[np.int64], ends: NDArray[np.int64]) -> FloatArray:
+        """(n, d) of n texts, (n, length) token ids; row i is pooled at token `ends[i]`.
+
+        What follows that token is never read, so any padding will do.
+        """
         with torch.inference_mode():
-            length = ids.shape[1]
             tokens = self._tokens[torch.from_numpy(ids).to(self._device)]
-            x = tokens.add_(self._text.positions[:length])
-            return _to_numpy(self._text.run(x, slice(length - 1, length), causal=True))
+            x = tokens.add_(self._text.positions[: ids.shape[1]])
+            return _to_numpy(self._text.run(x, torch.from_numpy(ends).to(self._device)))
 
 
 class _TorchTower:
@@ -72,12 +74,11 @@ class _TorchTower:
         self._projection = torch.from_numpy(tower.projection).to(device)
         self._blocks = [_Block(layer, tower, precision, device) for layer in tower.layers]
 
-    def run(self, x: torch.Tensor, pooled: slice, *, causal: bool) -> torch.Tensor:
+    def run(self, x: torch.Tensor, ends: torch.Tensor | None) -> torch.Tensor:
+        """Causal and pooled at `ends`, or, without them, pooled at the first token."""
         for block in self._blocks[:-1]:
-            x = block.whole(x, causal=causal)
-        for block in self._blocks[-1:]:
-            x = block.one(x, pooled)
-        return self._norm(x[:, 0]) @ self._projection.T
+            x = block.whole(x, causal=ends is not None)
+        return self._norm(self._blocks[-1].pooled(x, ends)[:, 0]) @ self._projection.T
 
 
 class _Block:
@@ -104,11 +105,16 @@ class _Block:
         mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
         return self._rest(x, mixed)
 
-    def one(self, x: torch.Tensor, pooled: slice) -> torch.Tensor:
-        """Only the pooled token, which every other token may be seen by."""
+    def pooled(self, x: torch.Tensor, ends: torch.Tensor | None) -> torch.Tensor:
+        """Of the pooled token only, (n, 1, width)."""
         q, k, v = self._split(x)
-        mixed = functional.scaled_dot_product_attention(q[:, :, pooled], k, v)
-        return self._rest(x[:, pooled], mixed)
+        seen, at = None, torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        if ends is not None:
+            at = ends
+            seen = (torch.arange(x.shape[1], device=x.device) <= ends[:, None])[:, None, None]
+        rows = torch.arange(len(x), device=x.device)
+        mixed = functional.scaled_dot_product_attention(q[rows, :, at][:, :, None], k, v, seen)
+        return self._rest(x[rows, at][:, None], mixed)
 
     def _split(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         qkv = self._qkv(self._norm1(x)).view(*x.shape[:2], 3, self._heads, -1)

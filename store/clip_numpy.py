@@ -34,14 +34,17 @@ class NumpyClip:
         x[:, 0] = w.class_embedding
         x[:, 1:] = _linear(patches, (kernel, bias))
         x = _norm(x + w.vision.positions, w.pre_norm, w.vision.eps)
-        return _pooled(_blocks(x, w.vision, None, slice(0, 1)), w.vision)
+        return _run(x, w.vision, None, np.zeros(len(x), dtype=np.int64))
 
-    def texts(self, ids: NDArray[np.int64]) -> FloatArray:
-        """(n, d) of n texts of equal length, (n, length) token ids, pooled at the last one."""
-        tower, length = self._weights.text, ids.shape[1]
-        x = self._weights.tokens[ids] + tower.positions[:length]
+    def texts(self, ids: NDArray[np.int64], ends: NDArray[np.int64]) -> FloatArray:
+        """(n, d) of n texts, (n, length) token ids; row i is pooled at token `ends[i]`.
+
+        What follows that token is never read, so any padding will do.
+        """
+        length = ids.shape[1]
+        x = self._weights.tokens[ids] + self._weights.text.positions[:length]
         mask = np.triu(np.full((length, length), -np.inf, dtype=np.float32), 1)
-        return _pooled(_blocks(x, tower, mask, slice(length - 1, length)), tower)
+        return _run(x, self._weights.text, mask, ends)
 
 
 def fold_normalisation(patches: FloatArray, preprocessing: Preprocessing) -> Linear:
@@ -62,34 +65,38 @@ def cut_patches(pixels: NDArray[np.uint8], patch: int) -> NDArray[np.uint8]:
     return cut.reshape(count, height * width, patch * patch * 3)
 
 
-def _blocks(x: FloatArray, tower: Tower, mask: FloatArray | None, pooled: slice) -> FloatArray:
+def _run(
+    x: FloatArray, tower: Tower, mask: FloatArray | None, ends: NDArray[np.int64]
+) -> FloatArray:
     for layer in tower.layers[:-1]:
-        x = _block(x, layer, tower, mask, slice(None))
-    for layer in tower.layers[-1:]:
-        x = _block(x, layer, tower, None if mask is None else mask[pooled], pooled)
-    return x[:, 0]
+        x = _block(x, layer, tower, mask, None)
+    last = None if mask is None else mask[ends][:, None, None]
+    pooled = _block(x, tower.layers[-1], tower, last, ends)[:, 0]
+    return np.asarray(_norm(pooled, tower.final_norm, tower.eps) @ tower.projection.T)
 
 
 def _block(
-    x: FloatArray, layer: Layer, tower: Tower, mask: FloatArray | None, wanted: slice
+    x: FloatArray,
+    layer: Layer,
+    tower: Tower,
+    mask: FloatArray | None,
+    ends: NDArray[np.int64] | None,
 ) -> FloatArray:
-    """One block, (n, wanted tokens, width): all tokens are read, the wanted ones computed."""
-    normed = _norm(x, layer.norm1, tower.eps)
+    """One block, (n, tokens, width), or (n, 1, width) if only the tokens `ends` are wanted."""
+    normed = wanted = _norm(x, layer.norm1, tower.eps)
     width = x.shape[-1]
+    if ends is not None:
+        wanted, x = (each[np.arange(len(x)), ends][:, None] for each in (normed, x))
     scale = np.float32((width // tower.heads) ** -0.5)
-    q = _heads(_linear(normed[:, wanted], layer.q) * scale, tower.heads)
+    q = _heads(_linear(wanted, layer.q) * scale, tower.heads)
     k, v = (_heads(_linear(normed, each), tower.heads) for each in (layer.k, layer.v))
     scores = q @ k.swapaxes(2, 3)
     if mask is not None:
         scores += mask
     mixed = (_softmax(scores) @ v).swapaxes(1, 2).reshape(len(x), -1, width)
-    x = x[:, wanted] + _linear(mixed, layer.out)
+    x = x + _linear(mixed, layer.out)
     hidden = _ACTIVATIONS[tower.activation](_linear(_norm(x, layer.norm2, tower.eps), layer.fc1))
     return x + _linear(hidden, layer.fc2)
-
-
-def _pooled(x: FloatArray, tower: Tower) -> FloatArray:
-    return np.asarray(_norm(x, tower.final_norm, tower.eps) @ tower.projection.T)
 
 
 def _linear(x: FloatArray, layer: Linear) -> FloatArray:

@@ -15,6 +15,7 @@ import numpy as np
 
 from kinshelf.db.errors import EncoderUnavailable
 from kinshelf.store.fingerprint import fingerprint
+from kinshelf.store.precision import FLOAT32
 from kinshelf.store.preprocess import read_preprocessing
 
 if TYPE_CHECKING:
@@ -40,11 +41,13 @@ class ClipEncoder:
     is not there.
     """
 
+    precision = FLOAT32
+
     def __init__(self, name: str, directory: Path, *, device: str | None = None) -> None:
         self.name = name
         self._preprocessing = read_preprocessing(directory)
         self.fingerprint = fingerprint(directory)
-        self._device = _device(device)
+        self._device = choose_device(device)
         with _quiet():
             self._model = _load_model(directory).to(self._device)
             self._tokenizer = _load_tokenizer(directory)
@@ -118,7 +121,8 @@ class ClipEncoder:
         return self._model.get_text_features(**known)
 
 
-def _device(device: str | None) -> torch.device:
+def choose_device(device: str | None) -> torch.device:
+    """The device of that name, or the best there is. Raises EncoderUnavailable."""
     import torch
 
     try:

@@ -64,7 +64,8 @@ def save_catalog(directory: Path, ledger: Ledger, catalog: Catalog) -> None:
     for leftover in (temporary, temporary.with_name(temporary.name + ".wal")):
         files.unlink(leftover)
     state = catalog.save(temporary) | {"anchor": anchor(ledger, catalog.generation)}
-    files.discard(side_file(path))
+    files.discard(side_file(path))  # a crash in between leaves no statement, not a wrong one
+    files.sync_file(temporary)
     files.rename(temporary, path)
     files.replace(side_file(path), seal(state))
     catalog.saved_generation = catalog.generation

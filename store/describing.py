@@ -32,6 +32,13 @@ def info(shelf: Shelf, at: int | None = None) -> dict[str, Any]:
     }
 
 
+def history(shelf: Shelf, limit: int | None) -> list[dict[str, Any]]:
+    """See `Shelf.history`."""
+    found = shelf.snapshot().view.commits(limit)
+    oldest = shelf.manifest.base_generation
+    return [commit | {"kept": commit["generation"] >= oldest} for commit in found]
+
+
 def run_sql(directory: Path, ledger: Ledger, query: str) -> Table:
     """See `Shelf.sql`; it works on a copy of the catalogue, locked down, of its own."""
     from kinshelf.db.sql import check_select, lock_down, run_select

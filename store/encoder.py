@@ -6,9 +6,10 @@ downloaded before that call.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from kinshelf.db.errors import EncoderMismatch, EncoderUnavailable
+from kinshelf.db.errors import EncoderUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,12 +19,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-    from kinshelf.store.manifest import Manifest
-
 DEFAULT_ENCODER = "openai/clip-vit-base-patch32"
 # Its main branch (3d74acf9) holds the weights as a pickle only; this is the commit of the hub's own
 # conversion to safetensors, a pull request on the same repository.
 DEFAULT_REVISION = "c237dc49a33fc61debc9276459120b7eac67e7ef"
+
+_GPU_DRIVERS = ("/dev/nvidiactl", "/dev/dxg")
+"""What CUDA's driver shows of itself on Linux and in Windows' subsystem for it."""
 
 
 @runtime_checkable
@@ -63,38 +65,58 @@ class Encoder(Protocol):
 
 
 def load_encoder(
-    name: str = DEFAULT_ENCODER, *, revision: str | None = None, device: str | None = None
+    name: str = DEFAULT_ENCODER,
+    *,
+    revision: str | None = None,
+    device: str | None = None,
+    precision: str | None = "float32",
+    runtime: str = "fast",
 ) -> Encoder:
     """Load a CLIP by hub id or directory, ready to encode.
 
     `revision` is a branch, tag or commit of the hub; the default encoder's is pinned, another's
     is its main branch. It does not count for a directory. `device` is torch's ("cpu", "cuda:1");
-    without it CUDA is taken where there is one.
+    without it CUDA is taken where there is one. `precision` is a class of store/precision.py;
+    None is the fastest that this machine has without a loss in ranking. `runtime` "reference" is
+    transformers, with which every other model than a plain CLIP is encoded too.
 
     Raises EncoderUnavailable, in one line with what to do, if the model cannot be found,
     downloaded or read. A hub that cannot be reached is given up within seconds.
     """
-    from kinshelf.store.clip_torch import ClipEncoder
     from kinshelf.store.hub import locate
 
     pinned = DEFAULT_REVISION if name == DEFAULT_ENCODER else None
     try:
-        return ClipEncoder(name, locate(name, revision or pinned), device=device)
+        return _load(name, locate(name, revision or pinned), device, precision, runtime)
     except EncoderUnavailable as error:
         raise EncoderUnavailable(f"encoder {name!r}: {error}") from error
 
 
-def check_encoder(encoder: Encoder, path: Path, manifest: Manifest, *, empty: bool) -> None:
-    """Raises EncoderMismatch, naming both, unless the encoder is that of the shelf at `path`."""
-    known = manifest.fingerprint
-    if known is not None and encoder.fingerprint != known:
-        raise EncoderMismatch(
-            f"{path} holds embeddings of {manifest.encoder} ({known}), not of"
-            f" {encoder.name} ({encoder.fingerprint}): use the first, or make another shelf"
-        )
-    if known is None and not empty and encoder.dimension != manifest.dimension:
-        raise EncoderMismatch(
-            f"{path} holds brought embeddings of dimension {manifest.dimension}, but"
-            f" {encoder.name} makes {encoder.dimension}: query with embeddings too, or make"
-            " a shelf with the encoder that they came from"
-        )
+def _load(
+    name: str, directory: Path, device: str | None, precision: str | None, runtime: str
+) -> Encoder:
+    from kinshelf.store.precision import FLOAT32, default_precision
+
+    device = _device(device)
+    wanted = precision or default_precision(device)
+    if runtime == "fast":
+        from kinshelf.store.clip import FastClipEncoder
+
+        try:
+            return FastClipEncoder(name, directory, precision=wanted, device=device)
+        except EncoderUnavailable:
+            # No plain CLIP, or a damaged one: the reference loads it or says what is wrong.
+            if precision not in (None, FLOAT32):
+                raise
+    from kinshelf.store.clip_torch import ClipEncoder
+
+    return ClipEncoder(name, directory, device=device)
+
+
+def _device(device: str | None) -> str:
+    """The device to use; torch, slow to import, is asked only where there may be a GPU."""
+    if device == "cpu" or (device is None and not any(map(os.path.exists, _GPU_DRIVERS))):
+        return "cpu"
+    from kinshelf.store.clip_torch import choose_device
+
+    return str(choose_device(device))

@@ -24,6 +24,15 @@ def sync(fd: int) -> None:
     os.fdatasync(fd)
 
 
+def sync_file(path: Path) -> None:
+    """Force to the disk what a library has written."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def sync_directory(path: Path) -> None:
     """Force a directory's entries to the disk: a rename without it can be lost."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
@@ -101,9 +110,5 @@ def replace(path: Path, data: bytes) -> None:
 def sync_tree(path: Path) -> None:
     """Force every file of a small directory, and its entries, to the disk."""
     for file in sorted(path.iterdir()):
-        fd = os.open(file, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        sync_file(file)
     sync_directory(path)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import mmap
+import os
 from typing import TYPE_CHECKING, Any
 
 import xxhash
@@ -19,8 +21,6 @@ from kinshelf.store.preprocess import read_preprocessing
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-_CHUNK = 1 << 20
 
 _UNDECIDING = frozenset(
     {
@@ -38,7 +38,7 @@ def fingerprint(directory: Path, precision: str = "float32") -> str:
     """ "clip-" and 32 hex digits (xxh3_128) of a complete model directory.
 
     `precision` is the class of the arithmetic: embeddings of two classes never mix silently.
-    Reads the weights once, in chunks. Raises EncoderUnavailable for a damaged or missing file.
+    Reads the weights once. Raises EncoderUnavailable for a damaged or missing file.
     """
     hasher = xxhash.xxh3_128()
     _add_text(hasher, "fusion", FUSION)
@@ -72,9 +72,9 @@ def _without_undeciding(value: Any) -> Any:
 
 
 def _file_digest(path: Path) -> str:
-    hasher = xxhash.xxh3_128()
-    buffer = memoryview(bytearray(_CHUNK))
-    with path.open("rb", buffering=0) as file:
-        while count := file.readinto(buffer):
-            hasher.update(buffer[:count])
-    return hasher.hexdigest()
+    # Mapped, it is hashed where it lies in the page cache: several times as fast as reading it.
+    with path.open("rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            return xxhash.xxh3_128(b"").hexdigest()
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return xxhash.xxh3_128(data).hexdigest()

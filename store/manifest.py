@@ -60,13 +60,21 @@ def read_manifest(directory: Path) -> Manifest:
     try:
         raw = (directory / NAME).read_bytes()
     except (FileNotFoundError, NotADirectoryError):
+        if any(path.stat().st_size for path in directory.glob("log-*.wal")):
+            raise ShelfDamaged(
+                f"{directory / NAME} is missing: restore it from a backup, or make it anew with"
+                " `kinshelf verify --repair`"
+            ) from None
         raise ShelfNotFound(
             f"no shelf at {directory}: make one with `kinshelf --shelf {directory} init`,"
             " or name another with --shelf or KINSHELF_SHELF"
         ) from None
     body, _, tail = raw.partition(b"\n")
     if tail.strip() != b"%08x" % zlib.crc32(body):
-        raise ShelfDamaged(f"{directory / NAME} is damaged (its checksum does not match)")
+        raise ShelfDamaged(
+            f"{directory / NAME} is damaged (its checksum does not match): restore it from a"
+            " backup, or make it anew with `kinshelf verify --repair`"
+        )
     return _parse(directory, json.loads(body))
 
 

@@ -28,7 +28,7 @@ from kinshelf.store.ledger import Ledger
 from kinshelf.store.lock import WriterLock
 from kinshelf.store.log import Frame
 from kinshelf.store.manifest import NAME as MANIFEST
-from kinshelf.store.manifest import write_manifest
+from kinshelf.store.manifest import read_manifest, write_manifest
 from kinshelf.store.probes import ProbeEntry, damaged_files
 from kinshelf.store.report import Finding
 from kinshelf.store.rewrite import Left, Rewriting
@@ -93,6 +93,8 @@ class _Repair:
             self._renew_manifest(survey)
         elif survey.damaged or probes:
             self._rewrite(survey, probes)
+        for left in sweep(self._path, read_manifest(self._path).epoch):
+            self._say(f"removed {left.name}, left by an interrupted write")
         for file, _ in list(verify.damaged_images(self._path)):
             self._set_aside(file)
         self._rebuild()

@@ -17,7 +17,7 @@ from kinshelf.db.errors import (
     ShelfDamaged,
 )
 from kinshelf.db.queries import View
-from kinshelf.store import derived
+from kinshelf.store import derived, describing
 from kinshelf.store.creating import create
 from kinshelf.store.known import Known
 from kinshelf.store.ledger import Ledger
@@ -207,7 +207,7 @@ class Shelf:
 
     def check_encoder(self, encoder: Encoder) -> None:
         """Raises EncoderMismatch, naming both, unless the encoder is the shelf's own."""
-        from kinshelf.store.encoder import check_encoder
+        from kinshelf.store.matching import check_encoder
 
         empty = self._ledger.rows == self._ledger.first_row
         check_encoder(encoder, self.path, self._ledger.manifest, empty=empty)
@@ -343,15 +343,15 @@ class Shelf:
         Tables: `products`, `commits`, `rejects`, `probes`. No files, no network, no extensions.
         Raises FilterError.
         """
-        from kinshelf.store.describing import run_sql
-
-        return run_sql(self.path, self._ledger, query)
+        return describing.run_sql(self.path, self._ledger, query)
 
     def info(self, at: int | None = None) -> dict[str, Any]:
         """Counts, categories, encoder, probes and open rejects, as of a generation."""
-        from kinshelf.store.describing import info
+        return describing.info(self, at)
 
-        return info(self, at)
+    def history(self, limit: int | None = None) -> list[dict[str, Any]]:
+        """The changes, newest first; `kept` tells whether `at=` can ask for that generation."""
+        return describing.history(self, limit)
 
     def export(self, path: Path | str, *, where: str | None = None) -> int:
         """Write products to `.parquet` (with embeddings), `.csv`, `.tsv` or `.jsonl`."""

@@ -15,7 +15,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from kinshelf.db.errors import ShelfDamaged, ShelfNotFound
+from kinshelf.db.errors import ShelfDamaged
 from kinshelf.store import fusion, log
 from kinshelf.store.layout import epochs, log_path, vectors_path
 from kinshelf.store.log import Frame
@@ -97,12 +97,10 @@ class Survey:
     def _read_manifest(self) -> Manifest:
         try:
             return read_manifest(self.directory)
-        except ShelfNotFound:
-            if not self.directory.is_dir() or not epochs(self.directory):
-                raise
-            self._damage(self.directory / NAME, "missing")
         except ShelfDamaged:
-            self._damage(self.directory / NAME, "its checksum does not match")
+            path = self.directory / NAME
+            problem = "its checksum does not match" if path.is_file() else "missing"
+            self._damage(path, problem)
         return _guess_manifest(self.directory)
 
     # ---- the log
@@ -310,7 +308,7 @@ def _guess_manifest(directory: Path) -> Manifest:
     told = [f.head["shelf"] for f in found if "shelf" in f.head]
     firsts = [f.head["first"] for f in found if "first" in f.head]
     widths = [f.head["width"] for f in found if "width" in f.head]
-    known = {"dimension": widths[0] // 2 if widths else None}
+    known: dict[str, Any] = {"dimension": widths[0] // 2 if widths else None}
     known |= told[-1] if told else _legible_identity(directory)
     base = first.generation - (not first.is_base) if first else 0
     return Manifest(epoch=epoch, first_row=min(firsts, default=0), base_generation=base, **known)

@@ -91,7 +91,7 @@ def _differences(table: str, catalog: Catalog, fresh: Catalog) -> Iterator[Findi
     for ours, right in zip(_rows(catalog, table), _rows(fresh, table), strict=False):
         if ours != right:
             different, first = different + 1, first or f"{ours} instead of {right}"
-    counts = [c.connection.cursor().sql(f"FROM {table}").shape[0] for c in (catalog, fresh)]
+    counts = [_count(c, table) for c in (catalog, fresh)]
     if counts[0] != counts[1]:
         yield Finding(
             derived.CATALOG, f"{table}: {counts[0]} rows, the log has {counts[1]}", REBUILD
@@ -99,6 +99,11 @@ def _differences(table: str, catalog: Catalog, fresh: Catalog) -> Iterator[Findi
     elif different:
         problem = f"{table}: {different} rows differ from the log, the first being {first}"
         yield Finding(derived.CATALOG, problem, REBUILD)
+
+
+def _count(catalog: Catalog, table: str) -> int:
+    row = catalog.connection.cursor().execute(f"SELECT count(*) FROM {table}").fetchone()
+    return int(row[0]) if row else 0
 
 
 def _rows(catalog: Catalog, table: str) -> Iterator[tuple[str | None, ...]]:
@@ -149,7 +154,9 @@ def index_file(directory: Path, ledger: Ledger) -> Iterator[Finding]:
         return
     for start in range(0, len(index), _BLOCK):
         stop = min(start + _BLOCK, len(index))
-        wrong = np.any(index.stored(start, stop) != vectors[start:stop], axis=1)
+        # As bits: what is not a number equals nothing, not even itself.
+        held, right = index.stored(start, stop), np.ascontiguousarray(vectors[start:stop])
+        wrong = np.any(held.view(np.uint32) != right.view(np.uint32), axis=1)
         for at in np.flatnonzero(wrong):
             row = ledger.first_row + start + int(at)
             yield Finding(path.name, f"row {row} differs from the vectors", REBUILD)

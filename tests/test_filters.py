@@ -297,7 +297,7 @@ def conditions(draw: st.DrawFn, depth: int = 3) -> Expression:
     return draw(columns("boolean") if shape == "leaf" else comparisons(min(depth, 2)))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(conditions())
 def test_a_filter_finds_the_rows_that_three_valued_logic_says(condition: Expression) -> None:
     expected = [row["row"] for row in catalogue()[1] if condition.value(row) is True]

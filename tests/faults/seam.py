@@ -1,4 +1,4 @@
-"""Stands between the store and the disk: counts the system calls, fails one, or writes them down."""
+"""Stands between the store and the disk: counts system calls, fails one, or writes them down."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kinshelf.db.catalog import Catalog
 from kinshelf.store import files
 
 CHANGING = ("pwrite", "fdatasync", "fsync", "ftruncate", "rename", "unlink", "mkdir", "rmdir")
-HALVED = ("pwrite", "save", "probe")
+GROWING = ("pwrite", "open", "save", "mkdir")
 
 
 class Died(BaseException):
@@ -81,7 +81,9 @@ class Failing:
         number, self.count = self.count, self.count + 1
         if number < self.at:
             return call(*arguments)
-        if number == self.at or (self.mode == "full" and name in ("pwrite", "open", "save", "mkdir")):
+        if number == self.at or (
+            self.mode == "full" and name in ("pwrite", "open", "save", "mkdir")
+        ):
             return getattr(self, f"_{self.mode}")(name, call, arguments)
         return call(*arguments)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ CHANGES = {
     "compact": Change("compact"),
 }
 SCENARIOS = (*CHANGES, "create", "close", "recovery")
+MANY = Change("upsert", {f"s{i}": i for i in range(40)})
 NEXT = Change("upsert", {"z9": 999})
 
 
@@ -54,38 +55,40 @@ class Bench:
     def cases(self) -> Iterator[Case]:
         for scenario in SCENARIOS:
             count = Counting()
-            self._lay(scenario)
+            shelf = self._lay(scenario)
             with hooked(count):
-                self._act(scenario)
+                self._act(scenario, shelf)
             for at, call in enumerate(count.names):
                 for mode in MODES:
                     yield Case(scenario, at, call, mode)
 
-    def _lay(self, scenario: str) -> None:
+    def _lay(self, scenario: str) -> Shelf | None:
+        """A fresh copy of the shelf to begin with, open."""
         shutil.rmtree(self.path, ignore_errors=True)
-        if scenario != "create":
-            shutil.copytree(self.torn if scenario == "recovery" else self.base, self.path)
-
-    def _act(self, scenario: str) -> None:
         if scenario == "create":
-            Shelf.create(self.path, encoder="brought").close()
-            return
+            return None
+        shutil.copytree(self.torn if scenario == "recovery" else self.base, self.path)
         shelf = Shelf.open(self.path)
         if scenario == "close":
-            for at in range(40):  # so that snapshots are stale and written
-                apply(shelf, Change("upsert", {f"s{at}": at}))
+            apply(shelf, MANY)
+        return shelf
+
+    def _act(self, scenario: str, shelf: Shelf | None) -> None:
+        if shelf is None:
+            Shelf.create(self.path, encoder="brought").close()
+        elif scenario == "close":
             shelf.close()
         else:
             apply(shelf, CHANGES.get(scenario, CHANGES["insert"]))
 
     def run(self, case: Case) -> str:
         """Fail one call. Returns what came of it; raises AssertionError for a broken promise."""
-        self._lay(case.scenario)
+        shelf = self._lay(case.scenario)
         before, after = self._allowed(case.scenario)
         outcome = "acknowledged"
         try:
             with hooked(Failing(case.at, case.mode)):
-                self._act(case.scenario)
+                self._act(case.scenario, shelf)
         except Died:
             outcome = "died"
         except KinshelfError as error:
@@ -98,10 +101,7 @@ class Bench:
         if scenario == "create":
             return Model(), Model()
         if scenario == "close":
-            after = self.model
-            for at in range(40):
-                after = step(after, Change("upsert", {f"s{at}": at}))
-            return after, after
+            return step(self.model, MANY), step(self.model, MANY)
         return self.model, step(self.model, CHANGES.get(scenario, CHANGES["insert"]))
 
     def _check(self, case: Case, allowed: list[Model]) -> None:
@@ -118,18 +118,17 @@ class Bench:
 
     def poisoned(self) -> bool:
         """Whether a handle refuses to write on after a write failed half-way, but reads on."""
-        self._lay("insert")
-        shelf = Shelf.open(self.path)
-        act: Callable[[], None] = lambda: apply(shelf, CHANGES["insert"])  # noqa: E731
+        shelf = self._lay("insert")
+        assert shelf
         count = Counting()
         with hooked(count):
             apply(shelf, CHANGES["remove"])
         try:
             with hooked(Failing(count.names.index("fdatasync"), "eio")):
-                act()
+                apply(shelf, CHANGES["insert"])
         except KinshelfError:
             try:
-                act()
+                apply(shelf, CHANGES["insert"])
             except ShelfPoisoned:
                 return not holds(shelf, step(self.model, CHANGES["remove"]))
         return False

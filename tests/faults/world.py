@@ -153,7 +153,7 @@ def reopen(path: Path, allowed: list[Model]) -> Opened:
         seconds = time.perf_counter() - started
         problems = [holds(shelf, model) for model in allowed]
         assert "" in problems, f"{path}: {problems}"
-        assert not findings(shelf)
+        assert not findings(shelf), findings(shelf)
         return Opened(allowed[problems.index("")], seconds)
 
 

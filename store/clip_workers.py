@@ -1,0 +1,79 @@
+"""The bulk runtime: torch on every core, or on one GPU.
+
+On a CPU each worker thread computes its own batches with one thread inside: two such workers beat
+one with two threads, which would wait for each other in every small operation.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from kinshelf.store.clip_bulk import TorchClip
+
+if TYPE_CHECKING:
+    from kinshelf.store.clip_weights import ClipWeights
+    from kinshelf.store.preprocess import Preprocessing
+
+T = TypeVar("T")
+FloatArray = NDArray[np.float32]
+_ONE_THREAD_EACH = 8
+"""Beyond so many cores, workers get several threads each: batches would become too many."""
+
+
+class Workers:
+    """`store.clip.Runtime` over `TorchClip`. Batch sizes are those that measured best."""
+
+    def __init__(
+        self, weights: ClipWeights, preprocessing: Preprocessing, precision: str, device: str
+    ) -> None:
+        self._model = TorchClip(weights, preprocessing, precision, device)
+        on_gpu = torch.device(device).type == "cuda"
+        cores = 1 if on_gpu else _cores()
+        self.images_a_batch = 256 if on_gpu else 8
+        self.tokens_a_batch = 16384 if on_gpu else 640
+        self._count = min(cores, _ONE_THREAD_EACH)
+        self._threads = max(1, cores // self._count)
+
+    def images(self, batches: list[NDArray[np.uint8]]) -> list[FloatArray]:
+        """Features, (n, d), of each batch of (n, H, W, 3) uint8."""
+        return self._map(self._model.images, batches)
+
+    def texts(
+        self, batches: list[tuple[NDArray[np.int64], NDArray[np.int64]]]
+    ) -> list[FloatArray]:
+        """Features, (n, d), of each batch of token ids, (n, length), and ends, (n,)."""
+        return self._map(lambda batch: self._model.texts(*batch), batches)
+
+    def _map(self, run: Callable[[T], FloatArray], batches: Sequence[T]) -> list[FloatArray]:
+        """In worker threads that end with the call: an encoder needs no closing."""
+        before, ready = torch.get_num_threads(), threading.Barrier(self._count + 1)
+
+        def start() -> None:
+            torch.set_num_threads(self._threads)
+            ready.wait()
+
+        with ThreadPoolExecutor(self._count, "kinshelf-encode", start) as pool:
+            # A task makes a thread only while none is idle, and none is before the barrier.
+            waiting = [pool.submit(int) for _ in range(self._count)]
+            ready.wait()
+            # The setting is also the default of threads to come: give it back to them.
+            torch.set_num_threads(before)
+            done = list(pool.map(run, batches))
+            for each in waiting:
+                each.result()
+        return done
+
+
+def _cores() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:
+        return os.cpu_count() or 1
