@@ -81,8 +81,12 @@ def info_tables(found: dict[str, Any]) -> Group:
             rows = [{name: k, "products": v} for k, v in found[name].items()]
             tables += ["", rows_table([name, "products"], rows)]
     if found["probes"]:
-        names = ["version", "generation", "trained_on", "accuracy"]
-        tables += ["", plain_heading("probes"), rows_table(names, found["probes"])]
+        names = ["probe", "generation", "trained_on", "classes", "val_accuracy"]
+        rows = [
+            p | {"probe": p["version"], "val_accuracy": p["metrics"].get("val_accuracy")}
+            for p in found["probes"]
+        ]
+        tables += ["", rows_table(names, rows)]
     return Group(*tables)
 
 

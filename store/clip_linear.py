@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+
 import torch
 from torch.nn import functional
 
@@ -42,7 +43,7 @@ def _int8(weight: torch.Tensor, bias: torch.Tensor) -> Apply:
         scale = largest.clamp_min_(1e-12).div_(127)
         # Unsigned around 128, with which VNNI works.
         tokens = torch.quantize_per_tensor(flat * scale.reciprocal(), 1.0, 128, torch.quint8)
-        product = torch.ops.onednn.qlinear_pointwise(
+        product: torch.Tensor = torch.ops.onednn.qlinear_pointwise(
             tokens.int_repr(), 1.0, 128, packed, scales, zeros, None,
             1.0, 0, torch.float32, "none", [], "",
         )  # fmt: skip

@@ -161,12 +161,15 @@ def _tower(
 
 
 def _layer(get: _Checked, root: str, width: int, inner: int) -> Layer:
-    attention = [
-        get.pair(f"{root}.self_attn.{part}_proj", width, width) for part in ("q", "k", "v", "out")
-    ]
+    def attention(part: str) -> Linear:
+        return get.pair(f"{root}.self_attn.{part}_proj", width, width)
+
     return Layer(
-        get.pair(f"{root}.layer_norm1", width),
-        *attention,
+        norm1=get.pair(f"{root}.layer_norm1", width),
+        q=attention("q"),
+        k=attention("k"),
+        v=attention("v"),
+        out=attention("out"),
         norm2=get.pair(f"{root}.layer_norm2", width),
         fc1=get.pair(f"{root}.mlp.fc1", inner, width),
         fc2=get.pair(f"{root}.mlp.fc2", width, inner),

@@ -46,9 +46,7 @@ class Workers:
         """Features, (n, d), of each batch of (n, H, W, 3) uint8."""
         return self._map(self._model.images, batches)
 
-    def texts(
-        self, batches: list[tuple[NDArray[np.int64], NDArray[np.int64]]]
-    ) -> list[FloatArray]:
+    def texts(self, batches: list[tuple[NDArray[np.int64], NDArray[np.int64]]]) -> list[FloatArray]:
         """Features, (n, d), of each batch of token ids, (n, length), and ends, (n,)."""
         return self._map(lambda batch: self._model.texts(*batch), batches)
 

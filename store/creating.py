@@ -11,6 +11,19 @@ from kinshelf.store.layout import log_path, vectors_path
 from kinshelf.store.manifest import Manifest, write_manifest
 
 
+def manifest_for(encoder: str | None, revision: str | None, precision: str | None) -> Manifest:
+    """Of an empty shelf for that encoder; a directory by its absolute path."""
+    from kinshelf.store.encoder import DEFAULT_ENCODER, DEFAULT_REVISION
+    from kinshelf.store.precision import check_precision
+
+    if encoder is None:
+        encoder, revision = DEFAULT_ENCODER, revision or DEFAULT_REVISION
+    elif Path(encoder).is_dir():
+        encoder = str(Path(encoder).resolve())
+    checked = precision and check_precision(precision)
+    return Manifest(encoder=encoder, revision=revision, precision=checked)
+
+
 def create(directory: Path, manifest: Manifest) -> None:
     """Make the directory and its truth: empty log and vectors, then the manifest that names them.
 

@@ -24,6 +24,7 @@ class Manifest:
     before that are taken to be of `encoder`, on the user's word.
     `first_row` is the row number of the first vector of this epoch's file, `base_generation` the
     oldest that is kept, and `sealed` the bytes of the log that were there when the epoch began.
+    `precision` is the class of the arithmetic, None until it is chosen; `canary` see canary.py.
     """
 
     format: int = FORMAT
@@ -35,6 +36,8 @@ class Manifest:
     revision: str | None = None
     fingerprint: str | None = None
     sealed: int = 0
+    precision: str | None = None
+    canary: dict[str, str] | None = None
 
     def replace(self, **changes: object) -> Manifest:
         """A copy with some fields changed."""
@@ -42,7 +45,7 @@ class Manifest:
 
     def identity(self) -> dict[str, Any]:
         """What the log tells nothing of by itself: the encoder, and the dimension it gives."""
-        names = ("encoder", "revision", "fingerprint", "dimension")
+        names = ("encoder", "revision", "fingerprint", "dimension", "precision")
         return {name: getattr(self, name) for name in names}
 
 

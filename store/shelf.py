@@ -18,7 +18,7 @@ from kinshelf.db.errors import (
 )
 from kinshelf.db.queries import View
 from kinshelf.store import derived, describing
-from kinshelf.store.creating import create
+from kinshelf.store.creating import create, manifest_for
 from kinshelf.store.known import Known
 from kinshelf.store.ledger import Ledger
 from kinshelf.store.lock import WriterLock
@@ -61,20 +61,20 @@ class Shelf:
 
     @classmethod
     def create(
-        cls, path: Path | str, *, encoder: str | None = None, revision: str | None = None
+        cls,
+        path: Path | str,
+        *,
+        encoder: str | None = None,
+        revision: str | None = None,
+        precision: str | None = None,
     ) -> Self:
         """Make an empty shelf; the encoder is loaded only when it is first needed.
 
         `encoder` is a hub id or a local directory; None is `openai/clip-vit-base-patch32`.
-        Raises ShelfExists.
+        `precision` is a class of store/precision.py; None is the best of the machine where the
+        encoder is first used. Raises ShelfExists, or EncoderUnavailable for no such precision.
         """
-        from kinshelf.store.encoder import DEFAULT_ENCODER, DEFAULT_REVISION
-
-        if encoder is None:
-            encoder, revision = DEFAULT_ENCODER, revision or DEFAULT_REVISION
-        elif Path(encoder).is_dir():
-            encoder = str(Path(encoder).resolve())
-        create(Path(path), Manifest(encoder=encoder, revision=revision))
+        create(Path(path), manifest_for(encoder, revision, precision))
         return cls(path)
 
     @classmethod
@@ -197,10 +197,9 @@ class Shelf:
         Raises EncoderUnavailable, or EncoderMismatch if its files changed since they were used.
         """
         if self._encoder is None:
-            from kinshelf.store.encoder import load_encoder
+            from kinshelf.store.canary import load_encoder_of
 
-            manifest = self._ledger.manifest
-            encoder = load_encoder(manifest.encoder, revision=manifest.revision)
+            encoder = load_encoder_of(self.path, self._ledger.manifest)
             self.check_encoder(encoder)
             self._encoder = encoder
         return self._encoder
@@ -266,7 +265,9 @@ class Shelf:
         """The encoder, and its fingerprint and dimension written down if it is the first use."""
         encoder = self.encoder
         if self._ledger.manifest.fingerprint is None:
-            self._ledger.set_manifest(fingerprint=encoder.fingerprint, dimension=encoder.dimension)
+            from kinshelf.store.canary import identity_of
+
+            self._ledger.set_manifest(**identity_of(encoder))
         return encoder
 
     def fit_dimension(self, dimension: int) -> None:

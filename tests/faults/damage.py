@@ -35,7 +35,7 @@ def make(directory: Path, seed: str) -> Path:
     from kinshelf.db.image_cache import ImageCache
 
     cache: Any = ImageCache(path / "images")
-    cache.store("https://images.example/a.png", _png())
+    cache.put("https://images.example/a.png", _png())
     return path
 
 
@@ -77,7 +77,7 @@ def answers(shelf: Shelf) -> list[Any]:
     return [
         [(p.product, p.row, p.content_hash) for p in stored],
         now.halves([p.row for p in stored]).tolist(),
-        [[[ids[int(r)] for r in row] for row in f.rows] for f in found],
+        [[[ids.get(int(r)) for r in row] for row in f.rows] for f in found],
         [np.round(f.similarities, 5).tolist() for f in found],
         [p.files for p in list_probes(shelf, now)],
     ]
@@ -111,7 +111,7 @@ def batch(base: Path, seed: str, numbers: range, pipe: Connection) -> None:
             pipe.send(what)
             try:
                 pipe.send(judge(copy, truth) if what else "harmless")
-            except BaseException as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is a finding
                 pipe.send(f"{type(error).__name__}: {error}")
     pipe.send(None)
 

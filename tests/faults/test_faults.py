@@ -1,0 +1,79 @@
+"""An acknowledged change survives whatever happens; nothing else ever appears.
+
+Short runs; the long ones are `python bench/faults.py`. Each names its seed.
+"""
+
+from __future__ import annotations
+
+import unittest
+from pathlib import Path
+
+import pytest
+from faults import damage, interrupt, kill, power, readers, syscalls
+from faults.machine import ShelfMachine
+from hypothesis import HealthCheck, settings
+
+pytestmark = pytest.mark.filterwarnings("default::DeprecationWarning")
+
+
+def test_nothing_acknowledged_is_lost_and_nothing_else_appears_when_a_writer_is_killed(
+    tmp_path: Path,
+) -> None:
+    tally = kill.run(tmp_path, "ci", kills=12)
+    assert tally.acknowledged > 12
+    assert tally.slowest_opening < 2
+
+
+@pytest.mark.slow
+def test_forty_kills(tmp_path: Path) -> None:
+    tally = kill.run(tmp_path, "forty", kills=40)
+    assert tally.slowest_opening < 2
+
+
+def test_a_failed_system_call_leaves_a_change_whole_or_absent_and_says_so(tmp_path: Path) -> None:
+    outcomes = syscalls.run(tmp_path, every=41)
+    assert {"acknowledged", "died", "refused"} <= set(outcomes)
+
+
+def test_a_handle_whose_write_failed_reads_on_and_refuses_to_write(tmp_path: Path) -> None:
+    assert syscalls.Bench(tmp_path).poisoned()
+
+
+def test_a_power_loss_takes_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    outcomes = power.run(tmp_path, "ci", states=16)
+    assert sum(outcomes.values()) == 16
+
+
+@pytest.mark.slow
+def test_a_hundred_power_losses(tmp_path: Path) -> None:
+    power.run(tmp_path, "hundred", states=100)
+
+
+def test_damage_anywhere_is_named_healed_or_harmless(tmp_path: Path) -> None:
+    outcomes = damage.run(tmp_path, "ci", cases=40)
+    assert outcomes["named"] and outcomes["harmless"]
+
+
+def test_readers_never_meet_half_a_change(tmp_path: Path) -> None:
+    _, busy = readers.run(tmp_path, rows=1000, readers=2)
+    assert not [problem for seen in busy for problem in seen.problems]
+    assert all(len(seen.generations) > 2 for seen in busy)
+
+
+def test_an_interrupted_command_ends_soon_and_leaves_the_shelf_whole(tmp_path: Path) -> None:
+    interrupt.run(tmp_path, "ci", times=3)
+
+
+class TestShelfMachine(ShelfMachine.TestCase):  # type: ignore[misc]
+    """Random changes and questions agree with a plain dictionary."""
+
+    settings = settings(
+        max_examples=3,
+        stateful_step_count=12,
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+assert issubclass(TestShelfMachine, unittest.TestCase)
