@@ -63,9 +63,11 @@ MIGRATIONS: list[Callable[[duckdb.DuckDBPyConnection], None]] = [
 
 def migrate(connection: duckdb.DuckDBPyConnection) -> None:
     """Bring a catalogue of any earlier version, or an empty one, to the newest schema."""
+    connection.execute("BEGIN")
     connection.execute("CREATE TABLE IF NOT EXISTS schema_version (version BIGINT)")
     row = connection.execute("SELECT coalesce(max(version), 0) FROM schema_version").fetchone()
     done = int(row[0]) if row else 0
     for number, step in enumerate(MIGRATIONS[done:], start=done + 1):
         step(connection)
         connection.execute("INSERT INTO schema_version VALUES (?)", [number])
+    connection.execute("COMMIT")

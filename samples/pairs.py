@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 IMAGE_SIDE = 64
 """Pixels along a picture as the tiny CLIP sees it."""
 
-HARD = 0.15
+HARD = 0.1
+SOLD = 0.65
+"""The share of pictures that show what the shop sells; the rest is what it never will."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +55,15 @@ def draw_pairs(count: int, seed: int, purpose: str) -> Pairs:
     captions, names = [], []
     for number in range(count):
         rng = stream(seed, f"{purpose}-{number}")
-        names.append(pick(rng, list(things)))
+        names.append(_name(rng))
         item = invent(things[names[-1]], rng, HARD)
         captions.append(_captions(item, rng))
         pictures[number] = _seen(item, rng)
     return Pairs(pictures, captions, names)
+
+
+def _name(rng: np.random.Generator) -> str:
+    return pick(rng, [*CONCEPTS, "kite"] if chance(rng, SOLD) else list(UNSOLD))
 
 
 def _seen(item: Item, rng: np.random.Generator) -> NDArray[np.uint8]:

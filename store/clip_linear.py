@@ -41,10 +41,11 @@ def _int8(weight: torch.Tensor, bias: torch.Tensor) -> Apply:
         # Two plain reductions are several times as fast as one of the absolute values.
         largest = torch.maximum(flat.amax(-1, keepdim=True), flat.amin(-1, keepdim=True).neg_())
         scale = largest.clamp_min_(1e-12).div_(127)
-        # Unsigned around 128, with which VNNI works.
-        tokens = torch.quantize_per_tensor(flat * scale.reciprocal(), 1.0, 128, torch.quint8)
+        tokens = (flat * scale.reciprocal()).round_().to(torch.int8)
+        # VNNI reads unsigned numbers: these are around 128, which flips the highest bit.
+        tokens = tokens.view(torch.uint8).bitwise_xor_(128)
         product: torch.Tensor = torch.ops.onednn.qlinear_pointwise(
-            tokens.int_repr(), 1.0, 128, packed, scales, zeros, None,
+            tokens, 1.0, 128, packed, scales, zeros, None,
             1.0, 0, torch.float32, "none", [], "",
         )  # fmt: skip
         return product.mul_(scale).add_(bias).view(*x.shape[:-1], -1)

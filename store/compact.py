@@ -46,13 +46,12 @@ def compact(ledger: Ledger, keep: int) -> CompactReport:
             f"--keep {keep}: at least the newest generation must be kept, so 1 or more"
         )
     oldest = max(ledger.manifest.base_generation, ledger.generation - keep + 1)
-    rows, size = ledger.rows - ledger.first_row, _size(ledger)
+    generation, epoch = ledger.generation, ledger.manifest.epoch + 1
+    rows, size = ledger.rows - ledger.first_row, _size(ledger.directory, epoch - 1)
     rewriting = Rewriting(_source(ledger), oldest)
-    epoch = ledger.manifest.epoch + 1
     ledger.begin_epoch(lambda: rewriting.write(epoch))
-    ledger.refresh()
-    kept = ledger.rows - ledger.first_row
-    return CompactReport(ledger.generation, oldest, epoch, kept, rows - kept, size, _size(ledger))
+    kept, left = rewriting.count, _size(ledger.directory, epoch)
+    return CompactReport(generation, oldest, epoch, kept, rows - kept, size, left)
 
 
 def _source(ledger: Ledger) -> Source:
@@ -67,7 +66,5 @@ def _source(ledger: Ledger) -> Source:
     )
 
 
-def _size(ledger: Ledger) -> int:
-    directory: Path = ledger.directory
-    epoch = ledger.manifest.epoch
+def _size(directory: Path, epoch: int) -> int:
     return sum(path(directory, epoch).stat().st_size for path in (log_path, vectors_path))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kinshelf.db.catalog import Catalog
     from kinshelf.db.sql import Table
     from kinshelf.store.ledger import Ledger
     from kinshelf.store.shelf import Shelf
@@ -44,10 +45,13 @@ def run_sql(directory: Path, ledger: Ledger, query: str) -> Table:
     from kinshelf.db.sql import check_select, lock_down, run_select
     from kinshelf.store import derived
 
+    def load() -> Catalog:
+        catalog = derived.load_catalog(directory, ledger)
+        derived.catch_up(catalog, ledger)
+        return catalog
+
     statement = check_select(query)
-    ledger.refresh()
-    catalog = derived.load_catalog(directory, ledger)
-    derived.catch_up(catalog, ledger)
+    catalog = ledger.settled(load)
     catalog.connection.execute("DELETE FROM products WHERE removed IS NOT NULL")
     lock_down(catalog.connection)
     return run_select(catalog.connection, statement)

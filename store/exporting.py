@@ -26,7 +26,8 @@ def export(snapshot: Snapshot, path: Path, where: str | None = None) -> int:
 
     `.parquet` holds metadata, attributes (JSON text) and both embeddings (lists of float32, null
     where missing), bit for bit; `.csv`, `.tsv` and `.jsonl` hold metadata and attributes alone.
-    The file appears only when it is whole. Raises InputError or FilterError.
+    The file appears only when it is whole and on the disk: it is a backup. Raises InputError or
+    FilterError.
     """
     writers = {".parquet": _parquet, ".csv": _csv, ".tsv": _csv, ".jsonl": _jsonl}
     if path.suffix.lower() not in writers:
@@ -36,7 +37,9 @@ def export(snapshot: Snapshot, path: Path, where: str | None = None) -> int:
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         count = writers[path.suffix.lower()](snapshot, temporary, where, path.suffix.lower())
-        temporary.replace(path)
+        with temporary.open("rb") as file:
+            files.sync(file.fileno())
+        files.rename(temporary, path)
     finally:
         files.unlink(temporary)
     return count

@@ -112,3 +112,21 @@ def sync_tree(path: Path) -> None:
     for file in sorted(path.iterdir()):
         sync_file(file)
     sync_directory(path)
+
+
+def write_synced(path: Path, data: bytes | memoryview, offset: int) -> None:
+    """Write all of `data` into the file at `path`, and force it to the disk."""
+    fd = create(path)
+    try:
+        write(fd, data, offset)
+        sync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_again(path: Path, offset: int, size: int) -> None:
+    """Write what stands there once more: a sync that failed elsewhere may have dropped it."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        data = file.read(size)
+    write_synced(path, data, offset)

@@ -120,6 +120,17 @@ class Ledger:
             return self._refresh()
         return False
 
+    def settled(self, read: Callable[[], T]) -> T:
+        """What `read` gives of the newest state; again if a compaction removed what it reads."""
+        with self.reading:
+            while True:
+                self.refresh()
+                try:
+                    return read()
+                except ShelfDamaged:
+                    if not self.outdated():
+                        raise
+
     def refresh_log(self) -> None:
         """Take in every whole frame after the last one read."""
         path = log_path(self.directory, self.manifest.epoch)
@@ -258,7 +269,10 @@ class Ledger:
             if count == 0:
                 return np.empty((0, self.width), dtype=np.float32)
             path = vectors_path(self.directory, self.manifest.epoch)
-            mapping = np.memmap(path, np.float32, "r", shape=(count, self.width))
+            try:
+                mapping = np.memmap(path, np.float32, "r", shape=(count, self.width))
+            except FileNotFoundError:
+                raise ShelfDamaged(f"{path} is missing: restore it from a backup") from None
             self._mapping = mapping
         return mapping[:count]
 
@@ -296,8 +310,10 @@ class Ledger:
             last = self.heads[-1]
             if rows := last.head.get("rows"):
                 size = rows * last.head["width"] * 4
-                _write_again(stored, (last.head["first"] - self.first_row) * (size // rows), size)
-            _write_again(logged, last.offset, last.end - last.offset)
+                files.write_again(
+                    stored, (last.head["first"] - self.first_row) * (size // rows), size
+                )
+            files.write_again(logged, last.offset, last.end - last.offset)
             write_tip(self.directory, Tip(epoch, self.generation, self.log_end))
 
     def _cut(self, path: Path, size: int) -> None:
@@ -357,13 +373,13 @@ class Ledger:
             head["vectors"] = digest
             self._append_vectors(vectors)
         data = log.encode(generation, head, body)
-        _write_synced(log_path(self.directory, self.manifest.epoch), data, offset)
+        files.write_synced(log_path(self.directory, self.manifest.epoch), data, offset)
         return Frame(generation, head, b"", offset, offset + len(data))
 
     def _append_vectors(self, vectors: FloatArray) -> None:
         path = vectors_path(self.directory, self.manifest.epoch)
         offset = (self.rows - self.first_row) * vectors.shape[1] * 4
-        _write_synced(path, vectors.view(np.uint8).reshape(-1).data, offset)
+        files.write_synced(path, vectors.view(np.uint8).reshape(-1).data, offset)
 
     def _guard(self, step: Callable[..., T], *arguments: Any) -> T:
         try:
@@ -377,19 +393,3 @@ class Ledger:
         except BaseException as error:
             self._poison = f"interrupted by {type(error).__name__}"
             raise
-
-
-def _write_synced(path: Path, data: bytes | memoryview, offset: int) -> None:
-    fd = files.create(path)
-    try:
-        files.write(fd, data, offset)
-        files.sync(fd)
-    finally:
-        os.close(fd)
-
-
-def _write_again(path: Path, offset: int, size: int) -> None:
-    with path.open("rb") as file:
-        file.seek(offset)
-        data = file.read(size)
-    _write_synced(path, data, offset)

@@ -163,6 +163,11 @@ class Rewriting:
         self._first_row = source.next_row
         self._new_rows = self._first_row - 1 + np.cumsum(self._kept, dtype=np.int64)
 
+    @property
+    def count(self) -> int:
+        """How many rows are kept."""
+        return int(np.count_nonzero(self._kept))
+
     def write(self, epoch: int) -> Manifest:
         """Write it all as `epoch` and flip the manifest, which is returned. Raises OSError."""
         source = self._source

@@ -14,7 +14,6 @@ from kinshelf.db.errors import (
     GenerationNotFound,
     InvalidEmbeddings,
     KinshelfError,
-    ShelfDamaged,
 )
 from kinshelf.db.queries import View
 from kinshelf.store import derived, describing
@@ -54,7 +53,8 @@ class Shelf:
         self._refreshing = self._ledger.reading
         self._encoder: Encoder | None = None
         self._wrote = False
-        self._load_derived()
+        self._loads = 0
+        self._ledger.settled(self._match)
         if encoder is not None:
             self.check_encoder(encoder)
             self._encoder = encoder
@@ -111,35 +111,33 @@ class Shelf:
     # ---- reading
 
     def _follow(self) -> None:
-        """Read what was committed since; a new epoch has a catalogue and an index of its own."""
-        self._ledger.refresh()
+        """Read what was committed since."""
+        self._ledger.settled(self._match)
+
+    def _match(self) -> None:
+        """Another epoch has a catalogue and an index of its own."""
         if self._loads != self._ledger.loads:
             self._load_derived()
 
     def _load_derived(self) -> None:
-        self._loads = self._ledger.loads
         self._catalog = derived.load_catalog(self.path, self._ledger)
         self._index = derived.EpochIndex(self.path, self._ledger)
         self._known: Known | None = None
         self._newest: Snapshot | None = None
+        self._loads = self._ledger.loads
 
     def snapshot(self, at: int | None = None) -> Snapshot:
         """The newest committed generation, or generation `at`. Raises GenerationNotFound."""
-        with self._refreshing:
-            try:
-                self._follow()
-                return self._current() if at is None else self._at(at)
-            except ShelfDamaged:
-                if not self._ledger.outdated():
-                    raise
-                return self.snapshot(at)  # compacted by another process since it was refreshed
+        return self._ledger.settled(self._current if at is None else lambda: self._at(at))
 
     def _current(self) -> Snapshot:
+        self._match()
         if self._newest is None or self._newest.generation != self._ledger.generation:
             self._newest = self._take_snapshot(self._ledger.generation)
         return self._newest
 
     def _at(self, generation: int) -> Snapshot:
+        self._match()
         oldest = self._ledger.manifest.base_generation
         if not oldest <= generation <= self._ledger.generation:
             raise GenerationNotFound(
@@ -335,8 +333,10 @@ class Shelf:
         from kinshelf.store.compact import compact
 
         with self.writing():
+            report = compact(self._ledger, keep)
             self._wrote = True
-            return compact(self._ledger, keep)
+            self._follow()
+        return report
 
     def sql(self, query: str) -> Table:
         """Answer a read-only SQL query over the tables of the newest generation.

@@ -15,7 +15,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from kinshelf.db.errors import ShelfDamaged
+from kinshelf.db.errors import KinshelfError, ShelfDamaged
 from kinshelf.store import fusion, log
 from kinshelf.store.layout import epochs, log_path, vectors_path
 from kinshelf.store.log import Frame
@@ -49,6 +49,7 @@ class Survey:
         self.frames: list[Frame] = []
         self._gaps: list[tuple[int, int]] = []
         self.manifest = self._read_manifest()
+        self._tip = read_tip(directory)  # before the log, which only gets ahead of it
         self._log = _bytes_of(log_path(directory, self.manifest.epoch))
         self._vectors_path = vectors_path(directory, self.manifest.epoch)
         self._walk()
@@ -61,6 +62,13 @@ class Survey:
     def damaged(self) -> bool:
         """Whether the truth is damaged: it cannot be opened, or holds rows that are no vectors."""
         return bool(self.damaged_files)
+
+    def outdated(self) -> bool:
+        """Whether another epoch has taken the place of the one that was read."""
+        try:
+            return read_manifest(self.directory).epoch > self.manifest.epoch
+        except KinshelfError:
+            return False
 
     @property
     def log_name(self) -> str:
@@ -139,10 +147,8 @@ class Survey:
     def _skip(self, end: int, later: Frame) -> None:
         path = self.directory / self.log_name
         first = later.head.get("first", self.rows)
-        problem = (
-            f"damaged at byte {end}: a part of the state of generation {self.readable} cannot be"
-            f" read; {first - self.rows} products are lost"
-        )
+        lost = f"{first - self.rows} products are" if first > self.rows else "a listing is"
+        problem = f"damaged at byte {end}: a part of the compacted state cannot be read; {lost} lost"
         self._damage(path, problem)
         self._gaps.append((self.rows, first))
         self.rows = first
@@ -159,7 +165,7 @@ class Survey:
 
     def _judge_end(self, end: int) -> None:
         path = self.directory / self.log_name
-        tip, manifest = read_tip(self.directory), self.manifest
+        tip, manifest = self._tip, self.manifest
         if not path.is_file():
             self._damage(path, "missing")
         if tip and tip.epoch == manifest.epoch and tip.generation > self.readable:

@@ -40,7 +40,7 @@ def verify_path(path: Path) -> tuple[list[Finding], int]:
 
     Damaged truth is a finding too. Raises ShelfNotFound or UnsupportedFormat.
     """
-    survey = Survey(path)
+    survey = survey_of(path)
     try:
         with Shelf.open(path) as shelf:
             return [*survey.findings, *_derived(shelf), *_beside(shelf)], shelf.generation
@@ -53,7 +53,15 @@ def verify_path(path: Path) -> tuple[list[Finding], int]:
 
 def verify(shelf: Shelf) -> list[Finding]:
     """As `verify_path`, and the catalogue that this handle has in memory."""
-    return [*Survey(shelf.path).findings, *_derived(shelf), *_beside(shelf)]
+    return [*survey_of(shelf.path).findings, *_derived(shelf), *_beside(shelf)]
+
+
+def survey_of(path: Path) -> Survey:
+    """A survey of one epoch: another one if a compaction took its place meanwhile."""
+    while True:
+        survey = Survey(path)
+        if not survey.damaged or not survey.outdated():
+            return survey
 
 
 def _derived(shelf: Shelf) -> Iterator[Finding]:

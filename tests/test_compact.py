@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -184,6 +185,33 @@ def test_a_snapshot_whose_index_was_never_asked_for_survives_a_compaction(path: 
         assert held.kneighbors(held.halves([row]), 1).rows[0][0] == row
 
 
+def test_threads_and_new_handles_read_on_through_compactions(path: Path) -> None:
+    before = reopened(path)
+    problems: list[BaseException | State] = []
+    done = threading.Event()
+
+    def read(own: Shelf | None) -> None:
+        try:
+            while not done.is_set():
+                found = reopened(path) if own is None else state_of(own)
+                if {k: v[2] for k, v in found.items()} != {k: v[2] for k, v in before.items()}:
+                    problems.append(found)
+        except BaseException as error:
+            problems.append(error)
+            raise
+
+    with Shelf.open(path) as shelf:
+        threads = [threading.Thread(target=read, args=(own,)) for own in (shelf, None)]
+        for thread in threads:
+            thread.start()
+        for _ in range(15):
+            shelf.compact()
+        done.set()
+        for thread in threads:
+            thread.join()
+    assert problems == []
+
+
 class Dead(BaseException):
     """The process is no more: no operation after this one reaches the disk."""
 
@@ -207,7 +235,10 @@ def die_at(monkeypatch: pytest.MonkeyPatch, step: int) -> Callable[[], int]:
     return lambda: done
 
 
-def test_it_can_be_killed_before_any_of_its_changes(made: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stride", [7, pytest.param(1, marks=pytest.mark.slow)])
+def test_it_can_be_killed_before_any_of_its_changes(
+    made: Path, tmp_path: Path, stride: int
+) -> None:
     with Shelf.open(made) as shelf:
         before = state_of(shelf)
     step, whole = 0, False
@@ -227,7 +258,7 @@ def test_it_can_be_killed_before_any_of_its_changes(made: Path, tmp_path: Path) 
             assert shelf.snapshot(5).count == 4
             shelf.remove(["b1"])
         assert [f.problem for f in verify_path(path)[0]] == []
-        step += 1
+        step += stride
     assert step > 20
 
 

@@ -17,6 +17,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from clip_models import (
+    CLOSE,
+    MIXED,
+    PICTURES,
+    TEXTS,
+    Oracle,
+    edit_json,
+    lively,
+    picture,
+    vocabulary,
+    write_processor,
+    write_tiny_clip,
+    write_tokenizer,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -31,122 +45,6 @@ from kinshelf.store.preprocess import read_preprocessing
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-SHARED = Path(__file__).parents[2] / "shared"
-TOKENIZER = SHARED / "clip-tokenizer"
-PICTURES = SHARED / "amazon2020" / "images"
-CLOSE = 1e-6
-
-TEXTS = [
-    "a red wooden train",
-    "",
-    "   ",
-    "Ünïcode — naïve café ﬁ",
-    "🧸🎲🚂 👩‍👩‍👧‍👦",
-    "日本のおもちゃ",
-    "<|endoftext|> inside",
-    "x" * 10_000,
-    "wooden puzzle " * 300,
-    "it's 1,000 pieces!!! || ages 3+",
-]
-
-
-# ---------------------------------------------------------------- a tiny model and its oracle
-
-
-def write_tokenizer(directory: Path) -> None:
-    """CLIP's own tokenizer where the shared folder has it, else one of bytes and few merges."""
-    if TOKENIZER.is_dir():
-        for name in ("vocab.json", "merges.txt", "tokenizer_config.json", "tokenizer.json"):
-            shutil.copyfile(TOKENIZER / name, directory / name)
-        return
-    from tokenizers.pre_tokenizers import ByteLevel
-
-    letters = sorted(ByteLevel.alphabet())
-    merges = [("t", "h"), ("th", "e</w>"), ("o", "o"), ("w", "oo"), ("woo", "d")]
-    tokens = letters + [f"{letter}</w>" for letter in letters] + [a + b for a, b in merges]
-    tokens += ["<|startoftext|>", "<|endoftext|>"]
-    lines = ["#version: 0.2", *(f"{a} {b}" for a, b in merges), ""]
-    (directory / "vocab.json").write_text(json.dumps({t: i for i, t in enumerate(tokens)}))
-    (directory / "merges.txt").write_text("\n".join(lines), "utf-8")
-    config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77}
-    (directory / "tokenizer_config.json").write_text(json.dumps(config))
-
-
-def write_processor(directory: Path, **changes: Any) -> None:
-    values: dict[str, Any] = {
-        "image_processor_type": "CLIPImageProcessor",
-        **{"do_resize": True, "size": {"shortest_edge": 64}, "resample": 3},
-        **{"do_center_crop": True, "crop_size": {"height": 64, "width": 64}},
-        **{"do_rescale": True, "rescale_factor": 1 / 255, "do_convert_rgb": True},
-        **{"do_normalize": True, "image_mean": [0.48145466, 0.4578275, 0.40821073]},
-        "image_std": [0.26862954, 0.26130258, 0.27577711],
-    }
-    (directory / "preprocessor_config.json").write_text(json.dumps(values | changes))
-
-
-def lively(model: Any, seed: int = 0) -> Any:
-    """Weights far enough from zero that different inputs get clearly different embeddings."""
-    import torch
-
-    generator = torch.Generator().manual_seed(seed)
-    for parameter in model.parameters():
-        if parameter.dim() > 1:
-            with torch.no_grad():
-                parameter.normal_(std=0.15, generator=generator)
-    return model
-
-
-def vocabulary(directory: Path) -> dict[str, int]:
-    return json.loads((directory / "vocab.json").read_text("utf-8"))
-
-
-def write_tiny_clip(directory: Path, **save: Any) -> Path:
-    from transformers import CLIPConfig, CLIPModel
-
-    directory.mkdir(parents=True)
-    write_tokenizer(directory)
-    write_processor(directory)
-    tokens = vocabulary(directory)
-    text = {
-        **{"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2},
-        **{"num_attention_heads": 4, "vocab_size": len(tokens), "max_position_embeddings": 77},
-        **{"bos_token_id": tokens["<|startoftext|>"], "eos_token_id": tokens["<|endoftext|>"]},
-        "pad_token_id": tokens["<|endoftext|>"],
-    }
-    vision = {
-        **{"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2},
-        **{"num_attention_heads": 4, "image_size": 64, "patch_size": 16},
-    }
-    config = CLIPConfig(projection_dim=24, text_config=text, vision_config=vision)
-    lively(CLIPModel(config)).save_pretrained(directory, **save)
-    return directory
-
-
-class Oracle:
-    """transformers used plainly: one at a time, its own processor."""
-
-    def __init__(self, directory: Path, padding: bool | str = True) -> None:
-        from transformers import AutoModel, AutoProcessor
-
-        self.model = AutoModel.from_pretrained(directory).eval()
-        self.processor = AutoProcessor.from_pretrained(directory)
-        self.padding = padding
-
-    def images(self, images: list[Image.Image]) -> np.ndarray:
-        inputs = [self.processor(images=image, return_tensors="pt") for image in images]
-        return self._rows([self.model.get_image_features(**each) for each in inputs])
-
-    def texts(self, texts: list[str]) -> np.ndarray:
-        wanted = {"padding": self.padding, "truncation": True, "return_tensors": "pt"}
-        inputs = [self.processor(text=[text], **wanted) for text in texts]
-        return self._rows([self.model.get_text_features(**each) for each in inputs])
-
-    @staticmethod
-    def _rows(outputs: list[Any]) -> np.ndarray:
-        rows = np.concatenate([out.pooler_output.detach().numpy() for out in outputs])
-        rows = rows.astype(np.float64)
-        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -155,7 +53,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def encoder(tiny: Path) -> Encoder:
-    return load_encoder(str(tiny), device="cpu")
+    return load_encoder(str(tiny), device="cpu", runtime="reference")
 
 
 @pytest.fixture(scope="session")
@@ -166,20 +64,6 @@ def oracle(tiny: Path) -> Oracle:
 @pytest.fixture
 def copy(tiny: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny, tmp_path / "copy"))
-
-
-def picture(width: int, height: int, seed: int = 0) -> Image.Image:
-    """Noise over a slope: every resampling mistake shows."""
-    values = np.random.default_rng(seed).integers(0, 128, (height, width, 3))
-    slope = np.linspace(0, 127, width)[None, :, None]
-    return Image.fromarray((values + slope).astype(np.uint8))
-
-
-MIXED = [picture(w, h, i) for i, (w, h) in enumerate([(64, 64), (65, 64), (300, 50), (51, 407)])]
-
-
-def edit_json(path: Path, **changes: Any) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | changes))
 
 
 # ---------------------------------------------------------------- the same embeddings
@@ -285,7 +169,7 @@ def test_nothing_in_gives_no_rows_out(encoder: Encoder) -> None:
 def test_the_same_inputs_give_the_same_bits_also_after_reloading(
     encoder: Encoder, tiny: Path
 ) -> None:
-    again = load_encoder(str(tiny), device="cpu")
+    again = load_encoder(str(tiny), device="cpu", runtime="reference")
     assert np.array_equal(encoder.encode_texts(TEXTS), again.encode_texts(TEXTS))
     assert np.array_equal(encoder.encode_images(MIXED), again.encode_images(MIXED))
 
@@ -825,7 +709,8 @@ def test_a_full_size_clip_matches_and_keeps_its_rate(tmp_path: Path) -> None:
     tokens = vocabulary(directory)
     text = {"vocab_size": len(tokens), "eos_token_id": tokens["<|endoftext|>"]}
     CLIPModel(CLIPConfig(text_config=text)).save_pretrained(directory)
-    loaded, oracle = load_encoder(str(directory), device="cpu"), Oracle(directory)
+    loaded = load_encoder(str(directory), device="cpu", runtime="reference")
+    oracle = Oracle(directory)
     images = [picture(300, 400, i) for i in range(32)]
     start = time.monotonic()
     rows = loaded.encode_images(images)

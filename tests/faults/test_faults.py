@@ -19,19 +19,13 @@ pytestmark = pytest.mark.filterwarnings("default::DeprecationWarning")
 def test_nothing_acknowledged_is_lost_and_nothing_else_appears_when_a_writer_is_killed(
     tmp_path: Path,
 ) -> None:
-    tally = kill.run(tmp_path, "ci", kills=12)
-    assert tally.acknowledged > 12
-    assert tally.slowest_opening < 2
-
-
-@pytest.mark.slow
-def test_forty_kills(tmp_path: Path) -> None:
-    tally = kill.run(tmp_path, "forty", kills=40)
+    tally = kill.run(tmp_path, "ci", kills=40)
+    assert tally.acknowledged > 40
     assert tally.slowest_opening < 2
 
 
 def test_a_failed_system_call_leaves_a_change_whole_or_absent_and_says_so(tmp_path: Path) -> None:
-    outcomes = syscalls.run(tmp_path, every=41)
+    outcomes = syscalls.run(tmp_path, every=61)
     assert {"acknowledged", "died", "refused"} <= set(outcomes)
 
 
@@ -40,8 +34,8 @@ def test_a_handle_whose_write_failed_reads_on_and_refuses_to_write(tmp_path: Pat
 
 
 def test_a_power_loss_takes_nothing_that_was_acknowledged(tmp_path: Path) -> None:
-    outcomes = power.run(tmp_path, "ci", states=16)
-    assert sum(outcomes.values()) == 16
+    outcomes = power.run(tmp_path, "ci", states=10)
+    assert sum(outcomes.values()) == 10
 
 
 @pytest.mark.slow
@@ -50,7 +44,7 @@ def test_a_hundred_power_losses(tmp_path: Path) -> None:
 
 
 def test_damage_anywhere_is_named_healed_or_harmless(tmp_path: Path) -> None:
-    outcomes = damage.run(tmp_path, "ci", cases=40)
+    outcomes = damage.run(tmp_path, "ci", cases=30)
     assert outcomes["named"] and outcomes["harmless"]
 
 
@@ -61,7 +55,7 @@ def test_readers_never_meet_half_a_change(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_command_ends_soon_and_leaves_the_shelf_whole(tmp_path: Path) -> None:
-    interrupt.run(tmp_path, "ci", times=3)
+    interrupt.run(tmp_path, "ci", times=2)
 
 
 class TestShelfMachine(ShelfMachine.TestCase):  # type: ignore[misc]

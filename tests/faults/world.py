@@ -145,7 +145,7 @@ class Opened:
     seconds: float
 
 
-def reopen(path: Path, allowed: list[Model]) -> Opened:
+def reopen(path: Path, allowed: list[Model], *, verified: bool = True) -> Opened:
     """Open the shelf and say which model it holds. Raises AssertionError if it is none of them."""
     started = time.perf_counter()
     with Shelf.open(path) as shelf:
@@ -153,7 +153,8 @@ def reopen(path: Path, allowed: list[Model]) -> Opened:
         seconds = time.perf_counter() - started
         problems = [holds(shelf, model) for model in allowed]
         assert "" in problems, f"{path}: {problems}"
-        assert not findings(shelf), findings(shelf)
+        found = findings(shelf) if verified else []
+        assert not found, found
         return Opened(allowed[problems.index("")], seconds)
 
 

@@ -1,0 +1,124 @@
+"""Categories corrected by hand: from a reviewed file to one generation. Vectors are copied."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kinshelf.db.errors import DuplicateId, ImageRejected, ProductNotFound, UnknownColumn
+from kinshelf.store import fusion, records
+from kinshelf.store.ingest import Candidate
+
+if TYPE_CHECKING:
+    from kinshelf.db.queries import StoredProduct
+    from kinshelf.store.shelf import Shelf
+
+FloatArray = NDArray[np.float32]
+_YES = {"1", "true", "yes", "y", "x", "accept", "accepted"}
+_SHOWN = 5
+
+
+def relabel(shelf: Shelf, changes: Mapping[str, str | None]) -> int:
+    """See `Shelf.relabel`."""
+    from kinshelf.db.text import clean_category
+
+    wanted = {i: None if name is None else clean_category(name) for i, name in changes.items()}
+    with shelf.writing():
+        known = shelf.known(list(wanted))
+        _refuse_unknown(shelf, [name for name in wanted if name not in known])
+        old = [known[i] for i, category in wanted.items() if known[i].product.category != category]
+        if old:
+            vectors = shelf.snapshot().halves([stored.row for stored in old])
+            changed = [
+                _candidate(stored, halves, wanted[stored.product.id])
+                for stored, halves in zip(old, vectors, strict=True)
+            ]
+            shelf.commit(*_frame(changed, shelf.next_row), vectors)
+    return len(old)
+
+
+def _refuse_unknown(shelf: Shelf, unknown: Sequence[str]) -> None:
+    if unknown:
+        shown = ", ".join(map(repr, unknown[:_SHOWN])) + (", ..." if len(unknown) > _SHOWN else "")
+        raise ProductNotFound(
+            f"{len(unknown)} of the ids are not on {shelf.path} ({shown}): nothing was changed;"
+            " take them out, or add those products first"
+        )
+
+
+def _frame(changed: list[Candidate], first_row: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    head = {
+        "kind": "relabel",
+        "command": "relabel",
+        "counts": {"inserted": 0, "updated": len(changed), "rejected": 0},
+        "removed": [c.old.row for c in changed if c.old],
+        "attributes": records.attribute_types(changed),
+    }
+    return head, {"rejects": [], "resolved": [], "products": records.columns(changed, first_row)}
+
+
+def _candidate(stored: StoredProduct, halves: FloatArray, category: str | None) -> Candidate:
+    image, text = (half[0] for half in fusion.split(halves[None]))
+    product = stored.product.replace(category=category)
+    changed = Candidate(product, 0, "relabel", old=stored, image_hash=stored.image_hash)
+    changed.image = image if stored.has_image else None
+    changed.text = text if stored.has_text else None
+    if stored.image_error:
+        changed.image_rejected = ImageRejected(stored.image_error, "as it was")
+    # Adding the corrected source again must find the product unchanged, and so must a source
+    # that brings its embeddings: the hash is made in the way that the product came in.
+    brought = (None, changed.image, changed.text)
+    came_brought = stored.content_hash == records.content_hash(stored.product, *brought)
+    parts = brought if came_brought else (stored.image_hash,)
+    changed.content_hash = records.content_hash(product, *parts)
+    return changed
+
+
+def read_changes(path: Path) -> dict[str, str]:
+    """Ids and categories of a reviewed file: CSV, TSV, JSONL or Parquet, one product a row.
+
+    A row's category is what stands in `new_category`; else its `suggested_category`, if a column
+    `accept` says yes; else what stands in `category`. A row without any is passed over.
+    Raises InputError: SourceNotFound, UnreadableSource, UnknownColumn, or DuplicateId if one id
+    is given two categories.
+    """
+    from kinshelf.db.readers import ReadOptions, open_source
+    from kinshelf.db.source import BadRow
+    from kinshelf.db.text import clean_category, clean_key
+    from kinshelf.db.values import text_of
+
+    source, _ = open_source(path, ReadOptions(require_content=False))
+    _check_columns(path, source.columns)
+    changes: dict[str, str] = {}
+    for row in source.rows():
+        if isinstance(row, BadRow):
+            raise UnknownColumn(f"{path}: {row.message}: mend the row, then run this again")
+        key = clean_key(text_of(row.get("id")))
+        category = clean_category(_chosen({name: text_of(value) for name, value in row.items()}))
+        if not key or category is None:
+            continue
+        if changes.setdefault(key, category) != category:
+            raise DuplicateId(
+                f"{path} gives {key!r} two categories, {changes[key]!r} and {category!r}: keep one"
+            )
+    return changes
+
+
+def _check_columns(path: Path, columns: Sequence[str]) -> None:
+    if "id" not in columns or not {"category", "new_category"} & set(columns):
+        raise UnknownColumn(
+            f"{path} has the columns {', '.join(columns)}: `id` is needed, and `category` or"
+            " `new_category`"
+        )
+
+
+def _chosen(row: Mapping[str, str]) -> str:
+    if row.get("new_category", "").strip():
+        return row["new_category"]
+    accepted = row.get("accept", "").strip().casefold() in _YES
+    suggested = row.get("suggested_category", "").strip()
+    return suggested if accepted and suggested else row.get("category", "")
