@@ -157,8 +157,8 @@ def bulk(directory: Path, products: Products, rounds: int) -> None:
             ratios[name].append(seconds / ours)
     count = len(products.texts)
     print(f"coursework  {count / best['coursework']:6.1f} products/s")
-    for name in encoders:
-        _report(name, count, best, ratios[name], found, encoders[name], directory, products)
+    for name, encoder in encoders.items():
+        _report(name, count, best, ratios[name], found, encoder, directory, products)
 
 
 def _classes() -> list[str]:

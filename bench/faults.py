@@ -52,7 +52,7 @@ def readers(directory: Path, _: str, count: int) -> object:
     """`count` rows, until about as many views were had."""
     from faults import readers as module
 
-    idle, busy = module.run(directory, count, readers=4, idle_views=count // 10, least=count)
+    idle, busy = module.run(directory, count, readers=4, idle=20, least=count)
     problems = [problem for seen in busy for problem in seen.problems]
     assert not problems, problems[:3]
     at_rest, at_work = (np.concatenate([s.latencies for s in seen]) for seen in (idle, busy))

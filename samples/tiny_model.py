@@ -22,7 +22,7 @@ PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 
 def new_model(tokenizer: Tokenizer) -> Any:
     """A `CLIPModel` with random weights, for pictures of 64 pixels and this vocabulary."""
-    from transformers import CLIPConfig, CLIPModel  # noqa: PLC0415
+    from transformers import CLIPConfig, CLIPModel
 
     common = {"hidden_size": WIDTH, "intermediate_size": 4 * WIDTH, "num_attention_heads": 4}
     start, end = tokenizer.token_to_id(START), tokenizer.token_to_id(END)
@@ -61,7 +61,7 @@ def _sine_places(side: int, width: int) -> Tensor:
 
 def token_ids(tokenizer: Tokenizer, captions: list[str]) -> tuple[Tensor, Tensor]:
     """Token ids (n, longest) int64, padded with the end token, and each caption's length (n,)."""
-    end = tokenizer.token_to_id(END)
+    end = tokenizer.get_vocab_size() - 1
     lines = [line.ids[: CONTEXT - 1] for line in tokenizer.encode_batch(captions)]
     lines = [line if line[-1] == end else [*line, end] for line in lines]
     lengths = torch.tensor([len(line) for line in lines])

@@ -129,7 +129,7 @@ def _learn(model: Any, images: Tensor, texts: Tensor) -> float:
     logits = model.logit_scale.exp() * images @ texts.T
     truth = torch.arange(len(logits))
     loss = (cross_entropy(logits, truth) + cross_entropy(logits.T, truth)) / 2
-    loss.backward()
+    torch.autograd.backward(loss)
     return float(loss.detach())
 
 
@@ -163,6 +163,7 @@ def save(
 ) -> None:
     """Write what `CLIPModel`, `AutoTokenizer` and `CLIPProcessor` load, and the training log."""
     model.save_pretrained(out)
+    (out / "model.safetensors").chmod(0o644)  # it comes readable to its owner only
     tokenizer.save(str(out / "tokenizer.json"))
     for name, content in (
         ("tokenizer_config.json", _tokenizer_config()),

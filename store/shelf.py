@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,7 +16,7 @@ from kinshelf.db.errors import (
     KinshelfError,
 )
 from kinshelf.db.queries import View
-from kinshelf.store import derived, describing
+from kinshelf.store import changing, derived, describing
 from kinshelf.store.creating import create, manifest_for
 from kinshelf.store.known import Known
 from kinshelf.store.ledger import Ledger
@@ -317,13 +317,14 @@ class Shelf:
 
     def remove(self, ids: Sequence[str]) -> int:
         """Remove products; all or, if an id is not there (ProductNotFound), none."""
-        with self.writing():
-            now = self.snapshot()
-            rows = [now.get(product_id).row for product_id in dict.fromkeys(ids)]
-            if rows:
-                head = {"kind": "remove", "removed": rows, "counts": {"removed": len(rows)}}
-                self.commit(head, {})
-        return len(rows)
+        return changing.remove(self, ids)
+
+    def relabel(self, changes: Mapping[str, str | None]) -> int:
+        """Give products other categories, as one change; returns how many had another.
+
+        All or, if an id is not there (ProductNotFound), none. Nothing is encoded.
+        """
+        return changing.relabel(self, changes)
 
     def compact(self, keep: int = 1) -> CompactReport:
         """Give back the space of all but the newest `keep` generations; rows get new numbers.

@@ -148,7 +148,9 @@ class Survey:
         path = self.directory / self.log_name
         first = later.head.get("first", self.rows)
         lost = f"{first - self.rows} products are" if first > self.rows else "a listing is"
-        problem = f"damaged at byte {end}: a part of the compacted state cannot be read; {lost} lost"
+        problem = (
+            f"damaged at byte {end}: a part of the compacted state cannot be read; {lost} lost"
+        )
         self._damage(path, problem)
         self._gaps.append((self.rows, first))
         self.rows = first

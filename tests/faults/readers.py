@@ -7,6 +7,8 @@ number. So an answer that sees half of a batch, or vectors of another state, sho
 from __future__ import annotations
 
 import time
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Event
@@ -16,31 +18,34 @@ import numpy as np
 from faults.kill import nursery
 from faults.world import halves, product
 
+from kinshelf.db.product import Product
 from kinshelf.store import Shelf
 from kinshelf.store.snapshot import Snapshot
 
 BATCH = 25
 
 
-def torn(now: Snapshot, query: np.ndarray) -> str:
-    """Why an answer mixes states; empty if it does not."""
-    stored = now.select()
-    if len(stored) != now.count:
-        return f"{len(stored)} products in the catalogue, {now.count} in the log"
-    by_batch: dict[str, int] = {}
-    for entry in stored:
-        version = entry.product.title.rpartition(" ")[2]
-        by_batch[version] = by_batch.get(version, 0) + 1
-    if any(count != BATCH for count in by_batch.values()):
-        return f"half a batch: {by_batch}"
-    found = now.kneighbors(query, 5)
-    neighbours = now.view.by_rows(found.rows[0])
-    for row in found.rows[0]:
-        entry = neighbours[int(row)]
-        expected = halves(entry.product.id, int(entry.product.title.rpartition(" ")[2]))
-        if not np.allclose(now.halves([int(row)])[0], expected, atol=1e-6):
+def torn(now: Snapshot, query: np.ndarray, *, whole: bool) -> str:
+    """Why an answer mixes states; empty if it does not. `whole`: look at every product."""
+    rows = now.view.rows()
+    if len(rows) != now.count or now.count % BATCH:
+        return f"{len(rows)} products in the catalogue, {now.count} in the log"
+    found = now.kneighbors(query, 5).rows[0]
+    near = now.view.by_rows(found)
+    for row, vector in zip(found, now.halves(found), strict=True):
+        entry = near[int(row)].product
+        if not np.allclose(vector, halves(entry.id, _version(entry)), atol=1e-6):
             return f"row {row} has the vectors of another product"
-    return ""
+    return _halved(now) if whole else ""
+
+
+def _halved(now: Snapshot) -> str:
+    sizes = Counter(_version(entry.product) for entry in now.select())
+    return f"half a batch: {sizes}" if set(sizes.values()) - {BATCH} else ""
+
+
+def _version(entry: Product) -> int:
+    return int(entry.title.rpartition(" ")[2])
 
 
 @dataclass
@@ -61,7 +66,8 @@ def read_on(path: Path, seed: int, stop: Event, pipe: Connection) -> None:
         while not stop.is_set():
             started = time.perf_counter()
             now = shelf.snapshot()
-            problem = torn(now, halves("query", seed + seen.views)[None])
+            whole = seen.views % 10 == 0
+            problem = torn(now, halves("query", seed + seen.views)[None], whole=whole)
             seen.latencies.append(time.perf_counter() - started)
             seen.problems += [problem] if problem else []
             seen.views += 1
@@ -77,19 +83,19 @@ def write(shelf: Shelf, number: int, first: int) -> None:
 
 
 def run(
-    directory: Path, rows: int, readers: int = 4, idle_views: int = 0, least: int = 0
+    directory: Path, rows: int, readers: int = 4, idle: float = 0, least: int = 0
 ) -> tuple[list[Seen], list[Seen]]:
-    """What readers saw while nothing was written, and through an ingest, updates and compactions.
+    """What readers saw through an ingest, updates and compactions, and afterwards at rest.
 
-    `least`: the writer goes on until the readers have had about so many views together.
+    `idle` seconds at rest; `least`: write until the readers may have had that many views.
     """
     path = directory / "read.shelf"
     Shelf.create(path, encoder="brought").close()
     with Shelf.open(path) as shelf:
         write(shelf, 0, 0)
-        idle = _watch(path, readers, lambda _: time.sleep(1 + idle_views / 200))
-        busy = _watch(path, readers, lambda _: _work(shelf, rows, least))
-    return idle, busy
+        busy = _watch(path, readers, lambda: _work(shelf, rows, least))
+        at_rest = _watch(path, readers, lambda: time.sleep(idle)) if idle else []
+    return at_rest, busy
 
 
 def _work(shelf: Shelf, rows: int, least: int) -> None:
@@ -105,7 +111,7 @@ def _work(shelf: Shelf, rows: int, least: int) -> None:
     shelf.compact()
 
 
-def _watch(path: Path, readers: int, work: object) -> list[Seen]:
+def _watch(path: Path, readers: int, work: Callable[[], None]) -> list[Seen]:
     context = nursery()
     stop = context.Event()
     pipes, children = [], []
@@ -118,8 +124,7 @@ def _watch(path: Path, readers: int, work: object) -> list[Seen]:
         children.append(child)
     for pipe in pipes:
         assert pipe.recv() == "ready"
-    assert callable(work)
-    work(None)
+    work()
     stop.set()
     seen = [pipe.recv() for pipe in pipes]
     for child in children:

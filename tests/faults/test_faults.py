@@ -5,13 +5,18 @@ Short runs; the long ones are `python bench/faults.py`. Each names its seed.
 
 from __future__ import annotations
 
+import threading
 import unittest
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from faults import damage, interrupt, kill, power, readers, syscalls
 from faults.machine import ShelfMachine
+from faults.world import halves
 from hypothesis import HealthCheck, settings
+
+from kinshelf.store import Shelf
 
 pytestmark = pytest.mark.filterwarnings("default::DeprecationWarning")
 
@@ -52,6 +57,29 @@ def test_readers_never_meet_half_a_change(tmp_path: Path) -> None:
     _, busy = readers.run(tmp_path, rows=1000, readers=2)
     assert not [problem for seen in busy for problem in seen.problems]
     assert all(len(seen.generations) > 2 for seen in busy)
+
+
+def test_threads_search_while_another_adds_and_compacts(tmp_path: Path) -> None:
+    path, problems, done = tmp_path / "threads.shelf", [], threading.Event()
+    Shelf.create(path, encoder="brought").close()
+    with Shelf.open(path) as shelf:
+        readers.write(shelf, 0, 0)
+
+        def ask() -> None:
+            while not done.is_set():
+                problems.append(readers.torn(shelf.snapshot(), halves("q", 0)[None], whole=True))
+
+        with ThreadPoolExecutor(2) as pool:
+            asked = [pool.submit(ask) for _ in range(2)]
+            for number in range(1, 21):
+                readers.write(shelf, number, number * readers.BATCH)
+                if number % 8 == 0:
+                    shelf.compact()
+            done.set()
+            for future in asked:
+                future.result()
+    assert len(problems) > 2
+    assert not any(problems)
 
 
 def test_an_interrupted_command_ends_soon_and_leaves_the_shelf_whole(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Categories corrected by hand: from a reviewed file to one generation. Vectors are copied."""
+"""Changes by id that need no encoder: products removed, categories corrected by hand."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kinshelf.db.errors import DuplicateId, ImageRejected, ProductNotFound, UnknownColumn
-from kinshelf.store import fusion, records
-from kinshelf.store.ingest import Candidate
+from kinshelf.db.errors import DuplicateId, ImageRejected, ProductNotFound, UnknownColumn, UnreadableSource
+from kinshelf.store import fusion
 
 if TYPE_CHECKING:
     from kinshelf.db.queries import StoredProduct
+    from kinshelf.store.ingest import Candidate
     from kinshelf.store.shelf import Shelf
 
 FloatArray = NDArray[np.float32]
@@ -22,10 +22,22 @@ _YES = {"1", "true", "yes", "y", "x", "accept", "accepted"}
 _SHOWN = 5
 
 
+def remove(shelf: Shelf, ids: Sequence[str]) -> int:
+    """See `Shelf.remove`."""
+    with shelf.writing():
+        now = shelf.snapshot()
+        rows = [now.get(product_id).row for product_id in dict.fromkeys(ids)]
+        if rows:
+            head = {"kind": "remove", "removed": rows, "counts": {"removed": len(rows)}}
+            shelf.commit(head, {})
+    return len(rows)
+
+
 def relabel(shelf: Shelf, changes: Mapping[str, str | None]) -> int:
     """See `Shelf.relabel`."""
     from kinshelf.db.text import clean_category
 
+    # the vectors of the new rows are copies of the old ones
     wanted = {i: None if name is None else clean_category(name) for i, name in changes.items()}
     with shelf.writing():
         known = shelf.known(list(wanted))
@@ -51,6 +63,8 @@ def _refuse_unknown(shelf: Shelf, unknown: Sequence[str]) -> None:
 
 
 def _frame(changed: list[Candidate], first_row: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    from kinshelf.store import records
+
     head = {
         "kind": "relabel",
         "command": "relabel",
@@ -62,6 +76,9 @@ def _frame(changed: list[Candidate], first_row: int) -> tuple[dict[str, Any], di
 
 
 def _candidate(stored: StoredProduct, halves: FloatArray, category: str | None) -> Candidate:
+    from kinshelf.store import records
+    from kinshelf.store.ingest import Candidate
+
     image, text = (half[0] for half in fusion.split(halves[None]))
     product = stored.product.replace(category=category)
     changed = Candidate(product, 0, "relabel", old=stored, image_hash=stored.image_hash)
@@ -96,7 +113,7 @@ def read_changes(path: Path) -> dict[str, str]:
     changes: dict[str, str] = {}
     for row in source.rows():
         if isinstance(row, BadRow):
-            raise UnknownColumn(f"{path}: {row.message}: mend the row, then run this again")
+            raise UnreadableSource(f"{path}: {row.message}: mend the row, then run this again")
         key = clean_key(text_of(row.get("id")))
         category = clean_category(_chosen({name: text_of(value) for name, value in row.items()}))
         if not key or category is None:
