@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +49,7 @@ def reason(found: Prediction) -> str:
 
 
 def _evidence(found: Prediction) -> Table:
-    table = plain_table("", "similarity", "image", "text", "category", "product")
+    table = plain_table("", "similarity", "image", "text", "category", "product", "picture")
     chosen = _chosen(found.neighbours)
     for entry in chosen:
         n = entry.neighbour
@@ -57,12 +58,23 @@ def _evidence(found: Prediction) -> Table:
         table.add_row(
             mark.get(entry.role, Text("other", "dim")),
             *("-" if value is None else f"{value:.2f}" for value in numbers),
-            Text(n.category or "-"),
-            Text(f"{n.title[:60] or n.id}"),
+            Text(leaf(n.category)),
+            Text(n.title[:48] or n.id),
+            Text(nearby(n.image), style="dim"),
         )
-        if n.image:
-            table.add_row("", "", "", "", "", Text(n.image, style="dim"))
     return table
+
+
+def leaf(category: str | None) -> str:
+    """The last step of a category path; the answer's own is given in full above it."""
+    return (category or "-").rpartition(" | ")[2]
+
+
+def nearby(image: str | None) -> str:
+    """A picture's path from the current folder if that is shorter, a URL as it is."""
+    if not image or "://" in image:
+        return image or "-"
+    return min(image, os.path.relpath(image), key=len)
 
 
 def _chosen(neighbours: Sequence[Evidence]) -> list[Evidence]:
@@ -80,7 +92,7 @@ def _numbers(found: Prediction) -> Table:
     ]  # fmt: skip
     for name, vote in voices:
         if vote is not None:
-            table.add_row(name, Text(vote.category), f"{vote.probability:.3f}")
+            table.add_row(name, Text(leaf(vote.category)), f"{vote.probability:.3f}")
     return table
 
 

@@ -99,7 +99,10 @@ class Audit:
 
     @property
     def places(self) -> IntArray:
-        """Places of these products: by how far the worst finding is past its threshold, mere duplicates last."""
+        """Places of these products, by how far the worst finding is past its threshold.
+
+        Those that are only there more than once come last.
+        """
         score = np.full(len(self.facts), -np.inf)
         if self.labels is not None and self.judged is not None:
             label = np.where(self.labels.flagged, 1 + self.labels.score, -np.inf)

@@ -94,4 +94,3 @@ def _fill(graph: Graph, snapshot: Snapshot, start: int, width: int) -> bool:
     for name in ("similarities", "image_similarities", "text_similarities"):
         getattr(graph, name)[part] = np.take_along_axis(getattr(found, name), order, axis=1)
     return found.exhaustive
-

@@ -107,9 +107,7 @@ def _distances(snapshot: Snapshot, facts: Facts, places: IntArray) -> Float64Arr
     return np.concatenate(parts)
 
 
-def _mean_distance(
-    image: FloatArray, text: FloatArray, copy: Any, near: IntArray
-) -> Float64Array:
+def _mean_distance(image: FloatArray, text: FloatArray, copy: Any, near: IntArray) -> Float64Array:
     both = np.stack([image, text]).astype(np.float64)
     given = ~np.isnan(both)
     cosine = np.where(given, both, 0).sum(axis=0) / np.maximum(given.sum(axis=0), 1)

@@ -98,9 +98,7 @@ def _empty(places: IntArray, classes: tuple[str, ...], codes: IntArray) -> OutOf
     proba = np.zeros((m, len(classes)), dtype=np.float32)
     image_code, text_code = (np.full(m, -1, dtype=np.int64) for _ in range(2))
     image_proba, text_proba = (np.zeros(m, dtype=np.float32) for _ in range(2))
-    return OutOfFold(
-        places, classes, codes, proba, image_code, image_proba, text_code, text_proba
-    )
+    return OutOfFold(places, classes, codes, proba, image_code, image_proba, text_code, text_proba)
 
 
 def _judge(

@@ -19,7 +19,7 @@ from kinshelf.store import fusion
 from kinshelf.store.adding import open_downloader, read_batches
 from kinshelf.store.encoding import BatchEncoder
 from kinshelf.store.ingest import Candidate, bring, candidates
-from kinshelf.store.intake import Picture, Preprocessor, read_pictures
+from kinshelf.store.intake import Picture, Preprocessor, is_url, read_pictures
 from kinshelf.store.report import AddOptions, AddReport, Neighbour, SearchResult
 
 if TYPE_CHECKING:
@@ -51,14 +51,21 @@ def embed(
     if not product.text and not image:
         raise InputError("nothing to ask about: give --image, --text or both")
     candidate = Candidate(product, 0, "query")
-    with tempfile.TemporaryDirectory() as folder:
-        downloader = open_downloader(Path(folder), allow_private_hosts=allow_private_hosts)
-        with downloader:
-            candidate.picture = read_pictures([image], downloader)[0]
+    candidate.picture = _picture(image, allow_private_hosts=allow_private_hosts)
     _encode(shelf, [candidate])
     if candidate.image_rejected:
         raise candidate.image_rejected
     return _rows([candidate], shelf.encoder.dimension)
+
+
+def _picture(image: str | None, *, allow_private_hosts: bool) -> Picture | None:
+    if image is None or not is_url(image):
+        return read_pictures([image], None)[0]  # the network's libraries are slow to import
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        open_downloader(Path(folder), allow_private_hosts=allow_private_hosts) as downloader,
+    ):
+        return read_pictures([image], downloader)[0]
 
 
 def _encode(shelf: Shelf, candidates: Sequence[Candidate]) -> None:

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kinshelf.db.errors import DuplicateId, ImageRejected, ProductNotFound, UnknownColumn, UnreadableSource
+from kinshelf.db.errors import (
+    DuplicateId,
+    ImageRejected,
+    ProductNotFound,
+    UnknownColumn,
+    UnreadableSource,
+)
 from kinshelf.store import fusion
 
 if TYPE_CHECKING:

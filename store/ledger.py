@@ -134,11 +134,10 @@ class Ledger:
     def refresh_log(self) -> None:
         """Take in every whole frame after the last one read."""
         path = log_path(self.directory, self.manifest.epoch)
+        if self.log_end and _size(path) == self.log_end:
+            return
         tip = read_tip(self.directory)  # before the log, which only gets ahead of it
-        try:
-            size = path.stat().st_size
-        except FileNotFoundError:
-            raise ShelfDamaged(f"{path} is missing: restore it from a backup") from None
+        size = _size(path)
         if size < self.log_end:
             raise ShelfDamaged(f"{path} was cut from {self.log_end} to {size} bytes")
         if size > self.log_end:
@@ -393,3 +392,10 @@ class Ledger:
         except BaseException as error:
             self._poison = f"interrupted by {type(error).__name__}"
             raise
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        raise ShelfDamaged(f"{path} is missing: restore it from a backup") from None
