@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from kinshelf.commands import ask, care, ingest, learn, look, sample
+from kinshelf.commands import ask, care, ingest, learn, look, review, sample
 from kinshelf.db.errors import KinshelfError
 
 
@@ -55,7 +55,8 @@ for command in (
     sample.demo,
     ingest.init, ingest.add, learn.train, ask.classify, ask.similar, learn.evaluate,
     look.show, look.list_products, look.info, look.sql, look.history,
-    ingest.remove, ingest.export, care.verify, care.compact,
+    review.audit, review.relabel, ingest.remove, ingest.export, care.verify, care.compact,
+    ingest.reembed,
 ):  # fmt: skip
     main.add_command(command)
 

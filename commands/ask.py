@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from kinshelf.commands.common import PATH, Output, at_option, progress, shelf_op
 from kinshelf.commands.ingest import source_options
 
 if TYPE_CHECKING:
+    from kinshelf.probe.card_page import Asked
     from kinshelf.store import Shelf
 
 K_HELP = "How many neighbours."
@@ -27,9 +29,15 @@ WHERE_HELP = "Only neighbours that match this SQL condition."
 @click.option("--where", help=WHERE_HELP)
 @click.option("--probe", type=int, help="Version of the probe; the newest otherwise.")
 @at_option
+@click.option("--html", type=PATH, help="Also write the evidence here, as a page with pictures.")
 @shelf_options
 def classify(
-    output: Output, image: str | None, text: str | None, source: Path | None, **settings: Any
+    output: Output,
+    image: str | None,
+    text: str | None,
+    source: Path | None,
+    html: Path | None,
+    **settings: Any,
 ) -> None:
     """Predict the category, with its probability and the products that vouch for it."""
     if (source is None) == (image is None and text is None):
@@ -38,15 +46,29 @@ def classify(
     with output.open() as shelf:
         if source is None:
             private = settings["allow_private_hosts"]
-            _classify_one(output, shelf, image, text, asked | {"allow_private_hosts": private})
+            asked |= {"allow_private_hosts": private}
+            page = _classify_one(output, shelf, image, text, asked)
         else:
-            _classify_many(output, shelf, source, settings, asked)
+            page = _classify_many(output, shelf, source, settings, asked, keep=html is not None)
+        if html is not None:
+            _write_card(output, shelf, html, page.asked)
+    if page.rejected:
+        sys.exit(1)
+
+
+@dataclass(slots=True)
+class _Answered:
+    """What a page is to show, and how many rows had no answer."""
+
+    asked: list[Asked] = field(default_factory=list)
+    rejected: int = 0
 
 
 def _classify_one(
     output: Output, shelf: Shelf, image: str | None, text: str | None, asked: dict[str, Any]
-) -> None:
-    from kinshelf.commands.card import evidence_card
+) -> _Answered:
+    from kinshelf.commands.card import evidence_card, reason
+    from kinshelf.probe.card_page import Asked
     from kinshelf.probe.predict import classify as classify_one
 
     found = classify_one(shelf, image=image, text=text, **asked)
@@ -54,16 +76,24 @@ def _classify_one(
         output.emit(found.as_dict())
     else:
         output.console().print(evidence_card(found))
+    return _Answered([Asked(found, image, text or "", reason(found))])
 
 
 def _classify_many(
-    output: Output, shelf: Shelf, source: Path, settings: dict[str, Any], asked: dict[str, Any]
-) -> None:
-    from kinshelf.commands.card import answers_table
+    output: Output,
+    shelf: Shelf,
+    source: Path,
+    settings: dict[str, Any],
+    asked: dict[str, Any],
+    *,
+    keep: bool,
+) -> _Answered:
+    from kinshelf.commands.card import answers_table, reason
+    from kinshelf.probe.card_page import Asked
     from kinshelf.probe.predict import classify_source
     from kinshelf.store import AddOptions
 
-    rejected = 0
+    whole = _Answered()
     with progress(output, f"classifying {source.name}", None) as update:
         done = 0
         for batch, found in classify_source(shelf, source, AddOptions(**settings), **asked):
@@ -74,12 +104,24 @@ def _classify_many(
                 output.console().print(answers_table(batch.products, found))
             for reject in batch.rejects:
                 output.warn(f"row {reject.position}: {reject.message}")
-            rejected += sum(not reject.kept for reject in batch.rejects)
+            whole.rejected += sum(not reject.kept for reject in batch.rejects)
+            if keep:
+                whole.asked += [
+                    Asked(answer, product.image, product.title, reason(answer))
+                    for product, answer in zip(batch.products, found, strict=True)
+                ]
             done += len(found)
             update(done, "")
-    output.say(f"{done} classified, {rejected} rejected")
-    if rejected:
-        sys.exit(1)
+    output.say(f"{done} classified, {whole.rejected} rejected")
+    return whole
+
+
+def _write_card(output: Output, shelf: Shelf, html: Path, asked: list[Asked]) -> None:
+    from kinshelf.probe.card_page import card_page
+    from kinshelf.probe.thumbnails import Thumbnails
+
+    html.write_text(card_page(asked, Thumbnails(shelf.path / "images")), encoding="utf-8")
+    output.say(f"wrote {html}")
 
 
 @click.command()

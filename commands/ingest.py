@@ -15,19 +15,18 @@ if TYPE_CHECKING:
     from kinshelf.db.prepare import TrainingSetOptions
     from kinshelf.store import AddOptions, AddReport, Shelf
 
+PRECISIONS = ("float32", "bf16", "int8")
 ENCODER_HELP = "Hub id of a CLIP model, or a directory that holds one."
 
 
 @click.command()
 @click.option("--encoder", help=ENCODER_HELP + " Default: openai/clip-vit-base-patch32.")
 @click.option("--revision", help="Commit, tag or branch of the hub id.")
-@click.option("--precision", type=click.Choice(["float32", "bf16", "int8"]),
+@click.option("--precision", type=click.Choice(PRECISIONS),
               help="Of the encoder's arithmetic: int8 is several times as fast and nearly as exact."
               " Default: bf16 where the processor has it, else float32.")  # fmt: skip
 @shelf_options
-def init(
-    output: Output, encoder: str | None, revision: str | None, precision: str | None
-) -> None:
+def init(output: Output, encoder: str | None, revision: str | None, precision: str | None) -> None:
     """Make an empty shelf."""
     from kinshelf.store import Shelf
 
@@ -185,3 +184,34 @@ def export(output: Output, file: Path, where: str | None) -> None:
     if output.as_json:
         output.emit({"file": str(file), "products": count, "generation": generation})
     output.say(f"wrote {count} products of generation {generation} to {file}")
+
+
+@click.command()
+@click.option("--encoder", help=ENCODER_HELP + " Default: the shelf's own.")
+@click.option("--revision", help="Commit, tag or branch of the hub id.")
+@click.option("--precision", type=click.Choice(PRECISIONS), help="Of the encoder's arithmetic.")
+@click.option("--wait", type=float, default=0.0, help="Seconds to wait for another writer.")
+@shelf_options
+def reembed(output: Output, **settings: Any) -> None:
+    """Embed every product anew with another encoder or precision, then switch at once.
+
+    Until then the old embeddings answer. Interrupted, it goes on where it stopped. Probes are
+    dropped, since they read the old embeddings: train again afterwards.
+    """
+    from kinshelf.store.reembed import reembed_path
+
+    with Interruption(output) as stop, progress(output, "embedding anew", None) as update:
+        report = reembed_path(
+            output.path,
+            stop=stop,
+            progress=lambda done, all_: update(done, f"of {all_}"),
+            **settings,
+        )
+    if output.as_json:
+        output.emit(report.as_dict())
+    for product_id, reason in report.pictures_gone.items():
+        output.warn(f"{product_id}: its picture is gone ({reason}); known by its text alone")
+    if report.interrupted:
+        output.say("stopped; nothing has changed yet: run the same command again to go on")
+        sys.exit(130)
+    output.say(f"{report.products} products are embedded by {report.encoder}; next: kinshelf train")

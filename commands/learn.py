@@ -10,7 +10,9 @@ import click
 from kinshelf.commands.common import PATH, Output, shelf_options
 
 if TYPE_CHECKING:
+    from kinshelf.probe.held_out import Evaluation
     from kinshelf.probe.training import EpochResult
+    from kinshelf.store import Shelf
 
 
 @click.command()
@@ -60,7 +62,7 @@ def epoch_line(result: EpochResult) -> str:
 @click.command()
 @click.option("--split", default="val", show_default=True, help="Which products to judge by.")
 @click.option("-o", "--output", "directory", type=PATH,
-              help="Folder for metrics.json, confusion.png and reliability.png.")  # fmt: skip
+              help="Folder for metrics.json, report.html and figures.")  # fmt: skip
 @click.option("--probe", type=int, help="Version of the probe; the newest otherwise.")
 @shelf_options
 def evaluate(output: Output, split: str, directory: Path | None, probe: int | None) -> None:
@@ -73,11 +75,20 @@ def evaluate(output: Output, split: str, directory: Path | None, probe: int | No
 
     with output.open() as shelf:
         found = evaluate_shelf(shelf, split=split, version=probe)
-    if directory is not None:
-        for path in found.write(directory):
-            output.say(f"wrote {path}")
+        if directory is not None:
+            for path in (*found.write(directory), _report(shelf, found, split, directory)):
+                output.say(f"wrote {path}")
     if output.as_json:
         output.emit(found.metrics)
     else:
         output.console().print(metrics_tables(found.metrics))
     output.say(found.protocol)
+
+
+def _report(shelf: Shelf, found: Evaluation, split: str, directory: Path) -> Path:
+    from kinshelf.probe.report_page import write_report
+    from kinshelf.probe.thumbnails import Thumbnails
+
+    path = directory / "report.html"
+    write_report(path, shelf.snapshot(), found, split, Thumbnails(shelf.path / "images"))
+    return path

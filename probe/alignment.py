@@ -68,8 +68,8 @@ class _Moments:
 
     def __init__(self, dimension: int) -> None:
         self.count = 0
-        self.first = np.zeros((2, dimension))
-        self.second = np.zeros((3, dimension, dimension))
+        self.first: Float64Array = np.zeros((2, dimension))
+        self.second: Float64Array = np.zeros((3, dimension, dimension))
 
     def add(self, image: FloatArray, text: FloatArray) -> None:
         self.count += len(image)
@@ -97,7 +97,7 @@ class _Moments:
         texts = _ridged(self.second[1] / count - np.outer(text, text))
         crossed = self.second[2] / count - np.outer(image, text)
         weights = np.linalg.solve(texts, np.linalg.solve(images, crossed).T).T
-        return weights, image, text
+        return np.asarray(weights, dtype=np.float64), image, text
 
 
 def _ridged(covariance: Float64Array) -> Float64Array:

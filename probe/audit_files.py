@@ -19,26 +19,31 @@ if TYPE_CHECKING:
 COLUMNS = tuple(field.name for field in dataclasses.fields(AuditRow))
 
 
+def check_target(path: Path) -> None:
+    """Raises InputError unless an audit can be written to `path`."""
+    if path.suffix.lower() not in _writers():
+        raise InputError(f"cannot write an audit to {path.name!r}: use {', '.join(_writers())}")
+    if not path.parent.is_dir():
+        raise InputError(f"there is no folder {path.parent}: make it first")
+
+
 def write_audit(audit: Audit, path: Path, thumbnails: Thumbnails) -> int:
     """Write the audit by the file's suffix, `.csv`, `.jsonl` or `.html`; returns its rows.
 
     The file appears only when it is whole. Raises InputError.
     """
-    writers: dict[str, Callable[[Audit, Path, Thumbnails], None]] = {
-        ".csv": _write_csv, ".jsonl": _write_jsonl, ".html": _write_html,
-    }  # fmt: skip
-    write = writers.get(path.suffix.lower())
-    if write is None:
-        raise InputError(f"cannot write an audit to {path.name!r}: use {', '.join(writers)}")
-    if not path.parent.is_dir():
-        raise InputError(f"there is no folder {path.parent}: make it first")
+    check_target(path)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        write(audit, temporary, thumbnails)
+        _writers()[path.suffix.lower()](audit, temporary, thumbnails)
         temporary.replace(path)
     finally:
         files.unlink(temporary)
     return len(audit.places)
+
+
+def _writers() -> dict[str, Callable[[Audit, Path, Thumbnails], None]]:
+    return {".csv": _write_csv, ".jsonl": _write_jsonl, ".html": _write_html}
 
 
 def _write_csv(audit: Audit, path: Path, _thumbnails: Thumbnails) -> None:

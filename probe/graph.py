@@ -68,12 +68,9 @@ def build_graph(
     if not len(rows):
         raise EmptyShelf("the shelf holds no products: add some with `kinshelf add SOURCE`")
     width = min(k, len(rows) - 1)
-    graph = Graph(
-        rows,
-        np.full((len(rows), width), -1, dtype=np.int64),
-        *(np.full((len(rows), width), np.nan, dtype=np.float32) for _ in range(3)),
-        exhaustive=True,
-    )
+    places = np.full((len(rows), width), -1, dtype=np.int64)
+    fused, image, text = np.full((3, len(rows), width), np.nan, dtype=np.float32)
+    graph = Graph(rows, places, fused, image, text, exhaustive=True)
     exhaustive = True
     for start in range(0, len(rows), _BLOCK):
         exhaustive &= _fill(graph, snapshot, start, width)

@@ -46,7 +46,7 @@ def percent(value: float, digits: int = 1) -> str:
 
 def fixed(value: float | None, digits: int = 2) -> str:
     """A number with so many digits, a dash for None or NaN."""
-    return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+    return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
 
 
 def points(pairs: list[tuple[float, float]], width: float = 100, height: float = 100) -> str:

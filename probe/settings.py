@@ -59,7 +59,7 @@ class ProbeSettings:
     `val_fraction` of the training rows decides when to stop (0: never stop early) and is not
     reported on. `modality_dropout` is the share of products whose picture or text is hidden in an
     epoch, so that the probe answers without it. A training set of fewer than `refit_below` rows
-    is trained once more on all of them, for the number of epochs that was best. `device` None:
+    is trained once more on all of them, for a third more epochs than was best. `device` None:
     CUDA if there is one. `mixed_precision` None: on CUDA only. Raises InvalidSetting.
     """
 

@@ -19,12 +19,22 @@ if TYPE_CHECKING:
     from kinshelf.probe.trainer import Trainer
 
 
+REFIT_LONGER = 4 / 3
+"""How much longer than the best epoch all rows train.
+
+Patience on a small held-out part tends to stop too soon. On CLIP embeddings of 828 products (30
+folds and seeds) 4/3 lowered the loss on unseen products from 0.113 to 0.110 and the error from
+0.040 to 0.037; more than 3/2 gained nothing, nor was it worse with 15 % wrong labels.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class EpochResult:
     """One line of the training log; losses are mean cross-entropies in nats.
 
     `stage` is `fit` while early stopping looks for the best epoch, `refit` while all rows train
-    for that many epochs. The `val_` figures are of the held-out rows; None where there are none.
+    for `REFIT_LONGER` times as many. The `val_` figures are of the held-out rows; None where
+    there are none.
     """
 
     stage: str
@@ -116,14 +126,17 @@ class _Run:
         return best
 
     def repeat(self, source: TrainingSet, best: _Best) -> dict[str, FloatArray]:
-        """The weights after training afresh on all rows for as many epochs as were best."""
+        """The weights after training afresh on all rows, for somewhat more epochs than best."""
         from kinshelf.probe.trainer import Trainer
 
         with repeatable(self.settings.seed, self.device):
             trainer = Trainer(source, self.settings, self.device)
-            for epoch in range(1, best.result.epoch + 1):
+            for epoch in range(1, self._refit_epochs(best) + 1):
                 self._epoch("refit", epoch, trainer, None)
             return trainer.weights
+
+    def _refit_epochs(self, best: _Best) -> int:
+        return min(round(REFIT_LONGER * best.result.epoch), self.settings.epochs)
 
     def _epoch(
         self, stage: str, epoch: int, trainer: Trainer, held: TrainingSet | None

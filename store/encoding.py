@@ -53,10 +53,12 @@ class BatchEncoder:
         for candidate in candidates:
             if candidate.picture and candidate.picture.error:
                 records.fail_image(candidate, candidate.picture.error)
+            elif candidate.image_hash:
+                candidate.image = self._preprocessor.images.get(candidate.image_hash)
         data = {
             c.image_hash: c.picture.data
             for c in candidates
-            if c.image_hash and c.picture and c.picture.data is not None
+            if c.image is None and c.image_hash and c.picture and c.picture.data is not None
         }
         results = self._encode_images(data)
         for candidate in candidates:
@@ -76,18 +78,21 @@ class BatchEncoder:
         }
         good = {n: p for n, p in pixels.items() if not isinstance(p, ImageRejected)}
         if good:
-            results |= dict(
-                zip(good, self._encoder.encode_pixels(list(good.values())), strict=True)
-            )
+            rows = self._encoder.encode_pixels(list(good.values()))
+            for name, row in zip(good, rows, strict=True):
+                results[name] = row
+                self._preprocessor.images.put(name, row)
         self._report.encoded_images += len(good)
         return results
 
     def _texts(self, candidates: list[Candidate]) -> None:
-        texts = list(dict.fromkeys(c.product.text for c in candidates))
-        if not texts:
-            return
-        encoded = dict(zip(texts, self._encoder.encode_texts(texts), strict=True))
+        remembered = self._preprocessor.texts
+        found = {c.product.text: remembered.get(c.product.text) for c in candidates}
+        new = [text for text, row in found.items() if row is None]
+        for text, row in zip(new, self._encoder.encode_texts(new) if new else (), strict=True):
+            found[text] = row
+            remembered.put(text, row)
         for candidate in candidates:
-            candidate.text = encoded[candidate.product.text]
-        self._report.encoded_texts += len(texts)
-        self._report.truncated_texts += self._encoder.count_truncated(texts)
+            candidate.text = found[candidate.product.text]
+        self._report.encoded_texts += len(new)
+        self._report.truncated_texts += self._encoder.count_truncated(new) if new else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -61,11 +62,35 @@ def _read(path: Path) -> Picture:
     return Picture(path, data, content_hash(data))
 
 
+class Remembered:
+    """The embeddings of the last inputs met, by text or content hash: none is encoded twice."""
+
+    def __init__(self, limit: int = 8192) -> None:
+        self._rows: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
+        self._limit = limit
+
+    def get(self, key: str) -> NDArray[np.float32] | None:
+        """The embedding, (d,) float32, or None if it is not known (any more)."""
+        if (row := self._rows.get(key)) is not None:
+            self._rows.move_to_end(key)
+        return row
+
+    def put(self, key: str, row: NDArray[np.float32]) -> None:
+        """Remember a copy: a view would keep its whole batch alive."""
+        self._rows[key] = row.copy()
+        if len(self._rows) > self._limit:
+            self._rows.popitem(last=False)
+
+
 class Preprocessor:
-    """Decodes and resizes pictures for an encoder on a few threads."""
+    """Decodes and resizes pictures for an encoder on a few threads.
+
+    `images` and `texts` are what was encoded since it was made.
+    """
 
     def __init__(self, encoder: Encoder, threads: int = 2) -> None:
         self._encoder = encoder
+        self.images, self.texts = Remembered(), Remembered()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="kinshelf-decode")
 
     def close(self) -> None:

@@ -367,18 +367,14 @@ class Ledger:
             head |= {"shelf": identity}  # so that a lost manifest can be made again
         if vectors is not None and len(vectors):
             vectors = np.ascontiguousarray(vectors, dtype=np.float32)
-            digest = xxhash.xxh3_64(vectors.view(np.uint8).reshape(-1).data).hexdigest()
+            raw = vectors.view(np.uint8).reshape(-1).data
             head |= {"first": self.rows, "rows": len(vectors), "width": vectors.shape[1]}
-            head["vectors"] = digest
-            self._append_vectors(vectors)
+            head["vectors"] = xxhash.xxh3_64(raw).hexdigest()
+            place = (self.rows - self.first_row) * vectors.shape[1] * 4
+            files.write_synced(vectors_path(self.directory, self.manifest.epoch), raw, place)
         data = log.encode(generation, head, body)
         files.write_synced(log_path(self.directory, self.manifest.epoch), data, offset)
         return Frame(generation, head, b"", offset, offset + len(data))
-
-    def _append_vectors(self, vectors: FloatArray) -> None:
-        path = vectors_path(self.directory, self.manifest.epoch)
-        offset = (self.rows - self.first_row) * vectors.shape[1] * 4
-        files.write_synced(path, vectors.view(np.uint8).reshape(-1).data, offset)
 
     def _guard(self, step: Callable[..., T], *arguments: Any) -> T:
         try:

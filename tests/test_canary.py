@@ -40,13 +40,13 @@ def rotated(encode: object) -> object:
 
 
 @pytest.fixture
-def silently_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+def silently_changed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As if another version of the tokenizer's library cut words otherwise."""
     monkeypatch.setattr(FastClipEncoder, "encode_texts", rotated(FastClipEncoder.encode_texts))
 
 
 @pytest.fixture
-def other_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+def other_libraries(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(canary, "libraries", lambda: "numpy 99.0")
 
 

@@ -1,0 +1,102 @@
+"""Commands that look for what is wrong on the shelf, and take the corrections: audit, relabel."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kinshelf.commands.common import PATH, Output, progress, shelf_options
+
+if TYPE_CHECKING:
+    from kinshelf.probe.audit import Audit
+
+SHOWN = 20
+
+
+@click.command()
+@click.option("-o", "--output", "file", type=PATH, help="Write a .csv, .jsonl or .html file.")
+@click.option("--novel", is_flag=True,
+              help="Propose categories for uncategorised products that fit none.")  # fmt: skip
+@shelf_options
+def audit(output: Output, file: Path | None, novel: bool) -> None:
+    """Look for wrong labels, duplicates, outliers, and pictures that do not fit their text.
+
+    Nothing is changed. Fill in `new_category` in the .csv file, or put yes under `accept` to take
+    the suggestion, and give the file to `kinshelf relabel`.
+    """
+    from kinshelf.probe.audit import audit_shelf
+    from kinshelf.probe.audit_files import check_target, write_audit
+    from kinshelf.probe.thumbnails import Thumbnails
+
+    if file is not None:
+        check_target(file)
+    with output.open() as shelf, progress(output, "auditing", None) as update:
+        found = audit_shelf(
+            shelf, novel=novel, progress=lambda what, done, _all: update(done, what)
+        )
+        if file is not None:
+            written = write_audit(found, file, Thumbnails(shelf.path / "images"))
+            output.say(f"wrote {written} products to {file}")
+    _print(output, found, quietly=file is not None)
+
+
+def _print(output: Output, found: Audit, *, quietly: bool) -> None:
+    if output.as_json:
+        for number, proposal in enumerate(found.proposals or (), 1):
+            output.emit(proposal.as_dict(number))
+        for row in found.rows:
+            output.emit(asdict(row))
+    elif not quietly:
+        from kinshelf.commands.terminal import rows_table
+
+        columns, rows = _table(found)
+        output.console().print(rows_table(columns, rows))
+        if found.proposals:
+            names = ["proposal", "size", "medoid", "medoid_title", "cohesion"]
+            proposals = [p.as_dict(number) for number, p in enumerate(found.proposals, 1)]
+            output.console().print(rows_table(names, proposals))
+    for name, count in found.counts.items():
+        output.say(f"{count} {name.replace('_', ' ')}")
+
+
+def _table(found: Audit) -> tuple[list[str], list[dict[str, Any]]]:
+    """The first `SHOWN` products, a line each."""
+    rows = []
+    for place in found.places[:SHOWN]:
+        row = found.row(int(place))
+        kinds = {
+            "label": row.is_label_issue,
+            "conflict": row.is_conflict,
+            "outlier": row.is_outlier,
+            "duplicate": row.is_near_duplicate,
+        }
+        rows.append({
+            "id": row.id, "title": row.title[:40], "category": row.category,
+            "finding": ", ".join(name for name, given in kinds.items() if given),
+            "suggested": row.suggested_category,
+        })  # fmt: skip
+    return ["id", "title", "category", "finding", "suggested"], rows
+
+
+@click.command()
+@click.argument("file", type=PATH)
+@shelf_options
+def relabel(output: Output, file: Path) -> None:
+    """Take a reviewed file back: all corrected categories as one change, or none.
+
+    FILE has a column `id` and one of `new_category`, `accept` with `suggested_category`, or
+    `category`. Products whose category stays are left alone; nothing is encoded again.
+    """
+    from kinshelf.store.changing import read_changes
+
+    changes = read_changes(file)
+    with output.open() as shelf:
+        changed = shelf.relabel(changes)
+        generation = shelf.generation
+    if output.as_json:
+        output.emit({"relabelled": changed, "unchanged": len(changes) - changed,
+                     "generation": generation})  # fmt: skip
+    output.say(f"relabelled {changed} of {len(changes)} products, generation {generation}")
