@@ -284,7 +284,7 @@ def _insert_commits(connection: duckdb.DuckDBPyConnection, changes: Sequence[Cha
         columns[name] = np.array(counts, dtype=np.int64)
     connection.register("batch", columns)
     connection.execute(
-        "INSERT INTO commits SELECT generation, make_timestamp((time * 1000000)::BIGINT), kind, command, inserted,"
-        " updated, removed, rejected FROM batch"
+        "INSERT INTO commits SELECT generation, make_timestamp((time * 1000000)::BIGINT), kind,"
+        " command, inserted, updated, removed, rejected FROM batch"
     )
     connection.unregister("batch")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 SHOWN_ROWS = 300
 SHOWN_MEMBERS = 12
+_SIMILARITIES = ("similarity", "image_similarity", "text_similarity")
 
 
 def audit_page(audit: Audit, thumbnails: Thumbnails) -> str:
@@ -37,6 +38,10 @@ def _row(audit: Audit, place: int, thumbnails: Thumbnails) -> dict[str, Any]:
     near = audit.graph.places[place]
     columns = [int(column) for column in np.flatnonzero(near >= 0)[:5]]
     shown = [_neighbour(audit, place, column, thumbnails) for column in columns]
+    better = int(audit.conflicts.better[place])
+    if row.text_fits_better and better >= 0:
+        values = _values(audit, better) | dict.fromkeys(_SIMILARITIES)
+        shown.insert(0, neighbour(values, thumbnails, "text fits better", "review"))
     return {
         "row": row,
         "shown": thumbnail(row.image, thumbnails),
@@ -86,18 +91,17 @@ def _conflict(audit: Audit, row: AuditRow) -> str:
 
 
 def _neighbour(audit: Audit, place: int, column: int, thumbnails: Thumbnails) -> dict[str, Any]:
-    facts, graph = audit.facts, audit.graph
+    graph = audit.graph
     other = int(graph.places[place, column])
     parts = (graph.similarities, graph.image_similarities, graph.text_similarities)
-    names = ("similarity", "image_similarity", "text_similarity")
-    values = {
-        "id": facts.ids[other],
-        "title": facts.titles[other],
-        "category": facts.categories[other],
-        "image": facts.images[other],
-        **{n: float(part[place, column]) for n, part in zip(names, parts, strict=True)},
-    }
-    return neighbour(values, thumbnails)
+    measured = {n: float(p[place, column]) for n, p in zip(_SIMILARITIES, parts, strict=True)}
+    return neighbour(_values(audit, other) | measured, thumbnails)
+
+
+def _values(audit: Audit, place: int) -> dict[str, Any]:
+    columns = {"id": audit.facts.ids, "title": audit.facts.titles,
+               "category": audit.facts.categories, "image": audit.facts.images}  # fmt: skip
+    return {name: column[place] for name, column in columns.items()}
 
 
 def _proposal(proposal: Proposal, thumbnails: Thumbnails) -> dict[str, Any]:
@@ -114,6 +118,5 @@ def _proposal(proposal: Proposal, thumbnails: Thumbnails) -> dict[str, Any]:
 def _member(member: Member, thumbnails: Thumbnails) -> dict[str, Any]:
     values = {
         "id": member.id, "title": member.title, "category": None, "image": member.image,
-        "similarity": None, "image_similarity": None, "text_similarity": None,
-    }  # fmt: skip
+    } | dict.fromkeys(_SIMILARITIES)  # fmt: skip
     return neighbour(values, thumbnails)

@@ -32,8 +32,11 @@ CONFLICT = 1.5
 toys 2 % reach it, and 95 % of those whose picture was exchanged."""
 
 _COSINE_SCALES = (0.0, 12.5, 25.0, 50.0, 100.0)
-_FORM_SCALE, _FORM_FEWEST = 2.0, 200
-"""Scale of the learned form, and the number of pairs below which there is too little to learn."""
+_FORM_SCALE = 2.0
+_FORM_FEWEST, _FORM_TELLS = 200, 1.0
+"""The learned form counts if there are so many pairs to learn from, and if the middle one of them
+stands out so far from other texts, in standard deviations: of unrelated embeddings it learns 0."""
+
 
 _BLOCK = 1024
 _TUNED_ON = 1024
@@ -144,7 +147,8 @@ def _fit_scales(reference: _Pairs, content: IntArray, count: int) -> tuple[float
     100 for the cosine; embeddings of two unrelated models get 0.
     """
     some = reference.take(slice(_TUNED_ON))
-    form_scale = _FORM_SCALE if count >= _FORM_FEWEST else 0.0
+    tells = float(np.median(some.own((0.0, 1.0)))) >= _FORM_TELLS
+    form_scale = _FORM_SCALE if tells and count >= _FORM_FEWEST else 0.0
     cosines, forms = some.cosines(some), some.forms(some)
     copy = content[some.places][:, None] == content[some.places]
 

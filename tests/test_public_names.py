@@ -9,7 +9,7 @@ from kinshelf.db import errors
 
 def test_the_public_names_are_pinned() -> None:
     assert set(kinshelf.store.__all__) == {
-        "AddOptions", "AddReport", "Finding", "Neighbour", "Neighbours", "Product", "Reject",
+        "AddOptions", "AddReport", "CompactReport", "Finding", "Neighbour", "Neighbours", "Product", "Reject",
         "SearchResult", "Shelf", "Snapshot",
     }  # fmt: skip
     assert set(kinshelf.probe.__all__) == {

@@ -158,7 +158,7 @@ def test_removing_an_unknown_id_removes_nothing_and_names_near_ones(
     shelf: Shelf, catalogue: Path
 ) -> None:
     shelf.add(catalogue)
-    with pytest.raises(ProductNotFound, match="p99.*did you mean p"):
+    with pytest.raises(ProductNotFound, match=r"p99.*did you mean p"):
         shelf.remove(["p1", "p99"])
     assert shelf.snapshot().count == 30
 
@@ -247,7 +247,7 @@ def test_conflicts_are_skipped_or_refused_when_asked(shelf: Shelf, catalogue: Pa
 
 def test_another_encoder_is_refused_and_both_are_named(shelf: Shelf, catalogue: Path) -> None:
     shelf.add(catalogue)
-    with pytest.raises(EncoderMismatch, match="fake-fake-16.*other.*fake-other-16"):
+    with pytest.raises(EncoderMismatch, match=r"fake-fake-16.*other.*fake-other-16"):
         Shelf.open(shelf.path, encoder=FakeEncoder("other"))
 
 

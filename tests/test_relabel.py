@@ -1,0 +1,129 @@
+"""Corrected categories come back as one change: all or none, and nothing is encoded again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import FakeEncoder, unit, write_csv
+
+from kinshelf.db.errors import DuplicateId, ProductNotFound, UnknownColumn
+from kinshelf.store import Product, Shelf
+from kinshelf.store.changing import read_changes
+
+
+def categories(shelf: Shelf, at: int | None = None) -> dict[str, str | None]:
+    return {s.product.id: s.product.category for s in shelf.snapshot(at).select()}
+
+
+def test_categories_change_as_one_generation_and_the_old_one_can_be_asked(
+    shelf: Shelf, catalogue: Path, encoder: FakeEncoder
+) -> None:
+    shelf.add(catalogue)
+    before, encoded = categories(shelf), (encoder.images, encoder.texts)
+    generation = shelf.generation
+    changes = {"p0": "Things | Blue", "p4": None, "p7": before["p7"]}
+    assert shelf.relabel(changes) == 2
+    assert shelf.generation == generation + 1
+    assert categories(shelf) == before | {"p0": "Things | Blue", "p4": None}
+    assert categories(shelf, generation) == before
+    assert (encoder.images, encoder.texts) == encoded
+    assert shelf.snapshot().count == 30
+
+
+def test_vectors_and_everything_else_stay_as_they_were(shelf: Shelf, catalogue: Path) -> None:
+    shelf.add(catalogue)
+    old = shelf.snapshot().get("p3")
+    vectors = shelf.snapshot().halves([old.row])
+    shelf.relabel({"p3": "Other"})
+    new = shelf.snapshot().get("p3")
+    assert (shelf.snapshot().halves([new.row]) == vectors).all()
+    assert new.product == old.product.replace(category="Other")
+    assert (new.has_image, new.has_text, new.image_hash) == (
+        old.has_image, old.has_text, old.image_hash,
+    )  # fmt: skip
+    reopened = Shelf.open(shelf.path)
+    assert categories(reopened) == categories(shelf)
+
+
+def test_adding_the_corrected_source_again_changes_nothing(
+    shelf: Shelf, catalogue: Path, encoder: FakeEncoder
+) -> None:
+    shelf.add(catalogue)
+    shelf.relabel({"p0": "Corrected"})
+    corrected = catalogue.read_text().replace(
+        "p0,red thing number 0,Things | Red", "p0,red thing number 0,Corrected"
+    )
+    assert "Corrected" in corrected
+    catalogue.write_text(corrected)
+    report = shelf.add(catalogue)
+    assert (report.unchanged, report.updated) == (30, 0)
+
+
+def test_so_it_is_where_embeddings_were_brought(tmp_path: Path) -> None:
+    vectors = unit(np.random.default_rng(0).standard_normal((2, 8)))
+    wares = [Product("a", title="a", category="x"), Product("b", title="b", category="x")]
+    with Shelf.create(tmp_path / "a.shelf") as shelf:
+        shelf.upsert(wares, vectors, vectors)
+        shelf.relabel({"a": "y"})
+        report = shelf.upsert([wares[0].replace(category="y"), wares[1]], vectors, vectors)
+    assert (report.unchanged, report.updated) == (2, 0)
+
+
+def test_one_unknown_id_and_nothing_changes(shelf: Shelf, catalogue: Path) -> None:
+    shelf.add(catalogue)
+    before, generation = categories(shelf), shelf.generation
+    with pytest.raises(ProductNotFound, match=r"2 of the ids .*'nobody', 'none'"):
+        shelf.relabel({"p0": "x", "nobody": "x", "none": "y"})
+    assert (categories(shelf), shelf.generation) == (before, generation)
+
+
+def test_no_change_makes_no_generation(shelf: Shelf, catalogue: Path) -> None:
+    shelf.add(catalogue)
+    generation = shelf.generation
+    assert shelf.relabel(categories(shelf)) == 0
+    assert shelf.relabel({}) == 0
+    assert shelf.generation == generation
+
+
+def test_a_category_is_cleaned_as_when_it_is_added(shelf: Shelf, catalogue: Path) -> None:
+    shelf.add(catalogue)
+    shelf.relabel({"p0": " Toys|Balls ", "p1": "nan"})
+    assert categories(shelf)["p0"] == "Toys | Balls"
+    assert categories(shelf)["p1"] is None
+
+
+ROW = {
+    "id": "a", "category": "old", "accept": "", "new_category": "", "suggested_category": "hint",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, {"a": "old"}),
+        ({"new_category": "mine"}, {"a": "mine"}),
+        ({"accept": "yes"}, {"a": "hint"}),
+        ({"accept": "no"}, {"a": "old"}),
+        ({"accept": "Yes", "new_category": "mine"}, {"a": "mine"}),
+        ({"accept": "x", "suggested_category": ""}, {"a": "old"}),
+        ({"category": ""}, {}),
+    ],
+    ids=["as it is", "written", "accepted", "refused", "written wins", "no suggestion", "empty"],
+)
+def test_what_a_reviewed_row_says(
+    tmp_path: Path, change: dict[str, str], expected: dict[str, str]
+) -> None:
+    assert read_changes(write_csv(tmp_path / "r.csv", [ROW | change])) == expected
+    (tmp_path / "r.jsonl").write_text(json.dumps(ROW | change) + "\n")
+    assert read_changes(tmp_path / "r.jsonl") == expected
+
+
+def test_a_file_that_contradicts_itself_or_lacks_a_column_is_refused(tmp_path: Path) -> None:
+    twice = [{"id": "a", "category": "x"}, {"id": "a", "category": "y"}]
+    with pytest.raises(DuplicateId, match="'x' and 'y'"):
+        read_changes(write_csv(tmp_path / "twice.csv", twice))
+    with pytest.raises(UnknownColumn, match="new_category"):
+        read_changes(write_csv(tmp_path / "other.csv", [{"id": "a", "title": "x"}]))
