@@ -12,7 +12,6 @@ from click.testing import CliRunner, Result
 from conftest import unit, write_csv
 
 from kinshelf.cli import main
-from kinshelf.db.errors import InputError, ProductNotFound
 from kinshelf.probe.settings import ProbeSettings
 from kinshelf.probe.shelf import train_shelf
 from kinshelf.store import Product, Shelf
@@ -75,17 +74,21 @@ def test_a_reviewed_audit_corrects_the_shelf_and_the_next_audit_is_content(
     assert not {row["id"] for row in again if row["is_label_issue"]} & {"p4", "p9"}
 
 
-def test_an_unknown_id_in_the_file_is_one_line_and_changes_nothing(
+def test_an_unknown_id_in_the_file_ends_with_a_message_and_changes_nothing(
     goods: Path, tmp_path: Path
 ) -> None:
     rows = [{"id": "p0", "category": "x"}, {"id": "nobody", "category": "x"}]
-    with pytest.raises(ProductNotFound, match="'nobody'"):
-        call(goods, "relabel", write_csv(tmp_path / "r.csv", rows))
+    before = call(goods, "list", "--json").stdout
+    found = call(goods, "relabel", write_csv(tmp_path / "r.csv", rows))
+    assert found.exit_code == 3
+    assert "'nobody'" in found.stderr
+    assert call(goods, "list", "--json").stdout == before
 
 
 def test_an_audit_file_that_cannot_be_written_is_refused_before_the_work(goods: Path) -> None:
-    with pytest.raises(InputError, match="xlsx"):
-        call(goods, "audit", "-o", "audit.xlsx")
+    found = call(goods, "audit", "-o", "audit.xlsx")
+    assert found.exit_code == 3
+    assert "audit.xlsx" in found.stderr
 
 
 def test_evaluate_writes_a_report_and_classify_a_card(goods: Path, tmp_path: Path) -> None:
