@@ -133,7 +133,7 @@ def _run(
     output: Output, shelf: Shelf, source: Path | None, options: AddOptions, stop: Interruption
 ) -> AddReport:
     name = "rejects" if source is None else source.name
-    with progress(output, f"adding {name}", None) as update:
+    with progress(output, f"adding {name}", _rows(source, options)) as update:
 
         def show(done: int, report: AddReport) -> None:
             update(done, f"{report.rejected} rejected" if report.rejected else "")
@@ -141,6 +141,16 @@ def _run(
         if source is None:
             return shelf.retry_rejects(options, stop=stop, progress=show)
         return shelf.add(source, options, stop=stop, progress=show)
+
+
+def _rows(source: Path | None, options: AddOptions) -> int | None:
+    """How many rows are to come, for the bar's time left; extrapolated for a large file."""
+    if source is None or options.training is not None:
+        return None
+    from kinshelf.db.readers import count_rows
+    from kinshelf.store.adding import reading_options
+
+    return count_rows(source, reading_options(options))
 
 
 def _finish(output: Output, reports: list[AddReport], max_rejects: int) -> None:
