@@ -11,6 +11,7 @@ WANTED = (
     "kinshelf/store/shelf.py",
     "kinshelf/probe/__init__.py",
     "kinshelf/commands/ingest.py",
+    "kinshelf/probe/templates/base.html",
     "kinshelf/samples/catalogue/products.csv",
     "kinshelf/samples/tiny-clip/model.safetensors",
 )

@@ -97,7 +97,18 @@ def clean_rows(block: NDArray[Any]) -> tuple[NDArray[np.float32], list[tuple[int
     """
     with np.errstate(over="ignore", under="ignore"):
         unit = np.array(block, np.float32, order="C")
-    wide = np.asarray(block, np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        squared = np.einsum("nd,nd->n", unit, unit)
+        # A norm's square is off by twice what the norm is: these are unit beyond doubt.
+        odd = np.flatnonzero(~(np.abs(squared - 1) < UNIT_TOLERANCE))
+    unit[odd], problems = _made_unit(unit[odd], np.asarray(block[odd], np.float64))
+    return unit, [_problem(int(odd[i]), np.asarray(block[odd[i]], np.float64)) for i in problems]
+
+
+def _made_unit(
+    unit: NDArray[np.float32], wide: NDArray[np.float64]
+) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
+    """Rows as `clean_rows` wants them, and which of them cannot be used."""
     # Scaled before squaring, so that neither huge nor tiny rows overflow or vanish.
     largest = np.abs(wide).max(axis=1, initial=0.0)
     usable = np.isfinite(largest) & (largest > 0)
@@ -107,7 +118,7 @@ def clean_rows(block: NDArray[Any]) -> tuple[NDArray[np.float32], list[tuple[int
     with np.errstate(over="ignore"):
         off = np.abs(norms * largest[usable] - 1) > UNIT_TOLERANCE
     unit[np.flatnonzero(usable)[off]] = scaled[off] / norms[off, None]
-    return unit, [_problem(int(index), wide[index]) for index in np.flatnonzero(~usable)]
+    return unit, np.flatnonzero(~usable)
 
 
 def _check_file(path: Path) -> None:

@@ -224,17 +224,15 @@ def candidates(batch: ReadBatch) -> list[Candidate]:
 
 def bring(found: list[Candidate], batch: ReadBatch) -> None:
     """Take each candidate's embeddings from its batch; one that has none is rejected."""
-    for place, candidate in enumerate(found):
-        candidate.image = _given(batch.image_embeddings, place)
-        candidate.text = _given(batch.text_embeddings, place)
+    for name in ("image", "text"):
+        rows: FloatArray | None = getattr(batch, f"{name}_embeddings")
+        if rows is not None:
+            given: NDArray[np.bool_] = np.any(rows, axis=1)
+            for candidate, row, there in zip(found, rows, given, strict=True):
+                setattr(candidate, name, row if there else None)
+    for candidate in found:
         if candidate.image is None and candidate.text is None:
             candidate.reject = records.reject(candidate, "no-embedding", "it has no embedding")
-
-
-def _given(embeddings: FloatArray | None, place: int) -> FloatArray | None:
-    if embeddings is None or not embeddings[place].any():
-        return None
-    return np.asarray(embeddings[place])
 
 
 def _width(batch: ReadBatch) -> int:
