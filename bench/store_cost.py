@@ -69,7 +69,8 @@ def batch(first: int, count: int) -> tuple[list[Product], np.ndarray, np.ndarray
         Product(f"id{i:07d}", f"product number {i}", "a few words about it", f"c{i % 40}", i / 7)
         for i in range(first, first + count)
     ]
-    image, text = random.standard_normal((2, count, DIMENSION), dtype=np.float32)
+    halves = random.standard_normal((2, count, DIMENSION), dtype=np.float32)
+    image, text = halves / np.linalg.norm(halves, axis=2, keepdims=True)
     return products, image, text
 
 
