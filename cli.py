@@ -39,6 +39,10 @@ class _Group(click.Group):
             # The reader of our output has gone (`| head`); there is nobody left to tell.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(0)
+        except OSError as error:
+            # A path that cannot be read or written, a full disk: the system's words name it.
+            click.echo(f"Error: {error}: check the path, its permissions and the disk", err=True)
+            ctx.exit(3)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kinshelf.db.errors import InputError
 from kinshelf.probe.files import export_checkpoint, write_probe
 from kinshelf.probe.settings import ProbeSettings
 from kinshelf.probe.training import OnEpoch, train_probe
@@ -49,8 +50,13 @@ def train_shelf(
 ) -> TrainReport:
     """Train a probe from the shelf's newest generation and store it as its newest probe.
 
-    Raises TooFewClasses, InvalidSetting or ShelfLocked.
+    Raises TooFewClasses, InvalidSetting, ShelfLocked, or InputError for a checkpoint that has no
+    folder to go to.
     """
+    if checkpoint is not None and not checkpoint.parent.is_dir():
+        raise InputError(
+            f"there is no folder {checkpoint.parent} for the checkpoint: make it first"
+        )
     started = time.monotonic()
     trained = train_probe(shelf.snapshot(), settings, on_epoch)
     probe = trained.probe

@@ -69,7 +69,7 @@ def read_manifest(directory: Path) -> Manifest:
                 " `kinshelf verify --repair`"
             ) from None
         raise ShelfNotFound(
-            f"no shelf at {directory}: make one with `kinshelf --shelf {directory} init`,"
+            f"no shelf at {directory}: make one with `kinshelf init --shelf {directory}`,"
             " or name another with --shelf or KINSHELF_SHELF"
         ) from None
     body, _, tail = raw.partition(b"\n")

@@ -335,3 +335,23 @@ def test_wrong_usage_exits_with_2(run: Run) -> None:
 def test_a_missing_picture_of_a_query_is_one_line(run: Run, tmp_path: Path) -> None:
     run("add", make_catalogue(tmp_path / "source"))
     refused(run("classify", "--image", "no-such.jpg"), "no-such.jpg")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("evaluate", "-o", "{file}"),
+        ("export", "/proc/all.parquet"),
+        ("export", "{folder}/none/all.parquet"),
+        ("classify", "--text", "red", "--html", "{folder}/none/card.html"),
+        ("train", "--epochs", "1", "--checkpoint", "{folder}/none/probe.pth"),
+        ("audit", "-o", "{folder}/none/audit.csv"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_one_line(
+    run: Run, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    run("add", make_catalogue(tmp_path / "source"))
+    (tmp_path / "file").touch()
+    places = {"file": tmp_path / "file", "folder": tmp_path}
+    refused(run(*(word.format(**places) for word in command)))
