@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 from kinshelf.db.errors import InputError
 from kinshelf.db.product import Product, Reject
 from kinshelf.db.text import normalise
-from kinshelf.store import fusion
 from kinshelf.store.adding import open_downloader, read_batches
 from kinshelf.store.encoding import BatchEncoder
-from kinshelf.store.ingest import Candidate, bring, candidates
+from kinshelf.store.ingest import Candidate, bring, candidates, halves_of
 from kinshelf.store.intake import Picture, Preprocessor, is_url, read_pictures
 from kinshelf.store.report import AddOptions, AddReport, Neighbour, SearchResult
 
@@ -55,7 +54,7 @@ def embed(
     _encode(shelf, [candidate])
     if candidate.image_rejected:
         raise candidate.image_rejected
-    return _rows([candidate], shelf.encoder.dimension)
+    return halves_of([candidate], shelf.encoder.dimension)
 
 
 def _picture(image: str | None, *, allow_private_hosts: bool) -> Picture | None:
@@ -80,17 +79,6 @@ def _encode(shelf: Shelf, candidates: Sequence[Candidate]) -> None:
         preprocessor.close()
 
 
-def _rows(candidates: Sequence[Candidate], dimension: int) -> FloatArray:
-    rows = np.zeros((len(candidates), 2 * dimension), dtype=np.float32)
-    image, text = fusion.split(rows)
-    for i, candidate in enumerate(candidates):
-        if candidate.image is not None:
-            image[i] = candidate.image
-        if candidate.text is not None:
-            text[i] = candidate.text
-    return rows
-
-
 def embed_source(shelf: Shelf, source: Path, options: AddOptions) -> Iterator[QueryBatch]:
     """The products of a file as queries, a batch at a time; nothing is stored."""
     private = options.allow_private_hosts
@@ -113,7 +101,7 @@ def _query_batch(shelf: Shelf, batch: ReadBatch, downloader: Downloader) -> Quer
         _encode(shelf, found)
     rejects = batch.rejects + [c.reject for c in found if c.reject]
     usable = [c for c in found if c.image is not None or c.text is not None]
-    rows = _rows(usable, shelf.dimension)
+    rows = halves_of(usable, shelf.dimension)
     return QueryBatch([c.product for c in usable], rows, rejects)
 
 

@@ -20,17 +20,6 @@ FloatArray = NDArray[np.float32]
 _SCALE = np.float32(1 / math.sqrt(2))
 
 
-def join(image: FloatArray | None, text: FloatArray | None, dimension: int) -> FloatArray:
-    """Rows to store, (n, 2 * dimension) float32; None stands for "missing in every row"."""
-    given = image if image is not None else text
-    rows = np.zeros((0 if given is None else len(given), 2 * dimension), dtype=np.float32)
-    if image is not None:
-        rows[:, :dimension] = image
-    if text is not None:
-        rows[:, dimension:] = text
-    return rows
-
-
 def split(rows: FloatArray) -> tuple[FloatArray, FloatArray]:
     """The image and the text halves of stored rows, each (n, dimension), bit for bit."""
     dimension = rows.shape[1] // 2

@@ -8,7 +8,7 @@ was under way, and running the same `add` again goes on after it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -194,7 +194,7 @@ class Ingest:
         body: dict[str, Any] = {"rejects": rejects, "resolved": resolved}
         vectors = None
         if changed:
-            vectors = self._vectors(changed)
+            vectors = halves_of(changed, self.shelf.dimension)
             head["attributes"] = records.attribute_types(changed)
             body["products"] = records.columns(changed, self.shelf.next_row)
         self.shelf.commit(head, body, vectors)
@@ -202,16 +202,17 @@ class Ingest:
         self.report.updated += len(changed) - inserted
         self.report.image_failed += sum(c.image_error is not None for c in changed)
 
-    def _vectors(self, changed: list[Candidate]) -> FloatArray:
-        dimension = self.shelf.dimension
-        rows = np.zeros((len(changed), 2 * dimension), dtype=np.float32)
-        image, text = fusion.split(rows)
-        for i, candidate in enumerate(changed):
-            if candidate.image is not None:
-                image[i] = candidate.image
-            if candidate.text is not None:
-                text[i] = candidate.text
-        return rows
+
+def halves_of(candidates: Sequence[Candidate], dimension: int) -> FloatArray:
+    """The rows to store or to ask with, (n, 2 * dimension) float32; a missing half is zeros."""
+    rows = np.zeros((len(candidates), 2 * dimension), dtype=np.float32)
+    image, text = fusion.split(rows)
+    for i, candidate in enumerate(candidates):
+        if candidate.image is not None:
+            image[i] = candidate.image
+        if candidate.text is not None:
+            text[i] = candidate.text
+    return rows
 
 
 def candidates(batch: ReadBatch) -> list[Candidate]:
