@@ -58,6 +58,7 @@ def main() -> None:
 for command in (
     sample.demo,
     ingest.init, ingest.add, learn.train, ask.classify, ask.similar, learn.evaluate,
+    learn.policy,
     look.show, look.list_products, look.info, look.sql, look.history,
     review.audit, review.relabel, ingest.remove, ingest.export, care.verify, care.compact,
     ingest.reembed,

@@ -25,12 +25,9 @@ import torch
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
-from kinshelf.probe.data import ArrayData, Float64Array, FloatArray, IntArray
-from kinshelf.probe.hybrid import distributions
-from kinshelf.probe.knn import ExactNeighbours
+from kinshelf.probe import HybridClassifier
+from kinshelf.probe.data import Float64Array, FloatArray, IntArray
 from kinshelf.probe.metrics import aurc, ece, nll
-from kinshelf.probe.settings import Calibration
-from kinshelf.probe.training import train_probe
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "amazon2020" / "embeddings"
 FOLDS = 5
@@ -117,14 +114,10 @@ def fit_recipe(net: torch.nn.Module, train: Rows, held: Rows) -> None:
 
 
 def ours(train: Catalogue, queries: FloatArray) -> dict[str, Float64Array]:
-    """Probe, neighbours and hybrid, all with their defaults."""
-    probe = train_probe(ArrayData(train.X, list(train.names))).probe
-    similarities, places = ExactNeighbours(train.X).kneighbors(
-        queries, Calibration().k, with_identical=False
-    )
-    categories = np.where(places < 0, None, train.names[places])
-    found = distributions(probe, queries, similarities, categories)
-    assert found.classes == train.classes
+    """Probe, neighbours and hybrid, as they are fitted."""
+    hybrid = HybridClassifier().fit(train.X, train.names.astype(str))
+    assert tuple(hybrid.classes_) == train.classes
+    found = hybrid.distributions(queries)
     return {"probe": found.probe, "knn": found.knn, "hybrid": found.hybrid}
 
 

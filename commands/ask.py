@@ -67,7 +67,7 @@ class _Answered:
 def _classify_one(
     output: Output, shelf: Shelf, image: str | None, text: str | None, asked: dict[str, Any]
 ) -> _Answered:
-    from kinshelf.commands.card import evidence_card, reason
+    from kinshelf.commands.card import evidence_card
     from kinshelf.probe.card_page import Asked
     from kinshelf.probe.predict import classify as classify_one
 
@@ -76,7 +76,7 @@ def _classify_one(
         output.emit(found.as_dict())
     else:
         output.console().print(evidence_card(found))
-    return _Answered([Asked(found, image, text or "", reason(found))])
+    return _Answered([Asked(found, image, text or "")])
 
 
 def _classify_many(
@@ -88,7 +88,7 @@ def _classify_many(
     *,
     keep: bool,
 ) -> _Answered:
-    from kinshelf.commands.card import answers_table, reason
+    from kinshelf.commands.card import answers_table
     from kinshelf.probe.card_page import Asked
     from kinshelf.probe.predict import classify_source
     from kinshelf.store import AddOptions
@@ -107,7 +107,7 @@ def _classify_many(
             whole.rejected += sum(not reject.kept for reject in batch.rejects)
             if keep:
                 whole.asked += [
-                    Asked(answer, product.image, product.title, reason(answer))
+                    Asked(answer, product.image, product.title)
                     for product, answer in zip(batch.products, found, strict=True)
                 ]
             done += len(found)

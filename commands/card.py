@@ -12,15 +12,16 @@ from rich.table import Table
 from rich.text import Text
 
 from kinshelf.commands.terminal import plain_table, rows_table
+from kinshelf.probe.pages import percent
+from kinshelf.probe.wording import chosen_evidence, leaf, notes, reason, voices
 
 if TYPE_CHECKING:
     from kinshelf.db.product import Product
-    from kinshelf.probe.predict import Evidence, Prediction, Vote
+    from kinshelf.probe.answer import Prediction
     from kinshelf.store import Neighbour
 
 _COLOURS = {"accept": "green", "review": "yellow", "conflict": "red", "novel": "magenta"}
-_SUPPORTS, _AGAINST = 3, 2
-"""Neighbours of the predicted category and of the runner-up that a card shows."""
+_MARKS = {"supports": ("for", "green"), "runner-up": ("against", "red"), "other": ("other", "dim")}
 
 
 def evidence_card(found: Prediction) -> Panel:
@@ -28,46 +29,29 @@ def evidence_card(found: Prediction) -> Panel:
     colour = _COLOURS[found.verdict]
     head = Text.assemble(
         (f" {found.verdict} ", f"bold reverse {colour}"), "  ", (found.category, "bold"),
-        f"  {found.probability:.1%}",
+        f"  {percent(found.probability)}",
     )  # fmt: skip
-    parts: list[Any] = [head, Text(reason(found), style="dim"), "", _evidence(found)]
-    return Panel(Group(*parts, "", _numbers(found)), border_style=colour, expand=False)
-
-
-def reason(found: Prediction) -> str:
-    """One sentence of why."""
-    shown = len(found.neighbours)
-    supports = sum(e.role == "supports" for e in found.neighbours)
-    votes = f"{supports} of its {shown} nearest products are in this category"
-    if found.probe is None:
-        return f"No probe is trained yet, so the neighbours answer alone: {votes}."
-    if found.agreement:
-        return f"Probe and neighbours agree: {votes}."
-    return (
-        f"The probe says {found.probe.category}, the neighbours say {found.knn.category}: {votes}."
-    )
+    parts: list[Any] = [head, Text(reason(found)), "", _evidence(found), ""]
+    parts += [Text(note, style="dim") for note in notes(found)]
+    return Panel(Group(*parts, _numbers(found)), border_style=colour, expand=False)
 
 
 def _evidence(found: Prediction) -> Table:
     table = plain_table("", "similarity", "image", "text", "category", "product", "picture")
-    chosen = _chosen(found.neighbours)
-    for entry in chosen:
-        n = entry.neighbour
+    for shown in chosen_evidence(found.neighbours):
+        n = shown.evidence.neighbour
         numbers = [n.similarity, n.image_similarity, n.text_similarity]
-        mark = {"supports": Text("for", "green"), "runner-up": Text("against", "red")}
+        name = Text(n.title[:48] or n.id)
+        if shown.folded:
+            name.append(f" {shown.folded}", style="dim")
         table.add_row(
-            mark.get(entry.role, Text("other", "dim")),
+            Text(*_MARKS[shown.evidence.role]),
             *("-" if value is None else f"{value:.2f}" for value in numbers),
             Text(leaf(n.category)),
-            Text(n.title[:48] or n.id),
+            name,
             Text(nearby(n.image), style="dim"),
         )
     return table
-
-
-def leaf(category: str | None) -> str:
-    """The last step of a category path; the answer's own is given in full above it."""
-    return (category or "-").rpartition(" | ")[2]
 
 
 def nearby(image: str | None) -> str:
@@ -77,22 +61,10 @@ def nearby(image: str | None) -> str:
     return min(image, os.path.relpath(image), key=len)
 
 
-def _chosen(neighbours: Sequence[Evidence]) -> list[Evidence]:
-    supports = [e for e in neighbours if e.role == "supports"][:_SUPPORTS]
-    against = [e for e in neighbours if e.role != "supports"][:_AGAINST]
-    return supports + against
-
-
 def _numbers(found: Prediction) -> Table:
     table = plain_table("voice", "says", "probability")
-    probe = f"probe {found.probe_version}"
-    voices: list[tuple[str, Vote | None]] = [
-        (probe, found.probe), (f"{found.k} neighbours", found.knn),
-        ("picture alone", found.image_only), ("text alone", found.text_only),
-    ]  # fmt: skip
-    for name, vote in voices:
-        if vote is not None:
-            table.add_row(name, Text(leaf(vote.category)), f"{vote.probability:.3f}")
+    for name, vote in voices(found):
+        table.add_row(name, Text(leaf(vote.category)), f"{vote.probability:.3f}")
     return table
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kinshelf.commands.common import Output, shelf_options
+from kinshelf.commands.common import Output, build_index, shelf_options
 
 if TYPE_CHECKING:
     from kinshelf.store.repair import RepairReport
@@ -86,6 +86,7 @@ def compact(output: Output, keep: int) -> None:
     """
     with output.open() as shelf:
         report = shelf.compact(keep)
+        build_index(output, shelf)
     if output.as_json:
         output.emit(report.as_dict())
     before, after = (size / 1e6 for size in (report.bytes_before, report.bytes_after))

@@ -140,3 +140,18 @@ def progress(output: Output, what: str, total: int | None) -> Iterator[Callable[
             bar.update(task, completed=done, note=note, rate=rate)
 
         yield update
+
+
+def build_index(output: Output, shelf: Shelf, asked: Interruption | None = None) -> None:
+    """Let a large shelf that grew have its index, with a bar; Ctrl-C leaves it to another day.
+
+    `asked` is an interruption that is being listened to already. What was committed before stands, so neither that nor a full disk is a failure of the command.
+    """
+    from kinshelf.db.errors import KinshelfError
+
+    listening = contextlib.nullcontext(asked) if asked else Interruption(output)
+    with listening as stop, progress(output, "indexing", None) as update:
+        try:
+            shelf.build_index(stop=stop, progress=lambda done, all_: update(done, f"of {all_}"))
+        except (KinshelfError, OSError) as error:
+            output.warn(f"no index was built, searches stay exact: {error}")

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kinshelf.commands.common import PATH, Interruption, Output, progress, shelf_options
+from kinshelf.commands.common import (
+    PATH,
+    Interruption,
+    Output,
+    build_index,
+    progress,
+    shelf_options,
+)
 
 if TYPE_CHECKING:
     from kinshelf.db.prepare import TrainingSetOptions
@@ -109,6 +116,7 @@ def add(
                 break
         if retry_rejects and not stop():
             reports.append(_run(output, shelf, None, options, stop))
+        build_index(output, shelf, stop)
     _finish(output, reports, max_rejects)
 
 

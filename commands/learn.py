@@ -1,4 +1,4 @@
-"""Commands that make and judge probes: train, evaluate."""
+"""Commands that make and judge probes: train, evaluate, policy."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from kinshelf.commands.common import PATH, Output, shelf_options
 
 if TYPE_CHECKING:
     from kinshelf.probe.held_out import Evaluation
+    from kinshelf.probe.settings import Policy
     from kinshelf.probe.training import EpochResult
     from kinshelf.store import Shelf
 
@@ -27,8 +28,15 @@ if TYPE_CHECKING:
 @click.option("--device", help="cpu, cuda or cuda:1; CUDA is taken if there is one.")
 @click.option("--config", type=PATH, help="A TOML file of these settings; options win over it.")
 @click.option("--checkpoint", type=PATH, help="Also write a torch checkpoint (.pth) here.")
+@click.option("--warm-start", is_flag=True, help="Start from the newest probe's weights.")
 @shelf_options
-def train(output: Output, config: Path | None, checkpoint: Path | None, **settings: Any) -> None:
+def train(
+    output: Output,
+    config: Path | None,
+    checkpoint: Path | None,
+    warm_start: bool,
+    **settings: Any,
+) -> None:
     """Train a probe from the shelf's embeddings; defaults are the published recipe's."""
     from kinshelf.probe.settings import ProbeSettings
     from kinshelf.probe.shelf import train_shelf
@@ -39,15 +47,23 @@ def train(output: Output, config: Path | None, checkpoint: Path | None, **settin
     def show(result: EpochResult) -> None:
         output.say(epoch_line(result))
 
+    def judged(done: int, parts: int) -> None:
+        output.say(f"calibrating {done}/{parts}")
+
     with output.open() as shelf:
-        report = train_shelf(shelf, chosen, on_epoch=show, checkpoint=checkpoint)
+        report = train_shelf(
+            shelf, chosen, on_epoch=show, on_part=judged, checkpoint=checkpoint,
+            warm_start=warm_start,
+        )  # fmt: skip
     for warning in report.warnings:
         output.warn(f"warning: {warning}")
     if output.as_json:
         output.emit(report.as_dict())
+    start = f", starting from probe {report.warm_start}" if report.warm_start else ""
     output.say(
         f"probe {report.version}: {len(report.classes)} categories, trained on"
-        f" {report.trained_rows} products in {report.seconds:.1f} s, generation {report.generation}"
+        f" {report.trained_rows} products in {report.seconds:.1f} s{start}, generation"
+        f" {report.generation}"
     )
 
 
@@ -81,7 +97,12 @@ def evaluate(output: Output, split: str, directory: Path | None, probe: int | No
     if output.as_json:
         output.emit(found.metrics)
     else:
-        output.console().print(metrics_tables(found.metrics))
+        from kinshelf.probe.wording import evaluation_notes
+
+        metrics = found.metrics
+        output.console().print(metrics_tables(dict(metrics)))
+        for note in evaluation_notes(list(metrics.values())[-1]):
+            output.console().print(note, highlight=False, soft_wrap=True)
     output.say(found.protocol)
 
 
@@ -92,3 +113,51 @@ def _report(shelf: Shelf, found: Evaluation, split: str, directory: Path) -> Pat
     path = directory / "report.html"
     write_report(path, shelf.snapshot(), found, split, Thumbnails(shelf.path / "images"))
     return path
+
+
+_SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
+
+
+@click.command()
+@click.option("--precision", type=_SHARE, required=True, metavar="P",
+              help="Share of the accepted answers that must be right, such as 0.98.")  # fmt: skip
+@click.option("--confidence", type=_SHARE, default=0.9, show_default=True,
+              help="With what chance the promise must hold.")  # fmt: skip
+@click.option("--probe", type=int, help="Version of the probe; the newest otherwise.")
+@shelf_options
+def policy(output: Output, precision: float, confidence: float, probe: int | None) -> None:
+    """Find which answers need no review, at a precision that is promised, and store it.
+
+    From answers to products held out while the probe was trained: the lowest probability at which
+    answers, probe and neighbours agreeing, are right often enough. Stored with a new version of
+    the probe, whose `classify` accepts by it.
+    """
+    from kinshelf.probe.policy import set_policy
+
+    with output.open() as shelf:
+        report = set_policy(shelf, precision, confidence=confidence, version=probe)
+    if output.as_json:
+        output.emit(report.as_dict())
+    else:
+        from kinshelf.commands.terminal import fields_table
+
+        output.console().print(fields_table(policy_fields(report.policy)))
+    output.say(
+        f"probe {report.probe}: as probe {report.based_on}, with this policy; generation"
+        f" {report.generation}"
+    )
+
+
+def policy_fields(chosen: Policy) -> dict[str, str]:
+    """A policy in words."""
+    from kinshelf.probe.pages import percent
+
+    low, high = percent(chosen.precision_low), percent(chosen.precision_high)
+    return {
+        "accepted without review": f"from {percent(chosen.threshold, 2)} on, if probe and"
+        " neighbours agree",
+        "automation": f"{percent(chosen.automation)} of held-out answers pass",
+        "precision": f"{percent(chosen.precision)} of these {chosen.n} were right",
+        "promised": f"at least {low} and at most {high}, each with {chosen.confidence:.0%}"
+        f" confidence; {percent(chosen.wanted)} was asked for",
+    }

@@ -12,6 +12,7 @@ from kinshelf.commands.common import Output, at_option, shelf_options
 
 if TYPE_CHECKING:
     from kinshelf.db.queries import StoredProduct
+    from kinshelf.store import Shelf
 
 
 def _as_dict(stored: StoredProduct) -> dict[str, Any]:
@@ -69,18 +70,61 @@ def list_products(
 
 
 @click.command()
+@click.option("--recall", is_flag=True, help="Measure the index now against exact search.")
 @at_option
 @shelf_options
-def info(output: Output, at: int | None) -> None:
-    """What the shelf holds: counts, categories, encoder, probes, rejects."""
+def info(output: Output, at: int | None, recall: bool) -> None:
+    """What the shelf holds: counts, categories, encoder, index, probes, rejects."""
     from kinshelf.commands.terminal import info_tables
 
     with output.open() as shelf:
-        found = shelf.info(at)
+        found = shelf.info(at, recall=recall) | _probe_facts(output, shelf, at)
     if output.as_json:
         output.emit(found)
     else:
-        output.console().print(info_tables(found))
+        lines = _index_lines(found["index"]) | _probe_lines(found)
+        output.console().print(info_tables(found | lines))
+
+
+def _probe_facts(output: Output, shelf: Shelf, at: int | None) -> dict[str, Any]:
+    """What is known of the newest probe; a damaged one must not hide the rest."""
+    from kinshelf.db.errors import ProbeError, ShelfError
+    from kinshelf.probe.freshness import probe_facts
+
+    try:
+        return probe_facts(shelf, at)
+    except (ProbeError, ShelfError) as error:
+        output.warn(f"warning: {error}")
+        return {"since_training": None, "policy": None}
+
+
+def _probe_lines(found: dict[str, Any]) -> dict[str, str | None]:
+    """The newest probe in words: what came since it was trained, and its policy."""
+    from kinshelf.probe.wording import freshness_lines, policy_line
+
+    since, policy = found["since_training"], found["policy"]
+    lines: dict[str, str | None] = {} if since is None else dict(freshness_lines(since))
+    return lines | {"policy": policy and policy_line(policy)}
+
+
+def _index_lines(index: dict[str, Any]) -> dict[str, str]:
+    """The index in words; what it was measured when it was built, and now."""
+    lines = {"index": "exact: every product is scored"}
+    if index["kind"] != "exact":
+        tuned = "; ".join(
+            f"{kind} {found['recall@10']:.3f} (efSearch {found['efSearch'] or 'too high: exact'})"
+            for kind, found in index["queries"].items()
+        )
+        size = f"{index['bytes'] / 1e6:,.0f} MB, {index['tail']} newer rows beside it"
+        lines = {"index": f"{index['kind']} of {index['rows']} rows, {size}"}
+        lines["recall@10 when built"] = tuned
+    if index["due"]:
+        lines["index"] += "; the next change builds it anew"
+    if now := index.get("measured"):
+        lines[f"recall@{now['k']} now"] = (
+            f"{now['recall']:.4f} of {now['queries']} queries, {now['milliseconds']:.2f} ms each"
+        )
+    return lines
 
 
 @click.command()

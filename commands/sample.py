@@ -15,7 +15,7 @@ import click
 from kinshelf.commands.common import Output, shelf_options
 
 if TYPE_CHECKING:
-    from kinshelf.probe.predict import Prediction
+    from kinshelf.probe.answer import Prediction
     from kinshelf.store import Shelf
     from kinshelf.store.asking import QueryBatch
 

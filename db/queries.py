@@ -164,6 +164,27 @@ class View:
         found = self._run(query, [self.generation]).fetchall()
         return {name: types[0] if len(types) == 1 else "text" for name, types in found}
 
+    def changes_since(self, generation: int) -> list[tuple[int, str | None, bool, str | None]]:
+        """The products that came since, by row: row, category, whether the id was there before,
+        and the category that it had then. A compacted shelf has forgotten what was before."""
+        sql, parameters = self._visible()
+        query = (
+            "SELECT p.row, p.category, o.id IS NOT NULL, o.category FROM products p"
+            " LEFT JOIN products o ON o.id = p.id AND o.added <= ? AND o.removed > ?"
+            f" WHERE {sql} AND p.added > ? ORDER BY p.row"
+        )
+        return self._run(query, [generation, generation, *parameters, generation]).fetchall()
+
+    def removed_since(self, generation: int) -> int:
+        """How many products that were there then are gone, while the shelf remembers them."""
+        sql, parameters = self._visible()
+        query = (
+            "SELECT count(*) FROM products o WHERE o.added <= ? AND o.removed > ?"
+            f" AND o.removed <= ? AND o.id NOT IN (SELECT p.id FROM products p WHERE {sql})"
+        )
+        values = [generation, generation, self.generation, *parameters]
+        return int(self._one(query, values)[0])
+
     def commits(self, limit: int | None = None) -> list[dict[str, Any]]:
         """Committed changes, newest first."""
         names = ("generation", "time", "kind", "command", "inserted", "updated", "removed",

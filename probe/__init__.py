@@ -6,10 +6,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kinshelf.probe.answer import Prediction
     from kinshelf.probe.classifier import HybridClassifier
     from kinshelf.probe.held_out import evaluate_shelf
     from kinshelf.probe.model import Probe
-    from kinshelf.probe.predict import Prediction, classify, classify_source
+    from kinshelf.probe.predict import classify, classify_source
     from kinshelf.probe.settings import Calibration, ProbeSettings
     from kinshelf.probe.shelf import train_shelf
 
@@ -29,7 +30,7 @@ __all__ = [
 _HOMES = {
     "Calibration": "settings",
     "HybridClassifier": "classifier",
-    "Prediction": "predict",
+    "Prediction": "answer",
     "Probe": "model",
     "ProbeSettings": "settings",
     "classify": "predict",

@@ -11,6 +11,7 @@ import numpy as np
 from kinshelf.probe.data import FloatArray, IntArray
 from kinshelf.probe.model import INPUT_SCALE
 from kinshelf.probe.split import TrainingSet
+from kinshelf.probe.whitening import Whitening
 
 if TYPE_CHECKING:
     import torch
@@ -21,11 +22,12 @@ BLOCK_ROWS = 4096
 
 @dataclass(frozen=True, slots=True)
 class Batches:
-    """Unit halves and class codes of a training set as tensors on a device, `size` at a time."""
+    """Whitened halves and class codes of a training set as tensors, `size` rows at a time."""
 
     source: TrainingSet
     size: int
     device: torch.device
+    whitening: Whitening
 
     def shuffled(
         self, rng: np.random.Generator, modality_dropout: float
@@ -59,7 +61,7 @@ class Batches:
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         import torch
 
-        inputs = torch.from_numpy(X).to(self.device)
+        inputs = self.whitening.apply(torch.from_numpy(X).to(self.device))
         targets = torch.from_numpy(self.source.codes[places]).to(self.device)
         for start in range(0, len(X), self.size):
             yield inputs[start : start + self.size], targets[start : start + self.size]

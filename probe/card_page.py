@@ -7,13 +7,11 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from kinshelf.probe.pages import render
+from kinshelf.probe.wording import Shown, chosen_evidence, notes, reason, voices
 
 if TYPE_CHECKING:
-    from kinshelf.probe.predict import Evidence, Prediction
+    from kinshelf.probe.answer import Prediction
     from kinshelf.probe.thumbnails import Thumbnails
-
-SUPPORTS, AGAINST = 3, 2
-"""Neighbours of the predicted category and of others that a card shows."""
 
 SHOWN_ANSWERS = 200
 """More would make a page that no browser likes."""
@@ -27,12 +25,11 @@ _ROLES = {
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """An answer, what was asked (picture and title, either may be missing), and the reason."""
+    """An answer, and what was asked: picture and title, either may be missing."""
 
     found: Prediction
     image: str | None
     title: str
-    reason: str
 
 
 def card_page(asked: Sequence[Asked], thumbnails: Thumbnails) -> str:
@@ -44,23 +41,15 @@ def card_page(asked: Sequence[Asked], thumbnails: Thumbnails) -> str:
 
 
 def _answer(one: Asked, thumbnails: Thumbnails) -> dict[str, Any]:
-    chosen = chosen_evidence(one.found.neighbours)
     return {
         "found": one.found,
         "title": one.title,
-        "reason": one.reason,
+        "reason": reason(one.found),
+        "notes": notes(one.found),
         "shown": thumbnail(one.image, thumbnails),
-        "neighbours": [_neighbour(evidence, thumbnails) for evidence in chosen],
-        "voices": _voices(one.found),
+        "neighbours": [_neighbour(n, thumbnails) for n in chosen_evidence(one.found.neighbours)],
+        "voices": [{"name": name, **asdict(vote)} for name, vote in voices(one.found)],
     }
-
-
-def chosen_evidence(neighbours: Sequence[Evidence]) -> list[Evidence]:
-    """The nearest that support the answer, then the nearest that speak against it."""
-    supports = [e for e in neighbours if e.role == "supports"][:SUPPORTS]
-    runners = [e for e in neighbours if e.role == "runner-up"]
-    others = [e for e in neighbours if e.role == "other"]
-    return supports + (runners + others)[:AGAINST]
 
 
 def thumbnail(image: str | None, thumbnails: Thumbnails) -> dict[str, Any]:
@@ -69,23 +58,18 @@ def thumbnail(image: str | None, thumbnails: Thumbnails) -> dict[str, Any]:
 
 
 def neighbour(
-    values: Mapping[str, Any], thumbnails: Thumbnails, role: str = "", tone: str = ""
+    values: Mapping[str, Any],
+    thumbnails: Thumbnails,
+    role: str = "",
+    tone: str = "",
+    folded: str = "",
 ) -> dict[str, Any]:
     """What a template shows of a neighbour given as `Neighbour.as_dict` has it."""
     shown = thumbnail(values["image"], thumbnails)
-    return {**values, "role": role, "tone": tone, "shown": shown}
+    return {**values, "role": role, "tone": tone, "folded": folded, "shown": shown}
 
 
-def _neighbour(evidence: Evidence, thumbnails: Thumbnails) -> dict[str, Any]:
-    role, tone = _ROLES[evidence.role]
-    return neighbour(evidence.neighbour.as_dict(), thumbnails, role, tone)
-
-
-def _voices(found: Prediction) -> list[dict[str, Any]]:
-    voices = [
-        (f"probe {found.probe_version}", found.probe),
-        (f"{found.k} neighbours", found.knn),
-        ("picture alone", found.image_only),
-        ("text alone", found.text_only),
-    ]
-    return [{"name": name, **asdict(vote)} for name, vote in voices if vote is not None]
+def _neighbour(shown: Shown, thumbnails: Thumbnails) -> dict[str, Any]:
+    role, tone = _ROLES[shown.evidence.role]
+    values = shown.evidence.neighbour.as_dict()
+    return neighbour(values, thumbnails, role, tone, shown.folded)

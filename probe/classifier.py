@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, Self
 
 import numpy as np
@@ -10,15 +11,19 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from kinshelf.db.errors import InvalidSetting, TooFewClasses
-from kinshelf.probe.data import ArrayData, Float64Array, FloatArray, IntArray
-from kinshelf.probe.hybrid import mix
-from kinshelf.probe.knn import NO_VOTE, ExactNeighbours, knn_distribution
+from kinshelf.db.errors import InvalidSetting, ProbeError, TooFewClasses
+from kinshelf.probe.calibrate import calibrate
+from kinshelf.probe.conformal import COVERAGE, Conformal
+from kinshelf.probe.data import ArrayData, BoolArray, Float64Array, FloatArray, IntArray
+from kinshelf.probe.hybrid import Distributions, Voices, joined
+from kinshelf.probe.knn import NO_VOTE, ExactNeighbours
 from kinshelf.probe.settings import Calibration, ProbeSettings
 from kinshelf.probe.split import TrainingSet
 from kinshelf.probe.training import fit_probe
+from kinshelf.probe.unseen import newcomers_of
 
 Labels = NDArray[Any]
+_BLOCK = 256
 
 
 class HybridClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sklearn is untyped
@@ -26,7 +31,8 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
 
     X are fused embeddings `[image ; text] / sqrt(2)`, (n, D) float32, whose inner product is
     their similarity; for other vectors set `ProbeSettings(modality_dropout=0)`. `k`, `tau` and
-    `lam` are as in `Calibration`; `settings` None: the recipe's defaults.
+    `lam` are as in `Calibration`, None: fitted by cross-fitting; `settings` None: the recipe's
+    defaults.
 
     After `fit`: `classes_` (sorted; `add` can lengthen it), `n_features_in_`, and `probe_`, whose
     classes are the texts of the classes that it was trained on.
@@ -35,9 +41,9 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
     def __init__(
         self,
         *,
-        k: int = 10,
-        tau: float = 0.02,
-        lam: float = 0.1,
+        k: int | None = None,
+        tau: float | None = None,
+        lam: float | None = None,
         settings: ProbeSettings | None = None,
     ) -> None:
         self.k = k
@@ -60,7 +66,8 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         rows = np.arange(len(codes), dtype=np.int64)
         data = ArrayData(embeddings, [names[code] for code in codes])
         source = TrainingSet(data, rows, codes.astype(np.int64), names)
-        self.probe_ = fit_probe(source, self.settings).probe
+        probe = calibrate(source, fit_probe(source, self.settings).probe)
+        self.probe_ = probe.replace(calibration=self._overridden(probe.calibration))
         self._probe_classes = classes
         self._remember(embeddings, labels)
         return self
@@ -81,7 +88,7 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         """
         check_is_fitted(self)
         queries = self._checked_queries(X)
-        return self._neighbours.kneighbors(queries, self.k if k is None else k)
+        return self._neighbours.kneighbors(queries, self.probe_.calibration.k if k is None else k)
 
     def predict_proba(self, X: ArrayLike) -> Float64Array:
         """(n, n_classes) float64, columns as in `classes_`.
@@ -89,23 +96,50 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         Rows that equal a query bit for bit do not vote for it, so that training rows get an
         honest answer too.
         """
+        return self.distributions(X).hybrid
+
+    def distributions(self, X: ArrayLike) -> Distributions:
+        """What probe, neighbours and both together say, columns as in `classes_`."""
         check_is_fitted(self)
         queries = self._checked_queries(X)
-        seen = np.isin(self.classes_, self._probe_classes)
-        p_probe = np.zeros((len(queries), len(self.classes_)), dtype=np.float64)
-        p_probe[:, seen] = self.probe_.predict_proba(queries)
-        similarities, places = self._neighbours.kneighbors(queries, self.k, with_identical=False)
-        labels = np.where(places < 0, NO_VOTE, self._codes[places])
-        p_knn = knn_distribution(similarities, labels, self.tau, len(self.classes_))
-        return mix(p_probe, p_knn, seen, self.lam)
+        blocks = [self._answer(queries[i : i + _BLOCK]) for i in range(0, len(queries), _BLOCK)]
+        return joined(blocks)
 
     def predict(self, X: ArrayLike) -> Labels:
         """The most probable class of each row, (n,)."""
         probabilities = self.predict_proba(X)
         return np.asarray(self.classes_[probabilities.argmax(axis=1)])
 
+    def predict_sets(self, X: ArrayLike, coverage: float = COVERAGE) -> BoolArray:
+        """Conformal prediction sets, (n, n_classes) bool, columns as in `classes_`.
+
+        Each holds the true class with the chance `coverage`; one may be empty (`probe.conformal`).
+        Raises ProbeError where there were too few rows to calibrate on.
+        """
+        proba = self.predict_proba(X)
+        conformal = Conformal.of(self.probe_.reference)
+        if conformal is None:
+            raise ProbeError(
+                "there were too few rows to calibrate prediction sets on: fit on 20 or more"
+            )
+        names = [str(name) for name in self.classes_]
+        return conformal.over(self.probe_.classes, names).sets(proba, coverage)
+
+    def _answer(self, queries: FloatArray) -> Distributions:
+        k = self.probe_.calibration.k
+        similarities, places = self._neighbours.kneighbors(queries, k, with_identical=False)
+        labels = np.where(places < 0, NO_VOTE, self._codes[places])
+        return self._voices.answer(queries, similarities, labels, self._embeddings[places])
+
+    def _overridden(self, fitted: Calibration) -> Calibration:
+        given: dict[str, Any] = {"k": self.k, "tau": self.tau, "lam": self.lam}
+        if self.tau is not None:
+            given["space"] = "fused"  # a tau that is named is of the similarities themselves
+        named = {name: value for name, value in given.items() if value is not None}
+        return dataclasses.replace(fitted, **named)
+
     def _check_params(self) -> None:
-        Calibration(k=self.k, tau=self.tau, lam=self.lam)
+        self._overridden(Calibration())
         if not isinstance(self.settings, ProbeSettings | None):
             raise InvalidSetting(f"settings is {self.settings!r}: it must be a ProbeSettings")
 
@@ -122,3 +156,6 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         self._neighbours = ExactNeighbours(embeddings)
         self.classes_, codes = np.unique(labels, return_inverse=True)
         self._codes = codes.astype(np.int64)
+        names = [str(name) for name in self.classes_]
+        newcomers = newcomers_of(self.probe_, names, self._codes, lambda rows: embeddings[rows])
+        self._voices = Voices(self.probe_, names, newcomers=newcomers)

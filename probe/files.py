@@ -14,46 +14,58 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xxhash
+from numpy.typing import NDArray
 
 from kinshelf.db.errors import InvalidSetting, ProbeError, ProbeNotFound, UnsupportedFormat
 from kinshelf.probe.data import FloatArray
 from kinshelf.probe.model import WEIGHT_NAMES, Probe
-from kinshelf.probe.settings import Calibration, ProbeSettings
+from kinshelf.probe.settings import Calibration, Policy, ProbeSettings
 
 if TYPE_CHECKING:
     from kinshelf.probe.training import EpochResult
 
-FORMAT = 1
-"""Of `probe.json`; raised when an older reader could not understand a newer file."""
+FORMAT = 2
+"""Of `probe.json`; raised when an older reader could not understand a newer file. Format 1 had no
+reference, no policy and no space."""
 
 WEIGHTS_FILE = "probe.safetensors"
+REFERENCE_FILE = "reference.safetensors"
 FACTS_FILE = "probe.json"
 LOG_FILE = "train_log.csv"
 
 
 def write_probe(directory: Path, probe: Probe, log: Sequence[EpochResult]) -> None:
-    """Write `probe.safetensors`, `probe.json` and `train_log.csv` into an existing directory.
+    """Write `probe.safetensors`, `reference.safetensors` (if there is any), `probe.json` and
+    `train_log.csv` into an existing directory.
 
     The caller makes it durable: write into a new directory, sync, rename.
     """
-    from safetensors.numpy import save
-
-    weights = save({name: np.ascontiguousarray(w) for name, w in probe.weights.items()})
-    (directory / WEIGHTS_FILE).write_bytes(weights)
-    text = json.dumps(_facts(probe, weights), indent=2)
+    weights = _write_arrays(directory / WEIGHTS_FILE, probe.weights)
+    facts = _facts(probe) | {"weights_xxh3": weights}
+    if probe.reference:
+        facts["reference_xxh3"] = _write_arrays(directory / REFERENCE_FILE, probe.reference)
+    text = json.dumps(facts, indent=2)
     (directory / FACTS_FILE).write_text(text + "\n", encoding="utf-8")
     write_log(directory / LOG_FILE, log)
 
 
-def _facts(probe: Probe, weights: bytes) -> dict[str, Any]:
+def _write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> str:
+    from safetensors.numpy import save
+
+    data = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    path.write_bytes(data)
+    return xxhash.xxh3_128_hexdigest(data)
+
+
+def _facts(probe: Probe) -> dict[str, Any]:
     calibration = dataclasses.asdict(probe.calibration)
     calibration["lambda"] = calibration.pop("lam")
     return {
         "format": FORMAT,
-        "weights_xxh3": xxhash.xxh3_128_hexdigest(weights),
         "classes": list(probe.classes),
         "settings": dataclasses.asdict(probe.settings),
         "calibration": calibration,
+        "policy": probe.policy and dataclasses.asdict(probe.policy),
         "metrics": dict(probe.metrics),
         "warnings": list(probe.warnings),
         "trained_rows": probe.trained_rows,
@@ -79,11 +91,12 @@ def read_probe(directory: Path) -> Probe:
     ProbeError (damaged, names what does not fit).
     """
     facts = _read_facts(directory / FACTS_FILE)
-    raw = _read_bytes(directory / WEIGHTS_FILE)
     try:
-        if xxhash.xxh3_128_hexdigest(raw) != facts["weights_xxh3"]:
-            raise _damaged(directory / WEIGHTS_FILE, "its checksum does not match probe.json")
-        probe = _probe(facts, _weights(raw))
+        weights = _read_arrays(directory / WEIGHTS_FILE, facts["weights_xxh3"])
+        reference = {}
+        if "reference_xxh3" in facts:
+            reference = _read_arrays(directory / REFERENCE_FILE, facts["reference_xxh3"])
+        probe = _probe(facts, weights, reference)
     except (KeyError, TypeError, ValueError, InvalidSetting) as error:
         raise _damaged(directory / FACTS_FILE, f"{type(error).__name__}: {error}") from error
     _check_shapes(probe, directory / WEIGHTS_FILE)
@@ -97,9 +110,9 @@ def _read_facts(path: Path) -> dict[str, Any]:
         raise _damaged(path, f"it is not JSON: {error}") from error
     if not isinstance(facts, dict) or not isinstance(facts.get("format"), int):
         raise _damaged(path, "it names no format version")
-    if facts["format"] != FORMAT:
+    if facts["format"] not in (1, FORMAT):
         raise UnsupportedFormat(
-            f"{path} has the format {facts['format']}, this version reads {FORMAT}: "
+            f"{path} has the format {facts['format']}, this version reads up to {FORMAT}: "
             "update kinshelf, or train again"
         )
     return facts
@@ -112,17 +125,24 @@ def _read_bytes(path: Path) -> bytes:
         raise ProbeNotFound(f"no probe file at {path}: run `kinshelf train`") from error
 
 
-def _weights(raw: bytes) -> dict[str, FloatArray]:
+def _read_arrays(path: Path, expected: str) -> dict[str, NDArray[Any]]:
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
+    raw = _read_bytes(path)
+    if xxhash.xxh3_128_hexdigest(raw) != expected:
+        raise _damaged(path, "its checksum does not match probe.json")
     try:
         return dict(load(raw))
     except SafetensorError as error:
-        raise ValueError(f"the weights cannot be read: {error}") from error
+        raise ValueError(f"{path.name} cannot be read: {error}") from error
 
 
-def _probe(facts: Mapping[str, Any], weights: dict[str, FloatArray]) -> Probe:
+def _probe(
+    facts: Mapping[str, Any],
+    weights: dict[str, FloatArray],
+    reference: dict[str, NDArray[Any]],
+) -> Probe:
     calibration = dict(facts["calibration"])
     calibration["lam"] = calibration.pop("lambda")
     return Probe(
@@ -135,6 +155,8 @@ def _probe(facts: Mapping[str, Any], weights: dict[str, FloatArray]) -> Probe:
         metrics=dict(facts["metrics"]),
         warnings=_texts(facts["warnings"], "warnings"),
         calibration=Calibration(**calibration),
+        reference=reference,
+        policy=Policy(**facts["policy"]) if facts.get("policy") else None,
     )
 
 

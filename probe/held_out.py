@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from kinshelf.db.errors import EmptyShelf, ProbeNotFound
-from kinshelf.probe.data import BoolArray, Float64Array, FloatArray, IntArray, ObjectArray
+from kinshelf.probe.calibrate import calibrate
+from kinshelf.probe.conformal import Conformal
+from kinshelf.probe.data import BoolArray, Float64Array, IntArray, ObjectArray
 from kinshelf.probe.evaluation import evaluate, write_evaluation
 from kinshelf.probe.files import read_probe
-from kinshelf.probe.hybrid import Distributions, distributions, spread
-from kinshelf.probe.knn import identical
+from kinshelf.probe.hybrid import Distributions, Voices, joined, spread
+from kinshelf.probe.knn import NO_VOTE, identical
 from kinshelf.probe.metrics import Metrics
 from kinshelf.probe.model import Probe
-from kinshelf.probe.settings import Calibration
-from kinshelf.probe.split import folds, training_set
+from kinshelf.probe.split import TrainingSet, folds, training_set
 from kinshelf.probe.training import fit_probe
+from kinshelf.probe.unseen import newcomers_of
 from kinshelf.store import fusion
 from kinshelf.store.probes import find_probe
 
@@ -28,26 +30,37 @@ if TYPE_CHECKING:
     from kinshelf.store.snapshot import Snapshot
 
 FOLDS = 5
-_BLOCK = 1024
+_BLOCK = 256
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evaluation:
-    """Distributions of the methods over the same products; `protocol` says which and how."""
+    """Distributions of the methods over the same products; `protocol` says which and how.
+
+    `sets` (n, n_classes) bool are the hybrid's prediction sets, the answer always in them; None
+    where nothing was calibrated.
+    """
 
     methods: Mapping[str, Float64Array]
     y_true: ObjectArray
     classes: tuple[str, ...]
     protocol: str
+    sets: BoolArray | None = None
 
     @property
     def metrics(self) -> dict[str, Metrics]:
         """Per method, as metrics.json has it."""
-        return evaluate(self.methods, list(self.y_true), self.classes)
+        return evaluate(self.methods, list(self.y_true), self.classes, self.sets)
+
+    def rearranged(self, order: IntArray) -> Self:
+        """The same with products in another order."""
+        methods = {name: proba[order] for name, proba in self.methods.items()}
+        sets = None if self.sets is None else self.sets[order]
+        return replace(self, methods=methods, y_true=self.y_true[order], sets=sets)
 
     def write(self, directory: Path) -> list[Path]:
         """Write metrics.json, confusion.png and reliability.png; returns their paths."""
-        write_evaluation(directory, self.methods, list(self.y_true), self.classes)
+        write_evaluation(directory, self.methods, list(self.y_true), self.classes, self.sets)
         names = ("metrics.json", "confusion.png", "reliability.png")
         return [directory / name for name in names]
 
@@ -70,9 +83,8 @@ def evaluate_shelf(shelf: Shelf, *, split: str = "val", version: int | None = No
     probe = _probe(shelf, now, version)
     if len(rows):
         voters = np.setdiff1d(now.labelled()[0], rows)
-        found = _judge(now, probe, rows, voters)
         protocol = f"{len(rows)} products of split {split!r}, {len(voters)} others vote"
-        return _evaluation(found, y_true, protocol)
+        return _evaluation([_judge(now, probe, rows, voters)], y_true, protocol)
     return _cross_validate(now, probe)
 
 
@@ -85,67 +97,92 @@ def _probe(shelf: Shelf, now: Snapshot, version: int | None) -> Probe | None:
         return None
 
 
-def _judge(now: Snapshot, probe: Probe | None, rows: IntArray, voters: IntArray) -> Distributions:
-    calibration = probe.calibration if probe else Calibration()
-    category = dict(zip(*map(np.ndarray.tolist, now.labelled()), strict=True))
-    parts = []
-    for start in range(0, len(rows), _BLOCK):
-        block = rows[start : start + _BLOCK]
-        halves = now.halves(block)
-        found = now.kneighbors(halves, calibration.k, among=voters)
-        voted: ObjectArray = np.empty(found.rows.shape, dtype=object)
-        voted.reshape(-1)[:] = [category.get(row) for row in found.rows.ravel()]
-        voted[_copies(now, halves, found.rows)] = None
-        fused = fusion.fused(halves)
-        parts.append(distributions(probe, fused, found.similarities, voted, calibration))
-    return _joined(parts)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Judged:
+    """What is said of some rows, and the prediction sets where the probe was calibrated."""
+
+    said: Distributions
+    sets: BoolArray | None
 
 
-def _copies(now: Snapshot, halves: FloatArray, rows: IntArray) -> BoolArray:
-    known = np.where(rows < 0, rows.max(), rows)
-    near = now.halves(known.ravel())
-    return identical(halves, near.reshape(*rows.shape, -1))
+def _judge(now: Snapshot, probe: Probe | None, rows: IntArray, voters: IntArray) -> _Judged:
+    """What is said of `rows` if nothing but `voters` were categorised."""
+    if not len(voters):
+        raise EmptyShelf(
+            f"all {len(rows)} categorised products are to be judged, so there is nothing to judge"
+            " them by: keep some out of that split"
+        )
+    all_rows, all_categories = now.labelled()
+    categories = all_categories[np.isin(all_rows, voters)]
+    classes = tuple(sorted(set(categories).union(probe.classes if probe else ())))
+    place = {name: code for code, name in enumerate(classes)}
+    codes = np.array([place[name] for name in categories], dtype=np.int64)
+    newcomers = newcomers_of(probe, classes, codes, lambda at: now.fused(voters[at]))
+    voices = Voices(probe, classes, newcomers=newcomers)
+    parts = [
+        _answer(now, voices, rows[start : start + _BLOCK], voters, codes)
+        for start in range(0, len(rows), _BLOCK)
+    ]
+    return _Judged(said := joined(parts), _sets(probe, said))
 
 
-def _joined(parts: list[Distributions]) -> Distributions:
-    classes = tuple(sorted({name for part in parts for name in part.classes}))
-    methods = {
-        name: np.concatenate([spread(getattr(p, name), p.classes, classes) for p in parts])
-        for name in ("probe", "knn", "hybrid")
-    }
-    return Distributions(classes, **methods)
+def _answer(
+    now: Snapshot, voices: Voices, rows: IntArray, voters: IntArray, codes: IntArray
+) -> Distributions:
+    halves = now.halves(rows)
+    found = now.kneighbors(halves, voices.calibration.k, among=voters)
+    there = found.rows >= 0
+    at = np.searchsorted(voters, np.where(there, found.rows, voters[0]))
+    fused = fusion.fused(halves)
+    near = now.fused(voters[at].ravel()).reshape(*at.shape, -1)
+    labels = np.where(there & ~identical(fused, near), codes[at], NO_VOTE)
+    return voices.answer(fused, found.similarities, labels, near)
 
 
-def _evaluation(found: Distributions, y_true: ObjectArray, protocol: str) -> Evaluation:
+def _sets(probe: Probe | None, said: Distributions) -> BoolArray | None:
+    conformal = Conformal.of(probe.reference) if probe else None
+    if probe is None or conformal is None:
+        return None
+    sets = conformal.over(probe.classes, said.classes).sets(said.hybrid)
+    sets[np.arange(len(sets)), said.hybrid.argmax(axis=1)] = True  # as `classify` shows them
+    return sets
+
+
+def _evaluation(parts: Sequence[_Judged], y_true: ObjectArray, protocol: str) -> Evaluation:
+    found = joined([part.said for part in parts])
     methods = {"probe": found.probe, "knn": found.knn, "hybrid": found.hybrid}
     if not found.probe.any():
         methods = {"knn": found.knn}
         protocol += "; no probe is trained yet, so the neighbours are judged alone"
-    return Evaluation(methods, y_true, found.classes, protocol)
+    sets = [
+        spread(part.sets.astype(np.float64), part.said.classes, found.classes) > 0
+        for part in parts
+        if part.sets is not None
+    ]
+    whole = np.concatenate(sets) if len(sets) == len(parts) else None
+    return Evaluation(methods, y_true, found.classes, protocol, whole)
 
 
 def _cross_validate(now: Snapshot, probe: Probe | None) -> Evaluation:
     whole = training_set(now)
     fold = folds(whole.codes, FOLDS, seed=0)
-    parts = list(_fold_answers(now, probe, whole.rows, fold))
-    order = np.argsort(np.concatenate([np.flatnonzero(fold == i) for i in range(FOLDS)]))
-    found = _joined(parts)
-    ordered = Distributions(
-        found.classes, found.probe[order], found.knn[order], found.hybrid[order]
-    )
-    y_true = np.array(whole.classes, dtype=object)[whole.codes]
-    protocol = (
+    parts = list(_fold_answers(now, probe, whole, fold))
+    order = np.argsort(fold, kind="stable")
+    found = _evaluation(
+        parts,
+        np.array(whole.classes, dtype=object)[whole.codes[order]],
         f"no product has the split 'val', so all {len(whole)} categorised ones were judged by"
-        f" {FOLDS}-fold cross-validation"
+        f" {FOLDS}-fold cross-validation",
     )
-    return _evaluation(ordered, y_true, protocol)
+    return found.rearranged(np.argsort(order))
 
 
 def _fold_answers(
-    now: Snapshot, probe: Probe | None, rows: IntArray, fold: IntArray
-) -> Iterator[Distributions]:
-    whole = training_set(now)
-    for i in range(FOLDS):
+    now: Snapshot, probe: Probe | None, whole: TrainingSet, fold: IntArray
+) -> Iterator[_Judged]:
+    for i in np.unique(fold):
         part = whole.take(fold != i)
-        trained = fit_probe(part, probe.settings).probe if probe else None
-        yield _judge(now, trained, rows[fold == i], part.rows)
+        trained = None
+        if probe:
+            trained = calibrate(part, fit_probe(part, probe.settings).probe)
+        yield _judge(now, trained, whole.rows[fold == i], part.rows)

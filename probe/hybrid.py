@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from kinshelf.probe.data import BoolArray, Float64Array, FloatArray, ObjectArray
-from kinshelf.probe.knn import NO_VOTE, knn_distribution
+from kinshelf.probe.data import BoolArray, Float64Array, FloatArray, IntArray
+from kinshelf.probe.knn import knn_distribution
 from kinshelf.probe.model import Probe
 from kinshelf.probe.settings import Calibration
+from kinshelf.probe.spaces import Metric, similarities_in
+from kinshelf.probe.unseen import Newcomers
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,49 +29,78 @@ class Distributions:
     hybrid: Float64Array
 
 
-def distributions(
-    probe: Probe | None,
-    embeddings: FloatArray,
-    similarities: FloatArray,
-    categories: ObjectArray,
-    calibration: Calibration | None = None,
-) -> Distributions:
-    """What probe, neighbours and both together say of fused embeddings (n, D) float32.
+class Voices:
+    """Probe, neighbours and new categories, ready to answer over `classes`.
 
-    `similarities` (n, k) float32 and `categories` (n, k) describe the neighbours; a category of
-    None does not vote. `classes` are the sorted union of the probe's and the neighbours'.
-    `calibration` defaults to the probe's own. Raises InvalidEmbeddings.
+    `classes` hold the probe's and any that came later; of these `newcomers` tell, if there are any
+    and the probe was calibrated. `calibration` defaults to the probe's own.
     """
-    known = probe.classes if probe else ()
-    calibration = calibration or (probe.calibration if probe else Calibration())
-    flat: list[str | None] = categories.ravel().tolist()
-    classes = tuple(sorted({category for category in flat if category is not None}.union(known)))
-    place = {name: code for code, name in enumerate(classes)}
-    codes = [NO_VOTE if category is None else place[category] for category in flat]
-    labels = np.array(codes, dtype=np.int64).reshape(categories.shape)
-    p_knn = knn_distribution(similarities, labels, calibration.tau, len(classes))
-    if probe is None:
-        return Distributions(classes, np.zeros_like(p_knn), p_knn, p_knn)
-    p_probe = spread(probe.predict_proba(embeddings), known, classes)
-    seen = np.isin(np.array(classes, dtype=object), np.array(known, dtype=object))
-    return Distributions(classes, p_probe, p_knn, mix(p_probe, p_knn, seen, calibration.lam))
+
+    def __init__(
+        self,
+        probe: Probe | None,
+        classes: Sequence[str],
+        calibration: Calibration | None = None,
+        newcomers: Newcomers | None = None,
+    ) -> None:
+        self.classes = tuple(classes)
+        self.calibration = calibration or (probe.calibration if probe else Calibration())
+        self._probe = probe
+        self._newcomers = newcomers
+        self._metric = Metric.of(probe.reference) if probe else None
+        known = set(probe.classes) if probe else set()
+        self.seen = np.array([name in known for name in self.classes], dtype=np.bool_)
+
+    def answer(
+        self, X: FloatArray, similarities: FloatArray, labels: IntArray, near: FloatArray
+    ) -> Distributions:
+        """What each says of fused embeddings (n, D) float32.
+
+        `similarities` (n, k) float32, `labels` (n, k) places in `classes` or `NO_VOTE`, and `near`
+        (n, k, D) float32 describe the neighbours. Raises InvalidEmbeddings.
+        """
+        calibration = self.calibration
+        if calibration.space != "fused":
+            similarities = similarities_in(calibration.space, X, near, self._metric, self._probe)
+        p_knn = knn_distribution(similarities, labels, calibration.tau, len(self.classes))
+        if self._probe is None:
+            return Distributions(self.classes, np.zeros_like(p_knn), p_knn, p_knn)
+        p_probe = np.zeros((len(X), len(self.classes)), dtype=np.float64)
+        p_probe[:, self.seen] = self._probe.with_temperature(calibration.temperature, X)
+        mixed = mix(p_probe, p_knn, self.seen, calibration.lam, self._mass(X))
+        return Distributions(self.classes, p_probe, p_knn, mixed)
+
+    def _mass(self, X: FloatArray) -> Float64Array | None:
+        if self._newcomers is None:
+            return None
+        mass = np.zeros((len(X), len(self.classes)), dtype=np.float64)
+        mass[:, ~self.seen] = self._newcomers.mass(X)
+        return mass
 
 
-def mix(p_probe: Float64Array, p_knn: Float64Array, seen: BoolArray, lam: float) -> Float64Array:
-    """`(1 - lam) p_probe + lam p_knn`, after the votes for unseen categories are taken.
+def mix(
+    p_probe: Float64Array,
+    p_knn: Float64Array,
+    seen: BoolArray,
+    lam: float,
+    mass: Float64Array | None = None,
+) -> Float64Array:
+    """`(1 - lam) p_probe + lam p_knn`, after the share of unseen categories is taken.
 
     `p_probe` and `p_knn` are (n, n_classes) over the same classes, `seen` (n_classes,) is true
-    where the probe knows the class. A row's vote mass m on unseen classes stays theirs; the seen
-    ones share 1 - m by the formula, with the votes among them scaled to sum to 1. Without votes
-    for seen classes the probe alone decides between them. Rows sum to 1 if those of `p_probe` do.
+    where the probe knows the class. `mass` (n, n_classes) is the share of the unseen ones, 0 for
+    the seen (see `probe.unseen`); None: the votes that they have. With m of it on them, the seen
+    ones share 1 - m by the formula, the votes among them scaled to sum to 1. Without votes for
+    seen classes the probe alone decides between them. Rows sum to 1 if those of `p_probe` do.
     """
+    taken = np.where(seen, 0.0, p_knn) if mass is None else mass
     votes_seen = np.where(seen, p_knn, 0.0)
     mass_seen = votes_seen.sum(axis=1, keepdims=True)
-    mass_unseen = np.where(seen, 0.0, p_knn).sum(axis=1, keepdims=True)
+    mass_unseen = taken.sum(axis=1, keepdims=True)
     share = np.divide(votes_seen, mass_seen, out=p_probe.copy(), where=mass_seen > 0)
     shared = (1 - lam) * np.where(seen, p_probe, 0.0) + lam * share
     # a full vote may sum to a hair above 1
-    return np.where(seen, np.maximum(1 - mass_unseen, 0.0) * shared, p_knn)
+    return np.where(seen, np.maximum(1 - mass_unseen, 0.0) * shared, taken)
 
 
 def spread(
@@ -79,3 +111,15 @@ def spread(
     spread_out = np.zeros((len(probabilities), len(wider)), dtype=np.float64)
     spread_out[:, [place[name] for name in classes]] = probabilities
     return spread_out
+
+
+def joined(parts: Sequence[Distributions]) -> Distributions:
+    """Answers one after the other, over the union of their classes."""
+    classes = tuple(sorted({name for part in parts for name in part.classes}))
+    if all(part.classes == parts[0].classes for part in parts):
+        classes = parts[0].classes  # in their own order, which need not be that of texts
+    methods = {
+        name: np.concatenate([spread(getattr(p, name), p.classes, classes) for p in parts])
+        for name in ("probe", "knn", "hybrid")
+    }
+    return Distributions(classes, **methods)

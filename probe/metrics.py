@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
 
@@ -21,8 +21,34 @@ class Scores(TypedDict):
     support: int
 
 
+class Share(TypedDict):
+    """How many of `n` answers were right; None of none."""
+
+    accuracy: float | None
+    n: int
+
+
+class Agreement(TypedDict):
+    """The answers on which probe and neighbours say the same, and the others."""
+
+    agree: Share
+    disagree: Share
+
+
+class PredictionSets(TypedDict):
+    """Of n sets that hold the true category with the chance `wanted`, the share `coverage` did.
+
+    `size` is their mean number of categories; the answer itself counts as in every set.
+    """
+
+    wanted: float
+    coverage: float
+    size: float
+    n: int
+
+
 class Metrics(TypedDict):
-    """The figures of one method over `n` products."""
+    """The figures of one method over `n` products; the last two are the hybrid's alone."""
 
     accuracy: float
     macro_f1: float
@@ -31,6 +57,8 @@ class Metrics(TypedDict):
     aurc: float
     per_class: dict[str, Scores]
     n: int
+    agreement: NotRequired[Agreement]
+    prediction_sets: NotRequired[PredictionSets]
 
 
 def measure(proba: Float64Array, y_true: IntArray, classes: tuple[str, ...]) -> Metrics:
@@ -113,3 +141,23 @@ def aurc(confidence: Float64Array, right: BoolArray) -> float:
     mean_error = np.bincount(group, weights=~right) / size
     errors = np.repeat(mean_error, size)
     return float((np.cumsum(errors) / np.arange(1, len(errors) + 1)).mean())
+
+
+def measure_agreement(agree: BoolArray, right: BoolArray) -> Agreement:
+    """How often answers are right, (n,), where probe and neighbours agree and where not."""
+    return {"agree": _share(right[agree]), "disagree": _share(right[~agree])}
+
+
+def _share(right: BoolArray) -> Share:
+    return {"accuracy": float(right.mean()) if len(right) else None, "n": len(right)}
+
+
+def measure_sets(sets: BoolArray, y_true: IntArray, wanted: float) -> PredictionSets:
+    """How often prediction sets (n, n_classes) hold the true class, and how large they are."""
+    holds = sets[np.arange(len(y_true)), np.maximum(y_true, 0)] & (y_true >= 0)
+    return {
+        "wanted": wanted,
+        "coverage": float(holds.mean()),
+        "size": float(sets.sum(axis=1).mean()),
+        "n": len(y_true),
+    }

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from kinshelf.db.errors import InvalidEmbeddings
 from kinshelf.probe.data import Float64Array, FloatArray
-from kinshelf.probe.settings import Calibration, ProbeSettings
+from kinshelf.probe.settings import Calibration, Policy, ProbeSettings
 
 INPUT_SCALE = math.sqrt(2)
 """Fused embeddings times this are the unit halves `[image ; text]` that the weights read."""
@@ -27,7 +27,8 @@ class Probe:
 
     `classes` are sorted, one per column of an answer. `weights` are float32: `net.0.weight`
     (hidden, D), `net.0.bias` (hidden,), `net.3.weight` (n_classes, hidden), `net.3.bias`
-    (n_classes,). `trained_rows` counts the rows that the weights were fitted on.
+    (n_classes,). `trained_rows` counts the rows that the weights were fitted on. `reference` are
+    arrays of what was measured on held-out training rows (see `probe.fitting`), by name.
     """
 
     classes: tuple[str, ...]
@@ -39,14 +40,19 @@ class Probe:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     calibration: Calibration = field(default_factory=Calibration)
+    reference: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    policy: Policy | None = None
 
     @property
     def input_dim(self) -> int:
         """Columns of a fused embedding, D."""
         return int(self.weights["net.0.weight"].shape[1])
 
-    def logits(self, X: FloatArray) -> FloatArray:
-        """Of fused embeddings (n, D) float32: (n, n_classes) float32. Raises InvalidEmbeddings."""
+    def hidden(self, X: FloatArray) -> FloatArray:
+        """Activations of the hidden layer for fused embeddings (n, D): (n, hidden) float32.
+
+        Raises InvalidEmbeddings.
+        """
         if X.ndim != 2 or X.shape[1] != self.input_dim:
             raise InvalidEmbeddings(
                 f"the probe reads embeddings of shape (n, {self.input_dim}), not {X.shape}: "
@@ -54,12 +60,21 @@ class Probe:
             )
         w = self.weights
         halves = np.multiply(X, np.float32(INPUT_SCALE), dtype=np.float32)
-        hidden = np.maximum(halves @ w["net.0.weight"].T + w["net.0.bias"], np.float32(0))
-        return np.asarray(hidden @ w["net.3.weight"].T + w["net.3.bias"], dtype=np.float32)
+        found = np.maximum(halves @ w["net.0.weight"].T + w["net.0.bias"], np.float32(0))
+        return np.asarray(found, dtype=np.float32)
+
+    def logits(self, X: FloatArray) -> FloatArray:
+        """Of fused embeddings (n, D) float32: (n, n_classes) float32. Raises InvalidEmbeddings."""
+        w = self.weights
+        return np.asarray(self.hidden(X) @ w["net.3.weight"].T + w["net.3.bias"], dtype=np.float32)
 
     def predict_proba(self, X: FloatArray) -> Float64Array:
         """`softmax(logits / temperature)`, (n, n_classes) float64. Raises InvalidEmbeddings."""
-        return softmax(self.logits(X) / self.calibration.temperature)
+        return self.with_temperature(self.calibration.temperature, X)
+
+    def with_temperature(self, temperature: float, X: FloatArray) -> Float64Array:
+        """As `predict_proba`, with another temperature."""
+        return softmax(self.logits(X) / temperature)
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed."""

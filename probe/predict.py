@@ -3,100 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kinshelf.db.errors import EmptyShelf, ProbeNotFound
+from kinshelf.probe.answer import Evidence, Prediction, Receipt, TrackRecord, Vote
+from kinshelf.probe.conformal import COVERAGE, Conformal
+from kinshelf.probe.data import Float64Array, FloatArray, IntArray
+from kinshelf.probe.evidence import explain, gather
 from kinshelf.probe.files import read_probe
-from kinshelf.probe.hybrid import mix
-from kinshelf.probe.knn import knn_distribution
+from kinshelf.probe.fitting import HeldOut
+from kinshelf.probe.hybrid import Distributions, Voices
+from kinshelf.probe.knn import NO_VOTE, identical
 from kinshelf.probe.model import Probe
+from kinshelf.probe.novelty import NEIGHBOURS
+from kinshelf.probe.reference import novelty_model
 from kinshelf.probe.settings import Calibration
+from kinshelf.probe.unseen import newcomers_of
+from kinshelf.probe.verdict import verdict_of
 from kinshelf.store import asking, fusion
 from kinshelf.store.probes import find_probe
-from kinshelf.store.report import Neighbour
 
 if TYPE_CHECKING:
     from kinshelf.store import AddOptions, Shelf
     from kinshelf.store.snapshot import Neighbours, Snapshot
 
-FloatArray = NDArray[np.float32]
-Float64Array = NDArray[np.float64]
-ACCEPT = 0.9
-"""An answer of at least this probability is accepted while the shelf has no policy of its own."""
-CONFIDENT = 0.6
-"""Probe and neighbours conflict only if both are at least this sure of different categories."""
+_BLOCK = 64
+"""Queries answered together: their neighbours' vectors take 200 KB each."""
 
 
-@dataclass(frozen=True, slots=True)
-class Vote:
-    """What one voice says: `source` tells which (the probe's version, or k)."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Found:
+    """Neighbours of n queries: `labels` (n, width) as they vote, `codes` whether or not, and their
+    fused embeddings `near` (n, width, D)."""
 
-    category: str
-    probability: float
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """A neighbour and its part in the answer: `supports`, `runner-up` or `other`."""
-
-    neighbour: Neighbour
-    role: str
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """What an answer was computed from, so that it can be computed again."""
-
-    generation: int
-    fingerprint: str
-    probe: int | None
-    exhaustive: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """One answer; `as_dict` is the JSON contract of `classify`."""
-
-    id: str | None
-    category: str
-    probability: float
-    verdict: str
-    prediction_set: list[str]
-    probabilities: dict[str, float]
-    probe: Vote | None
-    probe_version: int | None
-    knn: Vote
-    k: int
-    agreement: bool | None
-    novelty_p: float | None
-    image_only: Vote | None
-    text_only: Vote | None
-    neighbours: list[Evidence]
-    receipt: Receipt
-
-    def as_dict(self) -> dict[str, Any]:
-        """For `--json`."""
-        found = {
-            "category": self.category,
-            "probability": self.probability,
-            "verdict": self.verdict,
-            "prediction_set": self.prediction_set,
-            "probabilities": self.probabilities,
-            "probe": self.probe and {"version": self.probe_version, **asdict(self.probe)},
-            "knn": {**asdict(self.knn), "k": self.k},
-            "agreement": self.agreement,
-            "novelty_p": self.novelty_p,
-            "image_only": self.image_only and asdict(self.image_only),
-            "text_only": self.text_only and asdict(self.text_only),
-            "neighbours": [e.neighbour.as_dict() | {"role": e.role} for e in self.neighbours],
-            "receipt": asdict(self.receipt),
-        }
-        return found if self.id is None else {"id": self.id} | found
+    neighbours: Neighbours
+    labels: IntArray
+    codes: IntArray
+    near: FloatArray
 
 
 class Predictor:
@@ -108,8 +57,8 @@ class Predictor:
         self.snapshot = snapshot
         self.probe = probe
         self.version = version
-        self.calibration = probe.calibration if probe else Calibration()
-        self.k = k or self.calibration.k
+        calibration = probe.calibration if probe else Calibration()
+        self.k = k or calibration.k
         rows, categories = snapshot.labelled()
         if not len(rows):
             raise EmptyShelf(
@@ -118,10 +67,18 @@ class Predictor:
             )
         seen = probe.classes if probe else ()
         self.classes = sorted(set(seen) | set(categories))
-        self._place = {name: i for i, name in enumerate(self.classes)}
-        self._seen = np.array([name in set(seen) for name in self.classes], dtype=np.bool_)
-        # Row number → class, so that votes need no catalogue.
-        self._codes = dict(zip(rows.tolist(), (self._place[c] for c in categories), strict=True))
+        place = {name: i for i, name in enumerate(self.classes)}
+        self._rows = rows
+        self._row_codes = np.array([place[c] for c in categories], dtype=np.int64)
+        newcomers = newcomers_of(
+            probe, self.classes, self._row_codes, lambda places: snapshot.fused(rows[places])
+        )
+        self._voices = Voices(probe, self.classes, calibration, newcomers)
+        reference = probe.reference if probe else {}
+        conformal = Conformal.of(reference)
+        self._conformal = conformal and conformal.over(seen, self.classes)
+        self._held_out = HeldOut.of(reference)
+        self._novelty = novelty_model(probe)
 
     @classmethod
     def for_shelf(
@@ -147,52 +104,66 @@ class Predictor:
 
         `where` narrows the neighbours that vote and are shown.
         """
-        found = self._neighbours(halves, where, 0.5)
-        p_knn = self._votes(found)
-        p_probe = self._probe_proba(halves)
-        if p_probe is None and not p_knn.any(axis=1).all():
+        answers: list[Prediction] = []
+        for start in range(0, len(halves), _BLOCK):
+            part = slice(start, start + _BLOCK)
+            named: list[str | None] = list(ids[part]) if ids else [None] * len(halves[part])
+            answers += self._predict(halves[part], where, named)
+        return answers
+
+    def _predict(
+        self, halves: FloatArray, where: str | None, ids: list[str | None]
+    ) -> list[Prediction]:
+        found = self._search(halves, where, 0.5)
+        said = self._said(halves, found)
+        if self.probe is None and not said.knn.any(axis=1).all():
             raise EmptyShelf(
                 f"no categorised product matches {where!r}: widen --where, or train a probe"
             )
-        proba = self._mixed(p_probe, p_knn)
-        evidence = asking.neighbours(self.snapshot, found)
+        order = np.argsort(-said.hybrid, axis=1, kind="stable")
+        best, second = self._names(order, 0), self._names(order, 1)
+        runner_up = order[:, 1] if order.shape[1] > 1 else np.full(len(order), -1)
+        shown = gather(
+            self.snapshot, halves, found.neighbours, found.codes, runner_up, self._members, self.k,
+            where,
+        )  # fmt: skip
+        evidence = explain(self.snapshot, shown, [b or "" for b in best], second)
         parts = [self._part(halves, where, weight) for weight in (1.0, 0.0)]
+        novelty = self._novelty_p(halves, found, where)
+        sets = self._conformal.sets(said.hybrid) if self._conformal else None
+        exhaustive = found.neighbours.exhaustive
         return [
             self._prediction(
-                None if ids is None else ids[i],
-                proba[i],
-                None if p_probe is None else p_probe[i],
-                p_knn[i],
-                (parts[0][i], parts[1][i]),
-                evidence[i],
-                exhaustive=found.exhaustive,
+                ids[i], said, i, order[i], (parts[0][i], parts[1][i]), novelty[i], evidence[i],
+                None if sets is None else sets[i], exhaustive=exhaustive,
             )
             for i in range(len(halves))
-        ]
+        ]  # fmt: skip
 
-    def _neighbours(self, halves: FloatArray, where: str | None, weight: float) -> Neighbours:
-        return self.snapshot.kneighbors(
-            halves, self.k, where=where, labelled_only=True, weight_image=weight
+    def _search(self, halves: FloatArray, where: str | None, weight: float) -> _Found:
+        width = max(self.k, NEIGHBOURS if self._novelty and weight == 0.5 else 0)
+        near = self.snapshot.kneighbors(
+            halves, width, where=where, labelled_only=True, weight_image=weight
         )
+        there = near.rows >= 0
+        at = np.searchsorted(self._rows, np.where(there, near.rows, self._rows[0]))
+        codes = np.where(there, self._row_codes[at], NO_VOTE)
+        vectors = self.snapshot.fused(np.where(there, near.rows, self._rows[0]).ravel())
+        vectors = vectors.reshape(*near.rows.shape, -1)
+        # copies of the query would vouch for whatever label they have themselves
+        copied = identical(fusion.fused(halves), vectors) & there
+        lonely = (copied | ~there).all(axis=1, keepdims=True)
+        labels = np.where(copied & ~lonely, NO_VOTE, codes)
+        return _Found(near, labels, codes, vectors)
 
-    def _votes(self, found: Neighbours) -> Float64Array:
-        labels = np.array(
-            [[self._codes.get(int(row), -1) for row in rows] for rows in found.rows], dtype=np.int64
+    def _said(self, halves: FloatArray, found: _Found) -> Distributions:
+        k = self.k
+        return self._voices.answer(
+            fusion.fused(halves),
+            found.neighbours.similarities[:, :k],
+            found.labels[:, :k],
+            found.near[:, :k],
         )
-        return knn_distribution(found.similarities, labels, self.calibration.tau, len(self.classes))
-
-    def _probe_proba(self, halves: FloatArray) -> Float64Array | None:
-        """The probe's distribution over all classes, (n, n_classes); 0 for those it never saw."""
-        if self.probe is None:
-            return None
-        proba = np.zeros((len(halves), len(self.classes)))
-        proba[:, self._seen] = self.probe.predict_proba(fusion.fused(halves))
-        return proba
-
-    def _mixed(self, p_probe: Float64Array | None, p_knn: Float64Array) -> Float64Array:
-        if p_probe is None:
-            return p_knn
-        return mix(p_probe, p_knn, self._seen, self.calibration.lam)
 
     def _part(self, halves: FloatArray, where: str | None, weight: float) -> list[Vote | None]:
         """What the picture (weight 1) or the text (0) says alone; None where it is missing."""
@@ -200,65 +171,97 @@ class Predictor:
         alone = np.zeros_like(halves)
         half = slice(0, dimension) if weight else slice(dimension, None)
         alone[:, half] = halves[:, half]
-        p_knn = self._votes(self._neighbours(alone, where, weight))
-        p_probe = self._probe_proba(alone)
-        proba = self._mixed(p_probe, p_knn)
+        said = self._said(alone, self._search(alone, where, weight))
         given: NDArray[np.bool_] = np.any(halves[:, half], axis=1)
-        return [self._vote(p) if there else None for p, there in zip(proba, given, strict=True)]
+        return [
+            self._vote(p) if there else None for p, there in zip(said.hybrid, given, strict=True)
+        ]
 
     def _vote(self, proba: Float64Array) -> Vote:
         best = int(proba.argmax())
         return Vote(self.classes[best], float(proba[best]))
 
+    def _names(self, order: IntArray, rank: int) -> list[str | None]:
+        if order.shape[1] <= rank:
+            return [None] * len(order)
+        return [self.classes[code] for code in order[:, rank]]
+
+    @cached_property
+    def _members(self) -> dict[int, IntArray]:
+        """Rows of each category."""
+        order = np.argsort(self._row_codes, kind="stable")
+        ends = np.cumsum(np.bincount(self._row_codes, minlength=len(self.classes)))
+        return dict(enumerate(np.split(self._rows[order], ends[:-1])))
+
+    def _novelty_p(
+        self, halves: FloatArray, found: _Found, where: str | None
+    ) -> list[float | None]:
+        if self._novelty is None:
+            return [None] * len(halves)
+        whole = found if where is None else self._search(halves, None, 0.5)
+        names = np.array([*self.classes, None], dtype=object)
+        X = fusion.fused(halves)
+        near, categories = whole.near[:, :NEIGHBOURS], names[whole.codes[:, :NEIGHBOURS]]
+        p = self._novelty.p_value(self._novelty.score(X, near, categories), X)
+        return [None if np.isnan(value) else float(value) for value in p]
+
     def _prediction(
         self,
         query_id: str | None,
-        proba: Float64Array,
-        p_probe: Float64Array | None,
-        p_knn: Float64Array,
+        said: Distributions,
+        i: int,
+        order: IntArray,
         parts: tuple[Vote | None, Vote | None],
-        evidence: list[Neighbour],
+        novelty_p: float | None,
+        evidence: list[Evidence],
+        members: NDArray[np.bool_] | None,
         *,
         exhaustive: bool,
     ) -> Prediction:
-        order = np.argsort(-proba, kind="stable")
-        best, second = self.classes[order[0]], self.classes[order[1]] if len(order) > 1 else None
-        probe, knn = None if p_probe is None else self._vote(p_probe), self._vote(p_knn)
-        receipt = Receipt(
-            self.snapshot.generation, self.snapshot.fingerprint, self.version, exhaustive
-        )
+        proba = said.hybrid[i]
+        answer, knn = self._vote(proba), self._vote(said.knn[i])
+        probe = None if self.probe is None else self._vote(said.probe[i])
+        agreement = None if probe is None else probe.category == knn.category
+        arrived = self.probe is not None and not self._voices.seen[order[0]]
+        policy = self.probe.policy if self.probe else None
         return Prediction(
             id=query_id,
-            category=best,
-            probability=float(proba[order[0]]),
-            verdict=_verdict(float(proba[order[0]]), probe, knn),
-            prediction_set=[best],
-            probabilities={self.classes[i]: float(proba[i]) for i in order},
+            category=answer.category,
+            probability=answer.probability,
+            verdict=verdict_of(answer, probe, knn, parts, novelty_p, policy, arrived=arrived),
+            prediction_set=self._set(order, members),
+            coverage=None if members is None else COVERAGE,
+            probabilities={self.classes[code]: float(proba[code]) for code in order},
             probe=probe,
             probe_version=self.version,
             knn=knn,
             k=self.k,
-            agreement=None if probe is None else probe.category == knn.category,
-            novelty_p=None,
+            agreement=agreement,
+            agreement_accuracy=self._track_record(agreement),
+            new_category=arrived,
+            novelty_p=novelty_p,
             image_only=parts[0],
             text_only=parts[1],
-            neighbours=[Evidence(n, _role(n.category, best, second)) for n in evidence],
-            receipt=receipt,
+            neighbours=evidence,
+            receipt=Receipt(
+                self.snapshot.generation, self.snapshot.fingerprint, self.version, exhaustive
+            ),
         )
 
+    def _set(self, order: IntArray, members: NDArray[np.bool_] | None) -> list[str]:
+        """Most probable first; the answer itself even where the set is empty without it."""
+        return [
+            self.classes[code]
+            for rank, code in enumerate(order)
+            if rank == 0 or (members is not None and members[code])
+        ]
 
-def _role(category: str | None, best: str, second: str | None) -> str:
-    if category == best:
-        return "supports"
-    return "runner-up" if category == second else "other"
-
-
-def _verdict(probability: float, probe: Vote | None, knn: Vote) -> str:
-    if probe is not None and probe.category != knn.category:
-        if min(probe.probability, knn.probability) >= CONFIDENT:
-            return "conflict"
-        return "review"
-    return "accept" if probability >= ACCEPT else "review"
+    def _track_record(self, agreement: bool | None) -> TrackRecord | None:
+        if self._held_out is None or agreement is None:
+            return None
+        alike = self._held_out.agree == agreement
+        n = int(alike.sum())
+        return TrackRecord(float(self._held_out.right[alike].mean()), n) if n else None
 
 
 def classify(

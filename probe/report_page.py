@@ -16,6 +16,7 @@ from kinshelf.probe.figures import short_labels
 from kinshelf.probe.metrics import ECE_BINS, Metrics, reliability
 from kinshelf.probe.pages import render
 from kinshelf.probe.split import training_set
+from kinshelf.probe.wording import evaluation_notes
 from kinshelf.store import asking
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def write_report(
         generation=snapshot.generation,
         methods=drawn,
         best=drawn[-1],
+        notes=evaluation_notes(drawn[-1]["metrics"]),
         top_risk=top_risk,
         **_confusion(codes, best.argmax(axis=1), found.classes),
         mistakes=_mistakes(snapshot, found, best, codes, split, thumbnails),

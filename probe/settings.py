@@ -13,6 +13,9 @@ from typing import Any, Self
 
 from kinshelf.db.errors import InvalidSetting, SourceNotFound
 
+SPACES = ("fused", "centred", "whitened", "hidden")
+"""In which a neighbour's weight may be measured; see `probe.spaces`."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Range:
@@ -112,18 +115,41 @@ class ProbeSettings:
 class Calibration:
     """How the probe and k neighbours become one distribution (see `probe.hybrid`).
 
-    `temperature` divides the probe's logits, `tau` the similarities; `lam` is the neighbours'
-    share. On CLIP embeddings of 828 products (15 folds, k = 10) tau 0.02 and lam 0.1 lowered the
-    negative log-likelihood of the probe alone by 1 %; lam 0.3 or tau 0.05 raised it.
+    `temperature` divides the probe's logits, `tau` the similarities in `space` (see
+    `probe.spaces`); `lam` is the neighbours' share. `probe.fitting` fits them; these defaults are
+    for shelves too small for that. On CLIP embeddings of 828 products (15 folds, k = 10) tau 0.02
+    and lam 0.1 lowered the negative log-likelihood of the probe alone by 1 %; lam 0.3 or tau 0.05
+    raised it.
     """
 
     temperature: float = 1.0
     tau: float = 0.02
     k: int = 10
     lam: float = 0.1
+    space: str = "fused"
 
     def __post_init__(self) -> None:
         _check(self)
+        if self.space not in SPACES:
+            raise InvalidSetting(f"space is {self.space!r}: it must be one of {', '.join(SPACES)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Which answers need no review: those of at least `threshold`, probe and neighbours agreed.
+
+    On the held-out rows `automation` of the answers passed, `precision` of those were right, at
+    least `precision_low` and at most `precision_high` with `confidence`; `wanted` was asked for.
+    """
+
+    wanted: float
+    threshold: float
+    automation: float
+    precision: float
+    precision_low: float
+    precision_high: float
+    confidence: float
+    n: int
 
 
 def _check(settings: ProbeSettings | Calibration) -> None:
@@ -138,6 +164,7 @@ def _check(settings: ProbeSettings | Calibration) -> None:
 _TYPES: dict[str, tuple[type, ...]] = {
     "int": (int,),
     "float": (int, float),
+    "str": (str,),
     "str | None": (str, type(None)),
     "bool | None": (bool, type(None)),
 }

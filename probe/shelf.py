@@ -11,10 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kinshelf.db.errors import InputError
-from kinshelf.probe.files import export_checkpoint, write_probe
+from kinshelf.probe.calibrate import calibrate
+from kinshelf.probe.crossfit import OnPart
+from kinshelf.probe.files import export_checkpoint, read_probe, write_probe
 from kinshelf.probe.settings import ProbeSettings
-from kinshelf.probe.training import OnEpoch, train_probe
-from kinshelf.store.probes import save_probe
+from kinshelf.probe.split import training_set
+from kinshelf.probe.training import OnEpoch, fit_probe
+from kinshelf.store.probes import find_probe, save_probe
 
 if TYPE_CHECKING:
     from kinshelf.store import Shelf
@@ -25,7 +28,7 @@ Float64Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class TrainReport:
-    """What `train` made."""
+    """What `train` made; `warm_start` is the probe that it started from, if it did."""
 
     version: int
     generation: int
@@ -35,6 +38,8 @@ class TrainReport:
     metrics: dict[str, Any]
     warnings: tuple[str, ...]
     checkpoint: str | None
+    calibration: dict[str, Any]
+    warm_start: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -46,20 +51,30 @@ def train_shelf(
     settings: ProbeSettings | None = None,
     *,
     on_epoch: OnEpoch | None = None,
+    on_part: OnPart = lambda _done, _all: None,
     checkpoint: Path | None = None,
+    warm_start: bool = False,
 ) -> TrainReport:
-    """Train a probe from the shelf's newest generation and store it as its newest probe.
+    """Train and calibrate a probe from the shelf's newest generation; it becomes the newest probe.
 
-    Raises TooFewClasses, InvalidSetting, ShelfLocked, or InputError for a checkpoint that has no
-    folder to go to.
+    `on_epoch` is called after each epoch, `on_part` after each part of the calibration.
+    `warm_start`: from the weights of the newest probe, whose hidden layer must be as wide. Raises
+    TooFewClasses, InvalidSetting, ProbeNotFound, ShelfLocked, or InputError for a checkpoint that
+    has no folder to go to.
     """
     if checkpoint is not None and not checkpoint.parent.is_dir():
         raise InputError(
             f"there is no folder {checkpoint.parent} for the checkpoint: make it first"
         )
     started = time.monotonic()
-    trained = train_probe(shelf.snapshot(), settings, on_epoch)
-    probe = trained.probe
+    now = shelf.snapshot()
+    before = find_probe(shelf, now) if warm_start else None
+    source = training_set(now)
+    start = read_probe(before.path) if before else None
+    trained = fit_probe(source, settings, on_epoch, start)
+    probe = calibrate(source, trained.probe, on_part)
+    if before is not None:
+        probe = probe.replace(metrics={**probe.metrics, "warm_start": before.version})
     version = save_probe(
         shelf,
         lambda directory: write_probe(directory, probe, trained.log),
@@ -78,4 +93,6 @@ def train_shelf(
         metrics=dict(probe.metrics),
         warnings=probe.warnings,
         checkpoint=str(checkpoint) if checkpoint else None,
+        calibration=asdict(probe.calibration),
+        warm_start=before.version if before else None,
     )

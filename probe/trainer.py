@@ -13,23 +13,37 @@ from kinshelf.db.errors import ProbeError
 from kinshelf.probe.batches import Batches
 from kinshelf.probe.data import FloatArray
 from kinshelf.probe.mlp import build_network, weights_of
+from kinshelf.probe.model import Probe
 from kinshelf.probe.settings import ProbeSettings
 from kinshelf.probe.split import TrainingSet
+from kinshelf.probe.warm import begin_from
+from kinshelf.probe.whitening import Whitening
 
 _HELD_OUT_BATCH = 1024
 
 
 class Trainer:
-    """A fresh network for the rows of `source`; needs `mlp.repeatable` around it."""
+    """A network for the rows of `source`, fresh or with the weights of `start`; needs
+    `mlp.repeatable` around it."""
 
-    def __init__(self, source: TrainingSet, settings: ProbeSettings, device: torch.device) -> None:
+    def __init__(
+        self,
+        source: TrainingSet,
+        settings: ProbeSettings,
+        device: torch.device,
+        start: Probe | None = None,
+    ) -> None:
         self._settings = settings
         self._device = device
-        self._batches = Batches(source, settings.batch_size, device)
+        self._whitening = Whitening.fit(source, settings.seed)
+        self._batches = Batches(source, settings.batch_size, device, self._whitening)
         self._modality_dropout = settings.modality_dropout
         self._rng = np.random.default_rng(settings.seed)
         dimension = source.data.fused(source.rows[:1]).shape[1]
         self._network = build_network(dimension, len(source.classes), settings).to(device)
+        if start is not None:
+            weights = self._whitening.unfold(start.weights)
+            begin_from(self._network, weights, start.classes, source.classes)
         self._optimizer = torch.optim.Adam(
             self._network.parameters(),
             lr=settings.lr,
@@ -41,8 +55,8 @@ class Trainer:
 
     @property
     def weights(self) -> dict[str, FloatArray]:
-        """A copy of the network's weights, float32."""
-        return weights_of(self._network)
+        """A copy of the network's weights over unit halves, float32."""
+        return self._whitening.fold(weights_of(self._network))
 
     def train_epoch(self) -> float:
         """Go over the rows; the mean loss in nats. Raises ProbeError if it diverged."""
@@ -58,7 +72,8 @@ class Trainer:
         self._network.eval()
         loss, right = 0.0, 0
         with torch.inference_mode():
-            for inputs, targets in Batches(held, _HELD_OUT_BATCH, self._device).in_order():
+            batches = Batches(held, _HELD_OUT_BATCH, self._device, self._whitening)
+            for inputs, targets in batches.in_order():
                 logits = self._network(inputs)
                 loss += cross_entropy(logits, targets, reduction="sum").item()
                 right += int((logits.argmax(dim=1) == targets).sum().item())

@@ -12,6 +12,8 @@ from kinshelf.probe.mlp import device_of, repeatable
 from kinshelf.probe.model import Probe
 from kinshelf.probe.settings import ProbeSettings
 from kinshelf.probe.split import TrainingSet, hold_out, training_set
+from kinshelf.probe.warm import check_start
+from kinshelf.probe.whitening import too_few
 
 if TYPE_CHECKING:
     import torch
@@ -70,12 +72,24 @@ def train_probe(
 
 
 def fit_probe(
-    source: TrainingSet, settings: ProbeSettings | None = None, on_epoch: OnEpoch | None = None
+    source: TrainingSet,
+    settings: ProbeSettings | None = None,
+    on_epoch: OnEpoch | None = None,
+    start: Probe | None = None,
 ) -> Trained:
-    """Train on the rows of `source`, some of which decide when to stop. See `train_probe`."""
+    """Train on the rows of `source`, some of which decide when to stop. See `train_probe`.
+
+    `start` is a probe whose weights the training starts from; it may have seen the rows that
+    decide when to stop. Raises InvalidSetting if it does not fit the settings or the rows.
+    """
     settings = settings or ProbeSettings()
-    held = hold_out(source.codes, settings.val_fraction, settings.seed)
-    run = _Run(settings, device_of(settings), on_epoch or (lambda _: None))
+    if start is not None:
+        dimension = source.data.fused(source.rows[:1]).shape[1]
+        check_start(start, settings, dimension)
+    # two or three rows would stop the training at random
+    fraction = 0.0 if too_few(source) else settings.val_fraction
+    held = hold_out(source.codes, fraction, settings.seed)
+    run = _Run(settings, device_of(settings), on_epoch or (lambda _: None), start)
     best = run.search(source.take(~held), source.take(held))
     refit = bool(held.any()) and len(source) < settings.refit_below
     probe = Probe(
@@ -104,6 +118,7 @@ class _Run:
     settings: ProbeSettings
     device: torch.device
     on_epoch: OnEpoch
+    start: Probe | None = None
     log: list[EpochResult] = field(default_factory=list)
 
     def search(self, train: TrainingSet, held: TrainingSet) -> _Best:
@@ -115,7 +130,7 @@ class _Run:
 
         best: _Best | None = None
         with repeatable(self.settings.seed, self.device):
-            trainer = Trainer(train, self.settings, self.device)
+            trainer = Trainer(train, self.settings, self.device, self.start)
             for epoch in range(1, self.settings.epochs + 1):
                 result = self._epoch("fit", epoch, trainer, held)
                 if best is None or _improves(result, best.result):
@@ -130,7 +145,7 @@ class _Run:
         from kinshelf.probe.trainer import Trainer
 
         with repeatable(self.settings.seed, self.device):
-            trainer = Trainer(source, self.settings, self.device)
+            trainer = Trainer(source, self.settings, self.device, self.start)
             for epoch in range(1, self._refit_epochs(best) + 1):
                 self._epoch("refit", epoch, trainer, None)
             return trainer.weights

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import base64
 import functools
-import importlib.metadata
+import re
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +21,6 @@ from kinshelf.store.precision import BF16, FLOAT32, INT8
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from kinshelf.store.encoder import Encoder
     from kinshelf.store.manifest import Manifest
@@ -34,6 +35,7 @@ _TEXTS = (
     "puzzle " * 99,
 )
 _LIBRARIES = ("kinshelf", "numpy", "pillow", "tokenizers", "torch", "transformers")
+_INSTALLED = re.compile(rf"({'|'.join(_LIBRARIES)})-(.+)\.dist-info")
 
 
 def load_encoder_of(path: Path, manifest: Manifest) -> Encoder:
@@ -88,10 +90,26 @@ def check_canary(encoder: Encoder, canary: Mapping[str, Any], path: Path) -> Non
 @functools.cache
 def libraries() -> str:
     """Names and versions of what decides an embedding besides the model's files."""
-    return ", ".join(f"{name} {_version(name)}" for name in _LIBRARIES)
+    found = _installed()
+    return ", ".join(f"{name} {_version(name, found.get(name, set()))}" for name in _LIBRARIES)
 
 
-def _version(name: str) -> str:
+def _installed() -> dict[str, set[str]]:
+    """Versions by the names of the directories that installers write, which are quick to read."""
+    found: dict[str, set[str]] = {}
+    for folder in filter(Path.is_dir, map(Path, {*sys.path})):
+        for entry in folder.iterdir():
+            if match := _INSTALLED.fullmatch(entry.name):
+                found.setdefault(match[1], set()).add(match[2])
+    return found
+
+
+def _version(name: str, found: set[str]) -> str:
+    if len(found) == 1:
+        return next(iter(found))
+    # None or two of them: slow to import, but it knows which one counts.
+    import importlib.metadata
+
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

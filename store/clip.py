@@ -7,9 +7,9 @@ the reference, is what both are checked against.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,7 +69,9 @@ class FastClipEncoder:
         self._loading = threading.Lock()
         self._quick: Runtime | None = None
         self._bulk: Runtime | None = None
-        self._quick_left = QUICK_ITEMS if precision == FLOAT32 and device == "cpu" else 0
+        # Rounding the weights at each pass makes one twice as slow.
+        items = QUICK_ITEMS if precision == FLOAT32 else QUICK_ITEMS // 2
+        self._quick_left = items if device == "cpu" else 0
 
     def preprocess(self, image: Image.Image) -> Pixels:
         """(H, W, 3) uint8, resized and cropped; thread-safe. See `Encoder.preprocess`."""
@@ -125,7 +127,7 @@ class FastClipEncoder:
     def _load_quick(self) -> Runtime:
         from kinshelf.store.clip_numpy import NumpyClip
 
-        return _Quick(NumpyClip(self._weights, self._preprocessing))
+        return _Quick(NumpyClip(self._weights, self._preprocessing, self.precision))
 
     def _load_bulk(self) -> Runtime:
         from kinshelf.store.clip_workers import Workers
@@ -142,10 +144,12 @@ class _Quick:
         self._model = model
 
     def images(self, batches: list[Pixels]) -> list[FloatArray]:
-        return _one_thread(lambda: [self._model.images(each) for each in batches])
+        with _one_blas_thread:
+            return [self._model.images(each) for each in batches]
 
     def texts(self, batches: list[tuple[IntArray, IntArray]]) -> list[FloatArray]:
-        return _one_thread(lambda: [self._model.texts(*each) for each in batches])
+        with _one_blas_thread:
+            return [self._model.texts(*each) for each in batches]
 
 
 class QuickModel(Protocol):
@@ -158,11 +162,29 @@ class QuickModel(Protocol):
         """(n, d) of (n, length) and (n,)."""
 
 
-def _one_thread(run: Callable[[], list[FloatArray]]) -> list[FloatArray]:
-    from threadpoolctl import threadpool_limits
+class _OneBlasThread:
+    """While anybody is inside, BLAS uses one thread; the last one out puts its setting back."""
 
-    with threadpool_limits(1, user_api="blas"):
-        return run()
+    def __init__(self) -> None:
+        self._lock, self._inside = threading.Lock(), 0
+        self._limits: Any = None
+
+    def __enter__(self) -> None:
+        from threadpoolctl import threadpool_limits
+
+        with self._lock:
+            if not self._inside:
+                self._limits = threadpool_limits(1, user_api="blas")
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._limits.restore_original_limits()
+
+
+_one_blas_thread = _OneBlasThread()
 
 
 def _batches(ids: Sequence[list[int]], tokens: int) -> Iterator[tuple[IntArray, IntArray]]:

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from kinshelf.store.clip_linear import Apply, linear
-from kinshelf.store.clip_numpy import cut_patches, fold_normalisation
 
 if TYPE_CHECKING:
     from kinshelf.store.clip_weights import ClipWeights, Layer, Linear, Tower
@@ -125,6 +124,24 @@ class _Block:
         hidden = self._fc1(self._norm2(x))
         act = functional.silu(hidden, inplace=True) if self._quick else functional.gelu(hidden)
         return self._fc2(act).add_(x)
+
+
+def fold_normalisation(patches: FloatArray, preprocessing: Preprocessing) -> Linear:
+    """Patch weights, (width, patch * patch * 3), and bias that read uint8 levels directly."""
+    mean = np.asarray(preprocessing.mean)[:, None, None]
+    std = np.asarray(preprocessing.std)[:, None, None]
+    kernel = patches.astype(np.float64) / std
+    bias = -(kernel * mean).sum(axis=(1, 2, 3))
+    kernel = (kernel * preprocessing.scale).transpose(0, 2, 3, 1).reshape(len(patches), -1)
+    return np.ascontiguousarray(kernel, dtype=np.float32), bias.astype(np.float32)
+
+
+def cut_patches(pixels: NDArray[np.uint8], patch: int) -> NDArray[np.uint8]:
+    """(n, patches, patch * patch * 3), row by row; a margin narrower than a patch is left out."""
+    count, height, width = len(pixels), pixels.shape[1] // patch, pixels.shape[2] // patch
+    whole = pixels[:, : height * patch, : width * patch]
+    cut = whole.reshape(count, height, patch, width, patch, 3).swapaxes(2, 3)
+    return cut.reshape(count, height * width, patch * patch * 3)
 
 
 def _pair(layer: Linear, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -6,7 +6,6 @@ one with two threads, which would wait for each other in every small operation.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from kinshelf.store.clip_bulk import TorchClip
+from kinshelf.store.threads import threads
 
 if TYPE_CHECKING:
     from kinshelf.store.clip_weights import ClipWeights
@@ -36,7 +36,7 @@ class Workers:
     ) -> None:
         self._model = TorchClip(weights, preprocessing, precision, device)
         on_gpu = torch.device(device).type == "cuda"
-        cores = 1 if on_gpu else _cores()
+        cores = 1 if on_gpu else threads()
         self.images_a_batch = 256 if on_gpu else 8
         self.tokens_a_batch = 16384 if on_gpu else 640
         self._count = min(cores, _ONE_THREAD_EACH)
@@ -68,10 +68,3 @@ class Workers:
             for each in waiting:
                 each.result()
         return done
-
-
-def _cores() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:
-        return os.cpu_count() or 1

@@ -1,23 +1,17 @@
-"""What can be rebuilt from the truth: the catalogue and the index, loaded, caught up and saved."""
+"""The catalogue, which can be rebuilt from the truth: loaded, caught up and saved."""
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from kinshelf.db.catalog import Catalog, Change, seal, side_file
+from kinshelf.db.errors import GenerationNotFound
 from kinshelf.store import files
-from kinshelf.store.index import SNAPSHOT_BYTES, FlatIndex, Index, Scan
-from kinshelf.store.layout import index_path
 
 if TYPE_CHECKING:
     from kinshelf.store.ledger import Ledger
 
-FloatArray = NDArray[np.float32]
 CATALOG = "catalog.duckdb"
 STALE_SHARE, STALE_FRAMES = 0.05, 32
 """A snapshot this far behind is replaced; below it, replaying costs less than writing."""
@@ -39,6 +33,16 @@ def base_catalog(ledger: Ledger) -> Catalog:
     for entry in ledger.base:
         catalog.apply_base(ledger.frame(entry).content())
     return catalog
+
+
+def check_kept(ledger: Ledger, generation: int) -> None:
+    """Raises GenerationNotFound for a generation that can not be asked any more, or not yet."""
+    oldest = ledger.manifest.base_generation
+    if not oldest <= generation <= ledger.generation:
+        raise GenerationNotFound(
+            f"generation {generation} is not kept: {ledger.directory} has generations {oldest} to"
+            f" {ledger.generation}, see `kinshelf history`"
+        )
 
 
 def anchor(ledger: Ledger, generation: int) -> str | None:
@@ -90,35 +94,3 @@ def catch_up(catalog: Catalog, ledger: Ledger) -> None:
             changes, rows = [], 0
     if changes:
         catalog.apply_all(changes)
-
-
-class EpochIndex:
-    """The index of one epoch: loaded at first use and grown as newer snapshots ask for it.
-
-    Snapshots keep hold of the one that they were taken with, so that a snapshot of an older epoch
-    never meets the places of a newer one.
-    """
-
-    def __init__(self, directory: Path, ledger: Ledger) -> None:
-        self._path = index_path(directory, ledger.manifest.epoch)
-        self._flat: FlatIndex | None = None
-        self._turn = threading.Lock()
-
-    def of(self, vectors: FloatArray) -> Index:
-        """An index that holds these vectors, the first ones of the epoch, and maybe later ones."""
-        if vectors.nbytes > SNAPSHOT_BYTES:
-            self._flat = None
-            return Scan(vectors)
-        with self._turn:
-            flat = self._flat or FlatIndex.load(self._path, vectors) or FlatIndex(vectors.shape[1])
-            flat.extend(vectors)
-            self._flat = flat
-            return flat
-
-    def save(self, vectors: FloatArray) -> None:
-        """Replace the snapshot on disk if there is to be one and it is far behind."""
-        index = self.of(vectors)
-        if isinstance(index, FlatIndex) and len(index) - index.saved_rows > STALE_SHARE * len(
-            index
-        ):
-            index.save(self._path, vectors)

@@ -13,9 +13,14 @@ if TYPE_CHECKING:
     from kinshelf.store.shelf import Shelf
 
 
-def info(shelf: Shelf, at: int | None = None) -> dict[str, Any]:
+def info(shelf: Shelf, at: int | None = None, *, recall: bool = False) -> dict[str, Any]:
     """See `Shelf.info`."""
     now = shelf.snapshot(at)
+    index = shelf._index.told(now.searched().vectors)
+    if recall and now.count:
+        from kinshelf.store.tuning import measured
+
+        index["measured"] = measured(now.searched()).as_dict()
     manifest = shelf.manifest
     rejects = Counter(r["reason"] for r in now.view.rejects())
     return {
@@ -27,6 +32,7 @@ def info(shelf: Shelf, at: int | None = None) -> dict[str, Any]:
         "fingerprint": now.fingerprint,
         "dimension": shelf.dimension,
         "format": manifest.format,
+        "index": index,
         "categories": {k or "(none)": n for k, n in now.view.categories().items()},
         "rejects": dict(rejects.most_common()),
         "probes": now.view.probes(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from kinshelf.store.report import AddReport
 
 FloatArray = NDArray[np.float32]
+FEW = 4
+"""Of so few products pictures and texts are encoded at once; more keep every core busy anyway."""
 
 
 class BatchEncoder:
@@ -28,13 +31,34 @@ class BatchEncoder:
         self._preprocessor = preprocessor
         self._report = report
 
+    def begin(self, candidates: Sequence[Candidate]) -> None:
+        """Start decoding the pictures of candidates that `run` will be called with later on."""
+        pictures = {c.image_hash: c.picture.data for c in candidates if _is_new(c)
+                    and c.image_hash and c.picture and c.picture.data is not None
+                    and self._preprocessor.images.get(c.image_hash) is None}  # fmt: skip
+        self._preprocessor.begin(pictures)
+
     def run(
         self, candidates: Sequence[Candidate], halves: Callable[[list[int]], FloatArray]
     ) -> None:
         """`halves` gives the stored halves of row numbers, for what did not change."""
+        self._encode(candidates, halves)
+        self._preprocessor.drop(c.image_hash for c in candidates)
+
+    def _encode(
+        self, candidates: Sequence[Candidate], halves: Callable[[list[int]], FloatArray]
+    ) -> None:
         self._reuse(candidates, halves)
-        self._images([c for c in candidates if c.image is None and c.picture is not None])
-        self._texts([c for c in candidates if c.text is None and c.product.text])
+        pictured = [c for c in candidates if c.image is None and c.picture is not None]
+        described = [c for c in candidates if c.text is None and c.product.text]
+        if not pictured or not described or len(candidates) > FEW:
+            self._images(pictured)
+            self._texts(described)
+            return
+        with ThreadPoolExecutor(1, "kinshelf-text") as pool:
+            texts = pool.submit(self._texts, described)
+            self._images(pictured)
+            texts.result()
 
     def _reuse(
         self, candidates: Sequence[Candidate], halves: Callable[[list[int]], FloatArray]
@@ -44,7 +68,7 @@ class BatchEncoder:
             return
         image, text = fusion.split(halves([old.row for _, old in known]))
         for i, (candidate, old) in enumerate(known):
-            if old.has_image and old.image_hash == candidate.image_hash is not None:
+            if not _is_new(candidate):
                 candidate.image = image[i]
             if old.has_text and old.product.text == candidate.product.text:
                 candidate.text = text[i]
@@ -72,7 +96,7 @@ class BatchEncoder:
     def _encode_images(
         self, data: dict[str, bytes]
     ) -> dict[str | None, FloatArray | ImageRejected]:
-        pixels = dict(zip(data, self._preprocessor.run(list(data.values())), strict=True))
+        pixels = self._preprocessor.take(data)
         results: dict[str | None, FloatArray | ImageRejected] = {
             name: result for name, result in pixels.items() if isinstance(result, ImageRejected)
         }
@@ -96,3 +120,10 @@ class BatchEncoder:
             candidate.text = found[candidate.product.text]
         self._report.encoded_texts += len(new)
         self._report.truncated_texts += self._encoder.count_truncated(new) if new else 0
+
+
+def _is_new(candidate: Candidate) -> bool:
+    """Whether its picture is another than the shelf has of it."""
+    old = candidate.old
+    same = old is not None and old.has_image and old.image_hash == candidate.image_hash
+    return not same or candidate.image_hash is None

@@ -1,193 +1,120 @@
-"""Nearest rows, exactly: a FAISS index while it is small, a scan of the mapped vectors beyond.
+"""Nearest rows, exactly: every row that may match is scored, straight from the mapped vectors.
 
-Numbers given to FAISS are places: row number minus the epoch's first row.
+Places are row numbers minus the epoch's first row.
 """
 
 from __future__ import annotations
 
-import threading
-from pathlib import Path
-from typing import Any
-
 import numpy as np
-import xxhash
 from numpy.typing import NDArray
-
-from kinshelf.db.catalog import read_state, seal, side_file
-from kinshelf.store import files
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
-SNAPSHOT_BYTES = 64 << 20
-"""Above this the mapped vectors are scanned: as fast, and without a copy of them in memory."""
+BoolArray = NDArray[np.bool_]
 GATHER_SHARE = 0.2
-"""Below this share of kept rows, scoring just them beats scanning with a selector."""
+"""Below this share of kept rows, scoring just them beats scanning all and hiding the rest."""
 _CHUNK = 1 << 14
+_GATHERED, _GATHERED_FOR_FEW = 1 << 10, 1 << 6
+"""Rows gathered at once: 4 MB at 1024 floats a row for many queries, 256 KB for few, so that the
+copy stays in the cache."""
+_FEW = 4
+"""Up to so many queries are scored one by one: each is as fast as memory allows on one thread,
+while BLAS wakes others for it, and on a busy machine waits for them ten times as long."""
 _QUERIES = 256
 """Queries scored together in a scan: 16 MB of scores a chunk."""
 
 
-class FlatIndex:
-    """FAISS `IndexFlatIP` over the first rows of an epoch; exact, hence always exhaustive."""
+def exact(
+    vectors: FloatArray, queries: FloatArray, k: int, keep: BoolArray | None = None
+) -> tuple[FloatArray, IntArray]:
+    """The k places of highest inner product per query among those kept, the lower place first.
 
-    kind = "flat"
-
-    def __init__(self, width: int) -> None:
-        import faiss
-
-        self._faiss: Any = faiss
-        self._index = faiss.IndexFlatIP(width)
-        self.saved_rows = 0
-        # FAISS indexes may not be searched while they grow (seen to crash), so both take turns.
-        self._turn = threading.Lock()
-
-    def __len__(self) -> int:
-        return int(self._index.ntotal)
-
-    def stored(self, start: int, stop: int) -> FloatArray:
-        """The rows at places `start` to `stop`, (stop - start, width) float32, as it has them."""
-        rows: FloatArray = self._index.reconstruct_n(start, stop - start)
-        return rows
-
-    def extend(self, vectors: FloatArray) -> None:
-        """Take in the rows of `vectors` that are not in the index yet."""
-        with self._turn:
-            for start in range(len(self), len(vectors), _CHUNK):
-                self._index.add(np.ascontiguousarray(vectors[start : start + _CHUNK]))
-
-    def search(
-        self, queries: FloatArray, k: int, keep: NDArray[np.bool_] | None
-    ) -> tuple[FloatArray, IntArray]:
-        """The k places of highest inner product per query among those kept.
-
-        `queries` (n, width) float32; `keep` one flag a place, None for all. Returns similarities
-        and places, (n, k) each; -1 fills a row when fewer than k are kept.
-        """
-        parameters = None
-        if keep is not None:
-            bitmap = np.packbits(keep, bitorder="little")
-            selector = self._faiss.IDSelectorBitmap(bitmap)
-            parameters = self._faiss.SearchParameters(sel=selector)
-        with self._turn:
-            similarities, places = self._index.search(queries, k, params=parameters)
-        return similarities, places
-
-    def save(self, path: Path, vectors: FloatArray) -> None:
-        """Write a snapshot and its side file; `vectors` are what the index holds."""
-        data = self._faiss.serialize_index(self._index).tobytes()
-        state = {"kind": self.kind, "rows": len(self), "vectors": _hash(vectors[: len(self)])}
-        files.discard(side_file(path))
-        files.replace(path, data)
-        files.replace(side_file(path), seal(state | {"xxh3": xxhash.xxh3_128_hexdigest(data)}))
-        self.saved_rows = len(self)
-
-    @classmethod
-    def load(cls, path: Path, vectors: FloatArray) -> FlatIndex | None:
-        """The snapshot at `path`, or None if it is missing, damaged or not of these vectors.
-
-        What was checked is what is loaded: FAISS may crash on a damaged file, or answer from it.
-        """
-        state = read_state(path)
-        if state is None or _hash(vectors[: state["rows"]]) != state["vectors"]:
-            return None
-        try:
-            data = np.fromfile(path, dtype=np.uint8)
-        except OSError:
-            return None
-        if xxhash.xxh3_128_hexdigest(data.data) != state["xxh3"]:
-            return None
-        index = cls(vectors.shape[1])
-        index._index = index._faiss.deserialize_index(data)
-        index.saved_rows = len(index)
-        return index
+    `vectors` (rows, width) and `queries` (n, width) float32; `keep` one flag a row, None for all.
+    Returns similarities and places, (n, k) each; -inf and -1 where fewer than k are kept.
+    """
+    if keep is not None and np.count_nonzero(keep) < GATHER_SHARE * len(keep):
+        return exact_among(vectors, np.flatnonzero(keep), queries, k)
+    found = [
+        _scan(vectors, queries[start : start + _QUERIES], k, keep)
+        for start in range(0, len(queries), _QUERIES)
+    ]
+    return _stacked(found, k)
 
 
-class Scan:
-    """Exact search straight over the mapped vectors of a snapshot; the interface of FlatIndex."""
-
-    kind = "flat"
-
-    def __init__(self, vectors: FloatArray) -> None:
-        self._vectors = vectors
-
-    def __len__(self) -> int:
-        return len(self._vectors)
-
-    def search(
-        self, queries: FloatArray, k: int, keep: NDArray[np.bool_] | None
-    ) -> tuple[FloatArray, IntArray]:
-        """As `FlatIndex.search`."""
-        found = [
-            self._search(queries[start : start + _QUERIES], k, keep)
-            for start in range(0, len(queries), _QUERIES)
-        ]
-        return np.concatenate([f[0] for f in found]), np.concatenate([f[1] for f in found])
-
-    def _search(
-        self, queries: FloatArray, k: int, keep: NDArray[np.bool_] | None
-    ) -> tuple[FloatArray, IntArray]:
-        similarities = np.full((len(queries), k), -np.inf, dtype=np.float32)
-        places = np.full((len(queries), k), -1, dtype=np.int64)
-        for start in range(0, len(self), _CHUNK):
-            scores = queries @ self._vectors[start : start + _CHUNK].T
-            if keep is not None:
-                scores[:, ~keep[start : start + _CHUNK]] = -np.inf
-            near, at = _top(scores, np.arange(start, start + scores.shape[1]), k)
-            similarities, places = _best(
-                np.hstack([similarities, near]), np.hstack([places, at]), k
-            )
-        places[np.isneginf(similarities)] = -1
-        return similarities, places
+def exact_among(
+    vectors: FloatArray, places: IntArray, queries: FloatArray, k: int
+) -> tuple[FloatArray, IntArray]:
+    """As `exact`, scoring the given places only."""
+    found = [
+        _gather(vectors, places, queries[start : start + _QUERIES], k)
+        for start in range(0, len(queries), _QUERIES)
+    ]
+    return _stacked(found, k)
 
 
-Index = FlatIndex | Scan
-
-
-def _hash(vectors: FloatArray) -> str:
-    return xxhash.xxh3_128_hexdigest(np.ascontiguousarray(vectors).view(np.uint8).data)
-
-
-def _best(similarities: FloatArray, places: IntArray, k: int) -> tuple[FloatArray, IntArray]:
+def best(similarities: FloatArray, places: IntArray, k: int) -> tuple[FloatArray, IntArray]:
+    """The k highest of each row, highest first and then by place; both (n, k or fewer)."""
     order = np.lexsort((places, -similarities), axis=1)[:, :k]
     return np.take_along_axis(similarities, order, 1), np.take_along_axis(places, order, 1)
 
 
-def exact(
+def products(queries: FloatArray, rows: FloatArray) -> FloatArray:
+    """The inner product of each query with each row, (n, m) float32."""
+    scores = np.empty((len(queries), len(rows)), dtype=np.float32)
+    if len(queries) > _FEW:
+        return np.matmul(queries, rows.T, out=scores)
+    for query, into in zip(queries, scores, strict=True):
+        np.vecdot(rows, query, out=into)
+    return scores
+
+
+def nothing(queries: int, k: int) -> tuple[FloatArray, IntArray]:
+    """An answer in which nothing was found."""
+    return (
+        np.full((queries, k), -np.inf, dtype=np.float32),
+        np.full((queries, k), -1, dtype=np.int64),
+    )
+
+
+def _scan(
+    vectors: FloatArray, queries: FloatArray, k: int, keep: BoolArray | None
+) -> tuple[FloatArray, IntArray]:
+    answer = nothing(len(queries), k)
+    for start in range(0, len(vectors), _CHUNK):
+        scores = products(queries, vectors[start : start + _CHUNK])
+        if keep is not None:
+            scores[:, ~keep[start : start + _CHUNK]] = -np.inf
+        answer = _joined(answer, scores, np.arange(start, start + scores.shape[1]), k)
+    similarities, places = answer
+    places[np.isneginf(similarities)] = -1
+    return answer
+
+
+def _gather(
     vectors: FloatArray, places: IntArray, queries: FloatArray, k: int
 ) -> tuple[FloatArray, IntArray]:
-    """As `FlatIndex.search`, scoring the given places only; gathered in chunks."""
-    scores = np.empty((len(queries), len(places)), dtype=np.float32)
+    answer = nothing(len(queries), k)
+    size = _GATHERED_FOR_FEW if len(queries) <= _FEW else _GATHERED
     for start in range(0, len(places), _CHUNK):
-        chunk = places[start : start + _CHUNK]
-        scores[:, start : start + len(chunk)] = queries @ vectors[chunk].T
-    return _top(scores, places, k)
+        part = places[start : start + _CHUNK]
+        scores = np.empty((len(queries), len(part)), dtype=np.float32)
+        for at in range(0, len(part), size):
+            chosen = part[at : at + size]
+            scores[:, at : at + len(chosen)] = products(queries, vectors[chosen])
+        answer = _joined(answer, scores, part, k)
+    return answer
 
 
-def _top(scores: FloatArray, places: IntArray, k: int) -> tuple[FloatArray, IntArray]:
-    best = min(k, len(places))
-    chosen = (
-        np.argpartition(-scores, best - 1, axis=1)[:, :best]
-        if best
-        else np.zeros((len(scores), 0), dtype=np.intp)
-    )
-    similarities = np.full((len(scores), k), -np.inf, dtype=np.float32)
-    found = np.full((len(scores), k), -1, dtype=np.int64)
-    similarities[:, :best] = np.take_along_axis(scores, chosen, axis=1)
-    found[:, :best] = places[chosen]
-    return _best(similarities, found, k)
-
-
-def search_kept(
-    index: Index,
-    vectors: FloatArray,
-    queries: FloatArray,
-    k: int,
-    keep: NDArray[np.bool_] | None,
+def _joined(
+    answer: tuple[FloatArray, IntArray], scores: FloatArray, places: IntArray, k: int
 ) -> tuple[FloatArray, IntArray]:
-    """Exact search among kept places, by whichever of the two ways is cheaper."""
-    if keep is not None and np.count_nonzero(keep) < GATHER_SHARE * len(keep):
-        return exact(vectors, np.flatnonzero(keep), queries, k)
-    if keep is not None and len(keep) < len(index):
-        keep = np.concatenate([keep, np.zeros(len(index) - len(keep), dtype=np.bool_)])
-    similarities, places = index.search(queries, k, keep)
-    return _best(similarities, places, k)
+    """The answer after the scores (n, m) of m more places were seen."""
+    chosen = np.argpartition(-scores, min(k, len(places)) - 1, axis=1)[:, :k]
+    similarities = np.hstack([answer[0], np.take_along_axis(scores, chosen, axis=1)])
+    return best(similarities, np.hstack([answer[1], places[chosen]]), k)
+
+
+def _stacked(found: list[tuple[FloatArray, IntArray]], k: int) -> tuple[FloatArray, IntArray]:
+    if not found:
+        return nothing(0, k)
+    return np.concatenate([f[0] for f in found]), np.concatenate([f[1] for f in found])

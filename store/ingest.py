@@ -8,14 +8,14 @@ was under way, and running the same `add` again goes on after it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kinshelf.db.errors import DuplicateId, ImageRejected, InvalidEmbeddings
+from kinshelf.db.errors import DuplicateId, ImageRejected, InvalidEmbeddings, KinshelfError
 from kinshelf.db.product import Product, Reject
 from kinshelf.store import fusion, records
 from kinshelf.store.encoding import BatchEncoder
@@ -76,9 +76,8 @@ class Ingest:
         """Take in every batch; the report counts each row once."""
         started = time.monotonic()
         try:
-            for batch in batches:
-                self._batch(batch)
-                self._done += len(batch.products) + sum(not r.kept for r in batch.rejects)
+            for staged in self._staged(batches):
+                self._finish(staged)
                 self.progress(self._done, self.report)
                 if self.stop():
                     self.report.interrupted = True
@@ -90,17 +89,46 @@ class Ingest:
         self.report.generation = self.shelf.generation
         return self.report
 
-    def _batch(self, batch: ReadBatch) -> None:
-        rejects: list[tuple[Reject, Product | None]] = [(r, None) for r in batch.rejects]
+    def _staged(self, batches: Iterable[ReadBatch]) -> Iterator[_Staged]:
+        """One batch late: its pictures are decoded while the one before it is encoded."""
+        waiting: _Staged | None = None
+        try:
+            for batch in batches:
+                following = self._stage(batch)
+                if waiting:
+                    yield waiting
+                waiting = following
+        except KinshelfError:
+            if waiting:
+                yield waiting  # what came before the trouble is taken in
+            raise
+        if waiting:
+            yield waiting
+
+    def _stage(self, batch: ReadBatch) -> _Staged:
         found = candidates(batch)
         self._meet(found)
-        wanted = self._not_skipped(found)
-        if batch.image_embeddings is None and batch.text_embeddings is None:
-            changed = self._encode(wanted)
-        else:
+        staged = _Staged(batch, found, self._not_skipped(found))
+        if not _brings(batch):
+            staged.changed = self._pictured(staged.wanted)
+            if any(c.picture for c in staged.changed):
+                self._encoder().begin(staged.changed)
+        return staged
+
+    def _finish(self, staged: _Staged) -> None:
+        batch, found, wanted = staged.batch, staged.found, staged.wanted
+        changed, lacking = staged.changed, 0
+        if _brings(batch):
             changed = self._bring(wanted, found, batch)
+            lacking = sum(c.reject is not None for c in wanted)
+        elif changed:
+            self._encoder().run(changed, lambda rows: self.shelf.snapshot().halves(rows))
+        self.report.skipped += len(found) - len(wanted)
+        self.report.unchanged += len(wanted) - len(changed) - lacking
+        rejects: list[tuple[Reject, Product | None]] = [(r, None) for r in batch.rejects]
         rejects += [(c.reject, c.product) for c in found if c.reject]
         self._commit([c for c in changed if not (c.reject and not c.reject.kept)], rejects)
+        self._done += len(batch.products) + sum(not r.kept for r in batch.rejects)
 
     def _meet(self, found: list[Candidate]) -> None:
         known = self.shelf.known([c.product.id for c in found])
@@ -116,7 +144,6 @@ class Ingest:
                 f"id {met[0].product.id!r} (data row {met[0].position}) is in the shelf already:"
                 " use --on-conflict update or skip, or remove it first"
             )
-        self.report.skipped += len(met)
         return [c for c in found if not c.old]
 
     # ---- embeddings that the user brings
@@ -131,22 +158,19 @@ class Ingest:
             candidate.content_hash = records.content_hash(
                 candidate.product, None, candidate.image, candidate.text
             )
-        return self._changed([c for c in wanted if not c.reject])
+        return _changed([c for c in wanted if not c.reject])
 
     # ---- embeddings from the shelf's encoder
 
-    def _encode(self, wanted: list[Candidate]) -> list[Candidate]:
+    def _pictured(self, wanted: list[Candidate]) -> list[Candidate]:
+        """Those whose content is new, with their pictures' bytes."""
         fresh = [c for c in wanted if not self._failed_before(c)]
-        self.report.unchanged += len(wanted) - len(fresh)
         pictures = read_pictures([c.product.image for c in fresh], self.downloader)
         for candidate, picture in zip(fresh, pictures, strict=True):
             candidate.picture = picture
             candidate.image_hash = picture.content_hash if picture else None
             candidate.content_hash = records.content_hash(candidate.product, candidate.image_hash)
-        changed = self._changed(fresh)
-        if changed:
-            self._encoder().run(changed, lambda rows: self.shelf.snapshot().halves(rows))
-        return changed
+        return _changed(fresh)
 
     def _encoder(self) -> BatchEncoder:
         if self._preprocessor is None:
@@ -159,11 +183,6 @@ class Ingest:
         if self.retry or old is None or old.image_error is None or not product.image:
             return False
         return is_url(product.image) and old.content_hash == records.content_hash(product, None)
-
-    def _changed(self, candidates: list[Candidate]) -> list[Candidate]:
-        changed = [c for c in candidates if c.old is None or c.old.content_hash != c.content_hash]
-        self.report.unchanged += len(candidates) - len(changed)
-        return changed
 
     # ---- the commit
 
@@ -201,6 +220,24 @@ class Ingest:
         self.report.inserted += inserted
         self.report.updated += len(changed) - inserted
         self.report.image_failed += sum(c.image_error is not None for c in changed)
+
+
+@dataclass(slots=True)
+class _Staged:
+    """A batch on its way: all its products, those not skipped, and of these the changed ones."""
+
+    batch: ReadBatch
+    found: list[Candidate]
+    wanted: list[Candidate]
+    changed: list[Candidate] = field(default_factory=list)
+
+
+def _brings(batch: ReadBatch) -> bool:
+    return batch.image_embeddings is not None or batch.text_embeddings is not None
+
+
+def _changed(candidates: list[Candidate]) -> list[Candidate]:
+    return [c for c in candidates if c.old is None or c.old.content_hash != c.content_hash]
 
 
 def halves_of(candidates: Sequence[Candidate], dimension: int) -> FloatArray:

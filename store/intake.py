@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from kinshelf.db.errors import ImageRejected
+from kinshelf.store.threads import threads as cores
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
     from kinshelf.db.download import Downloader
     from kinshelf.store.encoder import Encoder
+
+    Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,25 +86,43 @@ class Remembered:
 
 
 class Preprocessor:
-    """Decodes and resizes pictures for an encoder on a few threads.
+    """Decodes and resizes pictures for an encoder on a few threads, by default one a core.
 
     `images` and `texts` are what was encoded since it was made.
     """
 
-    def __init__(self, encoder: Encoder, threads: int = 2) -> None:
+    def __init__(self, encoder: Encoder, threads: int | None = None) -> None:
         self._encoder = encoder
         self.images, self.texts = Remembered(), Remembered()
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="kinshelf-decode")
+        self._pool = ThreadPoolExecutor(threads or cores(), thread_name_prefix="kinshelf-decode")
+        self._ahead: dict[str, Future[Pixels | ImageRejected]] = {}
 
     def close(self) -> None:
         """End the threads."""
         self._pool.shutdown(cancel_futures=True)
 
-    def run(self, pictures: Sequence[bytes]) -> list[NDArray[np.uint8] | ImageRejected]:
+    def run(self, pictures: Sequence[bytes]) -> list[Pixels | ImageRejected]:
         """Model-ready pixels for each, or why it cannot be used."""
         return list(self._pool.map(self._one, pictures))
 
-    def _one(self, data: bytes) -> NDArray[np.uint8] | ImageRejected:
+    def begin(self, pictures: Mapping[str, bytes]) -> None:
+        """Start on pictures, by content hash, that `take` or `drop` will be called for."""
+        for name, data in pictures.items():
+            if name not in self._ahead:
+                self._ahead[name] = self._pool.submit(self._one, data)
+
+    def take(self, pictures: Mapping[str, bytes]) -> dict[str, Pixels | ImageRejected]:
+        """As `run`, by content hash; what was begun is not done again."""
+        self.begin(pictures)
+        return {name: self._ahead.pop(name).result() for name in pictures}
+
+    def drop(self, names: Iterable[str | None]) -> None:
+        """Forget what was begun and not taken."""
+        for name in names:
+            if name in self._ahead:
+                self._ahead.pop(name).cancel()
+
+    def _one(self, data: bytes) -> Pixels | ImageRejected:
         from kinshelf.db.images import decode_image
 
         try:

@@ -32,12 +32,18 @@ class ProbeEntry:
 
 
 def save_probe(
-    shelf: Shelf, write: Callable[[Path], None], *, trained_on: int, classes: int, metrics: Any
+    shelf: Shelf,
+    write: Callable[[Path], None],
+    *,
+    trained_on: int,
+    classes: int,
+    metrics: Any,
+    command: str = "train",
 ) -> int:
     """Make the files that `write` puts into a directory the shelf's newest probe.
 
     The directory gets its name only when its files are synced, and counts only once its frame is
-    in the log. Returns its version.
+    in the log, where `command` tells what made it. Returns its version.
     """
     with shelf.writing():
         known = shelf.snapshot().view.probes()
@@ -47,13 +53,13 @@ def save_probe(
         except OSError as error:
             raise ShelfError(
                 f"writing probe {version} to {shelf.path} failed ({error}): the shelf is as it was"
-                " before; free space or mend the disk, then train again"
+                " before; free space or mend the disk, then run this again"
             ) from error
         probe = {
             "version": version, "trained_on": trained_on, "classes": classes, "files": hashes,
             "metrics": metrics,
         }  # fmt: skip
-        shelf.commit({"kind": "train", "command": "train", "probe": probe}, {})
+        shelf.commit({"kind": command, "command": command, "probe": probe}, {})
     return version
 
 

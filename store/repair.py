@@ -7,22 +7,21 @@ somebody might still read; lost generations keep their numbers, as changes witho
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xxhash
-from numpy.typing import NDArray
 
-from kinshelf.db.catalog import read_state, side_file
+from kinshelf.db.catalog import side_file
 from kinshelf.db.errors import ShelfError
 from kinshelf.store import derived, files, verify
+from kinshelf.store.indexing import EpochIndex
 from kinshelf.store.layout import QUARANTINE, epochs, index_path, log_path, sweep, vectors_path
 from kinshelf.store.ledger import Ledger
 from kinshelf.store.lock import WriterLock
@@ -35,8 +34,6 @@ from kinshelf.store.rewrite import Left, Rewriting
 from kinshelf.store.survey import Survey
 from kinshelf.store.tip import NAME as TIP
 from kinshelf.store.tip import read_tip
-
-FloatArray = NDArray[np.float32]
 
 
 @dataclass(slots=True)
@@ -86,7 +83,6 @@ class _Repair:
 
     def run(self) -> RepairReport:
         """All of it, the truth first."""
-        self._heal_vectors()
         survey = Survey(self._path)
         probes = self._damaged_probes(survey)
         if survey.damaged_files == [self._path / MANIFEST] and not probes:
@@ -171,41 +167,6 @@ class _Repair:
         kept = int(np.count_nonzero(~survey.lost_rows))
         self._say(f"wrote log and vectors again without what is lost: {kept} rows are kept")
 
-    def _heal_vectors(self) -> None:
-        """Take damaged vectors back from the index's snapshot, where that holds the very bytes."""
-        survey = Survey(self._path)
-        path = vectors_path(self._path, survey.manifest.epoch)
-        if path not in survey.damaged_files:
-            return
-        held = _index_rows(index_path(self._path, survey.manifest.epoch))
-        for frame in survey.frames:
-            if frame.head.get("rows"):
-                self._heal(path, frame, frame.head["first"] - survey.manifest.first_row, held)
-
-    def _heal(self, path: Path, frame: Frame, start: int, held: FloatArray) -> None:
-        head = frame.head
-        rows = np.ascontiguousarray(held[start : start + head["rows"]])
-        data = rows.view(np.uint8).reshape(-1).data
-        size = head["width"] * 4
-        if xxhash.xxh3_64_hexdigest(data) != head["vectors"] or _stands(path, data, start * size):
-            return
-        self._keep_copy_once(path)
-        fd = files.create(path)
-        try:
-            files.write(fd, data, start * size)
-            files.sync(fd)
-        finally:
-            os.close(fd)
-        self._say(f"took the vectors of generation {frame.generation} back from the index")
-
-    def _keep_copy_once(self, path: Path) -> None:
-        # A copy, not a link: what is mended in place must not change it.
-        place = self._place(path)
-        if not place.exists() and path.is_file():
-            shutil.copy2(path, place)
-            files.sync_directory(place.parent)
-            self._say(f"copied {path.name} to {place.relative_to(self._path)}")
-
     # ---- what is derived
 
     def _rebuild(self) -> None:
@@ -213,7 +174,7 @@ class _Repair:
         ledger = Ledger(self._path)
         if list(verify.index_file(self._path, ledger)):
             index = index_path(self._path, ledger.manifest.epoch)
-            self._drop(index, "it is rebuilt at the next search")
+            self._drop(index, "searches are exact without it")
         catalogue = self._path / derived.CATALOG
         if list(verify.catalogue_file(self._path)) or self._report.done or _disagrees(self._report):
             self._drop(catalogue, "rebuilt from the log")
@@ -222,6 +183,8 @@ class _Repair:
             derived.save_catalog(self._path, ledger, catalog)
             catalog.close()
         self._report.generation = ledger.generation
+        if EpochIndex(self._path, ledger).update(ledger.vectors(ledger.rows), nullcontext):
+            self._say("built the index anew")
 
     def _drop(self, snapshot: Path, why: str) -> None:
         for file in (side_file(snapshot), snapshot):
@@ -252,29 +215,6 @@ def _fillers(survey: Survey) -> Sequence[Frame]:
     counts = {"removed": len(set(survey.lost_ids))}
     told = {"time": now, "kind": "repair", "command": command, "counts": counts}
     return [*frames, Frame(survey.generation + 1, told, b"", -1)]
-
-
-def _index_rows(path: Path) -> FloatArray:
-    """The vectors that an index's snapshot holds, its checksum checked first; else none."""
-    state = read_state(path)
-    data = np.empty(0, dtype=np.uint8)
-    with contextlib.suppress(FileNotFoundError):
-        data = np.fromfile(path, dtype=np.uint8)
-    if state is None or xxhash.xxh3_128_hexdigest(data.data) != state["xxh3"]:
-        return np.empty((0, 0), dtype=np.float32)
-    import faiss
-
-    index = faiss.deserialize_index(data)
-    rows: FloatArray = index.reconstruct_n(0, index.ntotal)
-    return rows
-
-
-def _stands(path: Path, data: memoryview, offset: int) -> bool:
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        file.seek(offset)
-        return file.read(len(data)) == data
 
 
 def _disagrees(report: RepairReport) -> bool:

@@ -10,14 +10,11 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from kinshelf.db.errors import (
-    GenerationNotFound,
-    InvalidEmbeddings,
-    KinshelfError,
-)
+from kinshelf.db.errors import KinshelfError
 from kinshelf.db.queries import View
 from kinshelf.store import changing, derived, describing
 from kinshelf.store.creating import create, manifest_for
+from kinshelf.store.indexing import EpochIndex, Steps, Stop, never, silent
 from kinshelf.store.known import Known
 from kinshelf.store.ledger import Ledger
 from kinshelf.store.lock import WriterLock
@@ -89,24 +86,29 @@ class Shelf:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._index.declined |= kind is not None
         self.close()
 
     def close(self) -> None:
-        """Let go of the memory; after writing, save what spares the next opening some work."""
+        """Let go of the memory; after writing, save what makes the next opening and search fast.
+
+        A large shelf that grew gets its index here, unless `build_index` was called before.
+        """
+        if self._wrote:
+            self._wrote = False
+            self._save_derived()
         with self._refreshing:
-            if self._wrote:
-                self._wrote = False
-                self._save_derived()
             self._catalog.close()
 
     def _save_derived(self) -> None:
         # Derived files are a convenience: a full disk or another writer is no reason to fail.
-        with contextlib.suppress(KinshelfError, OSError), self.writing():
-            now = self.snapshot()
+        with contextlib.suppress(KinshelfError, OSError), self.writing(), self._refreshing:
+            self.snapshot()
             derived.save_catalog(self.path, self._ledger, self._catalog)
-            if now.count:
-                self._index.save(self._ledger.vectors(self._ledger.rows))
+            self._index.discard_unused(self._ledger.vectors(self._ledger.rows))
+        with contextlib.suppress(KinshelfError, OSError):
+            self.build_index()
 
     # ---- reading
 
@@ -121,7 +123,7 @@ class Shelf:
 
     def _load_derived(self) -> None:
         self._catalog = derived.load_catalog(self.path, self._ledger)
-        self._index = derived.EpochIndex(self.path, self._ledger)
+        self._index = EpochIndex(self.path, self._ledger)
         self._known: Known | None = None
         self._newest: Snapshot | None = None
         self._loads = self._ledger.loads
@@ -138,24 +140,14 @@ class Shelf:
 
     def _at(self, generation: int) -> Snapshot:
         self._match()
-        oldest = self._ledger.manifest.base_generation
-        if not oldest <= generation <= self._ledger.generation:
-            raise GenerationNotFound(
-                f"generation {generation} is not kept: {self.path} has generations {oldest} to"
-                f" {self._ledger.generation}, see `kinshelf history`"
-            )
+        derived.check_kept(self._ledger, generation)
         return self._take_snapshot(generation)
 
     def _take_snapshot(self, generation: int) -> Snapshot:
         self._catch_up()
         rows = self._ledger.rows_at(generation)
-        parts = Parts(
-            generation,
-            self.fingerprint,
-            self._ledger.vectors(rows),
-            self._ledger.first_row,
-            self._ledger.removed_at(rows),
-        )
+        vectors, removed_at = self._ledger.vectors(rows), self._ledger.removed_at(rows)
+        parts = Parts(generation, self.fingerprint, vectors, self._ledger.first_row, removed_at)
         return Snapshot(parts, View(self._catalog, generation), self._index.of)
 
     def _catch_up(self) -> None:
@@ -272,12 +264,10 @@ class Shelf:
         """Take the dimension of the first embeddings brought; raises InvalidEmbeddings later on."""
         if dimension == self.dimension:
             return
-        if self._ledger.rows > self._ledger.first_row or self._ledger.manifest.fingerprint:
-            raise InvalidEmbeddings(
-                f"these embeddings have {dimension} numbers a row, {self.path} holds"
-                f" {self.dimension} ({self.fingerprint}): bring embeddings of that encoder, or"
-                " make another shelf"
-            )
+        from kinshelf.store.matching import check_dimension
+
+        empty = self._ledger.rows == self._ledger.first_row
+        check_dimension(dimension, self.path, self._ledger.manifest, empty=empty)
         self._ledger.set_manifest(dimension=dimension)
 
     def add(
@@ -339,6 +329,16 @@ class Shelf:
             self._follow()
         return report
 
+    def build_index(self, *, stop: Stop = never, progress: Steps = silent) -> bool:
+        """Build or grow the approximate index if the shelf wants one; True if it did.
+
+        Others read and write meanwhile. Once `stop` said so, `close` will not build it either.
+        """
+        with self._refreshing:
+            self._follow()
+            vectors = self._ledger.vectors(self._ledger.rows)
+        return self._index.update(vectors, self.writing, progress, stop)
+
     def sql(self, query: str) -> Table:
         """Answer a read-only SQL query over the tables of the newest generation.
 
@@ -347,9 +347,9 @@ class Shelf:
         """
         return describing.run_sql(self.path, self._ledger, query)
 
-    def info(self, at: int | None = None) -> dict[str, Any]:
-        """Counts, categories, encoder, probes and open rejects, as of a generation."""
-        return describing.info(self, at)
+    def info(self, at: int | None = None, *, recall: bool = False) -> dict[str, Any]:
+        """Counts, categories, encoder, index, probes, open rejects; `recall`: measure it now."""
+        return describing.info(self, at, recall=recall)
 
     def history(self, limit: int | None = None) -> list[dict[str, Any]]:
         """The changes, newest first; `kept` tells whether `at=` can ask for that generation."""

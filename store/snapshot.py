@@ -17,14 +17,17 @@ from numpy.typing import NDArray
 from kinshelf.db.errors import EmptyShelf, InvalidEmbeddings, ProductNotFound
 from kinshelf.db.queries import FILTER_COLUMNS, StoredProduct, View
 from kinshelf.store import fusion
-from kinshelf.store.index import Index, search_kept
+from kinshelf.store.searching import Rows, nearest
 
 if TYPE_CHECKING:
     from kinshelf.db.filters import Filter
+    from kinshelf.store.hnsw import Hnsw
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
+_FILTERS = 16
+"""Filters whose matches a snapshot remembers, a byte a row each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,8 @@ class Neighbours:
 
     `rows` int64, -1 where fewer than k products match; `similarities` float32, the inner product
     of fused embeddings; `image_similarities` and `text_similarities` the two cosines, NaN where
-    query or neighbour lacks the modality. `exhaustive`: no candidate was left unlooked at.
+    query or neighbour lacks the modality. `exhaustive`: every product that may match was scored,
+    for every query; else an approximate index proposed the candidates of some.
     """
 
     rows: IntArray
@@ -57,24 +61,28 @@ class Parts:
 class Snapshot:
     """A shelf as of `generation`."""
 
-    def __init__(self, parts: Parts, view: View, index: Callable[[FloatArray], Index]) -> None:
+    def __init__(
+        self, parts: Parts, view: View, index: Callable[[FloatArray], Hnsw | None]
+    ) -> None:
         self.generation = parts.generation
         self.fingerprint = parts.fingerprint
         self._parts = parts
         self._index_of = index
+        self._matched: dict[str, BoolArray] = {}
         self.view = view
 
-    @functools.cached_property
-    def index(self) -> Index:
-        """The index, grown to hold this snapshot's rows; it may hold later ones too."""
-        return self._index_of(self._parts.vectors)
+    def searched(self, keep: BoolArray | None = None) -> Rows:
+        """What a search goes through: all products, or those whose places are flagged."""
+        if keep is None and self.count < len(self._live):
+            keep = self._live
+        return Rows(np.asarray(self._parts.vectors), self._index_of(self._parts.vectors), keep)
 
     @functools.cached_property
     def _live(self) -> BoolArray:
         removed = self._parts.removed_at[: len(self._parts.vectors)]
         return np.greater(removed, self.generation)
 
-    @property
+    @functools.cached_property
     def count(self) -> int:
         """How many products there are."""
         return int(np.count_nonzero(self._live))
@@ -132,14 +140,19 @@ class Snapshot:
             )
         weighted = fusion.Weighting(weight_image).query(queries)
         keep = self._kept(where, exclude, labelled_only=labelled_only, among=among)
-        similarities, places = search_kept(
-            self.index, self._parts.vectors, weighted, min(k, self.count), keep
-        )
-        image, text = self._parts_of(queries, places)
-        rows = np.where(places < 0, -1, places + self._parts.first_row)
+        found = nearest(self.searched(keep), weighted, min(k, self.count))
+        image, text = self._parts_of(queries, found.places)
+        # From the parts: the same to the bit, whichever way the rows were found.
+        whole = weight_image * np.nan_to_num(image) + (1 - weight_image) * np.nan_to_num(text)
+        whole = np.where(found.places < 0, -np.inf, whole).astype(np.float32)
+        order = np.lexsort((found.places, -whole), axis=1)
+        rows = np.where(found.places < 0, -1, found.places + self._parts.first_row)
         # Rounding may carry a product's similarity to itself past 1.
-        whole, image, text = (np.clip(values, -1, 1) for values in (similarities, image, text))
-        return Neighbours(rows, whole, image, text, exhaustive=True)
+        rows, whole, image, text = (
+            np.take_along_axis(values, order, axis=1)
+            for values in (rows, *(np.clip(part, -1, 1) for part in (whole, image, text)))
+        )
+        return Neighbours(rows, whole, image, text, found.exhaustive)
 
     @functools.cached_property
     def _labelled(self) -> BoolArray:
@@ -158,18 +171,30 @@ class Snapshot:
         labelled_only: bool,
         among: IntArray | None,
     ) -> BoolArray | None:
-        condition = self.filter(where)
+        if where is None and among is None and not labelled_only and not len(exclude):
+            return None
         keep = self._labelled if labelled_only else self._live
-        if condition is not None:
-            keep = keep & self._mask(self.view.rows(condition))
+        if where is not None:
+            keep = keep & self._matching(where)
         if among is not None:
             keep = keep & self._mask(among)
         if len(exclude):
-            keep = keep & ~self._mask(exclude)
-        return None if keep.all() and len(keep) == len(self.index) else keep
+            keep = keep.copy()
+            keep[np.asarray(exclude, dtype=np.int64) - self._parts.first_row] = False
+        return None if keep.all() else keep
+
+    def _matching(self, where: str) -> BoolArray:
+        """The rows that match a filter; the newest filters are remembered."""
+        known = self._matched.get(where)
+        if known is None:
+            known = self._mask(self.view.rows(self.filter(where)))
+            if len(self._matched) >= _FILTERS:
+                self._matched.clear()
+            self._matched[where] = known
+        return known
 
     def _parts_of(self, queries: FloatArray, places: IntArray) -> tuple[FloatArray, FloatArray]:
-        neighbours = self._parts.vectors[np.maximum(places, 0)]
+        neighbours = np.asarray(self._parts.vectors)[np.maximum(places, 0)]
         parts = []
         for query, found in zip(
             fusion.split(queries), np.split(neighbours, 2, axis=2), strict=True

@@ -7,15 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 from kinshelf.db.errors import EncoderUnavailable
 from kinshelf.store.model_files import ADDED_TOKENS, TOKENIZER_SETTINGS, read_json
+from kinshelf.store.tokens_few import read_few
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tokenizers import Tokenizer
+    from tokenizers.normalizers import Normalizer
+    from tokenizers.pre_tokenizers import PreTokenizer
 
 _CLASSES = ("CLIPTokenizer", "CLIPTokenizerFast")
 _BEGIN, _END = "<|startoftext|>", "<|endoftext|>"
 _SUFFIX = "</w>"
+WHOLE = "tokenizer.json"
+FEW = 4
+"""Up to so many texts are tokenized without the library's tables while those are not there."""
 _WORD = (
     r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 )
@@ -31,8 +37,16 @@ class Tokens:
         settings = read_json(directory / TOKENIZER_SETTINGS[0])
         if settings.get("tokenizer_class") not in _CLASSES or (directory / ADDED_TOKENS).exists():
             raise EncoderUnavailable(f"its tokenizer is a {settings.get('tokenizer_class')}")
-        self._tokenizer = _standard(_read(directory, settings))
+        self._whole: Tokenizer | None = None
+        self._directory, self._settings = directory, settings
+        declared = settings.get("added_tokens_decoder")
+        self._few = read_few(directory / WHOLE, (_BEGIN, _END), declared, _steps())
+        if self._few is None:
+            self._whole = self._load()
         self.limit = min(longest, int(settings.get("model_max_length") or longest))
+
+    def _load(self) -> Tokenizer:
+        return _standard(_read(self._directory, self._settings))
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, start and end included, at most `limit` of them."""
@@ -44,14 +58,20 @@ class Tokens:
         return sum(len(ids) > self.limit for ids in self._all(texts))
 
     def _all(self, texts: Sequence[str]) -> list[list[int]]:
-        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts))]
+        if self._whole is None:
+            found = [self._few.ids(text) for text in texts[:FEW]] if self._few else []
+            known = [ids for ids in found if ids is not None]
+            if len(known) == len(texts):
+                return known
+            self._whole = self._load()
+        return [encoding.ids for encoding in self._whole.encode_batch_fast(list(texts))]
 
 
 def _read(directory: Path, settings: Mapping[str, Any]) -> Tokenizer:
     from tokenizers import AddedToken, Tokenizer
     from tokenizers.models import BPE
 
-    whole, declared = directory / "tokenizer.json", settings.get("added_tokens_decoder")
+    whole, declared = directory / WHOLE, settings.get("added_tokens_decoder")
     parts = [str(directory / name) for name in ("vocab.json", "merges.txt")]
     try:
         if whole.is_file():
@@ -79,21 +99,26 @@ def _check_added(tokenizer: Tokenizer, declared: Mapping[str, Mapping[str, Any]]
 
 def _standard(tokenizer: Tokenizer) -> Tokenizer:
     """With CLIP's own steps around the vocabulary; transformers ignores what the file says too."""
-    from tokenizers import Regex, normalizers, pre_tokenizers, processors
+    from tokenizers import processors
 
     model, begin, end = tokenizer.model, *map(tokenizer.token_to_id, (_BEGIN, _END))
     if getattr(model, "end_of_word_suffix", None) != _SUFFIX or begin is None or end is None:
         raise EncoderUnavailable("its vocabulary is not CLIP's kind")
-    tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
-    )
-    words = pre_tokenizers.Split(Regex(_WORD), behavior="removed", invert=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [words, pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
+    tokenizer.normalizer, tokenizer.pre_tokenizer = _steps()
     tokenizer.post_processor = processors.RobertaProcessing(
         (_END, end), (_BEGIN, begin), trim_offsets=False, add_prefix_space=False
     )
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
+
+
+def _steps() -> tuple[Normalizer, PreTokenizer]:
+    from tokenizers import Regex, normalizers, pre_tokenizers
+
+    normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    words = pre_tokenizers.Split(Regex(_WORD), behavior="removed", invert=True)
+    split = pre_tokenizers.Sequence([words, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    return normalizer, split

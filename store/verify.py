@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kinshelf.db.catalog import Catalog, file_hash, read_state, side_file
 from kinshelf.db.errors import ShelfDamaged
 from kinshelf.db.image_cache import ImageCache
 from kinshelf.store import derived
-from kinshelf.store.index import FlatIndex
+from kinshelf.store.indexing import open_graph
 from kinshelf.store.layout import index_path, leftovers
 from kinshelf.store.ledger import Ledger
 from kinshelf.store.probes import damaged_files, list_probes
@@ -33,6 +34,9 @@ TABLES = ("products", "commits", "rejects", "probes", "attributes")
 REBUILD = "run `kinshelf verify --repair`; it is not used meanwhile, and loses nothing"
 _NONE = "none needed"
 _BLOCK = 4096
+_ROUNDED = 0.98
+"""Cosine that a row has with itself rounded to bytes; 0.999 and more as measured."""
+FloatArray = NDArray[np.float32]
 
 
 def verify_path(path: Path) -> tuple[list[Finding], int]:
@@ -152,22 +156,29 @@ def _snapshot_file(path: Path) -> Iterator[Finding]:
 
 
 def index_file(directory: Path, ledger: Ledger) -> Iterator[Finding]:
-    """What is wrong with the index's snapshot: its checksum, then each row against the vectors."""
+    """What is wrong with the index's file: its checksum, then each row against the vectors."""
     path = index_path(directory, ledger.manifest.epoch)
     found = list(_snapshot_file(path))
     yield from found
-    vectors = ledger.vectors(ledger.rows)
-    index = None if found or not path.is_file() else FlatIndex.load(path, vectors)
-    if index is None:
+    if found or not path.is_file():
         return
-    for start in range(0, len(index), _BLOCK):
-        stop = min(start + _BLOCK, len(index))
-        # As bits: what is not a number equals nothing, not even itself.
-        held, right = index.stored(start, stop), np.ascontiguousarray(vectors[start:stop])
-        wrong = np.any(held.view(np.uint32) != right.view(np.uint32), axis=1)
+    vectors = ledger.vectors(ledger.rows)
+    graph = open_graph(path, ledger)
+    if graph is None:
+        yield Finding(path.name, "it is of other vectors, and is not used", _NONE, harmless=True)
+        return
+    for start in range(0, graph.rows, _BLOCK):
+        stop = min(start + _BLOCK, graph.rows)
+        wrong = ~(_cosines(graph.decoded(start, stop), vectors[start:stop]) > _ROUNDED)
         for at in np.flatnonzero(wrong):
             row = ledger.first_row + start + int(at)
             yield Finding(path.name, f"row {row} differs from the vectors", REBUILD)
+
+
+def _cosines(held: FloatArray, right: FloatArray) -> FloatArray:
+    norms = np.linalg.norm(held, axis=1) * np.linalg.norm(right, axis=1)
+    cosines: FloatArray = np.einsum("nd,nd->n", held, right) / np.maximum(norms, 1e-12)
+    return cosines
 
 
 # ---- probes, pictures, remains

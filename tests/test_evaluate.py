@@ -20,9 +20,9 @@ from kinshelf.db.errors import EmptyShelf
 from kinshelf.probe.data import ArrayData
 from kinshelf.probe.evaluation import evaluate, write_evaluation
 from kinshelf.probe.figures import confusion_figure, confusion_png, short_labels
-from kinshelf.probe.hybrid import distributions
+from kinshelf.probe.hybrid import Voices
 from kinshelf.probe.knn import ExactNeighbours
-from kinshelf.probe.metrics import aurc, ece, measure, nll, reliability
+from kinshelf.probe.metrics import aurc, ece, measure, measure_sets, nll, reliability
 from kinshelf.probe.training import train_probe
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "amazon2020" / "embeddings"
@@ -134,11 +134,39 @@ def test_the_metrics_have_the_shape_that_the_design_names():
     p, y = some_answers()
     found = evaluate({"probe": p, "knn": p, "hybrid": p}, [CLASSES[code] for code in y], CLASSES)
     assert list(found) == ["probe", "knn", "hybrid"]
-    for metrics in found.values():
-        assert set(metrics) == {
+    for name, metrics in found.items():
+        assert set(metrics) - ({"agreement"} if name == "hybrid" else set()) == {
             "accuracy", "macro_f1", "nll", "ece", "aurc", "per_class", "n",
         }  # fmt: skip
     assert json.loads(json.dumps(found)) == found
+
+
+def test_agreement_is_counted_where_probe_and_neighbours_name_the_same():
+    names = ["ape", "bee", "cow", "ape", "emu"]
+    probe = np.eye(4)[[0, 1, 2, 1, 3]]
+    knn = np.eye(4)[[0, 1, 3, 0, 3]]
+    found = evaluate({"probe": probe, "knn": knn, "hybrid": knn}, names, CLASSES)["hybrid"]
+    # ape, bee and the unknown emu: agreed; cow and the last ape: the neighbours are right once
+    assert found["agreement"] == {
+        "agree": {"accuracy": pytest.approx(2 / 3), "n": 3},
+        "disagree": {"accuracy": 0.5, "n": 2},
+    }
+
+
+def test_an_agreement_that_never_came_has_no_accuracy():
+    p, y = some_answers()
+    names = [CLASSES[code] for code in y]
+    found = evaluate({"probe": p, "knn": p, "hybrid": p}, names, CLASSES)["hybrid"]["agreement"]
+    assert found["disagree"] == {"accuracy": None, "n": 0}
+    assert found["agree"] == {"accuracy": pytest.approx((p.argmax(axis=1) == y).mean()), "n": 200}
+    assert "agreement" not in evaluate({"knn": p}, names, CLASSES)["knn"]
+
+
+def test_prediction_sets_are_measured_by_what_they_hold_and_their_size():
+    sets = np.array([[1, 0, 0], [1, 1, 0], [0, 0, 1], [1, 1, 1]], dtype=bool)
+    assert measure_sets(sets, np.array([0, 1, 1, -1]), 0.9) == {
+        "wanted": 0.9, "coverage": 0.5, "size": 7 / 4, "n": 4,
+    }  # fmt: skip
 
 
 def test_the_evaluation_is_written_as_json_and_pictures(tmp_path):
@@ -202,7 +230,9 @@ def test_on_the_courseworks_embeddings_the_probe_is_as_good_as_published():
     train, test = next(StratifiedKFold(4, shuffle=True, random_state=0).split(X, y))
     probe = train_probe(ArrayData(X[train], list(y[train]))).probe
     similarities, places = ExactNeighbours(X[train]).kneighbors(X[test], 10)
-    found = distributions(probe, X[test], similarities, y[train][places])
+    codes = np.searchsorted(probe.classes, y[train].astype(str))
+    voices = Voices(probe, probe.classes)
+    found = voices.answer(X[test], similarities, codes[places], X[train][places])
     metrics = evaluate(
         {"probe": found.probe, "knn": found.knn, "hybrid": found.hybrid},
         list(y[test]),

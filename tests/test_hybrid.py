@@ -14,7 +14,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from kinshelf.db.errors import InvalidSetting, KinshelfError, TooFewClasses
 from kinshelf.probe import HybridClassifier
-from kinshelf.probe.hybrid import distributions, mix, spread
+from kinshelf.probe.hybrid import Voices, mix, spread
 from kinshelf.probe.knn import NO_VOTE, ExactNeighbours, identical, knn_distribution
 from kinshelf.probe.model import WEIGHT_NAMES, Probe
 from kinshelf.probe.settings import Calibration, ProbeSettings
@@ -189,12 +189,17 @@ def a_probe(classes=("ape", "cow")) -> Probe:
     return Probe(classes, weights, ProbeSettings(hidden=5), 10)
 
 
-def test_distributions_put_probe_and_neighbours_on_the_same_columns():
+def near(labels: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
+    codes = np.array(labels, dtype=np.int64)
+    return codes, np.zeros((*codes.shape, 16), dtype=np.float32)
+
+
+def test_probe_and_neighbours_are_put_on_the_same_columns():
     X = unit_rows(2)
-    categories = np.array([["bee", "cow", None], ["cow", "cow", "cow"]], dtype=object)
+    labels, vectors = near([[1, 2, NO_VOTE], [2, 2, 2]])
     similarities = np.array([[0.9, 0.9, 0.99], [0.8, 0.7, 0.6]], dtype=np.float32)
-    found = distributions(a_probe(), X, similarities, categories, Calibration(lam=0.5))
-    assert found.classes == ("ape", "bee", "cow")
+    voices = Voices(a_probe(), ("ape", "bee", "cow"), Calibration(lam=0.5))
+    found = voices.answer(X, similarities, labels, vectors)
     assert np.allclose(found.knn, [[0, 0.5, 0.5], [0, 0, 1]])
     assert np.allclose(found.probe[:, [0, 2]], a_probe().predict_proba(X))
     assert not found.probe[:, 1].any()
@@ -203,12 +208,30 @@ def test_distributions_put_probe_and_neighbours_on_the_same_columns():
 
 
 def test_without_a_probe_the_neighbours_answer_alone():
-    categories = np.array([["bee", "cow"]], dtype=object)
+    labels, vectors = near([[0, 1]])
     similarities = np.array([[0.5, 0.5]], dtype=np.float32)
-    found = distributions(None, unit_rows(1), similarities, categories)
-    assert found.classes == ("bee", "cow")
+    found = Voices(None, ("bee", "cow")).answer(unit_rows(1), similarities, labels, vectors)
     assert found.hybrid.tolist() == found.knn.tolist() == [[0.5, 0.5]]
     assert not found.probe.any()
+
+
+def test_votes_are_weighed_in_the_space_of_the_calibration():
+    X, Q = unit_rows(6), unit_rows(1, seed=4)
+    calibration = Calibration(tau=0.1, k=6, lam=1.0, space="hidden")
+    labels = np.array([[0, 1, 0, 1, 1, 0]])
+    found = Voices(a_probe(), ("ape", "cow"), calibration).answer(
+        Q, (Q @ X.T).astype(np.float32), labels, X[None]
+    )
+    weights = {name: w.astype(np.float64) for name, w in a_probe().weights.items()}
+
+    def hidden(rows: np.ndarray) -> np.ndarray:
+        inner = rows * math.sqrt(2) @ weights["net.0.weight"].T + weights["net.0.bias"]
+        active = np.maximum(inner, 0)
+        return active / np.linalg.norm(active, axis=1, keepdims=True)
+
+    weight = np.exp((hidden(X) @ hidden(Q)[0]) / 0.1)
+    share = weight[labels[0] == 0].sum() / weight.sum()
+    assert found.hybrid[0, 0] == pytest.approx(share, abs=1e-5)
 
 
 # -- the classifier ------------------------------------------------------------------------------
@@ -231,15 +254,10 @@ def test_it_speaks_scikit_learn(fitted):
     assert clone(fitted).get_params() == fitted.get_params()
 
 
-def test_the_defaults_are_those_of_calibration():
-    params = HybridClassifier().get_params()
-    default = Calibration()
-    assert (params["k"], params["tau"], params["lam"]) == (default.k, default.tau, default.lam)
-
-
-def test_its_probabilities_follow_the_formula(fitted):
+def test_its_probabilities_follow_the_formula():
     X, _ = clusters(20, seed=2)
     train, y = clusters(150)
+    fitted = HybridClassifier(k=10, tau=0.02, lam=0.1, settings=QUICK).fit(train, y)
     S = X.astype(np.float64) @ train.T.astype(np.float64)
     expected = 0.9 * fitted.probe_.predict_proba(X)
     for row in range(20):
@@ -273,7 +291,7 @@ def test_neighbours_come_with_similarity_and_place(fitted):
     assert places.shape == similarities.shape == (4, 3)
     assert places[:, 0].tolist() == [0, 1, 2, 3]
     assert np.allclose(similarities[:, 0], 1, atol=1e-6)
-    assert fitted.kneighbors(train[:4])[0].shape == (4, 10)
+    assert fitted.kneighbors(train[:4])[0].shape == (4, fitted.probe_.calibration.k)
 
 
 def test_a_new_class_is_predicted_from_its_first_rows_without_training():

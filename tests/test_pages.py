@@ -15,15 +15,17 @@ from conftest import unit
 from PIL import Image
 
 from kinshelf.db.image_cache import ImageCache
+from kinshelf.probe.answer import Prediction
 from kinshelf.probe.audit import audit_shelf
 from kinshelf.probe.audit_files import write_audit
 from kinshelf.probe.card_page import SHOWN_ANSWERS, Asked, card_page
 from kinshelf.probe.held_out import Evaluation
 from kinshelf.probe.pages import fixed, percent
-from kinshelf.probe.predict import Prediction, Predictor
+from kinshelf.probe.predict import Predictor
 from kinshelf.probe.report_page import risk_coverage, write_report
 from kinshelf.probe.settings import ProbeSettings
 from kinshelf.probe.thumbnails import SIDE, Thumbnails
+from kinshelf.probe.wording import reason
 from kinshelf.store import Product, Shelf
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)> {{ 7 * 7 }} & <b>'
@@ -101,12 +103,10 @@ def predictions(shelf: Shelf) -> list[Prediction]:
 
 
 def test_a_card_shows_pictures_similarities_and_votes(goods: Shelf, tmp_path: Path) -> None:
-    asked = [
-        Asked(found, str(tmp_path / "a.png"), HOSTILE, "Because.") for found in predictions(goods)
-    ]
+    asked = [Asked(found, str(tmp_path / "a.png"), HOSTILE) for found in predictions(goods)]
     page = check_stands_alone(card_page(asked, Thumbnails(tmp_path)))
     found = asked[0].found
-    assert "Because." in page.text
+    assert reason(found) in page.text
     assert found.category in page.text
     assert percent(found.probability) in page.text
     assert found.verdict in page.text
@@ -119,7 +119,7 @@ def test_a_card_shows_pictures_similarities_and_votes(goods: Shelf, tmp_path: Pa
 
 
 def test_a_page_of_many_answers_says_how_many_it_leaves_out(goods: Shelf, tmp_path: Path) -> None:
-    one = Asked(predictions(goods)[0], None, HOSTILE, "")
+    one = Asked(predictions(goods)[0], None, HOSTILE)
     page = Page(card_page([one] * (SHOWN_ANSWERS + 7), Thumbnails(tmp_path)))
     assert "7 more are not shown" in page.text
     assert sum(tag == "section" for tag, _ in page.tags) == SHOWN_ANSWERS

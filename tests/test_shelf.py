@@ -95,7 +95,7 @@ def test_derived_files_may_be_deleted(shelf: Shelf, catalogue: Path) -> None:
     before = shelf.similar(product_id="p3", k=5, where="colour = 'green'")
     shelf.close()
     derived = [*shelf.path.glob("catalog.duckdb*"), *shelf.path.glob("index-*")]
-    assert {path.suffix for path in derived} == {".duckdb", ".json", ".faiss"}
+    assert {path.suffix for path in derived} == {".duckdb", ".json"}
     for path in derived:
         path.unlink()
     with Shelf.open(shelf.path) as again:

@@ -134,14 +134,6 @@ def test_repair_keeps_the_history_of_what_is_left(damaged: Path, made: Path) -> 
     assert kinds == ["repair", "add", "train", "remove", "add", "add", "add"]
 
 
-def test_vectors_come_back_from_the_index_where_it_has_them(damaged: Path, made: Path) -> None:
-    flip(damaged / "vectors-0.f32", 4 * 64 + 5)
-    report = repair(damaged)
-    assert report.lost_products == []
-    assert damage(damaged) == []
-    assert state_of(damaged) == state_of(made)
-
-
 def test_a_flipped_frame_costs_what_follows_and_repair_keeps_what_precedes(
     damaged: Path, made: Path
 ) -> None:
@@ -204,7 +196,7 @@ def test_a_missing_file_is_named_and_repaired(damaged: Path, name: str) -> None:
     assert state_of(damaged) == {}
 
 
-@pytest.mark.parametrize("name", ["catalog.duckdb", "catalog.duckdb.json", "index-0.faiss"])
+@pytest.mark.parametrize("name", ["catalog.duckdb", "catalog.duckdb.json"])
 def test_a_damaged_snapshot_is_named_not_used_and_rebuilt(
     damaged: Path, made: Path, name: str
 ) -> None:

@@ -1,0 +1,156 @@
+"""How well products of an unknown category are told from those of the known ones.
+
+    python bench/novelty.py [DIR] [--folds 5]
+
+Leave one category out: a model is fitted on the others, but for a fifth of their products in turn;
+these and all products of the category left out are scored. Printed: the area under the ROC curve,
+and the share of either that is called novel at p <= 0.05 (of the known ones it should be 0.05 or
+less). DIR holds embeddings as for `bench/quality.py`; without it only handwritten digits (one
+modality) and a seeded mixture of 20 categories of unequal size are run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedKFold
+
+from kinshelf.probe.data import ArrayData, Float64Array, FloatArray, IntArray
+from kinshelf.probe.knn import ExactNeighbours
+from kinshelf.probe.novelty import NEIGHBOURS, NoveltyModel
+from kinshelf.probe.novelty_fit import fit_novelty
+from kinshelf.probe.split import training_set
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "amazon2020" / "embeddings"
+BAR = 0.93
+ALPHA = 0.05
+
+
+@dataclass(frozen=True)
+class Set:
+    """Fused embeddings (n, D), categories (n,), and the categories left out, one after another."""
+
+    name: str
+    X: FloatArray
+    y: IntArray
+    left_out: list[int]
+    names: list[str]
+
+
+def products(directory: Path) -> Set:
+    with (directory / "products.csv").open(encoding="utf-8", newline="") as file:
+        names = [row["category"].rsplit("|", 1)[-1].strip() for row in csv.DictReader(file)]
+    halves = [np.load(directory / f"{kind}_embeddings.npy") for kind in ("image", "text")]
+    X = np.concatenate(halves, axis=1).astype(np.float32) / np.float32(math.sqrt(2))
+    found, y = np.unique(names, return_inverse=True)
+    return Set("products", X, y, list(range(len(found))), [str(name) for name in found])
+
+
+def digits(n: int = 900) -> Set:
+    """Pixels as picture embeddings; there is no text."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    rows = np.random.default_rng(0).permutation(len(bunch.target))[:n]
+    image = unit(bunch.data[rows]) / math.sqrt(2)
+    X = np.concatenate([image, np.zeros_like(image)], axis=1).astype(np.float32)
+    return Set("digits", X, bunch.target[rows], list(range(10)), [str(i) for i in range(10)])
+
+
+def mixture(n: int = 1500, n_classes: int = 20, d: int = 96, seed: int = 0) -> Set:
+    """Gaussian categories in five families, shared uneven covariance, sizes as 1, 1/2, 1/3 ..."""
+    rng = np.random.default_rng(seed)
+    share = 1 / np.arange(2, n_classes + 2)
+    y = rng.choice(n_classes, n, p=share / share.sum())
+    halves = [_mixed(rng, y, n_classes, d) for _ in range(2)]
+    X = (np.concatenate(halves, axis=1) / math.sqrt(2)).astype(np.float32)
+    return Set("mixture", X, y, [0, 2, 5, 9, 13, 18], [str(i) for i in range(n_classes)])
+
+
+def _mixed(rng: np.random.Generator, y: IntArray, n_classes: int, d: int) -> Float64Array:
+    families = rng.normal(size=(5, d))[np.arange(n_classes) % 5]
+    means = unit(families + 0.9 * rng.normal(size=(n_classes, d)))
+    shared = unit(rng.normal(size=(1, d)))
+    noise = rng.normal(size=(len(y), d)) @ (rng.normal(size=(d, d)) * np.arange(1, d + 1) ** -0.7).T
+    noise /= np.linalg.norm(noise, axis=1).mean()
+    return unit(shared + means[y] + 1.6 * noise * rng.uniform(0.6, 1.4, (len(y), 1)))
+
+
+def unit(X: Float64Array) -> Float64Array:
+    return np.asarray(X / np.linalg.norm(X, axis=1, keepdims=True), dtype=np.float64)
+
+
+def judge(
+    model: NoveltyModel, X: FloatArray, names: list[str], queries: FloatArray
+) -> tuple[FloatArray, Float64Array]:
+    """Scores and p-values of queries on a shelf of embeddings `X` with categories `names`."""
+    places = ExactNeighbours(X).kneighbors(queries, min(NEIGHBOURS, len(X)))[1]
+    categories = np.array(names, dtype=object)[places]
+    scores = model.score(queries, X[places], categories)
+    return scores, model.p_value(scores, queries)
+
+
+def splits(data: Set, left_out: int, n_folds: int) -> Iterator[tuple[IntArray, IntArray, IntArray]]:
+    """Rows to fit on, known rows to score and novel ones."""
+    known, novel = np.flatnonzero(data.y != left_out), np.flatnonzero(data.y == left_out)
+    splitter = StratifiedKFold(n_folds, shuffle=True, random_state=0)
+    for train, test in splitter.split(known, data.y[known]):
+        yield known[train], known[test], novel
+
+
+def leave_out(data: Set, left_out: int, n_folds: int) -> tuple[float, float, float, float]:
+    """Area under the curve, share of known and of novel called novel, seconds of a fit."""
+    figures = []
+    for train, known, novel in splits(data, left_out, n_folds):
+        names = [data.names[code] for code in data.y[train]]
+        start = time.perf_counter()
+        model = fit_novelty(training_set(ArrayData(data.X[train], names)))
+        seconds = time.perf_counter() - start
+        assert model is not None
+        scores, p = judge(model, data.X[train], names, data.X[np.append(known, novel)])
+        truth = np.arange(len(scores)) >= len(known)
+        called = p <= ALPHA
+        area = float(roc_auc_score(truth, scores))
+        figures.append((area, called[~truth].mean(), called[truth].mean(), seconds))
+    auc, false, found, seconds = np.mean(figures, axis=0)
+    return float(auc), float(false), float(found), float(seconds)
+
+
+def table(data: Set, n_folds: int) -> float:
+    """Prints a line for each category left out; their mean area under the curve."""
+    print(f"\n{data.name}: {len(data.y)} x {data.X.shape[1]}, {len(np.unique(data.y))} categories")
+    print(f"{'left out':32}{'AUROC':>8}{'known p<=.05':>14}{'novel p<=.05':>14}{'fit s':>8}")
+    rows = [(data.names[c], leave_out(data, c, n_folds)) for c in data.left_out]
+    rows.append(("mean", tuple(float(v) for v in np.mean([r for _, r in rows], axis=0))))
+    for name, (area, false, found, seconds) in rows:
+        print(f"{name[:31]:32}{area:8.4f}{false:14.3f}{found:14.3f}{seconds:8.2f}")
+    return rows[-1][1][0]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("directory", type=Path, nargs="?", default=DATA)
+    parser.add_argument("--folds", type=int, default=5)
+    arguments = parser.parse_args()
+    fine = True
+    if (arguments.directory / "products.csv").exists():
+        area = table(products(arguments.directory), arguments.folds)
+        fine = area >= BAR
+        print(f"at least {BAR}: {'yes' if fine else 'NO'}")
+    else:
+        print(f"no embeddings at {arguments.directory}: products are skipped")
+    for data in (digits(), mixture()):
+        table(data, arguments.folds)
+    return 0 if fine else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,50 @@
+"""How many threads the numeric libraries may use: one setting for all of them.
+
+`KINSHELF_THREADS` is a number; without it, the machine's cores. One query is always searched on
+one thread: a second one costs more to wake than it saves.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from kinshelf.db.errors import InputError
+
+SETTING = "KINSHELF_THREADS"
+_LIBRARIES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_SINGLE = 4
+"""Up to so many queries are searched on one thread."""
+
+
+def threads() -> int:
+    """The number of threads, at least 1. Raises InputError for a setting that is no such number."""
+    given = os.environ.get(SETTING, "").strip()
+    if not given:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else _cores()
+    if not given.isascii() or not given.isdigit() or not int(given):
+        raise InputError(f"{SETTING} is {given!r}: give a whole number from 1, or leave it unset")
+    return int(given)
+
+
+def _cores() -> int:
+    return os.cpu_count() or 1
+
+
+def announce() -> None:
+    """Hand the setting, if there is one, to libraries that read their own at import.
+
+    Call it before NumPy is imported. What the user set for a library itself stays as it is.
+    Raises InputError as `threads` does.
+    """
+    if os.environ.get(SETTING, "").strip():
+        for name in _LIBRARIES:
+            os.environ.setdefault(name, str(threads()))
+
+
+def faiss_for(queries: int) -> Any:
+    """FAISS, set to the threads that so many queries deserve in the calling thread."""
+    import faiss
+
+    faiss.omp_set_num_threads(1 if queries <= _SINGLE else threads())
+    return faiss

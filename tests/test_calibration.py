@@ -1,0 +1,231 @@
+"""What is fitted beside the weights: temperature and mixture, prediction sets, new categories."""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from crepes import ConformalClassifier
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+from kinshelf.probe import HybridClassifier
+from kinshelf.probe.conformal import ENOUGH, Conformal
+from kinshelf.probe.crossfit import CrossFit, cross_fit
+from kinshelf.probe.data import ArrayData
+from kinshelf.probe.fitting import HeldOut, fit_calibration, held_out_answers
+from kinshelf.probe.settings import SPACES, Calibration, ProbeSettings
+from kinshelf.probe.spaces import fit_metric
+from kinshelf.probe.split import TrainingSet
+from kinshelf.probe.training import fit_probe
+from kinshelf.probe.unseen import Newcomers, fit_known
+
+REAL = Path(__file__).resolve().parents[2] / "shared" / "amazon2020" / "embeddings"
+QUICK = ProbeSettings(epochs=8, hidden=16, batch_size=32, lr=1e-2)
+
+
+def mixture(
+    n: int, n_classes: int = 4, *, dimension: int = 32, noise: float = 0.35, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Fused rows around a centre a class, and their codes."""
+    centres = np.random.default_rng(5).standard_normal((n_classes, dimension))
+    rng = np.random.default_rng(seed)
+    codes = np.arange(n) % n_classes
+    rows = centres[codes] + noise * math.sqrt(dimension) * rng.standard_normal((n, dimension))
+    halves = np.split(rows, 2, axis=1)
+    unit = [half / np.linalg.norm(half, axis=1, keepdims=True) for half in halves]
+    return (np.hstack(unit) / math.sqrt(2)).astype(np.float32), codes
+
+
+def training(X: np.ndarray, codes: np.ndarray) -> TrainingSet:
+    names = tuple(f"class {code}" for code in range(codes.max() + 1))
+    data = ArrayData(X, [names[code] for code in codes])
+    return TrainingSet(data, np.arange(len(X)), codes.astype(np.int64), names)
+
+
+# -- temperature and mixture -----------------------------------------------------------------------
+
+
+def judged(logits: np.ndarray, codes: np.ndarray, labels: np.ndarray | None = None) -> CrossFit:
+    n = len(codes)
+    near = np.full((n, 20), -1) if labels is None else labels
+    similarity = {space: np.ones(near.shape, dtype=np.float32) for space in SPACES}
+    return CrossFit(np.arange(n), codes, logits.astype(np.float32), near, similarity)
+
+
+def test_the_temperature_is_that_of_least_loss():
+    rng = np.random.default_rng(0)
+    logits = rng.standard_normal((20_000, 5)) * 2
+    codes = np.array([rng.choice(5, p=p) for p in softmax(logits, axis=1)])
+    overconfident = logits * 2.5
+    found = fit_calibration(judged(overconfident, codes))
+
+    def loss(t: float) -> float:
+        return -log_softmax(overconfident / t, axis=1)[np.arange(len(codes)), codes].mean()
+
+    best = minimize_scalar(loss, bounds=(0.3, 8), method="bounded").x
+    assert found.temperature == pytest.approx(best, rel=0.03)
+    assert best == pytest.approx(2.5, rel=0.05)
+
+
+def test_neighbours_that_know_better_than_the_probe_get_the_larger_share():
+    rng = np.random.default_rng(1)
+    codes = rng.integers(0, 3, 600)
+    labels = np.where(rng.random((600, 20)) < 0.9, codes[:, None], (codes[:, None] + 1) % 3)
+    found = fit_calibration(judged(rng.standard_normal((600, 3)), codes, labels))
+    assert found.lam >= 0.7
+
+
+def test_neighbours_that_know_nothing_get_no_more_than_their_usual_share():
+    rng = np.random.default_rng(2)
+    codes = rng.integers(0, 3, 600)
+    logits = 4 * np.eye(3)[codes] + rng.standard_normal((600, 3))
+    found = fit_calibration(judged(logits, codes, rng.integers(0, 3, (600, 20))))
+    assert found.lam <= Calibration().lam
+
+
+def test_no_judged_row_had_a_part_in_its_own_judgement():
+    X, codes = mixture(120, noise=1.5)
+    # every row has a twin of another class: who sees it, is led astray
+    twins = np.concatenate([X, X])
+    wrong = np.concatenate([codes, (codes + 1) % 4])
+    found = cross_fit(training(twins, wrong), fit_probe(training(twins, wrong), QUICK).probe, QUICK)
+    assert found is not None
+    near = found.similarities["fused"][found.labels >= 0]
+    assert near.max() < 1 - 1e-6
+
+
+def test_the_answers_that_are_kept_are_those_of_the_formula():
+    rng = np.random.default_rng(3)
+    codes = rng.integers(0, 3, 50)
+    found = judged(rng.standard_normal((50, 3)), codes, rng.integers(0, 3, (50, 20)))
+    calibration = Calibration(temperature=2.0, tau=0.05, k=10, lam=0.3)
+    kept = held_out_answers(found, calibration)
+    votes = np.stack([(found.labels[:, :10] == c).mean(axis=1) for c in range(3)], axis=1)
+    expected = 0.7 * softmax(found.logits.astype(np.float64) / 2, axis=1) + 0.3 * votes
+    assert np.allclose(kept.given, expected[np.arange(50), codes])
+    assert np.allclose(kept.confidence, expected.max(axis=1))
+    assert np.array_equal(kept.right, expected.argmax(axis=1) == codes)
+    again = HeldOut.of(kept.arrays())
+    assert again is not None
+    assert np.array_equal(again.agree, kept.agree)
+
+
+def test_with_a_handful_of_rows_the_defaults_stay_and_a_warning_says_so():
+    X, codes = mixture(12)
+    model = HybridClassifier(settings=QUICK).fit(X, codes)
+    assert model.probe_.calibration == Calibration()
+    assert any("too few products to calibrate" in w for w in model.probe_.warnings)
+
+
+# -- prediction sets -------------------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    n=st.integers(5, 300), n_classes=st.integers(2, 5), coverage=st.floats(0.5, 0.99),
+    seed=st.integers(0, 99),
+)  # fmt: skip
+def test_sets_are_those_of_crepes(n: int, n_classes: int, coverage: float, seed: int):
+    rng = np.random.default_rng(seed)
+    codes = rng.integers(0, n_classes, n)
+    given_true = np.round(rng.random(n), 2)
+    asked = np.round(rng.dirichlet(np.ones(n_classes), 20), 2)
+    found = Conformal.fit(given_true, codes).p_values(asked)
+    enough = np.bincount(codes, minlength=n_classes) >= ENOUGH
+    scores = np.asarray(1 - given_true, dtype=np.float32)
+    for code in range(n_classes):
+        own = scores[codes == code] if enough[code] else scores
+        oracle = ConformalClassifier().fit(own)
+        alphas = np.asarray(1 - asked[:, [code]], dtype=np.float32)
+        assert np.allclose(found[:, code], oracle.predict_p(alphas, smoothing=False)[:, 0])
+    assert np.array_equal(
+        Conformal.fit(given_true, codes).sets(asked, coverage), found > 1 - coverage
+    )
+
+
+@pytest.mark.parametrize("coverage", [0.8, 0.9, 0.95])
+def test_sets_hold_the_true_class_as_often_as_they_say(coverage: float):
+    rng = np.random.default_rng(4)
+    held = []
+    for _ in range(40):
+        p = rng.dirichlet(np.full(3, 0.4), 1200)
+        codes = np.array([rng.choice(3, p=row) for row in p])
+        conformal = Conformal.fit(p[np.arange(600), codes[:600]], codes[:600])
+        sets = conformal.sets(p[600:], coverage)
+        held.append(sets[np.arange(600), codes[600:]])
+    assert np.mean(held) == pytest.approx(coverage, abs=0.01)
+
+
+# -- new categories --------------------------------------------------------------------------------
+
+
+def test_whitening_is_that_of_fishers_discriminant():
+    X, codes = mixture(2000, 3, noise=0.8)
+    metric = fit_metric(training(X, codes), seed=0)
+    oracle = LinearDiscriminantAnalysis(solver="eigen", shrinkage=0.8).fit(X, codes)
+    projected = metric.whitened(X)
+    means = np.stack([projected[codes == c].mean(axis=0) for c in range(3)])
+    nearest = (projected @ (means / np.linalg.norm(means, axis=1, keepdims=True)).T).argmax(axis=1)
+    assert np.mean(nearest == oracle.predict(X)) > 0.97
+
+
+def test_a_missing_half_stays_missing():
+    X, codes = mixture(100)
+    metric = fit_metric(training(X, codes), seed=0)
+    X[:5, 16:] = 0
+    assert not metric.centred(X)[:5, 16:].any()
+    assert metric.centred(X)[:5, :16].any(axis=1).all()
+
+
+def test_a_new_category_is_found_by_few_products_and_takes_few_of_the_known():
+    X, codes = mixture(2000, 5, noise=0.2)
+    known, new = X[codes < 4], X[codes == 4]
+    trained, others = known[:1000], known[1000:]
+    kept = fit_known(training(trained, codes[codes < 4][:1000]), seed=0)
+    assert kept is not None
+    arrived = Newcomers(kept, new[:5], np.zeros(5, dtype=np.int64))
+    assert np.mean(arrived.mass(new[5:])[:, 0] > 0.5) > 0.75
+    assert np.mean(arrived.mass(others)[:, 0] > 0.5) < 0.02
+
+
+def test_two_new_categories_are_told_apart():
+    X, codes = mixture(2400, 6, noise=0.15)
+    kept = fit_known(training(X[codes < 4], codes[codes < 4]), seed=0)
+    assert kept is not None
+    rows = np.concatenate([np.flatnonzero(codes == c)[:8] for c in (4, 5)])
+    arrived = Newcomers(kept, X[rows], codes[rows] - 4)
+    for code in (4, 5):
+        mass = arrived.mass(X[np.flatnonzero(codes == code)[8:]])
+        assert np.mean(mass.argmax(axis=1) == code - 4) > 0.95
+        assert (mass.sum(axis=1) <= 1 + 1e-12).all()
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason=f"the coursework's embeddings are not at {REAL}")
+def test_on_real_products_a_category_left_out_is_learned_from_twenty_of_its_products():
+    X = np.concatenate(
+        [np.load(REAL / f"{kind}_embeddings.npy") for kind in ("image", "text")], axis=1
+    ) / np.float32(math.sqrt(2))
+    with (REAL / "products.csv").open(encoding="utf-8", newline="") as file:
+        y = np.array([row["category"] for row in csv.DictReader(file)])
+    codes = np.unique(y, return_inverse=True)[1]
+    found, taken = [], []
+    for left_out in range(4):
+        rng = np.random.default_rng(left_out)
+        known = rng.permutation(np.flatnonzero(codes != left_out))
+        new = rng.permutation(np.flatnonzero(codes == left_out))
+        cut = len(known) // 5
+        own = np.unique(codes[known[cut:]], return_inverse=True)[1]
+        kept = fit_known(training(X[known[cut:]], own), seed=0)
+        assert kept is not None
+        arrived = Newcomers(kept, X[new[:20]], np.zeros(20, dtype=np.int64))
+        found.append(np.mean(arrived.mass(X[new[20:]])[:, 0] > 0.5))
+        taken.append(np.mean(arrived.mass(X[known[:cut]])[:, 0] > 0.5))
+    assert np.mean(found) > 0.87  # 0.91 over 24 splits
+    assert np.mean(taken) < 0.02
