@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import click
 
 from kinshelf.commands import ask, care, ingest, learn, look, review, sample
 from kinshelf.db.errors import KinshelfError
-
-
-def _version() -> str:
-    try:
-        return version("kinshelf")
-    except PackageNotFoundError:
-        return "unknown (not installed)"
+from kinshelf.store.threads import announce
 
 
 class _Group(click.Group):
@@ -46,13 +39,14 @@ class _Group(click.Group):
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(_version(), prog_name="kinshelf")
+@click.version_option(package_name="kinshelf", prog_name="kinshelf")
 def main() -> None:
     """Put every product into its category, with the products that vouch for it.
 
     Exit codes: 0 done; 1 done, but rows were rejected past --max-rejects or damage was found;
     2 wrong usage; 3 something that the message says how to mend.
     """
+    announce()  # before anything imports NumPy
 
 
 for command in (

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 _COLOURS = {"accept": "green", "review": "yellow", "conflict": "red", "novel": "magenta"}
 _MARKS = {"supports": ("for", "green"), "runner-up": ("against", "red"), "other": ("other", "dim")}
 
+_PATH = 48
+"""Characters of a picture's path that stay in one line."""
+
 
 def evidence_card(found: Prediction) -> Panel:
     """Verdict and reason, then the neighbours for and against, then the numbers."""
@@ -33,12 +36,16 @@ def evidence_card(found: Prediction) -> Panel:
     )  # fmt: skip
     parts: list[Any] = [head, Text(reason(found)), "", _evidence(found), ""]
     parts += [Text(note, style="dim") for note in notes(found)]
-    return Panel(Group(*parts, _numbers(found)), border_style=colour, expand=False)
+    return Panel(Group(*parts, "", _numbers(found)), border_style=colour, expand=False)
 
 
 def _evidence(found: Prediction) -> Table:
     table = plain_table("", "similarity", "image", "text", "category", "product", "picture")
-    for shown in chosen_evidence(found.neighbours):
+    chosen = chosen_evidence(found.neighbours)
+    pictures = [nearby(shown.evidence.neighbour.image) for shown in chosen]
+    # a path in two pieces cannot be copied, but a long one would leave no room for the rest
+    table.columns[-1].no_wrap = max(map(len, pictures), default=0) <= _PATH
+    for shown, picture in zip(chosen, pictures, strict=True):
         n = shown.evidence.neighbour
         numbers = [n.similarity, n.image_similarity, n.text_similarity]
         name = Text(n.title[:48] or n.id)
@@ -49,7 +56,7 @@ def _evidence(found: Prediction) -> Table:
             *("-" if value is None else f"{value:.2f}" for value in numbers),
             Text(leaf(n.category)),
             name,
-            Text(nearby(n.image), style="dim"),
+            Text(picture, style="dim"),
         )
     return table
 

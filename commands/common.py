@@ -145,7 +145,8 @@ def progress(output: Output, what: str, total: int | None) -> Iterator[Callable[
 def build_index(output: Output, shelf: Shelf, asked: Interruption | None = None) -> None:
     """Let a large shelf that grew have its index, with a bar; Ctrl-C leaves it to another day.
 
-    `asked` is an interruption that is being listened to already. What was committed before stands, so neither that nor a full disk is a failure of the command.
+    `asked` is an interruption that is being listened to already. What was committed before
+    stands, so neither that nor a full disk is a failure of the command.
     """
     from kinshelf.db.errors import KinshelfError
 

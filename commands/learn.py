@@ -158,6 +158,6 @@ def policy_fields(chosen: Policy) -> dict[str, str]:
         " neighbours agree",
         "automation": f"{percent(chosen.automation)} of held-out answers pass",
         "precision": f"{percent(chosen.precision)} of these {chosen.n} were right",
-        "promised": f"at least {low} and at most {high}, each with {chosen.confidence:.0%}"
+        "promised": f"at least {low} and at most {high}, each with {percent(chosen.confidence, 0)}"
         f" confidence; {percent(chosen.wanted)} was asked for",
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -33,7 +34,7 @@ FOLDS = 5
 _BLOCK = 256
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Evaluation:
     """Distributions of the methods over the same products; `protocol` says which and how.
 
@@ -47,7 +48,7 @@ class Evaluation:
     protocol: str
     sets: BoolArray | None = None
 
-    @property
+    @cached_property
     def metrics(self) -> dict[str, Metrics]:
         """Per method, as metrics.json has it."""
         return evaluate(self.methods, list(self.y_true), self.classes, self.sets)

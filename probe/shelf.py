@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kinshelf.db.errors import InputError
+from kinshelf.db.errors import InputError, ProbeError, ShelfError
 from kinshelf.probe.calibrate import calibrate
 from kinshelf.probe.crossfit import OnPart
 from kinshelf.probe.files import export_checkpoint, read_probe, write_probe
@@ -21,6 +21,7 @@ from kinshelf.store.probes import find_probe, save_probe
 
 if TYPE_CHECKING:
     from kinshelf.store import Shelf
+    from kinshelf.store.snapshot import Snapshot
 
 FOLDS = 5
 Float64Array = NDArray[np.float64]
@@ -73,6 +74,7 @@ def train_shelf(
     start = read_probe(before.path) if before else None
     trained = fit_probe(source, settings, on_epoch, start)
     probe = calibrate(source, trained.probe, on_part)
+    probe = probe.replace(warnings=(*probe.warnings, *_lost_policy(shelf, now)))
     if before is not None:
         probe = probe.replace(metrics={**probe.metrics, "warm_start": before.version})
     version = save_probe(
@@ -95,4 +97,19 @@ def train_shelf(
         checkpoint=str(checkpoint) if checkpoint else None,
         calibration=asdict(probe.calibration),
         warm_start=before.version if before else None,
+    )
+
+
+def _lost_policy(shelf: Shelf, now: Snapshot) -> tuple[str, ...]:
+    """A warning if the newest probe so far has a policy, which holds for its answers alone."""
+    try:
+        entry = find_probe(shelf, now)
+        policy = read_probe(entry.path).policy
+    except (ProbeError, ShelfError):  # none, or it cannot be read: nothing is lost
+        return ()
+    if policy is None:
+        return ()
+    return (
+        f"the policy of probe {entry.version} does not hold for this one: run `kinshelf policy"
+        f" --precision {policy.wanted:g}` again",
     )

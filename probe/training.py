@@ -29,6 +29,12 @@ folds and seeds) 4/3 lowered the loss on unseen products from 0.113 to 0.110 and
 0.040 to 0.037; more than 3/2 gained nothing, nor was it worse with 15 % wrong labels.
 """
 
+FEW = 5
+"""Products below which a category is warned about."""
+
+MOST = 0.9
+"""Share of the products in one category above which that is warned about."""
+
 
 @dataclass(frozen=True, slots=True)
 class EpochResult:
@@ -192,6 +198,26 @@ def _warnings(source: TrainingSet, *, stops_early: bool) -> tuple[str, ...]:
             f"{len(single)} of {len(source.classes)} categories have a single product ({shown}): "
             "their probabilities are guesses until there are more"
         )
+    found += _skewed(source)
     if not stops_early:
         found.append("no products were held out: training ran all its epochs, not until the best")
     return tuple(found)
+
+
+def _skewed(source: TrainingSet) -> list[str]:
+    counts = source.counts
+    few = sum(1 < n < FEW for n in counts.values())
+    largest = max(counts, key=counts.__getitem__)
+    share = counts[largest] / len(source)
+    found = []
+    if few:
+        found.append(
+            f"{few} of {len(counts)} categories have fewer than {FEW} products: expect mistakes"
+            " among these until there are more"
+        )
+    if share > MOST:
+        found.append(
+            f"{share:.0%} of the products are in one category ({largest!r}): accuracy says little"
+            " then, look at macro F1 and at the recall of the others"
+        )
+    return found

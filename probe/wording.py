@@ -67,8 +67,8 @@ def notes(found: Prediction) -> list[str]:
     """What else a person should know, a sentence each."""
     said = []
     if found.coverage is not None and len(found.prediction_set) > 1:
-        names = "; ".join(found.prediction_set)
-        said.append(f"With {found.coverage:.0%} coverage it is one of: {names}.")
+        names = "; ".join(_short(found.prediction_set))
+        said.append(f"With {percent(found.coverage, 0)} coverage it is one of: {names}.")
     if modalities_conflict((found.image_only, found.text_only)) and found.verdict != "conflict":
         said.append(_modalities(found))
     if found.new_category and found.verdict in ("novel", "conflict"):
@@ -90,10 +90,10 @@ def track_record(accuracy: float | None, n: int, *, agreed: bool) -> str:
 
 def set_record(sets: PredictionSets) -> str:
     """How well prediction sets kept their promise."""
+    wanted, found = percent(sets["wanted"], 0), percent(sets["coverage"])
     return (
-        f"Prediction sets meant to hold the category {sets['wanted']:.0%} of the time did so for"
-        f" {percent(sets['coverage'])} of {sets['n']} products, with {sets['size']:.2f} categories"
-        " on average."
+        f"Prediction sets meant to hold the category {wanted} of the time did so for {found} of"
+        f" {sets['n']} products, with {sets['size']:.2f} categories on average."
     )
 
 
@@ -133,8 +133,13 @@ def leaf(category: str | None) -> str:
 
 def apart(one: str, other: str) -> tuple[str, str]:
     """Two categories by their last steps, or in full where these are the same."""
-    short = leaf(one), leaf(other)
-    return (one, other) if short[0] == short[1] else short
+    short = _short([one, other])
+    return short[0], short[1]
+
+
+def _short(categories: Sequence[str]) -> list[str]:
+    short = [leaf(category) for category in categories]
+    return short if len(set(short)) == len(short) else list(categories)
 
 
 def voices(found: Prediction) -> list[tuple[str, Vote]]:
@@ -155,8 +160,8 @@ def freshness_lines(since: Mapping[str, Any]) -> dict[str, str]:
         for name in ("added", "updated", "relabelled", "removed")
         if since[name]
     ]
-    heading = f"since probe {since['probe']} was trained"
-    lines = {heading: ", ".join(counts) + " products" if counts else "nothing changed"}
+    heading = f"products since probe {since['probe']} was trained"
+    lines = {heading: ", ".join(counts) or "nothing changed"}
     if since["new_categories"]:
         named = list(since["new_categories"].items())
         shown = ", ".join(f"{name} ({n})" for name, n in named[:5])
@@ -176,5 +181,5 @@ def policy_line(policy: Mapping[str, Any]) -> str:
     return (
         f"accepts from {percent(policy['threshold'], 2)} on, {percent(policy['automation'])} of"
         f" answers, for a precision of {percent(policy['wanted'])} with"
-        f" {policy['confidence']:.0%} confidence"
+        f" {percent(policy['confidence'], 0)} confidence"
     )

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 FloatArray = NDArray[np.float32]
 _FIELDS = tuple(field.name for field in fields(Product))
 _TYPES = {str: "text", bool: "boolean"}
+_PLAIN = json.JSONEncoder(ensure_ascii=False)
 _PRODUCT = ("id", "title", "description", "category", "price", "brand", "image", "split")
 
 
@@ -33,8 +34,12 @@ def content_hash(product: Product, image_hash: str | None, *embeddings: FloatArr
     return digest.hexdigest()
 
 
+# json.dumps makes a new one for every call
+_ENCODER = json.JSONEncoder(sort_keys=True, ensure_ascii=False)
+
+
 def _dump(value: Any) -> bytes:
-    return json.dumps(value, sort_keys=True, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    return _ENCODER.encode(value).encode("utf-8", "surrogatepass")
 
 
 def columns(changed: Sequence[Candidate], first_row: int) -> dict[str, list[Any]]:
@@ -43,7 +48,7 @@ def columns(changed: Sequence[Candidate], first_row: int) -> dict[str, list[Any]
     table: dict[str, list[Any]] = {name: [getattr(p, name) for p in products] for name in _PRODUCT}
     table["row"] = list(range(first_row, first_row + len(changed)))
     table["attributes"] = [
-        json.dumps(p.attributes, ensure_ascii=False) if p.attributes else None for p in products
+        _PLAIN.encode(p.attributes) if p.attributes else None for p in products
     ]
     table["has_image"] = [c.image is not None for c in changed]
     table["has_text"] = [c.text is not None for c in changed]

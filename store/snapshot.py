@@ -199,7 +199,8 @@ class Snapshot:
         for query, found in zip(
             fusion.split(queries), np.split(neighbours, 2, axis=2), strict=True
         ):
-            cosines = np.einsum("nd,nkd->nk", query, found, dtype=np.float32)
+            # in float32 the last bit would depend on where the copies lie in memory
+            cosines = np.einsum("nd,nkd->nk", query, found, dtype=np.float64).astype(np.float32)
             given = np.any(query, axis=1)[:, None] & np.any(found, axis=2) & (places >= 0)
             parts.append(np.where(given, cosines, np.float32(np.nan)))
         return parts[0], parts[1]

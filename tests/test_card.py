@@ -121,7 +121,7 @@ def test_the_measured_agreement_is_quoted() -> None:
 
 def test_a_prediction_set_is_shown_if_it_holds_more_than_one(tmp_path: Path) -> None:
     found = answer(prediction_set=[GAMES, PUZZLES])
-    said = f"With 95% coverage it is one of: {GAMES}; {PUZZLES}."
+    said = "With 95 % coverage it is one of: Board Games; Puzzles."
     assert notes(found) == [said, AGREED]
     assert said in terminal(found)
     assert said in page(found, tmp_path)

@@ -42,7 +42,7 @@ def answers(shelf: Shelf, at: int | None) -> dict[str, Any]:
         ]
         for name in ids
     }
-    info = {k: v for k, v in shelf.info(at).items() if k not in ("format", "probes")}
+    info = {k: v for k, v in shelf.info(at).items() if k not in ("format", "probes", "index")}
     found = [s.product for s in now.select("category != 'c1'")]
     return {"ids": ids, "neighbours": neighbours, "info": info, "found": found}
 

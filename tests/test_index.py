@@ -24,7 +24,7 @@ from kinshelf.store.index import best, exact
 from kinshelf.store.repair import repair
 from kinshelf.store.verify import verify_path
 
-ROWS, WIDTH, GROUPS = 6000, 24, 8
+ROWS, WIDTH, GROUPS = 4500, 24, 8
 
 
 @pytest.fixture(autouse=True)
@@ -181,14 +181,14 @@ def test_queries_of_all_kinds_may_be_asked_together(path: Path) -> None:
     assert recall(found.rows, asked @ rows.T, 10) >= 0.99
 
 
-@pytest.mark.parametrize("share", [0.01, 0.1, 0.3, 0.5, 0.9])
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.5, 0.9])
 @pytest.mark.parametrize("own", [True, False])
 def test_filters_lose_nothing_whatever_they_have_to_do_with_the_query(
     path: Path, share: float, *, own: bool
 ) -> None:
     """Whole groups are kept, and a share of them: the query's own group or others."""
     rows, groups = made(ROWS, 0)
-    asked, asked_groups = made(60, 5)
+    asked, asked_groups = made(40, 5)
     prices = np.arange(ROWS) % 100
     with Shelf.open(path) as shelf:
         now = shelf.snapshot()
@@ -312,8 +312,11 @@ def test_compaction_gets_a_graph_of_its_own(path: Path) -> None:
     assert verify_path(path)[0] == []
 
 
-@pytest.mark.parametrize("part", ["faiss", "json"])
-@pytest.mark.parametrize("how", ["flipped", "cut", "empty", "missing"])
+@pytest.mark.parametrize(
+    ("part", "how"),
+    [("faiss", "flipped"), ("faiss", "cut"), ("faiss", "empty"), ("json", "flipped"),
+     ("json", "missing"), ("faiss", "missing")],
+)  # fmt: skip
 def test_a_damaged_index_is_named_not_used_and_built_again(path: Path, part: str, how: str) -> None:
     file = path / ("index-0.faiss" if part == "faiss" else "index-0.faiss.json")
     data = bytearray(file.read_bytes())

@@ -145,14 +145,19 @@ def test_the_report_shows_curves_matrix_and_mistakes(goods: Shelf, tmp_path: Pat
     said = right.copy()
     said[:3] = 1 - said[:3]
     proba[np.arange(len(rows)), said] = 0.8
-    found = Evaluation({"probe": proba, "hybrid": proba}, y_true, classes, "by hand")
+    methods = {"probe": proba, "knn": proba, "hybrid": proba}
+    found = Evaluation(methods, y_true, classes, "by hand", sets=proba > 0.5)
     write_report(tmp_path / "r.html", now, found, "val", Thumbnails(tmp_path))
     page = check_stands_alone((tmp_path / "r.html").read_text(encoding="utf-8"))
     assert "by hand" in page.text
     assert percent(1 - 3 / len(rows)) in page.text
     assert sum(tag == "section" for tag, _ in page.tags) == 3
-    assert sum(tag == "svg" for tag, _ in page.tags) == 3
-    assert sum(tag == "polyline" for tag, _ in page.tags) == 4
+    assert sum(tag == "svg" for tag, _ in page.tags) == 4
+    assert sum(tag == "polyline" for tag, _ in page.tags) == 6
+    share = f"{percent(1 - 3 / len(rows))} of {len(rows)}"
+    assert f"When probe and neighbours agreed, {share} held-out answers were right." in page.text
+    assert "Probe and neighbours disagreed on none of the held-out products." in page.text
+    assert f"did so for {share} products, with 1.00 categories on average." in page.text
     cells = re.findall(r"rgba\(var\(--heat\), [\d.]+\)\">(\d+)<", (tmp_path / "r.html").read_text())
     assert sum(map(int, cells)) == len(rows)
 

@@ -246,3 +246,13 @@ def test_a_probe_without_held_out_answers_says_what_to_do(tmp_path: Path) -> Non
 def test_a_share_of_one_is_wrong_usage(shelf: Path) -> None:
     assert call(shelf, "policy", "--precision", "1").exit_code == 2
     assert call(shelf, "policy", "--precision", "0.9", "--confidence", "0").exit_code == 2
+
+
+def test_training_again_warns_that_the_policy_is_no_longer_in_force(tmp_path: Path) -> None:
+    with Shelf.create(tmp_path / "c.shelf") as again:
+        again.upsert(*goods(60, 4))
+        assert not any("policy" in w for w in train_shelf(again, QUICK).warnings)
+        set_policy(again, 0.75)
+        report = train_shelf(again, QUICK)
+        assert any("`kinshelf policy --precision 0.75` again" in w for w in report.warnings)
+        assert read_probe(find_probe(again, again.snapshot()).path).policy is None

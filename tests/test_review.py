@@ -36,7 +36,7 @@ def goods(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]  # fmt: skip
     with Shelf.create(path) as shelf:
         shelf.upsert(wares, image, text)
-        train_shelf(shelf, ProbeSettings(epochs=5, hidden=16, refit_below=0))
+        train_shelf(shelf, ProbeSettings(epochs=20, hidden=16, lr=5e-3, refit_below=0))
     return path
 
 
