@@ -143,7 +143,7 @@ class ProbeNotFound(ProbeError):
     """The shelf has no such probe."""
 
 
-class TooFewClasses(ProbeError):
+class TooFewClasses(ProbeError, ValueError):
     """Training needs products of at least two categories."""
 
 

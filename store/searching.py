@@ -98,14 +98,18 @@ def _of_kind(rows: Rows, kind: str, queries: FloatArray, k: int) -> Found:
 
 def _kinds(queries: FloatArray) -> list[tuple[str, IntArray]]:
     """Queries by what the graph's effort was measured for; "" if for nothing of the kind."""
-    image, text = (np.einsum("nd,nd->n", half, half) for half in fusion.split(queries))
-    kinds = np.full(len(queries), "", dtype="<U5")
-    kinds[np.abs(image - text) <= 2e-3 * (image + text)] = "both"
-    kinds[text == 0] = "image"
-    kinds[image == 0] = "text"
-    if len(kinds) == 1:
-        return [(str(kinds[0]), np.zeros(1, dtype=np.int64))]
+    halves = queries.reshape(len(queries), 2, -1)
+    sizes = np.vecdot(halves, halves)
+    if len(queries) == 1:
+        return [(_kind(*sizes[0].tolist()), np.zeros(1, dtype=np.int64))]
+    kinds = np.array([_kind(*pair) for pair in sizes.tolist()], dtype="<U5")
     return [(str(kind), np.flatnonzero(kinds == kind)) for kind in np.unique(kinds)]
+
+
+def _kind(image: float, text: float) -> str:
+    if image == 0 or text == 0:
+        return "text" if image == 0 else "image"
+    return "both" if abs(image - text) <= 2e-3 * (image + text) else ""
 
 
 def _by_graph(rows: Rows, graph: Hnsw, steps: int, queries: FloatArray, k: int) -> Found:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from kinshelf.db.errors import EmptyShelf, InvalidEmbeddings, ProductNotFound
 from kinshelf.db.queries import FILTER_COLUMNS, StoredProduct, View
 from kinshelf.store import fusion
-from kinshelf.store.searching import Rows, nearest
+from kinshelf.store.searching import Found, Rows, nearest
 
 if TYPE_CHECKING:
     from kinshelf.db.filters import Filter
@@ -141,18 +141,23 @@ class Snapshot:
         weighted = fusion.Weighting(weight_image).query(queries)
         keep = self._kept(where, exclude, labelled_only=labelled_only, among=among)
         found = nearest(self.searched(keep), weighted, min(k, self.count))
-        image, text = self._parts_of(queries, found.places)
+        return self._told(queries, found, weight_image)
+
+    def _told(self, queries: FloatArray, found: Found, weight_image: float) -> Neighbours:
+        cosines = self._cosines(queries, found.places)
         # From the parts: the same to the bit, whichever way the rows were found.
-        whole = weight_image * np.nan_to_num(image) + (1 - weight_image) * np.nan_to_num(text)
-        whole = np.where(found.places < 0, -np.inf, whole).astype(np.float32)
-        order = np.lexsort((found.places, -whole), axis=1)
-        rows = np.where(found.places < 0, -1, found.places + self._parts.first_row)
+        whole = weight_image * cosines[..., 0] + (1 - weight_image) * cosines[..., 1]
+        none = found.places < 0
+        whole = np.where(none, -np.inf, whole).astype(np.float32)
+        cosines[none] = np.nan
+        self._mark_missing(queries, found.places, cosines)
+        at = (_column(len(whole)), np.lexsort((found.places, -whole), axis=1))
+        rows = np.where(none, -1, found.places + self._parts.first_row)[at]
         # Rounding may carry a product's similarity to itself past 1.
-        rows, whole, image, text = (
-            np.take_along_axis(values, order, axis=1)
-            for values in (rows, *(np.clip(part, -1, 1) for part in (whole, image, text)))
-        )
-        return Neighbours(rows, whole, image, text, found.exhaustive)
+        whole, cosines = np.minimum(whole[at], 1), np.minimum(cosines[at], 1)
+        np.maximum(whole, -1, out=whole)
+        np.maximum(cosines, -1, out=cosines)
+        return Neighbours(rows, whole, cosines[..., 0], cosines[..., 1], found.exhaustive)
 
     @functools.cached_property
     def _labelled(self) -> BoolArray:
@@ -193,17 +198,23 @@ class Snapshot:
             self._matched[where] = known
         return known
 
-    def _parts_of(self, queries: FloatArray, places: IntArray) -> tuple[FloatArray, FloatArray]:
+    def _cosines(self, queries: FloatArray, places: IntArray) -> FloatArray:
+        """Of the pictures and of the texts, (n, k, 2) float32, 0 where there is none."""
         neighbours = np.asarray(self._parts.vectors)[np.maximum(places, 0)]
-        parts = []
-        for query, found in zip(
-            fusion.split(queries), np.split(neighbours, 2, axis=2), strict=True
-        ):
-            # in float32 the last bit would depend on where the copies lie in memory
-            cosines = np.einsum("nd,nkd->nk", query, found, dtype=np.float64).astype(np.float32)
-            given = np.any(query, axis=1)[:, None] & np.any(found, axis=2) & (places >= 0)
-            parts.append(np.where(given, cosines, np.float32(np.nan)))
-        return parts[0], parts[1]
+        halves = (2, self.dimension)
+        found = neighbours.reshape(*places.shape, *halves)
+        cosines: FloatArray = np.vecdot(found, queries.reshape(-1, 1, *halves))
+        return cosines
+
+    def _mark_missing(self, queries: FloatArray, places: IntArray, cosines: FloatArray) -> None:
+        """Make a cosine NaN where a half is missing: nearly always none is exactly 0."""
+        query, at, half = np.nonzero(cosines == 0)
+        if not len(query):
+            return
+        asked = queries.reshape(-1, 2, self.dimension)[query, half]
+        stored = np.asarray(self._parts.vectors).reshape(-1, 2, self.dimension)
+        there = asked.any(axis=1) & stored[places[query, at], half].any(axis=1)
+        cosines[query[~there], at[~there], half[~there]] = np.nan
 
     def get(self, product_id: str) -> StoredProduct:
         """The product of an id. Raises ProductNotFound, naming ids that look like it."""
@@ -219,3 +230,7 @@ class Snapshot:
     ) -> list[StoredProduct]:
         """Products that match, in the order they were added. Raises FilterError."""
         return self.view.select(self.filter(where), limit=limit, offset=offset)
+
+
+def _column(count: int) -> IntArray:
+    return np.arange(count)[:, None]

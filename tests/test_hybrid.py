@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.base import clone
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.utils.estimator_checks import check_estimator
 
 from kinshelf.db.errors import InvalidSetting, KinshelfError, TooFewClasses
 from kinshelf.probe import HybridClassifier
@@ -325,6 +326,13 @@ def test_the_order_of_queries_does_not_matter(fitted):
     X, _ = clusters(50, seed=3)
     order = np.random.default_rng(0).permutation(50)
     assert np.allclose(fitted.predict_proba(X)[order], fitted.predict_proba(X[order]), atol=1e-6)
+
+
+def test_it_passes_the_checks_of_scikit_learn():
+    chosen = ProbeSettings(epochs=12, hidden=16, lr=2e-2, modality_dropout=0)
+    found = check_estimator(HybridClassifier(settings=chosen), on_skip=None)
+    assert {check["status"] for check in found} <= {"passed", "skipped"}
+    assert sum(check["status"] == "passed" for check in found) > 50
 
 
 def test_wrong_use_is_one_clear_error():
