@@ -22,12 +22,12 @@ BLOCK_ROWS = 4096
 
 @dataclass(frozen=True, slots=True)
 class Batches:
-    """Whitened halves and class codes of a training set as tensors, `size` rows at a time."""
+    """Halves, whitened if asked for, and class codes of a training set, `size` rows at a time."""
 
     source: TrainingSet
     size: int
     device: torch.device
-    whitening: Whitening
+    whitening: Whitening | None = None
 
     def shuffled(
         self, rng: np.random.Generator, modality_dropout: float
@@ -61,7 +61,9 @@ class Batches:
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         import torch
 
-        inputs = self.whitening.apply(torch.from_numpy(X).to(self.device))
+        inputs = torch.from_numpy(X).to(self.device)
+        if self.whitening is not None:
+            inputs = self.whitening.apply(inputs)
         targets = torch.from_numpy(self.source.codes[places]).to(self.device)
         for start in range(0, len(X), self.size):
             yield inputs[start : start + self.size], targets[start : start + self.size]

@@ -61,6 +61,7 @@ class EpochIndex:
         self._ledger = ledger
         self._epoch = ledger.manifest.epoch
         self.path = index_path(directory, self._epoch)
+        self._side = side_file(self.path)
         self._graph: Hnsw | None = None
         self._stamp: tuple[int, int] | None = None
         self._turn = threading.Lock()
@@ -82,7 +83,7 @@ class EpochIndex:
 
     def _written(self) -> tuple[int, int] | None:
         try:
-            status = side_file(self.path).stat()
+            status = self._side.stat()
         except OSError:
             return None
         return status.st_ino, status.st_mtime_ns
@@ -120,7 +121,7 @@ class EpochIndex:
         from kinshelf.store.tuning import tuned
 
         index, trained = made
-        graph = Hnsw(index, len(vectors), trained, told, {}, len(vectors))
+        graph = Hnsw(index, hnsw.doors_of(vectors), len(vectors), trained, told, {}, len(vectors))
         if base is None or len(vectors) > _RETUNE * base.measured:
             graph = tuned(graph, vectors)
         else:

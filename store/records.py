@@ -47,9 +47,7 @@ def columns(changed: Sequence[Candidate], first_row: int) -> dict[str, list[Any]
     products = [c.product for c in changed]
     table: dict[str, list[Any]] = {name: [getattr(p, name) for p in products] for name in _PRODUCT}
     table["row"] = list(range(first_row, first_row + len(changed)))
-    table["attributes"] = [
-        _PLAIN.encode(p.attributes) if p.attributes else None for p in products
-    ]
+    table["attributes"] = [_PLAIN.encode(p.attributes) if p.attributes else None for p in products]
     table["has_image"] = [c.image is not None for c in changed]
     table["has_text"] = [c.text is not None for c in changed]
     for name in ("image_hash", "image_error", "content_hash"):

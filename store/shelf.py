@@ -93,7 +93,8 @@ class Shelf:
     def close(self) -> None:
         """Let go of the memory; after writing, save what makes the next opening and search fast.
 
-        A large shelf that grew gets its index here, unless `build_index` was called before.
+        A large shelf that grew gets its index here (half a minute for 100,000 rows; Ctrl-C loses
+        nothing but it), unless `build_index` was called before, or told to stop.
         """
         if self._wrote:
             self._wrote = False

@@ -87,9 +87,9 @@ def by_hand(probe: Probe, probabilities: dict[str, float]) -> set[str]:
 
 
 def test_the_sets_of_a_shelf_with_a_new_category_follow_the_definition(tmp_path) -> None:
-    _, image, text = goods("bdf", 30, 2, noise=1.4)
+    _, image, text = goods("bdf", 30, 2, noise=2.0)
     with Shelf.create(tmp_path / "a.shelf") as shelf:
-        shelf.upsert(*goods("bdf", 240, 1, noise=1.4))
+        shelf.upsert(*goods("bdf", 720, 1, noise=2.0))
         train_shelf(shelf, QUICK)
         far = [Product(f"n{i}", title="t", category="c") for i in range(3)]
         shelf.upsert(far, *(-half[:3] for half in (image, text)))
