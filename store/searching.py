@@ -28,6 +28,9 @@ TUNED_K = 10
 """The number of neighbours that `Effort.steps` is measured for."""
 _SPARE = 1.5
 """Candidates taken beyond those expected to suffice."""
+_BEYOND, _EXPECTED = 0.5, 0.6
+"""Matches wanted: so many beyond k, and so much of what a filter at random would leave. Where there
+are fewer, those found lie at the rim of what was seen, where some are overlooked."""
 _WIDER = 4
 _DEEPER = 0.5
 """Steps grow with the depth that is asked, at this rate: less and recall falls below that tuned."""
@@ -148,13 +151,20 @@ def _proposed(
     """
     places = _matching(rows, graph.candidates(queries, *asked))
     after = rows.after(graph.rows)
-    enough = np.count_nonzero(places >= 0, axis=1) >= min(k, rows.kept - after.kept)
+    needed = min(_needed(rows, k, asked[0]), rows.kept - after.kept)
+    enough = np.count_nonzero(places >= 0, axis=1) >= needed
     found = _scored(rows.vectors, queries, places[:, : max(2 * k, k + 20)], k)
     if after.kept:
         similarities, later = exact(after.vectors, queries, k, after.keep)
         later[later >= 0] += graph.rows
         found = best(np.hstack([found[0], similarities]), np.hstack([found[1], later]), k)
     return found, enough
+
+
+def _needed(rows: Rows, k: int, count: int) -> int:
+    """How many of so many candidates must match for the k nearest to be trusted."""
+    expected = count * rows.kept / max(len(rows.vectors), 1)
+    return max(k + int(_BEYOND * k), int(_EXPECTED * expected))
 
 
 def _matching(rows: Rows, places: IntArray) -> IntArray:

@@ -294,24 +294,6 @@ def test_many_copies_of_one_product_do_not_cut_the_graph_in_pieces(tmp_path: Pat
         assert np.mean(found.similarities >= right[:, -1:] - 1e-6) >= 0.99
 
 
-def test_no_query_ends_in_a_wrong_one_of_many_small_groups(tmp_path: Path) -> None:
-    random = np.random.default_rng(5)
-    centres = random.standard_normal((400, 2 * WIDTH))
-    rows = centres[random.integers(0, 400, 6000)] + 0.15 * random.standard_normal((6000, 2 * WIDTH))
-    rows = unit(rows.reshape(-1, WIDTH)).reshape(6000, 2 * WIDTH)
-    asked = centres[random.integers(0, 400, 400)] + 0.2 * random.standard_normal((400, 2 * WIDTH))
-    asked = unit(asked.reshape(-1, WIDTH)).reshape(400, 2 * WIDTH)
-    Shelf.create(tmp_path / "s", encoder="brought").close()
-    with Shelf.open(tmp_path / "s") as shelf:
-        put(shelf, rows, np.zeros(6000, dtype=int))
-        shelf.build_index()
-        found = shelf.snapshot().kneighbors(asked, 10)
-    assert not found.exhaustive
-    scores = asked @ rows.T
-    assert recall(found.rows, scores, 10) >= 0.99
-    assert (found.rows[:, 0] == scores.argmax(axis=1)).mean() >= 0.99
-
-
 # ---- the file
 
 
