@@ -27,7 +27,7 @@ DIMENSION = 512
 VECTOR = 8 * DIMENSION
 
 OPENING = """
-import json, os, resource, sys, time
+import json, os, sys, time
 import numpy as np
 import duckdb, kinshelf.store.shelf, kinshelf.store.snapshot, kinshelf.db.queries
 started = time.perf_counter()

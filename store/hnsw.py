@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,11 @@ class Hnsw:
     measured: int = 0
     size: int = 0
     held: Any = field(default=None, repr=False)
+
+    @property
+    def helps(self) -> bool:
+        """Whether any kind of query is answered by it."""
+        return any(effort.steps is not None for effort in self.efforts.values())
 
     def candidates(self, queries: FloatArray, count: int, steps: int, kind: str) -> IntArray:
         """Places likely to be nearest, best guess first, (n, count) int64, -1 where none."""
@@ -200,14 +205,23 @@ def stated(path: Path) -> dict[str, Any] | None:
     return state if current else None
 
 
-def load(path: Path, anchor: str | None) -> Hnsw | None:
+def load(path: Path, anchor: str | None, *, whole: bool = False) -> Hnsw | None:
     """The graph at `path`, or None if it is missing, damaged or not of the anchored vectors.
 
-    The bytes that were checked are those that are used: FAISS may crash on others.
+    The bytes that were checked are those that are used: FAISS may crash on others. Of a graph that
+    no query is answered by only the statement is read, without `index` and `doors`, unless it is
+    wanted `whole`.
     """
     state = stated(path)
     if state is None or anchor is None or state["anchor"] != anchor:
         return None
+    efforts = {name: Effort(*found) for name, found in state["efforts"].items()}
+    bare = Hnsw(
+        None, None, state["rows"], state["trained"], anchor, efforts, state["measured"],
+        state["size"],
+    )  # fmt: skip
+    if not (whole or bare.helps):
+        return bare
     try:
         data = np.memmap(path, np.uint8, "r")
     except (OSError, ValueError):  # ValueError: it is empty
@@ -217,9 +231,5 @@ def load(path: Path, anchor: str | None) -> Hnsw | None:
     faiss = faiss_for(1)
     # A viewed index points into the mapping, so both live as long as it does.
     reader = faiss.ZeroCopyIOReader(faiss.swig_ptr(np.asarray(data)), data.size)
-    efforts = {name: Effort(*found) for name, found in state["efforts"].items()}
     index, doors = faiss.read_index(reader), faiss.read_index(reader)
-    return Hnsw(
-        index, doors, state["rows"], state["trained"], anchor, efforts,
-        state["measured"], data.size, (data, reader),
-    )  # fmt: skip
+    return replace(bare, index=index, doors=doors, held=(data, reader))

@@ -94,7 +94,9 @@ class EpochIndex:
         covered = 0 if graph is None else graph.rows
         tail = len(vectors) - covered
         wanted = vectors.nbytes >= MINIMUM_BYTES and not self.declined
-        return wanted and (graph is None or tail > TAIL_ROWS + TAIL_SHARE * covered)
+        # where a graph did not help, much must change before it is worth another try
+        share = TAIL_SHARE if graph is None or graph.helps else _RETUNE - 1
+        return wanted and (graph is None or tail > TAIL_ROWS + share * covered)
 
     def update(
         self,
@@ -137,9 +139,9 @@ class EpochIndex:
     def _base(self, rows: int) -> Hnsw | None:
         """The graph to go on from, if it is worth it and the file is the one that was checked."""
         graph = self._graph
-        if graph is None or rows > _REFIT * graph.trained or self._written() != self._stamp:
+        if graph is None or not graph.helps or rows > _REFIT * graph.trained:
             return None
-        return graph
+        return graph if self._written() == self._stamp else None
 
     def discard_unused(self, vectors: FloatArray) -> None:
         """Remove the file of a shelf that is too small for one; the caller is the writer."""
@@ -158,7 +160,8 @@ class EpochIndex:
             for name, effort in graph.efforts.items()
         }
         return {
-            "kind": hnsw.KIND, "rows": rows, "tail": len(vectors) - rows, "bytes": graph.size,
+            "kind": hnsw.KIND if graph.helps else "exact",
+            "rows": rows, "tail": len(vectors) - rows, "bytes": graph.size,
             "M": hnsw.LINKS, "efConstruction": hnsw.CONSTRUCTION, "queries": efforts,
             "due": self.is_due(vectors),
         }  # fmt: skip
@@ -180,7 +183,9 @@ def anchor(ledger: Ledger, rows: int) -> str | None:
     return None
 
 
-def open_graph(path: Path, ledger: Ledger) -> Hnsw | None:
-    """The graph at `path` if it is whole and of the ledger's vectors."""
+def open_graph(path: Path, ledger: Ledger, *, whole: bool = False) -> Hnsw | None:
+    """The graph at `path` if it is of the ledger's vectors, and sound as far as it is read."""
     state = hnsw.stated(path)
-    return None if state is None else hnsw.load(path, anchor(ledger, state["rows"]))
+    if state is None:
+        return None
+    return hnsw.load(path, anchor(ledger, state["rows"]), whole=whole)

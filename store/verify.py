@@ -163,7 +163,7 @@ def index_file(directory: Path, ledger: Ledger) -> Iterator[Finding]:
     if found or not path.is_file():
         return
     vectors = ledger.vectors(ledger.rows)
-    graph = open_graph(path, ledger)
+    graph = open_graph(path, ledger, whole=True)
     if graph is None:
         yield Finding(path.name, "it is of other vectors, and is not used", _NONE, harmless=True)
         return

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from kinshelf.cli import main
 from kinshelf.db.errors import InputError
 from kinshelf.db.product import Product
-from kinshelf.store import Shelf, files, hnsw, indexing, threads
+from kinshelf.store import Shelf, files, hnsw, indexing, threads, tuning
 from kinshelf.store.index import best, exact
 from kinshelf.store.repair import repair
 from kinshelf.store.verify import verify_path
@@ -543,3 +543,29 @@ def test_the_number_of_threads_is_one_setting(monkeypatch: pytest.MonkeyPatch) -
             threads.threads()
     monkeypatch.delenv("KINSHELF_THREADS")
     assert threads.threads() >= 1
+
+
+def test_a_graph_that_does_not_help_costs_no_memory_and_is_not_built_again_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuning, "RECALL", 1.1)  # out of reach, as for vectors without structure
+    where = tmp_path / "toys.shelf"
+    Shelf.create(where, encoder="brought").close()
+    rows, groups = made(ROWS, 0)
+    with Shelf.open(where) as shelf:
+        put(shelf, rows, groups)
+    with Shelf.open(where) as shelf:
+        told = shelf.info()["index"]
+        assert (told["kind"], told["due"]) == ("exact", False)
+        put(shelf, *made(600, 1), first=ROWS)
+        assert not shelf.info()["index"]["due"]
+        now = shelf.snapshot()
+        found = now.kneighbors(rows[:5], 3)
+        assert found.exhaustive
+        assert found.rows[:, 0].tolist() == [int(row) for row in now.view.rows()[:5]]
+    graph = hnsw.load(
+        indexing.index_path(where, 0), hnsw.stated(indexing.index_path(where, 0))["anchor"]
+    )
+    assert graph is not None
+    assert graph.index is None
+    assert not verify_path(where)[0]
