@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,6 +21,9 @@ from kinshelf.probe.settings import Calibration, ProbeSettings
 from kinshelf.probe.split import TrainingSet
 from kinshelf.probe.training import fit_probe
 from kinshelf.probe.unseen import newcomers_of
+
+if TYPE_CHECKING:
+    from kinshelf.store import Shelf
 
 Labels = NDArray[Any]
 _BLOCK = 256
@@ -68,9 +71,27 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         source = TrainingSet(data, rows, codes.astype(np.int64), names)
         probe = calibrate(source, fit_probe(source, self.settings).probe)
         self.probe_ = probe.replace(calibration=self._overridden(probe.calibration))
-        self._probe_classes = classes
         self._remember(embeddings, labels)
         return self
+
+    @classmethod
+    def from_shelf(cls, shelf: Shelf, *, probe: int | None = None) -> Self:
+        """A fitted classifier: a shelf's newest probe, or the one of a version, and its rows.
+
+        The categorised products of the newest generation are held in memory and vote; classes are
+        texts. Raises ProbeNotFound, ShelfDamaged or ProbeError.
+        """
+        from kinshelf.probe.files import read_probe
+        from kinshelf.store.probes import find_probe
+
+        snapshot = shelf.snapshot()
+        found = cls()
+        found.probe_ = read_probe(find_probe(shelf, snapshot, probe).path)
+        found.settings = found.probe_.settings
+        rows, categories = snapshot.labelled()
+        found.n_features_in_ = 2 * snapshot.dimension
+        found._remember(snapshot.fused(rows), categories.astype(np.str_))
+        return found
 
     def add(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Let more rows vote, of new classes too, without training the probe again."""

@@ -9,6 +9,7 @@ import pytest
 from conftest import unit, write_csv
 
 from kinshelf.db.errors import EmptyShelf, GenerationNotFound, ProbeNotFound
+from kinshelf.probe import HybridClassifier
 from kinshelf.probe.answer import Prediction
 from kinshelf.probe.files import read_probe
 from kinshelf.probe.predict import Predictor
@@ -214,6 +215,17 @@ def test_near_duplicates_among_the_evidence_name_the_nearer_one(
     assert {folded[f"copy{i}"] for i in range(3)} == {None, first}
     assert folded[first] is None
     assert all(value is None for name, value in folded.items() if not name.startswith("copy"))
+
+
+def test_a_classifier_from_the_shelf_gives_the_shelfs_answers(kinds: Shelf, tmp_path: Path) -> None:
+    train_shelf(kinds, ProbeSettings(epochs=3))
+    kinds.add(*make_source(tmp_path / "new", ("ant",), 5, seed=3))
+    halves = queries(tmp_path, (*KINDS, "ant"))
+    model = HybridClassifier.from_shelf(kinds)
+    proba = model.predict_proba(halves / np.sqrt(2).astype(np.float32))
+    for row, answer in zip(proba, predict(kinds, halves), strict=True):
+        expected = [answer.probabilities[name] for name in model.classes_]
+        assert row == pytest.approx(expected, abs=1e-6)
 
 
 def test_without_a_probe_the_neighbours_answer_alone(kinds: Shelf, tmp_path: Path) -> None:
