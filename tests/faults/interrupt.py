@@ -64,6 +64,8 @@ def commands(directory: Path) -> list[list[str]]:
 
 def run(directory: Path, seed: str, times: int) -> Counter[str]:
     """Interrupt so many commands. Raises AssertionError for a late exit or a broken shelf."""
+    # a shell lets what it runs in the background ignore Ctrl-C, and children inherit that
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     path, random, outcomes = make(directory), Random(seed), Counter[str]()
     lines = commands(directory)
     longest = [4.0] * len(lines)
