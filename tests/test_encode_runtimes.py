@@ -41,6 +41,12 @@ from kinshelf.store.encoder import Encoder, load_encoder
 RUNTIMES = pytest.mark.parametrize("quick_items", [0, 10**6], ids=["bulk", "quick"])
 
 
+def needs_int8(wanted: str) -> None:
+    """Skip where 8-bit products are wanted and the processor has none."""
+    if wanted == "int8" and not precision.has_int8(precision.cpu_flags()):
+        pytest.skip("this processor has no 8-bit matrix instructions")
+
+
 def fast(directory: Path, quick_items: int = QUICK_ITEMS, wanted: str = "float32") -> Encoder:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(clip, "QUICK_ITEMS", quick_items)
@@ -274,8 +280,7 @@ def centred_cosines(rows: np.ndarray, expected: np.ndarray) -> np.ndarray:
 def test_a_faster_precision_stays_near_the_reference(
     tiny: Path, oracle: Oracle, wanted: str, least: float
 ) -> None:
-    if wanted == "int8" and not precision.has_int8(precision.cpu_flags()):
-        pytest.skip("this processor has no 8-bit matrix instructions")
+    needs_int8(wanted)
     loaded = fast(tiny, wanted=wanted)
     images = [picture(50 + i, 120 - i, seed=i) for i in range(16)]
     texts = [f"{name} {i}" for i in range(8) for name in ("red train", "doll", "puzzle of a cat")]
@@ -289,8 +294,7 @@ def test_a_faster_precision_stays_near_the_reference(
 
 
 def test_an_int8_row_does_not_depend_on_its_batch(tiny: Path) -> None:
-    if not precision.has_int8(precision.cpu_flags()):
-        pytest.skip("this processor has no 8-bit matrix instructions")
+    needs_int8("int8")
     loaded = fast(tiny, wanted="int8")
     alone = np.concatenate([loaded.encode_texts([text]) for text in TEXTS])
     assert np.sum(alone * loaded.encode_texts(TEXTS), axis=1).min() > 0.9999
@@ -332,8 +336,7 @@ def test_int8_where_the_processor_lacks_it_is_refused_with_a_remedy(
 def test_a_query_in_numpy_is_rounded_as_the_products_in_torch_are(
     tiny: Path, oracle: Oracle, wanted: str
 ) -> None:
-    if wanted == "int8" and not precision.has_int8(precision.cpu_flags()):
-        pytest.skip("this processor has no 8-bit matrix instructions")
+    needs_int8(wanted)
     quick, bulk = fast(tiny, 10**6, wanted), fast(tiny, 0, wanted)
     for one, many, expected in (
         (quick.encode_texts(TEXTS), bulk.encode_texts(TEXTS), oracle.texts(TEXTS)),
@@ -349,8 +352,7 @@ def test_one_product_is_the_same_in_numpy_and_torch(wanted: str, error: float) -
 
     from kinshelf.store import clip_linear, clip_numpy_linear
 
-    if wanted == "int8" and not precision.has_int8(precision.cpu_flags()):
-        pytest.skip("this processor has no 8-bit matrix instructions")
+    needs_int8(wanted)
     random = np.random.default_rng(0)
     x, weight, bias = (
         random.standard_normal(shape).astype(np.float32) for shape in ((9, 96), (300, 96), (300,))
@@ -421,8 +423,7 @@ def full_size(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[np.
 def test_a_full_size_clip_ranks_all_real_products_as_the_reference_does(
     full_size: tuple[Path, tuple[np.ndarray, ...]], wanted: str
 ) -> None:
-    if wanted == "int8" and not precision.has_int8(precision.cpu_flags()):
-        pytest.skip("this processor has no 8-bit matrix instructions")
+    needs_int8(wanted)
     images, texts = real_products(600)
     directory, reference = full_size
     loaded = fast(directory, 0, wanted)
