@@ -20,7 +20,8 @@ from kinshelf.commands.common import (
 
 if TYPE_CHECKING:
     from kinshelf.db.prepare import TrainingSetOptions
-    from kinshelf.store import AddOptions, AddReport, Shelf
+    from kinshelf.store import AddOptions, AddReport
+    from kinshelf.store.interface import AnyShelf
 
 PRECISIONS = ("float32", "bf16", "int8")
 ENCODER_HELP = "Hub id of a CLIP model, or a directory that holds one."
@@ -138,7 +139,7 @@ def _add_options(settings: dict[str, Any], training: TrainingSetOptions | None) 
 
 
 def _run(
-    output: Output, shelf: Shelf, source: Path | None, options: AddOptions, stop: Interruption
+    output: Output, shelf: AnyShelf, source: Path | None, options: AddOptions, stop: Interruption
 ) -> AddReport:
     name = "rejects" if source is None else source.name
     with progress(output, f"adding {name}", _rows(source, options)) as update:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from kinshelf.probe.held_out import Evaluation
     from kinshelf.probe.settings import Policy
     from kinshelf.probe.training import EpochResult
-    from kinshelf.store import Shelf
+    from kinshelf.store.interface import AnyShelf
 
 
 @click.command()
@@ -106,7 +106,7 @@ def evaluate(output: Output, split: str, directory: Path | None, probe: int | No
     output.say(found.protocol)
 
 
-def _report(shelf: Shelf, found: Evaluation, split: str, directory: Path) -> Path:
+def _report(shelf: AnyShelf, found: Evaluation, split: str, directory: Path) -> Path:
     from kinshelf.probe.report_page import write_report
     from kinshelf.probe.thumbnails import Thumbnails
 

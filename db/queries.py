@@ -151,8 +151,8 @@ class View:
         sql, parameters = self._visible()
         names = ("products", "categorised", "with_image", "with_text", "image_failed")
         query = (
-            "SELECT count(*), count(category), count(*) FILTER (has_image),"
-            f" count(*) FILTER (has_text), count(image_error) FROM products p WHERE {sql}"
+            "SELECT count(*), count(category), count(*) FILTER (WHERE has_image),"
+            f" count(*) FILTER (WHERE has_text), count(image_error) FROM products p WHERE {sql}"
         )
         return dict(zip(names, map(int, self._one(query, parameters)), strict=True))
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from kinshelf.db.prepare import TrainingSetPlan
     from kinshelf.db.product import Product
     from kinshelf.db.readers import ReadBatch, ReadOptions
-    from kinshelf.store.shelf import Shelf
+    from kinshelf.store.interface import AnyShelf
 
 FloatArray = NDArray[np.float32]
 Progress = Callable[[int, AddReport], None]
@@ -36,7 +36,9 @@ def open_downloader(directory: Path, *, allow_private_hosts: bool) -> Downloader
 
 
 @contextlib.contextmanager
-def _downloader(shelf: Shelf, options: AddOptions, *, brought: bool) -> Iterator[Downloader | None]:
+def _downloader(
+    shelf: AnyShelf, options: AddOptions, *, brought: bool
+) -> Iterator[Downloader | None]:
     # Making one takes longer than a change; who brings embeddings has no use for it.
     if brought:
         yield None
@@ -83,7 +85,7 @@ def _plan(source: Path, options: AddOptions) -> TrainingSetPlan | None:
 
 
 def add_source(
-    shelf: Shelf,
+    shelf: AnyShelf,
     source: Path,
     options: AddOptions | None = None,
     *,
@@ -103,7 +105,7 @@ def add_source(
 
 
 def retry_rejects(
-    shelf: Shelf,
+    shelf: AnyShelf,
     options: AddOptions | None = None,
     *,
     stop: Callable[[], bool],
@@ -118,7 +120,7 @@ def retry_rejects(
         return ingest.run(_rejected(shelf, options.batch_size or ENCODED_BATCH))
 
 
-def _rejected(shelf: Shelf, size: int) -> Iterator[ReadBatch]:
+def _rejected(shelf: AnyShelf, size: int) -> Iterator[ReadBatch]:
     from kinshelf.db.readers import ReadBatch
 
     view = shelf.snapshot().view
@@ -139,7 +141,7 @@ def _rejected(shelf: Shelf, size: int) -> Iterator[ReadBatch]:
 
 
 def upsert(
-    shelf: Shelf,
+    shelf: AnyShelf,
     products: Sequence[Product],
     image_embeddings: FloatArray | None,
     text_embeddings: FloatArray | None,

@@ -21,14 +21,14 @@ from kinshelf.store import fusion
 if TYPE_CHECKING:
     from kinshelf.db.queries import StoredProduct
     from kinshelf.store.ingest import Candidate
-    from kinshelf.store.shelf import Shelf
+    from kinshelf.store.interface import AnyShelf
 
 FloatArray = NDArray[np.float32]
 _YES = {"1", "true", "yes", "y", "x", "accept", "accepted"}
 _SHOWN = 5
 
 
-def remove(shelf: Shelf, ids: Sequence[str]) -> int:
+def remove(shelf: AnyShelf, ids: Sequence[str]) -> int:
     """See `Shelf.remove`."""
     with shelf.writing():
         now = shelf.snapshot()
@@ -39,7 +39,7 @@ def remove(shelf: Shelf, ids: Sequence[str]) -> int:
     return len(rows)
 
 
-def relabel(shelf: Shelf, changes: Mapping[str, str | None]) -> int:
+def relabel(shelf: AnyShelf, changes: Mapping[str, str | None]) -> int:
     """See `Shelf.relabel`."""
     from kinshelf.db.text import clean_category
 
@@ -59,11 +59,11 @@ def relabel(shelf: Shelf, changes: Mapping[str, str | None]) -> int:
     return len(old)
 
 
-def _refuse_unknown(shelf: Shelf, unknown: Sequence[str]) -> None:
+def _refuse_unknown(shelf: AnyShelf, unknown: Sequence[str]) -> None:
     if unknown:
         shown = ", ".join(map(repr, unknown[:_SHOWN])) + (", ..." if len(unknown) > _SHOWN else "")
         raise ProductNotFound(
-            f"{len(unknown)} of the ids are not on {shelf.path} ({shown}): nothing was changed;"
+            f"{len(unknown)} of the ids are not on {shelf.name} ({shown}): nothing was changed;"
             " take them out, or add those products first"
         )
 

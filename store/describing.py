@@ -24,7 +24,7 @@ def info(shelf: Shelf, at: int | None = None, *, recall: bool = False) -> dict[s
     manifest = shelf.manifest
     rejects = Counter(r["reason"] for r in now.view.rejects())
     return {
-        "shelf": str(shelf.path),
+        "shelf": shelf.name,
         "generation": now.generation,
         **now.view.totals(),
         "encoder": manifest.encoder,

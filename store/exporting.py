@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from kinshelf.db.queries import StoredProduct
-    from kinshelf.store.snapshot import Snapshot
+    from kinshelf.store.interface import AnySnapshot
 
 COLUMNS = ("id", "title", "description", "category", "price", "brand", "image", "split")
 _BLOCK = 4096
 
 
-def export(snapshot: Snapshot, path: Path, where: str | None = None) -> int:
+def export(snapshot: AnySnapshot, path: Path, where: str | None = None) -> int:
     """Write the products that match to `path`; returns how many.
 
     `.parquet` holds metadata, attributes (JSON text) and both embeddings (lists of float32, null
@@ -45,7 +45,7 @@ def export(snapshot: Snapshot, path: Path, where: str | None = None) -> int:
     return count
 
 
-def _blocks(snapshot: Snapshot, where: str | None) -> Iterator[list[StoredProduct]]:
+def _blocks(snapshot: AnySnapshot, where: str | None) -> Iterator[list[StoredProduct]]:
     rows = snapshot.view.rows(snapshot.filter(where))
     for start in range(0, len(rows), _BLOCK):
         block = rows[start : start + _BLOCK]
@@ -53,7 +53,7 @@ def _blocks(snapshot: Snapshot, where: str | None) -> Iterator[list[StoredProduc
         yield [found[int(row)] for row in block]
 
 
-def _parquet(snapshot: Snapshot, path: Path, where: str | None, _suffix: str) -> int:
+def _parquet(snapshot: AnySnapshot, path: Path, where: str | None, _suffix: str) -> int:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -72,7 +72,7 @@ def _schema(pa: Any) -> pa.Schema:
     return pa.schema(list(kinds.items()))
 
 
-def _arrays(snapshot: Snapshot, block: list[StoredProduct]) -> dict[str, list[Any]]:
+def _arrays(snapshot: AnySnapshot, block: list[StoredProduct]) -> dict[str, list[Any]]:
     table: dict[str, list[Any]] = {
         name: [getattr(p.product, name) for p in block] for name in COLUMNS
     }
@@ -96,7 +96,7 @@ def flat(stored: StoredProduct) -> dict[str, Any]:
     return {name: getattr(product, name) for name in COLUMNS} | product.attributes
 
 
-def _csv(snapshot: Snapshot, path: Path, where: str | None, suffix: str) -> int:
+def _csv(snapshot: AnySnapshot, path: Path, where: str | None, suffix: str) -> int:
     names = [*COLUMNS, *sorted(set(snapshot.view.attribute_types()) - set(COLUMNS))]
     count = 0
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -108,7 +108,7 @@ def _csv(snapshot: Snapshot, path: Path, where: str | None, suffix: str) -> int:
     return count
 
 
-def _jsonl(snapshot: Snapshot, path: Path, where: str | None, _suffix: str) -> int:
+def _jsonl(snapshot: AnySnapshot, path: Path, where: str | None, _suffix: str) -> int:
     count = 0
     with path.open("w", encoding="utf-8") as file:
         for block in _blocks(snapshot, where):

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from kinshelf.store.manifest import Manifest
 
 
-def check_encoder(encoder: Encoder, path: Path, manifest: Manifest, *, empty: bool) -> None:
+def check_encoder(encoder: Encoder, path: Path | str, manifest: Manifest, *, empty: bool) -> None:
     """Raises EncoderMismatch, naming both, unless the encoder is that of the shelf at `path`."""
     known = manifest.fingerprint
     if known is not None and encoder.fingerprint != known:
@@ -28,7 +28,7 @@ def check_encoder(encoder: Encoder, path: Path, manifest: Manifest, *, empty: bo
         )
 
 
-def check_dimension(dimension: int, path: Path, manifest: Manifest, *, empty: bool) -> None:
+def check_dimension(dimension: int, path: Path | str, manifest: Manifest, *, empty: bool) -> None:
     """Raises InvalidEmbeddings unless the shelf at `path` can still take this dimension."""
     if not empty or manifest.fingerprint:
         named = manifest.fingerprint or f"declared:{manifest.encoder}"

@@ -15,8 +15,7 @@ from kinshelf.db.errors import ProbeNotFound, ShelfDamaged, ShelfError
 from kinshelf.store import files
 
 if TYPE_CHECKING:
-    from kinshelf.store.shelf import Shelf
-    from kinshelf.store.snapshot import Snapshot
+    from kinshelf.store.interface import AnyShelf, AnySnapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +31,7 @@ class ProbeEntry:
 
 
 def save_probe(
-    shelf: Shelf,
+    shelf: AnyShelf,
     write: Callable[[Path], None],
     *,
     trained_on: int,
@@ -52,7 +51,7 @@ def save_probe(
             hashes = _write_files(_directory(shelf, version), write)
         except OSError as error:
             raise ShelfError(
-                f"writing probe {version} to {shelf.path} failed ({error}): the shelf is as it was"
+                f"writing probe {version} to {shelf.name} failed ({error}): the shelf is as it was"
                 " before; free space or mend the disk, then run this again"
             ) from error
         probe = {
@@ -75,11 +74,11 @@ def _write_files(final: Path, write: Callable[[Path], None]) -> dict[str, str]:
     return hashes
 
 
-def _directory(shelf: Shelf, version: int) -> Path:
+def _directory(shelf: AnyShelf, version: int) -> Path:
     return shelf.path / "probes" / f"{version:04d}"
 
 
-def list_probes(shelf: Shelf, snapshot: Snapshot) -> list[ProbeEntry]:
+def list_probes(shelf: AnyShelf, snapshot: AnySnapshot) -> list[ProbeEntry]:
     """The probes that a generation had, oldest first."""
     names = ("generation", "trained_on", "metrics", "files")
     return [
@@ -88,7 +87,7 @@ def list_probes(shelf: Shelf, snapshot: Snapshot) -> list[ProbeEntry]:
     ]
 
 
-def find_probe(shelf: Shelf, snapshot: Snapshot, version: int | None = None) -> ProbeEntry:
+def find_probe(shelf: AnyShelf, snapshot: AnySnapshot, version: int | None = None) -> ProbeEntry:
     """The newest probe, or the one of a version, its files checked against the log.
 
     Raises ProbeNotFound or ShelfDamaged.
@@ -98,9 +97,10 @@ def find_probe(shelf: Shelf, snapshot: Snapshot, version: int | None = None) -> 
     if not wanted:
         have = ", ".join(str(p.version) for p in known)
         raise ProbeNotFound(
-            f"{shelf.path} has no probe{'' if version is None else f' {version}'}:"
+            f"{shelf.name} has no probe{'' if version is None else f' {version}'}:"
             + (f" it has {have}" if have else " train one with `kinshelf train`")
         )
+    shelf.bring_probe(wanted[0])
     damaged = damaged_files(wanted[0])
     if damaged:
         raise ShelfDamaged(
