@@ -36,17 +36,17 @@ ENCODER_HELP = "Hub id of a CLIP model, or a directory that holds one."
 @shelf_options
 def init(output: Output, encoder: str | None, revision: str | None, precision: str | None) -> None:
     """Make an empty shelf."""
-    from kinshelf.store import Shelf
+    from kinshelf.cluster.opening import create_shelf
 
-    with Shelf.create(
-        output.path, encoder=encoder, revision=revision, precision=precision
+    with create_shelf(
+        output.address, encoder=encoder, revision=revision, precision=precision
     ) as shelf:
-        made = {"shelf": str(output.path), "encoder": shelf.manifest.encoder}
+        made = {"shelf": shelf.name, "encoder": shelf.manifest.encoder}
     if output.as_json:
         output.emit(made)
     else:
-        output.say(f"made {output.path} for embeddings of {made['encoder']}")
-        output.say(f"next: kinshelf add products.csv --shelf {output.path}")
+        output.say(f"made {made['shelf']} for embeddings of {made['encoder']}")
+        output.say(f"next: kinshelf add products.csv --shelf {made['shelf']}")
 
 
 def _mapping(_context: click.Context, _option: click.Parameter, values: Sequence[str]) -> Any:

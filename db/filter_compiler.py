@@ -39,13 +39,13 @@ _CASTS = {
     "TEXT": ("VARCHAR", TEXT), "INT": ("INTEGER", NUMBER), "BIGINT": ("BIGINT", NUMBER),
     "DOUBLE": ("DOUBLE", NUMBER), "REAL": ("DOUBLE", NUMBER), "BOOLEAN": ("BOOLEAN", BOOLEAN),
 }  # fmt: skip
-_FUNCTIONS = {
+FUNCTIONS = {
     "abs": ((NUMBER,), NUMBER), "contains": ((TEXT, TEXT), BOOLEAN),
     "ends_with": ((TEXT, TEXT), BOOLEAN), "length": ((TEXT,), NUMBER),
     "lower": ((TEXT,), TEXT), "starts_with": ((TEXT, TEXT), BOOLEAN),
     "trim": ((TEXT,), TEXT), "upper": ((TEXT,), TEXT),
 }  # fmt: skip
-_FUNCTION_NAMES = sorted([*_FUNCTIONS, "coalesce", "regexp_matches", "round"])
+_FUNCTION_NAMES = sorted([*FUNCTIONS, "coalesce", "regexp_matches", "round"])
 _SYMBOLS: dict[type[exp.Expr], str] = {
     exp.EQ: "=", exp.NEQ: "<>", exp.LT: "<", exp.LTE: "<=", exp.GT: ">", exp.GTE: ">=",
     exp.NullSafeEQ: "IS NOT DISTINCT FROM", exp.NullSafeNEQ: "IS DISTINCT FROM",
@@ -94,6 +94,8 @@ class Compiler:
     An engine with another SQL overrides the methods whose SQL differs (see `cluster`).
     """
 
+    types: Mapping[str, str] = _SQL_TYPES
+
     def __init__(self, names: Names) -> None:
         self.names = names
         self.parameters: list[Scalar] = []
@@ -122,7 +124,7 @@ class Compiler:
             return part
         # A bare value or NULL needs a type to choose the function by; a number becomes a 64-bit
         # float, which does not overflow into an error as an integer does.
-        return Part(kind, f"CAST({part.sql} AS {_SQL_TYPES[kind]})", part.text)
+        return Part(kind, f"CAST({part.sql} AS {self.types[kind]})", part.text)
 
     def value(self, value: Scalar) -> Part:
         if value is None:
@@ -247,12 +249,12 @@ class Compiler:
         special = {"coalesce": self.coalesce, "regexp_matches": self.regexp, "round": self.round}
         if name in special:
             return special[name](node)
-        if name not in _FUNCTIONS:
+        if name not in FUNCTIONS:
             raise FilterError(
                 f"{shown(node)} is not allowed in a filter; its functions are "
                 + ", ".join(_FUNCTION_NAMES)
             )
-        kinds, result = _FUNCTIONS[name]
+        kinds, result = FUNCTIONS[name]
         arguments = _arguments(node, len(kinds))
         parts = [self.operand(each, kind) for each, kind in zip(arguments, kinds, strict=True)]
         return _called(result, name, parts)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kinshelf.db.catalog import Catalog
     from kinshelf.db.sql import Table
+    from kinshelf.store.interface import AnyShelf, AnySnapshot
     from kinshelf.store.ledger import Ledger
     from kinshelf.store.shelf import Shelf
 
@@ -21,6 +22,11 @@ def info(shelf: Shelf, at: int | None = None, *, recall: bool = False) -> dict[s
         from kinshelf.store.tuning import measured
 
         index["measured"] = measured(now.searched()).as_dict()
+    return facts(shelf, now, index)
+
+
+def facts(shelf: AnyShelf, now: AnySnapshot, index: dict[str, Any]) -> dict[str, Any]:
+    """The figures of one generation, with those of what searches it."""
     manifest = shelf.manifest
     rejects = Counter(r["reason"] for r in now.view.rejects())
     return {

@@ -48,7 +48,7 @@ def save_probe(
         known = shelf.snapshot().view.probes()
         version = 1 + max((p["version"] for p in known), default=0)
         try:
-            hashes = _write_files(_directory(shelf, version), write)
+            hashes = _write_files(probe_directory(shelf, version), write)
         except OSError as error:
             raise ShelfError(
                 f"writing probe {version} to {shelf.name} failed ({error}): the shelf is as it was"
@@ -63,18 +63,12 @@ def save_probe(
 
 
 def _write_files(final: Path, write: Callable[[Path], None]) -> dict[str, str]:
-    temporary = final.with_name(f".{final.name}.tmp")
-    for leftover in (temporary, final):
-        files.remove_tree(leftover)
-    files.make_directory(temporary)
-    write(temporary)
-    files.sync_tree(temporary)
-    hashes = {file.name: file_hash(file) for file in sorted(temporary.iterdir())}
-    files.rename(temporary, final)
-    return hashes
+    files.write_directory(final, write)
+    return {file.name: file_hash(file) for file in sorted(final.iterdir())}
 
 
-def _directory(shelf: AnyShelf, version: int) -> Path:
+def probe_directory(shelf: AnyShelf, version: int) -> Path:
+    """Where the files of a probe lie on this machine."""
     return shelf.path / "probes" / f"{version:04d}"
 
 
@@ -82,7 +76,7 @@ def list_probes(shelf: AnyShelf, snapshot: AnySnapshot) -> list[ProbeEntry]:
     """The probes that a generation had, oldest first."""
     names = ("generation", "trained_on", "metrics", "files")
     return [
-        ProbeEntry(p["version"], _directory(shelf, p["version"]), *(p[name] for name in names))
+        ProbeEntry(p["version"], probe_directory(shelf, p["version"]), *(p[name] for name in names))
         for p in snapshot.view.probes()
     ]
 
