@@ -28,7 +28,7 @@ from kinshelf.db.errors import (
 from kinshelf.probe.files import LOG_FILE, read_probe, write_probe
 from kinshelf.store import records
 from kinshelf.store.changing import candidate_of
-from kinshelf.store.interface import ProductBlock
+from kinshelf.store.interface import BLOCK, ProductBlock
 from kinshelf.store.manifest import Manifest
 from kinshelf.store.probes import ProbeEntry, find_probe, list_probes, save_probe
 
@@ -143,7 +143,7 @@ class _Copying:
     def steps(self) -> Iterator[ProductBlock | tuple[ProbeEntry, Probe]]:
         """Products by row, each probe behind the last product that was there when it trained."""
         waiting = self._probes()
-        for block in self.now.iter_products():
+        for block in self.now.iter_products(size=BLOCK):
             start = 0
             for i, stored in enumerate(block.products):
                 while waiting and stored.added > waiting[0][1].generation:

@@ -122,6 +122,10 @@ class EngineView(View):
                 found |= {row[1]: stored_product(row) for row in block}
         return found
 
+    def row_by_id(self) -> dict[str, int]:
+        scanned = self._backend.scan(self.where(), ("id", "row"))
+        return {name: row for rows, _ in scanned for name, row in rows}
+
     def near_ids(self, product_id: str, limit: int = 3) -> list[str]:
         beginning = spelled(product_id[: max(len(product_id) // 2, 1)])
         near = self.where(self.checked(f"starts_with(id, {beginning})"))

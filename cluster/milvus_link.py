@@ -6,11 +6,13 @@ are cut into parts where Milvus allows no longer ones.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from kinshelf.cluster.address import LITE
 from kinshelf.db.errors import EngineRefused, EngineUnavailable
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
 
     from kinshelf.cluster.address import Address
 
+T = TypeVar("T")
+PATIENCE = 60.0
+"""Seconds that a server which was there before may take to come back."""
+_PAUSE = 0.1
 LONGEST = 65_535
 """Bytes of one text in Milvus."""
 _PART, _PARTS = 60_000, 64
@@ -27,6 +33,7 @@ PAGE = 8192
 """Rows of one answer; Milvus allows 16,384."""
 TEXTS = ("id", "title", "category", "brand", "image", "split", "image_error")
 INDEXED = ("id", "category", "added", "removed")
+_NOT_LOADED = ("not loaded", "call load()")
 _UNREACHABLE = ("UNAVAILABLE", "Retry timeout", "Retry run out", "Fail connecting", "Connect",
                 "DEADLINE", "server unavailable", "closed channel")  # fmt: skip
 
@@ -40,6 +47,7 @@ class Link:
         self.meta = f"{address.place}_meta"
         self._client: MilvusClient | None = None
         self._loaded: set[str] = set()
+        self._was_there = False
 
     def close(self) -> None:
         """Let go of the client; Milvus Lite lets go of its file."""
@@ -72,32 +80,65 @@ class Link:
             if self._address.engine == LITE:
                 Path(self._address.url).parent.mkdir(parents=True, exist_ok=True)
             self._client = MilvusClient(
-                uri=self._address.url, timeout=self._address.timeout, **options
+                uri=self._address.url,
+                timeout=self._address.timeout,
+                dedicated=True,  # others of this process must not lose theirs with it
+                **options,
             )
         return self._client
 
     def call(self, method: str, *arguments: Any, **named: Any) -> Any:
-        """One method of the client. It waits for a server that went away, until the time-out."""
-        from pymilvus import MilvusException
-
+        """One method of the client. It waits for a server that went away and comes back."""
         named.setdefault("timeout", self._address.timeout)
+        return self._patiently(lambda: self._call(method, arguments, named))
+
+    def _patiently(self, work: Callable[[], T]) -> T:
+        from pymilvus import MilvusException
+        from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
+
+        retrying = Retrying(
+            retry=retry_if_exception(self._lost), stop=stop_after_delay(PATIENCE),
+            wait=wait_fixed(_PAUSE), reraise=True,
+        )  # fmt: skip
         try:
-            client = self._connected()
-            try:
-                return getattr(client, method)(*arguments, **named)
-            except MilvusException as error:
-                if "not loaded" not in str(error).lower():
-                    raise
-                # the server was started anew
-                client.load_collection(arguments[0], timeout=self._address.timeout)
-                return getattr(client, method)(*arguments, **named)
+            return retrying(work)
         except MilvusException as error:
             raise self._told(error) from error
+
+    def _lost(self, error: BaseException) -> bool:
+        """Whether a server that was there is gone; every call may be repeated."""
+        gone = _unreachable(error)
+        if gone and self._client is not None:
+            with contextlib.suppress(Exception):
+                self._client.close()
+            self._client = None
+        return gone and self._was_there
+
+    def _call(self, method: str, arguments: Sequence[Any], named: dict[str, Any]) -> Any:
+        def work(client: MilvusClient) -> Any:
+            return getattr(client, method)(*arguments, **named)
+
+        return self._loaded_for(arguments[0] if arguments else "", work)
+
+    def _loaded_for(self, collection: str, work: Callable[[MilvusClient], T]) -> T:
+        """The work, with the collection loaded first if the server was started anew."""
+        from pymilvus import MilvusException
+
+        client = self._connected()
+        try:
+            answer = work(client)
+        except MilvusException as error:
+            if not any(words in str(error).lower() for words in _NOT_LOADED):
+                raise
+            client.load_collection(collection, timeout=self._address.timeout)
+            answer = work(client)
+        self._was_there = True
+        return answer
 
     def _told(self, error: Exception) -> Exception:
         shown, said = self._address.shown, str(getattr(error, "message", error)).strip()
         first = said.splitlines()[0][:300] if said else type(error).__name__
-        if any(word.lower() in said.lower() for word in _UNREACHABLE):
+        if _unreachable(error):
             return EngineUnavailable(
                 f"{shown} did not answer within {self._address.timeout:g} s ({first}): is the"
                 " server running? More time is allowed with ?timeout=SECONDS in the address"
@@ -208,19 +249,44 @@ class Link:
 
     def pages(
         self, collection: str, condition: str, fields: Sequence[str], key: str, size: int = PAGE
-    ) -> Any:
-        """All entities that match, by ascending key within `size` at a time."""
-        iterator = self.call(
-            "query_iterator", collection, batch_size=size, filter=condition,
-            output_fields=list(fields),
-        )  # fmt: skip
-        try:
-            while found := iterator.next():
-                yield sorted(found, key=lambda entity: entity[key])
-        finally:
-            iterator.close()
+    ) -> Iterator[list[dict[str, Any]]]:
+        """All entities that match, by ascending key, `size` at a time."""
+        last: Any = None
+        while True:
+            after = [] if last is None else [f"{key} > {json.dumps(last)}"]
+            wanted = " and ".join([*([f"({condition})"] if condition else []), *after])
+            found = self._patiently(partial(self._page, collection, wanted, fields, size))
+            if not found:
+                return
+            found.sort(key=lambda entity: entity[key])
+            last = found[-1][key]
+            yield found
+            if len(found) < size:
+                return
+
+    def _page(
+        self, collection: str, condition: str, fields: Sequence[str], size: int
+    ) -> list[dict[str, Any]]:
+        """The first entities that match, by key: an iterator gives them in that order."""
+
+        def work(client: MilvusClient) -> list[dict[str, Any]]:
+            iterator = client.query_iterator(
+                collection, batch_size=size, filter=condition, output_fields=list(fields),
+                timeout=self._address.timeout,
+            )  # fmt: skip
+            try:
+                return [dict(entity) for entity in iterator.next()]
+            finally:
+                iterator.close()
+
+        return self._loaded_for(collection, work)
 
     def read_json(self, kind: str, name: str) -> Any:
         """The value of an entry of JSON, None if there is none."""
         text = self.get(kind, name)
         return None if text is None else json.loads(text)
+
+
+def _unreachable(error: BaseException) -> bool:
+    said = f"{getattr(error, 'code', '')} {error}".lower()
+    return any(word.lower() in said for word in _UNREACHABLE)

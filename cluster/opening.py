@@ -29,7 +29,7 @@ def open_shelf(
     from kinshelf.cluster.engine import EngineShelf
 
     parsed = parse_address(str(address))
-    backend = _backend(parsed)
+    backend = backend_of(parsed)
     try:
         return EngineShelf(parsed, backend, wait=wait, encoder=encoder)
     except BaseException:
@@ -57,7 +57,7 @@ def create_like(address: Path | str, manifest: Manifest) -> AnyShelf:
 
         create(Path(address), manifest)
         return Shelf.open(address)
-    backend = _backend(parse_address(str(address)))
+    backend = backend_of(parse_address(str(address)))
     try:
         backend.create(manifest)
     finally:
@@ -65,7 +65,8 @@ def create_like(address: Path | str, manifest: Manifest) -> AnyShelf:
     return open_shelf(address)
 
 
-def _backend(address: Address) -> Backend:
+def backend_of(address: Address) -> Backend:
+    """The engine of an address; it is reached when it is first asked."""
     if address.engine in (MILVUS, LITE):
         from kinshelf.cluster.milvus import MilvusBackend
 
