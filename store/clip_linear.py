@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import torch
@@ -9,6 +10,10 @@ from torch.nn import functional
 
 from kinshelf.db.errors import EncoderUnavailable
 from kinshelf.store.precision import BF16, INT8, cpu_flags, has_int8
+
+# oneDNN keeps the code of every shape it has met, 1024 by default: texts alone bring hundreds. It
+# reads this at its first product.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
 
 Apply = Callable[[torch.Tensor], torch.Tensor]
 _PACKED_FOR = 640
@@ -29,7 +34,7 @@ def linear(
     if precision == INT8:
         return _then(_int8(weight, bias), then)
     kind = torch.bfloat16 if precision == BF16 else torch.float32
-    if weight.device.type == "cpu" and torch.backends.mkldnn.is_available():
+    if weight.device.type == "cpu" and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return _onednn(weight.to(kind), bias.to(kind), then)
     half, half_bias = weight.to(kind), bias.to(kind)
     plain = _then(lambda x: functional.linear(x.to(kind), half, half_bias), then)
@@ -48,11 +53,11 @@ def _onednn(weight: torch.Tensor, bias: torch.Tensor, then: str | None) -> Apply
     MKL leaves half of an AMD core idle in float32; for bfloat16 packing at each call costs 5 %.
     """
     kind, packed = weight.dtype, torch.ops.mkldnn._reorder_linear_weight(weight, _PACKED_FOR)
-    attribute = (then or "none", [], "none" if then == "gelu" else "")
+    algorithm = "none" if then == "gelu" else ""
 
     def apply(x: torch.Tensor) -> torch.Tensor:
         found: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
-            x.to(kind), packed, bias, *attribute
+            x.to(kind), packed, bias, then or "none", [], algorithm
         )
         return found if then else found.float()
 
