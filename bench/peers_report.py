@@ -54,7 +54,7 @@ BLOCKS: tuple[tuple[str, tuple[Column, ...]], ...] = (
         _filter("1 % own", "1 % own"), _filter("1 % other", "1 % other"),
         _filter("10 % own", "10 % own"), _filter("10 % other", "10 % other"),
     )),
-    ("the first time that a filter is used", (
+    ("a filter that was not used before: the first time", (
         _filter("1 % own", "1 % own", "new_ms"), _filter("1 % other", "1 % other", "new_ms"),
         _filter("10 % own", "10 % own", "new_ms"), _filter("10 %", "10 %, price", "new_ms"),
     )),
@@ -67,9 +67,8 @@ BLOCKS: tuple[tuple[str, tuple[Column, ...]], ...] = (
         _filter("0.05 %", "0.05 %"),
     )),
     ("changes", (
-        _plain("add 1,000 ms", "add_ms"), _plain("next query ms", "next_ms"),
-        Column("… against before", lambda f: f.get("next_ratio")),
-        _plain("delete 100 ms", "delete_ms"),
+        _plain("add 1,000 ms", "add_ms"), _plain("next query / before", "next_ratio"),
+        _plain("later ones / before", "after_ratio"), _plain("delete 100 ms", "delete_ms"),
     )),
 )  # fmt: skip
 
@@ -88,7 +87,7 @@ def _cell(column: Column, figures: Figures, ours: Figures | None) -> str:
     if base and ours is not figures:
         text += f" ({number(value / base)}x)"
     reached = column.recall(figures)
-    return (text + (f" r{reached:.2f}" if reached is not None else "")).rjust(WIDTH)
+    return (text + (f" r{reached:.3f}" if reached is not None else "")).rjust(WIDTH)
 
 
 def table(rows: int, results: dict[str, Figures]) -> str:
@@ -116,6 +115,8 @@ def _notes(named: list[str], results: dict[str, Figures]) -> list[str]:
         setting = ", ".join(f"{key} {value}" for key, value in figures["setting"].items())
         short = sum(case["short"] for case in figures["filters"].values())
         notes = [setting] if setting else []
+        if (batch := figures.get("batch_setting", figures["setting"])) != figures["setting"]:
+            notes.append(f"batch: {', '.join(f'{key} {value}' for key, value in batch.items())}")
         if figures["recall"] < RECALL:
             notes.append(f"recall {figures['recall']:.3f} at its last setting")
         if short:
@@ -171,5 +172,6 @@ def _panel(axis: Any, column: Column, results: list[tuple[str, Figures]]) -> Non
     axis.set_yticks(range(len(results)), [PEERS[name].name for name, _ in results], fontsize=8)
     axis.margins(x=0.35)
     axis.tick_params(axis="x", labelsize=7)
+    axis.tick_params(axis="x", which="minor", labelbottom=False)
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)

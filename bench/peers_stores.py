@@ -182,7 +182,6 @@ class Qdrant(Peer):
 
     name, package = "Qdrant Edge", "qdrant-edge-py"
     settings = tuple({"hnsw_ef": steps} for steps in (16, 32, 64, 128, 256, 512))
-    limit = 100_000
 
     def create(self, width: int) -> None:
         import qdrant_edge as qdrant
