@@ -34,7 +34,8 @@ from kinshelf.store.probes import ProbeEntry, find_probe, list_probes, save_prob
 
 if TYPE_CHECKING:
     from kinshelf.probe.model import Probe
-    from kinshelf.store.interface import AnyShelf, AnySnapshot
+    from kinshelf.store.handle import AnyShelf
+    from kinshelf.store.interface import AnySnapshot
 
 FloatArray = NDArray[np.float32]
 KIND = "copy"

@@ -20,7 +20,7 @@ from kinshelf.db.errors import GenerationNotFound, InputError, OnlyInDirectory
 from kinshelf.store import files
 from kinshelf.store.compact import CompactReport
 from kinshelf.store.describing import facts
-from kinshelf.store.interface import AnyShelf
+from kinshelf.store.handle import AnyShelf
 from kinshelf.store.probes import damaged_files, probe_directory
 from kinshelf.store.records import OpenRejects
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from kinshelf.cluster.address import Address
     from kinshelf.cluster.backend import Backend
     from kinshelf.store.encoder import Encoder
-    from kinshelf.store.interface import AnyShelf
+    from kinshelf.store.handle import AnyShelf
     from kinshelf.store.manifest import Manifest
 
 

@@ -31,8 +31,8 @@ from kinshelf.cluster.backend import (
 )
 from kinshelf.cluster.postgres_filters import to_postgres
 from kinshelf.cluster.postgres_link import Link
+from kinshelf.cluster.postgres_rows import clauses, copy_in, floats, scanned
 from kinshelf.cluster.postgres_schema import INDEX, create_tables
-from kinshelf.db.catalog import COLUMNS
 from kinshelf.db.errors import EngineRefused, ShelfExists, ShelfLocked, ShelfNotFound
 from kinshelf.store.manifest import Manifest
 
@@ -50,10 +50,6 @@ _SEARCH = 200
 _SEARCH_ONE_HALF = 800
 _SCANNED = 40_000
 """Rows that an iterative scan may visit; then the search is done again exactly."""
-_TYPES = [
-    "int8", "text", "text", "text", "text", "float8", "text", "text", "text", "text", "bool",
-    "bool", "text", "text", "text", "int8", "vector",
-]  # fmt: skip
 
 
 class PostgresBackend(Backend):
@@ -167,7 +163,7 @@ class PostgresBackend(Backend):
             )
         if products := batch.body.get("products"):
             assert batch.vectors is not None
-            _copy_in(connection, generation, products, batch.vectors)
+            copy_in(connection, generation, products, batch.vectors)
         for name, content in batch.files.items():
             connection.execute(
                 "INSERT INTO files VALUES (%s, %s, %s)",
@@ -201,7 +197,7 @@ class PostgresBackend(Backend):
         return self._link.run(work)
 
     def count(self, where: Where, upto: int | None = None) -> int:
-        sql, parameters = _clauses(where)
+        sql, parameters = clauses(where)
         query = f"SELECT count(*) FROM products p WHERE {sql}"
         if upto is not None:
             inner = f"SELECT 1 FROM products p WHERE {sql} LIMIT ?"
@@ -209,7 +205,7 @@ class PostgresBackend(Backend):
         return int(self._all(query, parameters)[0][0])
 
     def categories(self, where: Where) -> dict[str | None, int]:
-        sql, parameters = _clauses(where)
+        sql, parameters = clauses(where)
         query = f"SELECT category, count(*) FROM products p WHERE {sql} GROUP BY category"
         return dict(self._all(query, parameters))
 
@@ -224,7 +220,7 @@ class PostgresBackend(Backend):
         offset: int = 0,
         size: int = 4096,
     ) -> Iterator[Scanned]:
-        sql, parameters = _clauses(where)
+        sql, parameters = clauses(where)
         names = ["row", *columns] + (["vector"] if vectors else [])
         read = {"vector": "vector_send(p.embedding)"}
         fields = ", ".join(read.get(name, f"p.{name}") for name in names)
@@ -237,7 +233,7 @@ class PostgresBackend(Backend):
             if found:
                 after, offset = found[-1][0], 0
                 left = None if left is None else left - len(found)
-                yield _scanned(found, len(columns), vectors=vectors)
+                yield scanned(found, len(columns), vectors=vectors)
             if len(found) < wanted:
                 return
 
@@ -253,7 +249,7 @@ class PostgresBackend(Backend):
                 f"{self._address.shown} lacks {len(distinct) - len(found)} rows that were there:"
                 " was it compacted meanwhile? Run this again"
             )
-        return _floats([row[1] for row in found])[places]
+        return floats([row[1] for row in found])[places]
 
     def nearest(
         self, queries: FloatArray, k: int, where: Where, indexed: bool, fetch: Fetch
@@ -268,7 +264,7 @@ class PostgresBackend(Backend):
         return Candidates(padded(found, k + SPARE), exhaustive=len(few) == len(queries))
 
     def _exact(self, queries: FloatArray, k: int, where: Where) -> list[list[int]]:
-        sql, parameters = _clauses(where)
+        sql, parameters = clauses(where)
         query = (
             f"SELECT p.row FROM products p WHERE {sql} ORDER BY p.embedding <#> ?::vector, p.row"
             " LIMIT ?"
@@ -276,7 +272,7 @@ class PostgresBackend(Backend):
         return self._each(query, [[*parameters, q, k + SPARE] for q in queries], {})
 
     def _approximate(self, queries: FloatArray, k: int, where: Where) -> list[list[int]]:
-        sql, parameters = _clauses(where)
+        sql, parameters = clauses(where)
         kind = f"halfvec({queries.shape[1]})"
         query = (
             f"WITH c AS MATERIALIZED (SELECT p.row, p.embedding FROM products p WHERE {sql}"
@@ -348,57 +344,3 @@ def _state(connection: Connection) -> State:
 
 def _text(manifest: Manifest) -> str:
     return json.dumps(asdict(manifest), sort_keys=True)
-
-
-def _clauses(where: Where) -> tuple[str, list[Any]]:
-    """The WHERE clause over `products p`, and its parameters in the order of their `?`."""
-    clauses: list[str] = []
-    parameters: list[Any] = []
-
-    def add(clause: str, *values: Any) -> None:
-        clauses.append(clause)
-        parameters.extend(values)
-
-    if where.generation is not None:
-        now = where.generation
-        add("p.added <= ? AND (p.removed IS NULL OR p.removed > ?)", now, now)
-    if where.gone_by is not None:
-        add("p.removed <= ?", where.gone_by)
-    for condition in where.conditions:
-        if condition.text:
-            add(f"({condition.text})", *condition.parameters)
-    if where.rows is not None:
-        add("p.row = ANY(?::bigint[])", where.rows.tolist())
-    if where.ids is not None:
-        add("p.id = ANY(?::text[])", list(where.ids))
-    if where.exclude is not None:
-        add("p.row <> ALL(?::bigint[])", where.exclude.tolist())
-    return " AND ".join(clauses) or "true", parameters
-
-
-def _scanned(found: list[Any], columns: int, *, vectors: bool) -> Scanned:
-    rows = [row[1 : 1 + columns] for row in found]
-    return rows, _floats([row[-1] for row in found]) if vectors else None
-
-
-def _floats(sent: list[bytes]) -> FloatArray:
-    """What vector_send gives: two 16-bit numbers, then the values, big-endian."""
-    if not sent:
-        return np.zeros((0, 0), dtype=np.float32)
-    values = np.frombuffer(b"".join(sent), dtype=">f4").reshape(len(sent), -1)
-    return values[:, 1:].astype(np.float32)
-
-
-def _copy_in(
-    connection: Connection, generation: int, products: dict[str, list[Any]], vectors: FloatArray
-) -> None:
-    from pgvector import Vector
-
-    names = ", ".join((*COLUMNS, "added", "embedding"))
-    columns = [products[name] for name in COLUMNS]
-    added = products.get("added", [generation] * len(vectors))
-    statement = f"COPY products ({names}) FROM STDIN WITH (FORMAT binary)"
-    with connection.cursor() as cursor, cursor.copy(statement) as copy:
-        copy.set_types(_TYPES)
-        for row in zip(*columns, added, map(Vector, vectors), strict=True):
-            copy.write_row(row)

@@ -14,7 +14,7 @@ from kinshelf.commands.ingest import source_options
 
 if TYPE_CHECKING:
     from kinshelf.probe.card_page import Asked
-    from kinshelf.store.interface import AnyShelf
+    from kinshelf.store.handle import AnyShelf
 
 K_HELP = "How many neighbours."
 WHERE_HELP = "Only neighbours that match this SQL condition."

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from kinshelf.store.interface import AnyShelf
+    from kinshelf.store.handle import AnyShelf
 
 DEFAULT_SHELF = "kin.shelf"
 PATH = click.Path(path_type=Path)

@@ -21,7 +21,7 @@ from kinshelf.commands.common import (
 if TYPE_CHECKING:
     from kinshelf.db.prepare import TrainingSetOptions
     from kinshelf.store import AddOptions, AddReport
-    from kinshelf.store.interface import AnyShelf
+    from kinshelf.store.handle import AnyShelf
 
 PRECISIONS = ("float32", "bf16", "int8")
 ENCODER_HELP = "Hub id of a CLIP model, or a directory that holds one."

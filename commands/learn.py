@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from kinshelf.probe.held_out import Evaluation
     from kinshelf.probe.settings import Policy
     from kinshelf.probe.training import EpochResult
-    from kinshelf.store.interface import AnyShelf
+    from kinshelf.store.handle import AnyShelf
 
 
 @click.command()

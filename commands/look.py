@@ -12,7 +12,7 @@ from kinshelf.commands.common import Output, at_option, shelf_options
 
 if TYPE_CHECKING:
     from kinshelf.db.queries import StoredProduct
-    from kinshelf.store.interface import AnyShelf
+    from kinshelf.store.handle import AnyShelf
 
 
 def _as_dict(stored: StoredProduct) -> dict[str, Any]:

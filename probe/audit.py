@@ -23,7 +23,8 @@ from kinshelf.probe.settings import ProbeSettings
 from kinshelf.store.probes import find_probe
 
 if TYPE_CHECKING:
-    from kinshelf.store.interface import AnyShelf, AnySnapshot
+    from kinshelf.store.handle import AnyShelf
+    from kinshelf.store.interface import AnySnapshot
 
 SHOWN = 5
 """Neighbours named as evidence."""

@@ -23,7 +23,7 @@ from kinshelf.probe.training import fit_probe
 from kinshelf.probe.unseen import newcomers_of
 
 if TYPE_CHECKING:
-    from kinshelf.store.interface import AnyShelf
+    from kinshelf.store.handle import AnyShelf
 
 Labels = NDArray[Any]
 _BLOCK = 256

@@ -18,7 +18,8 @@ from kinshelf.store.probes import find_probe
 
 if TYPE_CHECKING:
     from kinshelf.probe.model import Probe
-    from kinshelf.store.interface import AnyShelf, AnySnapshot
+    from kinshelf.store.handle import AnyShelf
+    from kinshelf.store.interface import AnySnapshot
 
 SAMPLE = 2000
 """New products that the probe is asked about."""

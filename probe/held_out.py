@@ -27,7 +27,8 @@ from kinshelf.store import fusion
 from kinshelf.store.probes import find_probe
 
 if TYPE_CHECKING:
-    from kinshelf.store.interface import AnyShelf, AnySnapshot
+    from kinshelf.store.handle import AnyShelf
+    from kinshelf.store.interface import AnySnapshot
 
 FOLDS = 5
 _BLOCK = 256

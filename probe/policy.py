@@ -25,7 +25,7 @@ from kinshelf.probe.settings import Policy
 from kinshelf.store.probes import find_probe, save_probe
 
 if TYPE_CHECKING:
-    from kinshelf.store.interface import AnyShelf
+    from kinshelf.store.handle import AnyShelf
 
 CONFIDENCE = 0.9
 _STEP = 0.005

@@ -31,7 +31,8 @@ from kinshelf.store.probes import find_probe
 
 if TYPE_CHECKING:
     from kinshelf.store import AddOptions
-    from kinshelf.store.interface import AnyShelf, AnySnapshot
+    from kinshelf.store.handle import AnyShelf
+    from kinshelf.store.interface import AnySnapshot
     from kinshelf.store.telling import Neighbours
 
 _BLOCK = 64

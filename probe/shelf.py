@@ -20,7 +20,8 @@ from kinshelf.probe.training import OnEpoch, fit_probe
 from kinshelf.store.probes import find_probe, save_probe
 
 if TYPE_CHECKING:
-    from kinshelf.store.interface import AnyShelf, AnySnapshot
+    from kinshelf.store.handle import AnyShelf
+    from kinshelf.store.interface import AnySnapshot
 
 FOLDS = 5
 Float64Array = NDArray[np.float64]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from kinshelf.db.prepare import TrainingSetPlan
     from kinshelf.db.product import Product
     from kinshelf.db.readers import ReadBatch, ReadOptions
-    from kinshelf.store.interface import AnyShelf
+    from kinshelf.store.handle import AnyShelf
 
 FloatArray = NDArray[np.float32]
 Progress = Callable[[int, AddReport], None]

@@ -24,7 +24,8 @@ from kinshelf.store.report import AddOptions, AddReport, Neighbour, SearchResult
 if TYPE_CHECKING:
     from kinshelf.db.download import Downloader
     from kinshelf.db.readers import ReadBatch
-    from kinshelf.store.interface import AnyShelf, AnySnapshot
+    from kinshelf.store.handle import AnyShelf
+    from kinshelf.store.interface import AnySnapshot
     from kinshelf.store.telling import Neighbours
 
 FloatArray = NDArray[np.float32]

@@ -20,8 +20,8 @@ from kinshelf.store import fusion
 
 if TYPE_CHECKING:
     from kinshelf.db.queries import StoredProduct
+    from kinshelf.store.handle import AnyShelf
     from kinshelf.store.ingest import Candidate
-    from kinshelf.store.interface import AnyShelf
 
 FloatArray = NDArray[np.float32]
 _YES = {"1", "true", "yes", "y", "x", "accept", "accepted"}

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kinshelf.db.catalog import Catalog
     from kinshelf.db.sql import Table
-    from kinshelf.store.interface import AnyShelf, AnySnapshot
+    from kinshelf.store.handle import AnyShelf
+    from kinshelf.store.interface import AnySnapshot
     from kinshelf.store.ledger import Ledger
     from kinshelf.store.shelf import Shelf
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from kinshelf.db.download import Downloader
     from kinshelf.db.queries import StoredProduct
     from kinshelf.db.readers import ReadBatch
-    from kinshelf.store.interface import AnyShelf
+    from kinshelf.store.handle import AnyShelf
 
 FloatArray = NDArray[np.float32]
 Progress = Callable[[int, AddReport], None]

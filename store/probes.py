@@ -15,7 +15,8 @@ from kinshelf.db.errors import ProbeNotFound, ShelfDamaged, ShelfError
 from kinshelf.store import files
 
 if TYPE_CHECKING:
-    from kinshelf.store.interface import AnyShelf, AnySnapshot
+    from kinshelf.store.handle import AnyShelf
+    from kinshelf.store.interface import AnySnapshot
 
 
 @dataclass(frozen=True, slots=True)

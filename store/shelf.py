@@ -14,8 +14,8 @@ from kinshelf.db.errors import KinshelfError
 from kinshelf.db.queries import View
 from kinshelf.store import derived, describing
 from kinshelf.store.creating import create, manifest_for
+from kinshelf.store.handle import AnyShelf
 from kinshelf.store.indexing import EpochIndex, Steps, Stop, never, silent
-from kinshelf.store.interface import AnyShelf
 from kinshelf.store.known import Known
 from kinshelf.store.ledger import Ledger
 from kinshelf.store.lock import WriterLock

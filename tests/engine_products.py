@@ -7,7 +7,7 @@ from conftest import unit
 
 from kinshelf.db.product import Product
 from kinshelf.probe.settings import ProbeSettings
-from kinshelf.store.interface import AnyShelf
+from kinshelf.store.handle import AnyShelf
 
 DIMENSION = 8
 CATEGORIES = ["Toys | Puzzles", "Toys | Dolls", "Books"]

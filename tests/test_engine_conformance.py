@@ -36,7 +36,7 @@ from kinshelf.probe.held_out import evaluate_shelf
 from kinshelf.probe.predict import Predictor
 from kinshelf.probe.shelf import train_shelf
 from kinshelf.store import Shelf
-from kinshelf.store.interface import AnyShelf
+from kinshelf.store.handle import AnyShelf
 
 
 @pytest.fixture(scope="module", params=list(KINDS))
@@ -226,9 +226,8 @@ def test_vectors_come_in_blocks_with_what_training_needs(stocked: AnyShelf) -> N
     assert [name for b in blocks for name in b.ids] == [made[i].id for i in wanted]
     assert [c for b in blocks for c in b.categories] == [made[i].category for i in wanted]
     assert [s for b in blocks for s in b.splits] == [made[i].split for i in wanted]
-    fused = np.concatenate([b.fused for b in blocks])
-    expected = np.hstack([image, text])[wanted] / np.float32(np.sqrt(2))
-    np.testing.assert_allclose(fused, expected, atol=1e-7)
+    halves = np.concatenate([b.halves for b in blocks])
+    np.testing.assert_array_equal(halves, np.hstack([image, text])[wanted])
 
 
 def test_a_probe_is_trained_judged_and_used_as_on_a_directory(

@@ -23,7 +23,7 @@ from kinshelf.probe.freshness import probe_facts
 from kinshelf.probe.predict import Predictor
 from kinshelf.probe.shelf import train_shelf
 from kinshelf.store import Shelf
-from kinshelf.store.interface import AnyShelf
+from kinshelf.store.handle import AnyShelf
 
 
 @pytest.fixture(scope="module", params=["postgres", "milvus"])

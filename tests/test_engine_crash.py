@@ -201,7 +201,7 @@ def test_a_statement_that_takes_too_long_is_an_engine_that_did_not_answer(
         address = engine.address("slow")
         create_shelf(address, encoder="fake").close()
         with open_shelf(address.replace("timeout=30", "timeout=0.2")) as shelf:
-            monkeypatch.setattr(postgres, "_clauses", lambda _: ("pg_sleep(3) IS NULL", []))
+            monkeypatch.setattr(postgres, "clauses", lambda _: ("pg_sleep(3) IS NULL", []))
             with pytest.raises(EngineUnavailable, match=r"within 0\.2 s"):
                 shelf.upsert(*batch(0))
                 shelf.snapshot().view.count()

@@ -10,13 +10,13 @@ import pytest
 from conftest import unit
 from engines import Milvus, Postgres, running
 
-from kinshelf.cluster import milvus, postgres
+from kinshelf.cluster import measuring, milvus, postgres
 from kinshelf.cluster.address import parse_address
 from kinshelf.cluster.engine import EngineShelf
 from kinshelf.cluster.opening import backend_of, create_shelf
 from kinshelf.db.product import Product
 
-ROWS, DIMENSION, GROUPS = 4000, 24, 20
+ROWS, DIMENSION, GROUPS = 2000, 24, 20
 
 
 @pytest.fixture(scope="module", params=["postgres", "milvus"])
@@ -83,6 +83,7 @@ def test_the_index_is_told_and_measured(indexed: Any, monkeypatch: pytest.Monkey
     shelf, _ = indexed
     monkeypatch.setattr(milvus, "EXACT_ROWS", 0)
     monkeypatch.setattr(postgres, "EXACT_ROWS", 0)
+    monkeypatch.setattr(measuring, "QUERIES", 10)
     told = shelf.info(recall=True)["index"]
     assert "HNSW" in told["kind"]
     assert told["measured"]["recall"] >= 0.99
