@@ -31,6 +31,8 @@ READ_ROWS = 200_000
 _ASKED = 4096
 """Rows or ids that one question to the engine names."""
 _NEAR = 200
+_FILTERS = 16
+"""Filters that a view remembers, with the rows where these were decided here."""
 
 
 class EngineView(View):
@@ -62,6 +64,8 @@ class EngineView(View):
         if key not in self._resolved:
             said = self._backend.translate(wanted, self.attribute_types(), self._mixed())
             rows = None if said.exact else self._decided_here(wanted, said)
+            if len(self._resolved) >= _FILTERS:
+                self._resolved.clear()
             self._resolved[key] = Where(self.generation, conditions=(said,), rows=rows)
         return self._resolved[key]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
+NEEDED = (2, 6)
 _WRITTEN_BYTES = 1 << 23
 _HNSW = {"index_type": "HNSW", "params": {"M": 24, "efConstruction": 200}}
 _EFFORT = 256
@@ -74,10 +76,19 @@ class MilvusBackend(Backend):
                 f"{self._address.shown} holds a shelf already: choose another collection, or drop"
                 " that one and its _meta"
             )
+        self._check_version()
         if not self._link.has(self._link.meta):
             self._link.create_meta()
         self.set_manifest(manifest)
         self._put_state({"generation": 0, "next_row": 0, "base": 0, "indexed": 0, "token": ""})
+
+    def _check_version(self) -> None:
+        found = re.match(r"v?(\d+)\.(\d+)", str(self._link.call("get_server_version")))
+        if found and (int(found[1]), int(found[2])) < NEEDED:
+            raise EngineRefused(
+                f"{self._address.shown} is Milvus {found[0]}: 2.6 or newer is needed, which can"
+                " change a field of a row"
+            )
 
     def state(self) -> State:
         known = self._read_state()

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from conftest import FakeEncoder
 from engine_products import DIMENSION, SETTINGS, fill, products
 from engines import KINDS, running
 
@@ -22,6 +23,7 @@ from kinshelf.cluster.opening import create_shelf, open_shelf
 from kinshelf.db.errors import (
     DuplicateId,
     EmptyShelf,
+    EncoderMismatch,
     FilterError,
     GenerationNotFound,
     InvalidEmbeddings,
@@ -172,6 +174,11 @@ FILTERS: dict[str, Callable[[Product], bool | None]] = {
         len(p.title) == 10 and p.id.endswith("7")
     ),
     "contains(description, 'wood') AND has_image": lambda p: "wood" in p.description,
+    "id NOT IN ('p1', 'p2') AND row <> 5 AND NOT new AND has_text = TRUE": lambda p: (
+        p.id not in ("p1", "p2", "p5") and p.attributes.get("new") is False
+    ),
+    "NOT has_text OR added > 1 OR image_error IS NOT NULL": lambda p: False,
+    "title = 'a \"quoted\" \\ one' OR brand >= 'O'": lambda p: p.brand is not None,
     "row = 5 OR id = 'p6'": lambda p: p.id in ("p5", "p6"),
     "price = 1e300 OR \"split\" = 'val'": lambda p: p.split == "val",
     "coalesce(price, 1000) > 20": lambda p: p.price is None or p.price > 20,
@@ -196,6 +203,9 @@ def test_a_filter_means_the_same_everywhere(stocked: AnyShelf, expression: str) 
     wanted = [i for i, p in enumerate(made) if FILTERS[expression](p)]
     if "has_image" in expression:
         wanted = [i for i in wanted if image[i].any()]
+    if "has_text" in expression:
+        there = text.any(axis=1)
+        wanted = [i for i in wanted if there[i]] if wanted else list(np.flatnonzero(~there))
     now = stocked.snapshot()
     assert [p.product.id for p in now.select(expression)] == [made[i].id for i in wanted]
     assert now.view.count(now.filter(expression)) == len(wanted)
@@ -273,6 +283,39 @@ def test_a_probe_reaches_another_machine_and_tells_what_came_since(
         names = ("added", "updated", "relabelled", "removed")
         assert [since[name] for name in names] == [1, 1, 1, 1]
         assert there.info()["products"] == 80
+
+
+def test_pictures_and_texts_are_encoded_once_and_found(
+    place: Any, catalogue: Path, encoder: FakeEncoder
+) -> None:
+    create_shelf(place, encoder="fake").close()
+    with open_shelf(place, encoder=encoder) as shelf:
+        report = shelf.add(catalogue)
+        assert (report.inserted, report.encoded_images, report.encoded_texts) == (30, 30, 30)
+        assert shelf.add(catalogue).unchanged == 30
+        assert (encoder.images, encoder.texts) == (30, 30)
+        assert shelf.fingerprint == encoder.fingerprint
+        image = str(catalogue.parent / "p4.png")
+        assert shelf.similar(image=image, text="green thing number 4", k=1).neighbours[0].id == "p4"
+    with pytest.raises(EncoderMismatch, match="other"):
+        open_shelf(place, encoder=FakeEncoder("other"))
+
+
+def test_a_row_that_cannot_be_used_costs_only_itself_and_may_be_tried_again(
+    place: Any, catalogue: Path, encoder: FakeEncoder
+) -> None:
+    picture = catalogue.parent / "p3.png"
+    whole = picture.read_bytes()
+    picture.write_bytes(whole[:40])
+    create_shelf(place, encoder="fake").close()
+    with open_shelf(place, encoder=encoder) as shelf:
+        report = shelf.add(catalogue)
+        assert (report.inserted, report.image_failed) == (30, 1)
+        assert sum(shelf.info()["rejects"].values()) == 1
+        picture.write_bytes(whole)
+        assert shelf.retry_rejects().updated == 1
+        assert shelf.info()["rejects"] == {}
+        assert shelf.get("p3").image_error is None
 
 
 def test_only_one_writes_at_a_time_and_readers_do_not_wait(shelf: AnyShelf, place: Any) -> None:
