@@ -252,8 +252,9 @@ class Shelf:
 
     def keep_up(self, since: int, rows: int) -> None:
         """Take in a small change since a generation now: the next query need not wait for it."""
-        if self._catalog.generation == since and rows <= KEPT_UP * self._ledger.rows:
-            self.snapshot()
+        if self._catalog.generation == since and 0 < rows <= KEPT_UP * self._ledger.rows:
+            now = self.snapshot()
+            now.kneighbors(now.halves([self._ledger.rows - 1]), 1)
 
     @property
     def next_row(self) -> int:
