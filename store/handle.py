@@ -191,6 +191,9 @@ class AnyShelf(ABC):
     def open_rejects(self) -> OpenRejects:
         """Rejects that were not resolved; the caller is inside `writing()`."""
 
+    def keep_up(self, since: int, rows: int) -> None:  # noqa: B027
+        """Take in what a small change made due, so that the next query need not wait for it."""
+
     @property
     @abstractmethod
     def next_row(self) -> int:
