@@ -9,6 +9,7 @@ back by the next one.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import re
 from collections import Counter
@@ -36,7 +37,7 @@ from kinshelf.cluster.milvus_filters import quoted, to_milvus
 from kinshelf.cluster.milvus_lease import Lease
 from kinshelf.cluster.milvus_link import PAGE, Link
 from kinshelf.cluster.milvus_records import ELSEWHERE, NEVER, entities, read_fields, rows_of
-from kinshelf.db.errors import EngineRefused, ShelfExists, ShelfNotFound
+from kinshelf.db.errors import EngineRefused, KinshelfError, ShelfExists, ShelfNotFound
 from kinshelf.store.index import exact
 from kinshelf.store.manifest import Manifest
 
@@ -134,10 +135,11 @@ class MilvusBackend(Backend):
         self._lease.take(wait)
 
     def unlock(self) -> None:
-        # Milvus Lite goes through rows in memory one by one; a cluster seals them by itself
-        if self._unflushed >= FLUSHED and "lite" in str(self._link.call("get_server_version")):
-            self._link.call("flush", self._link.products)
-            self._unflushed = 0
+        with contextlib.suppress(KinshelfError):  # what was committed stands
+            # Milvus Lite goes through rows in memory one by one; a cluster seals them by itself
+            if self._unflushed >= FLUSHED and "lite" in str(self._link.call("get_server_version")):
+                self._link.call("flush", self._link.products)
+                self._unflushed = 0
         self._lease.give_back()
 
     def undo(self, state: State) -> None:

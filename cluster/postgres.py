@@ -7,6 +7,7 @@ whatever the planner does, and only one over `embedding::halfvec` can be approxi
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -33,7 +34,13 @@ from kinshelf.cluster.postgres_filters import to_postgres
 from kinshelf.cluster.postgres_link import Link
 from kinshelf.cluster.postgres_rows import clauses, copy_in, floats, scanned
 from kinshelf.cluster.postgres_schema import INDEX, create_tables
-from kinshelf.db.errors import EngineRefused, ShelfExists, ShelfLocked, ShelfNotFound
+from kinshelf.db.errors import (
+    EngineRefused,
+    KinshelfError,
+    ShelfExists,
+    ShelfLocked,
+    ShelfNotFound,
+)
 from kinshelf.store.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -130,7 +137,8 @@ class PostgresBackend(Backend):
 
     def unlock(self) -> None:
         self._link.locked = False
-        self._link.run(lambda connection: connection.execute("SELECT pg_advisory_unlock_all()"))
+        with contextlib.suppress(KinshelfError):  # a lock goes with its connection
+            self._link.run(lambda connection: connection.execute("SELECT pg_advisory_unlock_all()"))
 
     def undo(self, state: State) -> None:
         """A transaction that was not committed has left nothing."""
