@@ -26,7 +26,7 @@ from kinshelf.db.errors import EngineUnavailable, InputError
 BATCHES, SIZE = 24, 5
 
 
-@pytest.fixture(params=["postgres", "milvus"])
+@pytest.fixture(scope="module", params=["postgres", "milvus"])
 def engine(request: pytest.FixtureRequest) -> Iterator[Any]:
     with running(request.param) as engine:
         yield engine
