@@ -175,6 +175,14 @@ class View:
         )
         return self._run(query, [generation, generation, *parameters, generation]).fetchall()
 
+    def changed_in(self, generation: int, kind: str) -> dict[str, int]:
+        """Ids and rows that came in one generation, if it was of that kind: by id, all of them."""
+        query = (
+            "SELECT p.id, p.row FROM products p JOIN commits c ON c.generation = p.added"
+            " WHERE p.added = ? AND c.kind = ? AND c.generation <= ? ORDER BY p.row"
+        )
+        return dict(self._run(query, [generation, kind, self.generation]).fetchall())
+
     def removed_since(self, generation: int) -> int:
         """How many products that were there then are gone, while the shelf remembers them."""
         sql, parameters = self._visible()

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from kinshelf.db.errors import (
     DuplicateId,
     ImageRejected,
+    InputError,
     ProductNotFound,
     UnknownColumn,
     UnreadableSource,
@@ -57,6 +58,29 @@ def relabel(shelf: Shelf, changes: Mapping[str, str | None]) -> int:
             ]
             shelf.commit(*_frame(changed, shelf.next_row), vectors)
     return len(old)
+
+
+def undo_relabel(shelf: Shelf, generation: int) -> int:
+    """Give the products that one generation relabelled their categories back, as a new change.
+
+    Returns its generation. Raises GenerationNotFound if the shelf keeps no rows of before, or
+    InputError if the generation was no relabelling, or a product of it was changed since.
+    """
+    with shelf.writing():
+        now, before = shelf.snapshot(), shelf.snapshot(generation - 1)
+        changed = now.view.changed_in(generation, "relabel")
+        then = before.view.by_ids(list(changed))
+        current = now.view.by_ids(list(changed))
+        later = [name for name, row in changed.items() if row != _row_of(current.get(name))]
+        if later or not changed:
+            why = f"{later[0]!r} was changed since" if later else "it relabelled nothing"
+            raise InputError(f"generation {generation} cannot be undone: {why}")
+        relabel(shelf, {name: then[name].product.category for name in changed})
+    return shelf.generation
+
+
+def _row_of(stored: StoredProduct | None) -> int | None:
+    return stored.row if stored else None
 
 
 def _refuse_unknown(shelf: Shelf, unknown: Sequence[str]) -> None:
