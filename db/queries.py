@@ -46,6 +46,17 @@ class StoredProduct:
     content_hash: str
     added: int
 
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        names = (*TEXT_COLUMNS[:4], "price", *TEXT_COLUMNS[4:])
+        product = {name: getattr(self.product, name) for name in names}
+        rest = ("row", "has_image", "has_text", "image_error", "added")
+        return (
+            product
+            | {"attributes": self.product.attributes}
+            | {name: getattr(self, name) for name in rest}
+        )
+
 
 class View:
     """The catalogue as of one generation; later changes, and rows removed by then, do not show."""

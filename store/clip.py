@@ -59,9 +59,9 @@ class FastClipEncoder:
         self.name, self.precision, self._device = name, check_precision(precision), device
         with ThreadPoolExecutor(1) as pool:
             digest = pool.submit(fingerprint, directory, precision)
-            self._preprocessing = read_preprocessing(directory)
+            self.preprocessing = read_preprocessing(directory)
             self._weights = read_weights(directory)
-            if self._preprocessing.size != (self._weights.image_size,) * 2:
+            if self.preprocessing.size != (self._weights.image_size,) * 2:
                 raise EncoderUnavailable("its image processor and its vision tower do not fit")
             self._tokens = Tokens(directory, len(self._weights.text.positions))
             self.fingerprint = digest.result()
@@ -75,7 +75,7 @@ class FastClipEncoder:
 
     def preprocess(self, image: Image.Image) -> Pixels:
         """(H, W, 3) uint8, resized and cropped; thread-safe. See `Encoder.preprocess`."""
-        return self._preprocessing.pixels(image)
+        return self.preprocessing.pixels(image)
 
     def encode_pixels(self, pixels: Sequence[Pixels]) -> FloatArray:
         """Unit rows, (n, d) float32, of n results of `preprocess`."""
@@ -127,12 +127,12 @@ class FastClipEncoder:
     def _load_quick(self) -> Runtime:
         from kinshelf.store.clip_numpy import NumpyClip
 
-        return _Quick(NumpyClip(self._weights, self._preprocessing, self.precision))
+        return _Quick(NumpyClip(self._weights, self.preprocessing, self.precision))
 
     def _load_bulk(self) -> Runtime:
         from kinshelf.store.clip_workers import Workers
 
-        return Workers(self._weights, self._preprocessing, self.precision, self._device)
+        return Workers(self._weights, self.preprocessing, self.precision, self._device)
 
 
 class _Quick:
