@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from html import escape
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import xxhash
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -74,7 +74,7 @@ def _tag(stored: StoredProduct, side: int) -> str | None:
 async def thumbnail(
     request: Request,
     product_id: Annotated[str, Query(alias="id")],
-    side: Literal[160, 480] = 160,
+    side: Annotated[int, Query(ge=160, le=480, multiple_of=160)] = 160,
     version: Annotated[str, Query(alias="v")] = "",
 ) -> Response:
     """A small JPEG of a product's picture; a drawing that says why where there is none."""

@@ -122,7 +122,7 @@ async def undo(
     except ShelfLocked as error:
         return _locked(request, error, "/review/undo", asked)
     if back != "/review":
-        return see(request, address("/product", id=changed))
+        return see(request, address("/product", id=changed, done=made))
     told = undo_word(service, made, generation)
     return await _next(request, kind, changed, told, after=False)
 

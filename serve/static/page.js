@@ -102,17 +102,13 @@ setUpKeys();
 document.addEventListener("click", (event) => {
   if (event.target.closest("[data-dismiss]")) document.getElementById("status").replaceChildren();
 });
-document.addEventListener("htmx:afterSwap", (event) => {
-  event.detail.target?.isConnected === false || focusIn(document);
-});
 document.addEventListener("htmx:sendError", () => say("The server cannot be reached. Is it still running?"));
 document.addEventListener("htmx:timeout", () => say("The server took too long to answer."));
 
-let focused = null;
-function focusIn(root) {
-  const place = root.querySelector("[data-focus]");
-  if (!place || place === focused) return;
+// What is new on the page gets the focus, so that a screen reader reads it and keys go on working.
+let focused = document.querySelector("[data-focus]");
+document.addEventListener("htmx:afterSettle", () => {
+  const place = document.querySelector("[data-focus]");
+  if (place && place !== focused) place.focus();
   focused = place;
-  place.focus({ preventScroll: false });
-}
-focused = document.querySelector("[data-focus]");
+});
