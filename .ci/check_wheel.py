@@ -12,6 +12,9 @@ WANTED = (
     "kinshelf/probe/__init__.py",
     "kinshelf/commands/ingest.py",
     "kinshelf/probe/templates/base.html",
+    "kinshelf/probe/templates/style.css",
+    "kinshelf/serve/templates/layout.html",
+    "kinshelf/serve/static/htmx.min.js",
     "kinshelf/samples/catalogue/products.csv",
     "kinshelf/samples/tiny-clip/model.safetensors",
 )

@@ -49,9 +49,9 @@ def opened_browser() -> Iterator[Any]:
 
 
 def make_shelf(path: Path, products: int = PRODUCTS) -> None:
-    """A part of the sample on a trained shelf, all of its new arrivals, and a hostile product."""
+    """A part of the sample on a trained shelf, and all of its new arrivals."""
     from kinshelf.probe import ProbeSettings, train_shelf
-    from kinshelf.store import AddOptions, Product, Shelf
+    from kinshelf.store import AddOptions, Shelf
 
     sample = catalogue_dir()
     part = path.with_suffix(".csv")
@@ -65,6 +65,13 @@ def make_shelf(path: Path, products: int = PRODUCTS) -> None:
         shelf.add(part, AddOptions(images=sample))
         train_shelf(shelf, ProbeSettings(epochs=8))
         shelf.add(sample / "incoming.csv")
+
+
+def add_hostile(path: Path) -> None:
+    """A product whose id, title and description try to be more than text."""
+    from kinshelf.store import Product, Shelf
+
+    with Shelf.open(path) as shelf:
         shelf.upsert([Product(HOSTILE_ID, title=HOSTILE, description=HOSTILE)])
 
 

@@ -118,11 +118,12 @@ def catalogue(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def sample_shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A trained shelf over a part of the sample: to be copied, not to be changed."""
-    from browser import chromium, make_shelf
+    from browser import add_hostile, chromium, make_shelf
 
     chromium()  # where there is none, nobody waits for the shelf
     path = tmp_path_factory.mktemp("sample") / "sample.shelf"
     make_shelf(path)
+    add_hostile(path)
     return path
 
 

@@ -23,11 +23,16 @@ def ids(visit: Visit) -> list[str]:
     return [box.get_attribute("value") or "" for box in visit.page.locator(".goods input").all()]
 
 
+def follow(visit: Visit, link: str) -> None:
+    with visit.page.expect_navigation():
+        visit.page.click(link)
+
+
 def test_pages_hold_every_product_once(visit: Visit) -> None:
     visit.goto("/shelf")
     seen = ids(visit)
     while visit.page.locator("a[rel=next]").count():
-        visit.page.click("a[rel=next]")
+        follow(visit, "a[rel=next]")
         seen += ids(visit)
     with Shelf.open(visit.server.shelf) as shelf:
         assert seen == [stored.product.id for stored in shelf.snapshot().select()]
@@ -42,7 +47,7 @@ def test_a_condition_filters_and_stays_while_paging(visit: Visit) -> None:
     visit.page.wait_for_url("**/shelf?where=*")
     seen = ids(visit)
     if visit.page.locator("a[rel=next]").count():
-        visit.page.click("a[rel=next]")
+        follow(visit, "a[rel=next]")
         seen += ids(visit)
     with Shelf.open(visit.server.shelf) as shelf:
         wanted = [stored.product.id for stored in shelf.snapshot().select(where)]
@@ -120,8 +125,8 @@ def test_hostile_titles_and_ids_are_text_and_their_links_work(visit: Visit) -> N
     visit.goto(f"/shelf?where={quote('category IS NULL AND NOT has_image')}")
     links = visit.page.locator(".goods .name")
     place = [i for i, text in enumerate(links.all_inner_texts()) if text == HOSTILE]
-    links.nth(place[0]).click()
-    visit.page.wait_for_url("**/product?*")
+    with visit.page.expect_navigation():
+        links.nth(place[0]).click()
     assert visit.page.inner_text("h1") == HOSTILE
     assert HOSTILE_ID in visit.page.inner_text("main")
     assert visit.page.locator("main script, main [onerror], main i").count() == 0
