@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from kinshelf.serve.settings import ServeSettings
     from kinshelf.store.encoder import Encoder
 
+DESCRIPTION = """Puts products into categories, with a calibrated probability and the products that
+vouch for it. Answers are what the command line prints with `--json`; every failure is a `Failure`.
+Where the server was given tokens, send `Authorization: Bearer TOKEN`."""
 _LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -38,7 +41,8 @@ def create_app(settings: ServeSettings, *, encoder: Encoder | None = None) -> Fa
     service = Service(settings, encoder=encoder)
     app = FastAPI(
         title="kinshelf", version=version("kinshelf"), docs_url=None, redoc_url=None,
-        description=__doc__, lifespan=_lifespan,
+        openapi_url=None, description=DESCRIPTION, lifespan=_lifespan,
+        redirect_slashes=False,
     )  # fmt: skip
     app.state.settings, app.state.service, app.state.guard = settings, service, guard
     app.add_middleware(Limits, settings=settings, guard=guard, metrics=service.metrics)

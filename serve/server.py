@@ -46,12 +46,13 @@ def serve(settings: ServeSettings, ready: Callable[[str], None]) -> None:
         limit_concurrency=CONNECTIONS, timeout_keep_alive=20,
         timeout_graceful_shutdown=round(settings.drain_seconds),
     )  # fmt: skip
-    with _listen(settings) as listening:
-        ready(_url(listening))
+    with listen(settings) as listening:
+        ready(url_of(listening))
         _Server(config, app).run([listening])
 
 
-def _listen(settings: ServeSettings) -> socket.socket:
+def listen(settings: ServeSettings) -> socket.socket:
+    """The socket that connections come in at. Raises InputError."""
     try:
         family, *_, address = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -64,6 +65,7 @@ def _listen(settings: ServeSettings) -> socket.socket:
         ) from error
 
 
-def _url(listening: socket.socket) -> str:
+def url_of(listening: socket.socket) -> str:
+    """Where it can be reached."""
     host, port = listening.getsockname()[:2]
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"

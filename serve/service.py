@@ -18,6 +18,7 @@ from kinshelf.probe.freshness import told_facts
 from kinshelf.probe.predict import Predictor
 from kinshelf.serve.decoding import Decoders
 from kinshelf.serve.encoder import SharedEncoder
+from kinshelf.serve.errors import TooBusy
 from kinshelf.serve.jobs import Job, Jobs
 from kinshelf.serve.metrics import Metrics
 from kinshelf.serve.pictures import Pictures
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _PREDICTORS = 8
 _JUDGEMENTS = 8
+_JUDGES = 4
+"""Evaluations and audits that may wait; more would take the threads of quick requests."""
 
 
 class Service:
@@ -58,6 +61,7 @@ class Service:
         self._given = encoder
         self._encoder: SharedEncoder | None = None
         self._loading, self._writing, self._judging = (threading.Lock() for _ in range(3))
+        self._judges = threading.Semaphore(_JUDGES)
         self._predictors: OrderedDict[tuple[Any, ...], Predictor] = OrderedDict()
         self._judged: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
         self.shelf = self._open()
@@ -76,7 +80,7 @@ class Service:
         """The shelf's encoder, loaded at first use, and anew when the shelf changed to another."""
         with self._loading:
             now = self.shelf.snapshot().fingerprint
-            if self._encoder is None or now not in (self._encoder.fingerprint, self._declared()):
+            if self._encoder is None or not self._fits(self._encoder, now):
                 self._encoder = self._load()
             return self._encoder
 
@@ -113,20 +117,30 @@ class Service:
         probe: int | None = None,
     ) -> Prediction:
         """A stored product, or a picture, a text or both; see `kinshelf.probe.classify`."""
-        predictor = self.predictor(probe, k)
         if product_id is not None:
-            row = predictor.snapshot.get(product_id).row
-            return predictor.predict(
-                predictor.snapshot.halves([row]), where=where, ids=[product_id]
-            )[0]
-        self.encoder()
-        return predictor.predict(asking.embed(self.shelf, image, text), where=where)[0]
+            predictor = self.predictor(probe, k)
+            halves = predictor.snapshot.halves([predictor.snapshot.get(product_id).row])
+            return predictor.predict(halves, where=where, ids=[product_id])[0]
+        while True:
+            encoder = self.encoder()
+            halves = asking.embed(self.shelf, image, text)
+            predictor = self.predictor(probe, k)
+            if self._fits(encoder, predictor.snapshot.fingerprint):
+                return predictor.predict(halves, where=where)[0]
 
     def similar(self, *, product_id: str | None = None, **asked: Any) -> SearchResult:
         """See `Shelf.similar`; a picture as bytes."""
-        if product_id is None:
-            self.encoder()
-        return self.shelf.similar(product_id=product_id, **asked)
+        if product_id is not None:
+            return self.shelf.similar(product_id=product_id, **asked)
+        while True:
+            encoder = self.encoder()
+            found = self.shelf.similar(**asked)
+            if self._fits(encoder, found.fingerprint):
+                return found
+
+    def _fits(self, encoder: SharedEncoder, fingerprint: str) -> bool:
+        """Whether what answers was embedded by it; not if `kinshelf reembed` came between."""
+        return fingerprint in (encoder.fingerprint, self._declared())
 
     def info(self, at: int | None = None) -> dict[str, Any]:
         """As `kinshelf info --json`."""
@@ -148,6 +162,14 @@ class Service:
         return self._judge(("audit", novel), lambda: audit_shelf(self.shelf, novel=novel))
 
     def _judge(self, what: tuple[Any, ...], judge: Callable[[], T]) -> T:
+        if not self._judges.acquire(blocking=False):
+            raise TooBusy("others wait for an evaluation or audit already: ask again soon")
+        try:
+            return self._judge_next(what, judge)
+        finally:
+            self._judges.release()
+
+    def _judge_next(self, what: tuple[Any, ...], judge: Callable[[], T]) -> T:
         with self._judging:
             key = (self.snapshot().generation, *what)
             found: T = self._judged[key] if key in self._judged else judge()

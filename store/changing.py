@@ -92,20 +92,34 @@ def amend(shelf: Shelf, product_id: str, changes: Mapping[str, Any]) -> bool:
     Only a new title, description or image is encoded. Raises ProductNotFound or InputError.
     """
     from kinshelf.store.adding import upsert
+    from kinshelf.store.ingest import halves_of
 
     with shelf.writing():
         old = shelf.snapshot().get(product_id)
         product = old.product.replace(**changes)
         if product == old.product:
             return False
-        if product.text != old.product.text or product.image != old.product.image:
+        if product.image != old.product.image:
             report = upsert(shelf, [product], None, None, "update")
             if report.rejected:
                 raise InputError(next(iter(report.examples.values())))
             return True
-        halves = shelf.snapshot().halves([old.row])
-        shelf.commit(*_frame([_candidate(old, halves[0], product)], shelf.next_row), halves)
+        changed = _candidate(old, shelf.snapshot().halves([old.row])[0], product)
+        if product.text != old.product.text:
+            _read_again(shelf, changed)
+        shelf.commit(*_frame([changed], shelf.next_row), halves_of([changed], shelf.dimension))
     return True
+
+
+def _read_again(shelf: Shelf, changed: Candidate) -> None:
+    """Take the embedding of its new text; the picture's stays."""
+    from kinshelf.store import records
+
+    text = changed.product.text
+    changed.text = shelf.writing_encoder().encode_texts([text])[0] if text else None
+    if changed.text is None and changed.image is None:
+        raise InputError(f"{changed.product.id!r} has no picture and would have no text")
+    changed.content_hash = records.content_hash(changed.product, changed.image_hash)
 
 
 def _refuse_unknown(shelf: Shelf, unknown: Sequence[str]) -> None:

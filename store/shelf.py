@@ -388,7 +388,7 @@ class Shelf:
     ) -> SearchResult:
         """The k products nearest to a stored product, or to a picture, a text or both.
 
-        `image` is a path, a URL or bytes. The stored product itself is left out. Similarity is
+        `image`: path, URL or bytes. The stored product itself is left out. Similarity is
         `weight_image * image cosine + (1 - weight_image) * text cosine`. `at`: as of then.
         Raises GenerationNotFound, ProductNotFound, FilterError, EmptyShelf, ImageRejected,
         or EncoderError.

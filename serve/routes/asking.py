@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request
+from fastapi.responses import Response
 
+from kinshelf.serve.answers import Classified, Json, Similar, answers
 from kinshelf.serve.errors import Unusable
 from kinshelf.serve.requests import Served, body_of, read_body
 from kinshelf.serve.schemas import Asked, ClassifyRequest, SimilarRequest
@@ -27,8 +29,10 @@ def _check(asked: Asked, data: bytes | None) -> None:
         raise Unusable("give id, or else image, text or both")
 
 
-@router.post("/classify", openapi_extra=body_of(ClassifyRequest, _EXAMPLE))
-async def classify(request: Request, service: Served) -> dict[str, Any]:
+@router.post(
+    "/classify", **answers(Classified, 404, 409), openapi_extra=body_of(ClassifyRequest, _EXAMPLE)
+)
+async def classify(request: Request, service: Served) -> Response:
     """The category of a product on the shelf, or of a picture, a text or both, with evidence.
 
     As `kinshelf classify --json`.
@@ -43,11 +47,14 @@ async def classify(request: Request, service: Served) -> dict[str, Any]:
             probe=asked.probe,
         ).as_dict()  # fmt: skip
 
-    return await service.run(work)
+    return Json(await service.run(work))
 
 
-@router.post("/similar", openapi_extra=body_of(SimilarRequest, {"id": "KS-0116", "k": 5}))
-async def similar(request: Request, service: Served) -> dict[str, Any]:
+@router.post(
+    "/similar", **answers(Similar, 404, 409),
+    openapi_extra=body_of(SimilarRequest, {"id": "KS-0116", "k": 5}),
+)  # fmt: skip
+async def similar(request: Request, service: Served) -> Response:
     """The nearest products; each neighbour as in `kinshelf similar --json`."""
     asked, data = await read_body(request, SimilarRequest)
     _check(asked, data)
@@ -61,4 +68,4 @@ async def similar(request: Request, service: Served) -> dict[str, Any]:
         rest = {n: getattr(found, n) for n in ("generation", "fingerprint", "exhaustive")}
         return {"neighbours": [n.as_dict() for n in found.neighbours]} | rest
 
-    return await service.run(work)
+    return Json(await service.run(work))

@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 
 from kinshelf.probe.settings import ProbeSettings
+from kinshelf.serve.answers import JobList, JobState, Json, answers, fails
 from kinshelf.serve.jobs import Jobs
 from kinshelf.serve.requests import Served, body_of, read_body
 from kinshelf.serve.schemas import TrainRequest
@@ -20,7 +21,7 @@ _READ, _WRITE = [Depends(reader)], [Depends(writer)]
 
 
 @router.post(
-    "/train", status_code=202, dependencies=_WRITE,
+    "/train", status_code=202, dependencies=_WRITE, **answers(JobState, 404, 409, status=202),
     openapi_extra=body_of(TrainRequest, {"epochs": 50}, picture=False),
 )  # fmt: skip
 async def train(request: Request, service: Served) -> Response:
@@ -29,22 +30,25 @@ async def train(request: Request, service: Served) -> Response:
     chosen = asked.model_dump(exclude={"warm_start"})
     settings = ProbeSettings().override(**chosen)
     job = await service.run(service.train, settings, warm_start=asked.warm_start)
-    return JSONResponse(job.as_dict(), 202, {"Location": f"/jobs/{job.id}"})
+    return Json(job.as_dict(), 202, {"Location": f"/jobs/{job.id}"})
 
 
-@router.get("/jobs", dependencies=_READ)
-async def list_jobs(service: Served) -> dict[str, Any]:
+@router.get("/jobs", dependencies=_READ, **answers(JobList))
+async def list_jobs(service: Served) -> Response:
     """The jobs that are remembered, the newest first."""
-    return {"jobs": [job.as_dict() for job in service.jobs.list()]}
+    return Json({"jobs": [job.as_dict() for job in service.jobs.list()]})
 
 
-@router.get("/jobs/{number}", dependencies=_READ)
-async def job(number: int, service: Served) -> dict[str, Any]:
+@router.get("/jobs/{number}", dependencies=_READ, **answers(JobState, 404))
+async def job(number: int, service: Served) -> Response:
     """How far a job is, and its result once it is done."""
-    return service.jobs.get(number).as_dict()
+    return Json(service.jobs.get(number).as_dict())
 
 
-@router.get("/jobs/{number}/events", dependencies=_READ, response_class=StreamingResponse)
+@router.get(
+    "/jobs/{number}/events", dependencies=_READ, response_class=StreamingResponse,
+    responses={200: {"content": {"text/event-stream": {}}}, **fails(404)},
+)  # fmt: skip
 async def events(
     number: int, service: Served, after: Annotated[int, Query(ge=0, le=2**31 - 1)] = 0
 ) -> StreamingResponse:

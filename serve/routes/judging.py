@@ -7,33 +7,35 @@ from itertools import islice
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
+from fastapi.responses import Response
 
+from kinshelf.serve.answers import Audited, Evaluated, Json, answers
 from kinshelf.serve.requests import Served
 from kinshelf.serve.security import reader
 
 router = APIRouter(tags=["judge"], dependencies=[Depends(reader)])
 
 
-@router.get("/evaluate")
+@router.get("/evaluate", **answers(Evaluated, 404, 409))
 async def evaluate(
     service: Served,
     split: Annotated[str, Query(max_length=100)] = "val",
     probe: Annotated[int | None, Query(ge=1, le=2**31 - 1)] = None,
-) -> dict[str, Any]:
+) -> Response:
     """Probe, kNN and hybrid side by side; as `kinshelf evaluate --json`.
 
     Remembered while the shelf stays as it is.
     """
-    return dict((await service.run(service.evaluate, split, probe)).metrics)
+    return Json(dict((await service.run(service.evaluate, split, probe)).metrics))
 
 
-@router.get("/audit")
+@router.get("/audit", **answers(Audited, 404, 409))
 async def audit(
     service: Served,
     novel: bool = False,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     offset: Annotated[int, Query(ge=0, le=2**40)] = 0,
-) -> dict[str, Any]:
+) -> Response:
     """Products that something is the matter with, the most suspect first.
 
     Rows and proposals are as in `kinshelf audit --json`. Remembered while the shelf stays as it is.
@@ -46,4 +48,4 @@ async def audit(
         told = {"generation": found.generation, "counts": found.counts}
         return told | {"proposals": proposals, "rows": rows}
 
-    return await service.run(work)
+    return Json(await service.run(work))

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from kinshelf.db.errors import InputError
+from kinshelf.serve.answers import Added, Json, Listed, Removed, Shown, answers, fails
 from kinshelf.serve.requests import Served, body_of, read_body
 from kinshelf.serve.schemas import NewProduct, ProductFields
 from kinshelf.serve.security import reader, writer
@@ -19,15 +20,17 @@ _EXAMPLE = {
     "price": 19.9, "attributes": {"pieces": 12},
 }  # fmt: skip
 _READ, _WRITE = [Depends(reader)], [Depends(writer)]
+_ADDED = answers(Added, 409, 423)
+_ADDED["responses"][201] = {"model": Added, "description": "A new product."}
 
 
-@router.get("/products", dependencies=_READ)
+@router.get("/products", dependencies=_READ, **answers(Listed))
 async def list_products(
     service: Served,
     where: Annotated[str | None, Query(max_length=4000)] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
     offset: Annotated[int, Query(ge=0, le=2**40)] = 0,
-) -> dict[str, Any]:
+) -> Response:
     """Products in the order in which they were added; each as in `kinshelf list --json`."""
 
     def work() -> dict[str, Any]:
@@ -37,17 +40,17 @@ async def list_products(
         listed = [stored.as_dict() for stored in found]
         return {"products": listed, "total": total, "generation": now.generation}
 
-    return await service.run(work)
+    return Json(await service.run(work))
 
 
-@router.post("/products", dependencies=_WRITE, openapi_extra=body_of(NewProduct, _EXAMPLE))
-async def add(request: Request, response: Response, service: Served) -> dict[str, Any]:
+@router.post(
+    "/products", dependencies=_WRITE, **_ADDED, openapi_extra=body_of(NewProduct, _EXAMPLE)
+)
+async def add(request: Request, service: Served) -> Response:
     """Add a product, or update it by id; as `kinshelf add --json`. Answered once it is durable."""
     asked, data = await read_body(request, NewProduct)
     report = await service.run(_add, service, asked, data)
-    if report["inserted"]:
-        response.status_code = 201
-    return report
+    return Json(report, 201 if report["inserted"] else 200)
 
 
 def _add(service: Service, asked: NewProduct, data: bytes | None) -> dict[str, Any]:
@@ -58,17 +61,17 @@ def _add(service: Service, asked: NewProduct, data: bytes | None) -> dict[str, A
     return report.as_dict()
 
 
-@router.get("/products/{product_id:path}", dependencies=_READ)
-async def show(product_id: str, service: Served) -> dict[str, Any]:
+@router.get("/products/{product_id:path}", dependencies=_READ, **answers(Shown, 404))
+async def show(product_id: str, service: Served) -> Response:
     """All that the shelf knows of a product; as `kinshelf show --json`."""
-    return (await service.run(service.product, product_id)).as_dict()
+    return Json((await service.run(service.product, product_id)).as_dict())
 
 
 @router.patch(
-    "/products/{product_id:path}", dependencies=_WRITE,
+    "/products/{product_id:path}", dependencies=_WRITE, **answers(Shown, 404, 409, 423),
     openapi_extra=body_of(ProductFields, {"category": "Toys & Games | Puzzles"}),
 )  # fmt: skip
-async def change(product_id: str, request: Request, service: Served) -> dict[str, Any]:
+async def change(product_id: str, request: Request, service: Served) -> Response:
     """Change the fields that are given; null empties one. Answered once it is durable."""
     asked, data = await read_body(request, ProductFields)
 
@@ -77,17 +80,20 @@ async def change(product_id: str, request: Request, service: Served) -> dict[str
         changes = changes_of(asked, old, service.pictures, data)
         return service.amend(product_id, changes).as_dict()
 
-    return await service.run(work)
+    return Json(await service.run(work))
 
 
-@router.delete("/products/{product_id:path}", dependencies=_WRITE)
-async def remove(product_id: str, service: Served) -> dict[str, Any]:
+@router.delete("/products/{product_id:path}", dependencies=_WRITE, **answers(Removed, 404, 423))
+async def remove(product_id: str, service: Served) -> Response:
     """Remove a product; as `kinshelf remove --json`. Answered once it is durable."""
     removed = await service.run(service.remove, [product_id])
-    return {"removed": removed, "generation": service.shelf.generation}
+    return Json({"removed": removed, "generation": service.shelf.generation})
 
 
-@router.get("/thumbnails/{product_id:path}", dependencies=_READ, response_class=Response)
+@router.get(
+    "/thumbnails/{product_id:path}", dependencies=_READ, response_class=Response,
+    responses={200: {"content": {"image/jpeg": {}}}, **fails(404)},
+)  # fmt: skip
 async def thumbnail(
     product_id: str, service: Served, side: Annotated[int, Query(ge=16, le=1024)] = 160
 ) -> Response:
