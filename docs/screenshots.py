@@ -47,9 +47,13 @@ def shoot(visit: Visit, name: str) -> None:
     """Save what the window shows, in few colours."""
     visit.page.evaluate("document.activeElement.blur(), scrollTo(0, 0)")
     visit.page.wait_for_function(
-        "[...document.images].filter((i) => !i.hidden).every((i) => i.complete)"
+        "() => [...document.images].filter((i) => !i.hidden).every((i) => i.complete)"
     )
-    picture = Image.open(BytesIO(visit.page.screenshot())).convert("RGB").quantize(128)
+    picture = (
+        Image.open(BytesIO(visit.page.screenshot()))
+        .convert("RGB")
+        .quantize(256, dither=Image.Dither.NONE)
+    )
     path = HERE / f"{name}.png"
     picture.save(path, optimize=True)
     size = path.stat().st_size
@@ -62,7 +66,7 @@ def main() -> None:
     views: dict[str, Any] = {"classify": classify, "review": review, "dashboard": dashboard}
     with tempfile.TemporaryDirectory() as folder:
         shelf = Path(folder) / "sample.shelf"
-        make_shelf(shelf, products=10_000)
+        make_shelf(shelf, products=10_000, epochs=50)
         with served(shelf) as server, opened_browser() as browser:
             for name, view in views.items():
                 window = {"width": WIDTH, "height": HEIGHT}

@@ -48,7 +48,7 @@ def opened_browser() -> Iterator[Any]:
         browser.close()
 
 
-def make_shelf(path: Path, products: int = PRODUCTS) -> None:
+def make_shelf(path: Path, products: int = PRODUCTS, epochs: int = 8) -> None:
     """A part of the sample on a trained shelf, and all of its new arrivals."""
     from kinshelf.probe import ProbeSettings, train_shelf
     from kinshelf.store import AddOptions, Shelf
@@ -63,7 +63,7 @@ def make_shelf(path: Path, products: int = PRODUCTS) -> None:
         writer.writerows(rows)
     with Shelf.create(path, encoder=str(tiny_clip_dir())) as shelf:
         shelf.add(part, AddOptions(images=sample))
-        train_shelf(shelf, ProbeSettings(epochs=8))
+        train_shelf(shelf, ProbeSettings(epochs=epochs))
         shelf.add(sample / "incoming.csv")
 
 

@@ -54,7 +54,7 @@ def test_a_dropped_picture_and_a_title_give_the_card_that_classify_gives(visit: 
     for part in (nearest.similarity, nearest.image_similarity, nearest.text_similarity):
         assert f"{part:.2f}" in shown
     visit.page.wait_for_function(
-        "[...document.querySelectorAll('#answer img')]"
+        "() => [...document.querySelectorAll('#answer img')]"
         ".every((i) => i.complete && i.naturalWidth > 8)"
     )
     assert visit.page.locator("#answer img").count() >= 4
