@@ -299,12 +299,7 @@ def every(kind: type[KinshelfError]) -> set[type[KinshelfError]]:
 
 def test_every_error_has_a_status(path: Path) -> None:
     for kind in every(KinshelfError):
-        error = (
-            kind("reason", "message")
-            if "reason"
-            in str(kind.__init__.__code__.co_varnames if hasattr(kind.__init__, "__code__") else "")
-            else kind("message")
-        )
+        error = kind.__new__(kind)
         status, wait = status_of(error)
         assert 400 <= status < 600, kind
         if status in (423, 429, 503):
