@@ -58,7 +58,8 @@ def test_a_dropped_picture_and_a_title_give_the_card_that_classify_gives(visit: 
         ".every((i) => i.complete && i.naturalWidth > 8)"
     )
     assert visit.page.locator("#answer img").count() >= 4
-    assert found.category in visit.page.evaluate("document.activeElement.textContent")
+    heard = visit.page.text_content("[role=status]#heard")
+    assert heard == f"{found.verdict}: {found.category}, {percent(found.probability)}"
 
 
 def test_a_picture_can_be_taken_back(visit: Visit) -> None:

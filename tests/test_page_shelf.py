@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from typing import Any
 from urllib.parse import quote
 
@@ -10,6 +12,7 @@ import httpx
 import pytest
 from browser import HOSTILE, HOSTILE_ID, PRODUCTS, Visit
 
+from kinshelf.samples import catalogue_dir
 from kinshelf.store import Shelf
 
 
@@ -161,6 +164,22 @@ def test_no_path_leads_to_a_picture(client: httpx.Client, server: Any) -> None:
         assert answer.headers["content-type"].startswith("image/svg+xml")
     for asked in ("../templates/layout.html", "%2e%2e/app.py", "app.py"):
         assert client.get(f"/static/{asked}").status_code == 404
+
+
+def test_pages_are_read_while_another_process_adds(client: httpx.Client, server: Any) -> None:
+    source = str(catalogue_dir() / "new_category.csv")
+    code = "import sys; from kinshelf.cli import main; main()"
+    command = [sys.executable, "-c", code, "add", source, "--quiet", "--shelf", str(server.shelf)]
+    totals = []
+    with subprocess.Popen(command) as adding:
+        while adding.poll() is None:
+            page = client.get("/shelf")
+            assert page.status_code == 200
+            totals.append(int(re.findall(r">(\d+) products", page.text)[0]))
+    assert adding.returncode == 0
+    totals.append(int(re.findall(r">(\d+) products", client.get("/shelf").text)[0]))
+    assert totals == sorted(totals)
+    assert totals[0] < totals[-1]
 
 
 def test_what_is_not_there_is_told_on_a_page(visit: Visit) -> None:

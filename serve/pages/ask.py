@@ -63,9 +63,17 @@ async def ask(
         found["error"] = None if wrong else str(error)
         found["problem"] = problem_of(question.where, str(error)) if wrong else None
     if wants_part(request):
-        return part("_answer.html", status=status, where=question.where, **found)
+        return part("_answer.html", status=status, fragment=True, where=question.where, **found)
     form = await service.run(_form, service, question)
-    return page(request, "classify.html", here="/", status=status, asked=True, **form | found)
+    return page(
+        request,
+        "classify.html",
+        here="/",
+        status=status,
+        asked=True,
+        fragment=False,
+        **form | found,
+    )
 
 
 def _form(service: Service, asked: _Question) -> dict[str, Any]:

@@ -111,4 +111,5 @@ document.addEventListener("htmx:afterSettle", () => {
   const place = document.querySelector("[data-focus]");
   if (place && place !== focused) place.focus();
   focused = place;
+  document.querySelector("[data-show]")?.parentElement.scrollIntoView({ block: "nearest" });
 });
