@@ -111,5 +111,6 @@ document.addEventListener("htmx:afterSettle", () => {
   const place = document.querySelector("[data-focus]");
   if (place && place !== focused) place.focus();
   focused = place;
-  document.querySelector("[data-show]")?.parentElement.scrollIntoView({ block: "nearest" });
+  const shown = document.querySelector("[data-show]")?.parentElement;
+  if (shown && shown.getBoundingClientRect().top > innerHeight * 0.6) shown.scrollIntoView();
 });
