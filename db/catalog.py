@@ -22,6 +22,8 @@ from kinshelf.db.migrations import migrate
 if TYPE_CHECKING:
     import duckdb
 
+    from kinshelf.db.queries import StoredProduct
+
 COLUMNS = (
     "row", "id", "title", "description", "category", "price", "brand", "image", "split",
     "attributes", "has_image", "has_text", "image_hash", "image_error", "content_hash",
@@ -52,13 +54,15 @@ def connect() -> duckdb.DuckDBPyConnection:
 class Catalog:
     """The tables `products`, `commits`, `rejects` and `probes` as of `generation`.
 
-    `saved_generation` is that of the snapshot that it was loaded from or last saved to.
+    `saved_generation` is that of the snapshot that it was loaded from or last saved to. `met` are
+    products that were asked for, by row (see `db.queries`).
     """
 
     def __init__(self, generation: int = 0) -> None:
         self.connection = connect()
         self.generation = generation
         self.saved_generation: int | None = None
+        self.met: dict[int, StoredProduct] = {}
         migrate(self.connection)
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
@@ -136,6 +140,7 @@ class Catalog:
         catalog = cls.__new__(cls)
         catalog.connection = connect()
         catalog.generation = catalog.saved_generation = int(state["generation"])
+        catalog.met = {}
         _copy_in(catalog.connection, path)
         # A writer may replace the file between its being checked and its being read.
         if not os.path.samestat(stamp, path.stat()):

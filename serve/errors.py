@@ -70,6 +70,12 @@ class TooManyRequests(RequestRefused):
     retry_after = 1
 
 
+class ServerFailed(RequestRefused):
+    """A mistake of the server's own."""
+
+    status = 500
+
+
 class TooSlow(RequestRefused):
     """The request took longer than it may; what it computes may be ready when asked again."""
 

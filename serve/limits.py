@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 from kinshelf.db.errors import KinshelfError
 from kinshelf.serve.errors import (
     RequestRefused,
+    ServerFailed,
     TooLarge,
     TooManyRequests,
     TooSlow,
@@ -85,6 +86,10 @@ class Limits:
         except RequestRefused as error:
             if exchange.status is None:
                 await answer(error)(scope, receive, exchange.send)
+        except Exception as error:
+            if exchange.status is None:
+                await answer(_unexpected(error))(scope, receive, exchange.send)
+            raise  # uvicorn logs it
         finally:
             route = getattr(scope.get("route"), "path", "none")
             status = exchange.status or 500
@@ -131,6 +136,10 @@ class _Exchange:
             names = {name for name, _ in given}
             message = {**message, "headers": given + [h for h in _HEADERS if h[0] not in names]}
         await self._send(message)
+
+
+def _unexpected(error: Exception) -> ServerFailed:
+    return ServerFailed(f"the server failed ({type(error).__name__}): its log says more")
 
 
 def _too_large(settings: ServeSettings) -> TooLarge:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import uvicorn
+from threadpoolctl import threadpool_limits
 
 from kinshelf.db.errors import InputError
 from kinshelf.serve.app import create_app
@@ -40,6 +41,9 @@ def serve(settings: ServeSettings, ready: Callable[[str], None]) -> None:
     `ready` is called with the URL once connections are taken. Raises InputError for an address
     that cannot be listened on, and what `create_app` raises.
     """
+    # Requests keep the cores busy by themselves: more threads for one product of small matrices
+    # would only wait for each other. The encoder's many threads are its own.
+    threadpool_limits(1, user_api="blas")
     app = create_app(settings)
     config = uvicorn.Config(
         app, log_config=None, access_log=False, server_header=False, proxy_headers=False, ws="none",

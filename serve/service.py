@@ -22,6 +22,7 @@ from kinshelf.serve.errors import TooBusy
 from kinshelf.serve.jobs import Job, Jobs
 from kinshelf.serve.metrics import Metrics
 from kinshelf.serve.pictures import Pictures
+from kinshelf.serve.predicting import SharedPredictor
 from kinshelf.serve.running import Running
 from kinshelf.store import Shelf, asking
 from kinshelf.store.canary import load_encoder_of
@@ -61,6 +62,7 @@ class Service:
         self._given = encoder
         self._encoder: SharedEncoder | None = None
         self._loading, self._writing, self._judging = (threading.Lock() for _ in range(3))
+        self._predicting = SharedPredictor(settings.max_batch)
         self._judges = threading.Semaphore(_JUDGES)
         self._predictors: OrderedDict[tuple[Any, ...], Predictor] = OrderedDict()
         self._judged: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
@@ -120,13 +122,13 @@ class Service:
         if product_id is not None:
             predictor = self.predictor(probe, k)
             halves = predictor.snapshot.halves([predictor.snapshot.get(product_id).row])
-            return predictor.predict(halves, where=where, ids=[product_id])[0]
+            return self._predicting.predict(predictor, halves, where, product_id)
         while True:
             encoder = self.encoder()
             halves = asking.embed(self.shelf, image, text)
             predictor = self.predictor(probe, k)
             if self._fits(encoder, predictor.snapshot.fingerprint):
-                return predictor.predict(halves, where=where)[0]
+                return self._predicting.predict(predictor, halves, where)
 
     def similar(self, *, product_id: str | None = None, **asked: Any) -> SearchResult:
         """See `Shelf.similar`; a picture as bytes."""
@@ -253,6 +255,7 @@ class Service:
         self.running.close()
         if self._encoder is not None:
             self._encoder.close()
+        self._predicting.close()
         self.decoders.close()
         self.pictures.close()
         self.shelf.close()

@@ -369,3 +369,15 @@ def test_openapi_names_every_route_with_an_example_and_its_failures(reading: Tes
 def test_a_number_that_is_none_is_null() -> None:
     told = answers.Json({"a": float("nan"), "b": [float("inf"), 1.5]}).body
     assert json.loads(told) == {"a": None, "b": [None, 1.5]}
+
+
+def test_a_mistake_of_the_servers_own_has_the_same_shape_and_no_details(
+    sample: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with client_of(sample) as client:
+        monkeypatch.setattr(client.app.state.service.shelf, "similar", lambda **_: 1 / 0)  # type: ignore[attr-defined]
+        failed = client.post("/similar", json={"id": "KS-0001"})
+        assert failed.status_code == 500
+        assert error_of(failed)["type"] == "ServerFailed"
+        assert "division" not in failed.text
+        assert "content-security-policy" in failed.headers

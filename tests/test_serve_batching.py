@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 from serve_world import error_of, png, settings_for, until
 
 from kinshelf.serve.app import create_app
-from kinshelf.serve.encoder import Batcher
+from kinshelf.serve.batching import Batcher
 from kinshelf.serve.errors import ShuttingDown, TooBusy, TooSlow
 from kinshelf.serve.running import Running
 from kinshelf.store import Shelf
@@ -36,9 +36,9 @@ def test_what_comes_while_one_batch_is_worked_on_is_the_next_batch() -> None:
 
     batcher = Batcher(work, 8, sizes.append)
     with ThreadPoolExecutor(21) as pool:
-        first = pool.submit(batcher.rows, [0])
+        first = pool.submit(batcher.results, [0])
         begun.wait(10)
-        rest = [pool.submit(batcher.rows, [i]) for i in range(1, 21)]
+        rest = [pool.submit(batcher.results, [i]) for i in range(1, 21)]
         until(lambda: batcher.depth == 20)
         go.set()
         for i, future in enumerate([first, *rest]):
@@ -55,11 +55,11 @@ def test_a_batch_that_fails_fails_for_its_own_requests_alone() -> None:
 
     batcher = Batcher(work, 4)
     with pytest.raises(ValueError, match="thirteen"):
-        batcher.rows([13])
-    assert np.array_equal(batcher.rows([1, 2, 3, 4, 5, 6]), rows([1, 2, 3, 4, 5, 6]))
+        batcher.results([13])
+    assert np.array_equal(batcher.results([1, 2, 3, 4, 5, 6]), rows([1, 2, 3, 4, 5, 6]))
     batcher.close()
     with pytest.raises(ShuttingDown):
-        batcher.rows([1])
+        batcher.results([1])
 
 
 def shelf_of(tmp_path: Path, encoder: Any, catalogue: Path) -> Path:
