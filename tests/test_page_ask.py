@@ -79,6 +79,28 @@ def test_a_hostile_title_shows_as_text(visit: Visit) -> None:
     assert visit.page.locator("#answer script, #answer [onerror]").count() == 0
 
 
+def test_a_picture_that_is_too_large_is_not_sent(visit: Visit) -> None:
+    visit.goto("/")
+    visit.page.locator("[data-drop]").evaluate("""(place) => {
+      const given = new DataTransfer();
+      given.items.add(new File([new Uint8Array(26e6)], "huge.png", { type: "image/png" }));
+      place.dispatchEvent(new DragEvent("drop", { dataTransfer: given, bubbles: true }));
+    }""")
+    assert "huge.png is larger than 24 MB" in words(visit, "#status")
+    assert visit.page.evaluate("document.querySelector('#image').files.length") == 0
+
+
+def test_an_answer_meant_for_programs_is_told_in_words(visit: Visit) -> None:
+    told = {"error": {"type": "TooManyRequests", "message": "ask more slowly"}}
+    visit.page.route("**/ask", lambda route: route.fulfill(status=429, json=told))
+    visit.goto("/")
+    visit.page.fill("#text", TITLE)
+    visit.page.click("button.main")
+    visit.page.wait_for_selector("#status .notice")
+    assert words(visit, "#status") == "ask more slowly"
+    assert "{" not in words(visit, "#answer")
+
+
 @pytest.mark.parametrize(
     ("name", "data"), [("not.png", b"not a picture"), ("cut.jpg", PICTURE.read_bytes()[:900])]
 )

@@ -26,6 +26,7 @@ LIKELY = 6
 """Categories listed under the card."""
 
 _UPLOADED = "uploaded"
+_FORM_BYTES = 100_000  # of a request that are not its picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,7 @@ def _form(service: Service, asked: _Question) -> dict[str, Any]:
         "where": asked.where,
         "problem": None,
         "columns": column_names(now),
+        "most": service.settings.max_body - _FORM_BYTES,
         "shelf": footer(now, service.shelf.path.name),
     }
 

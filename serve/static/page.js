@@ -19,6 +19,11 @@ function setUpDrop(area) {
 
   function show() {
     if (preview.src) URL.revokeObjectURL(preview.src);
+    const most = Number(input.dataset.most);
+    if (input.files[0]?.size > most) {
+      say(`${input.files[0].name} is larger than ${Math.floor(most / 1e6)} MB: choose a smaller picture.`);
+      input.value = "";
+    }
     const [file] = input.files;
     preview.hidden = clear.hidden = !file;
     name.textContent = file ? file.name : blank;
@@ -101,6 +106,13 @@ setUpKeys();
 
 document.addEventListener("click", (event) => {
   if (event.target.closest("[data-dismiss]")) document.getElementById("status").replaceChildren();
+});
+// What never reached a page's route, such as too many requests, is answered for programs.
+document.addEventListener("htmx:beforeSwap", (event) => {
+  const { xhr } = event.detail;
+  if (!xhr.getResponseHeader("content-type")?.startsWith("application/json")) return;
+  event.detail.shouldSwap = false;
+  say(JSON.parse(xhr.responseText).error.message);
 });
 document.addEventListener("htmx:sendError", () => say("The server cannot be reached. Is it still running?"));
 document.addEventListener("htmx:timeout", () => say("The server took too long to answer."));
