@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 FloatArray = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 
+_PATIENCE = 0.1
+
 
 class SharedEncoder:
     """`store.encoder.Encoder` for many threads at once; `inner` does the work."""
@@ -39,7 +41,9 @@ class SharedEncoder:
         self._preprocessing = getattr(inner, "preprocessing", None)
         if (precision := getattr(inner, "precision", None)) is not None:
             self.precision = precision
-        self.images = Batcher(inner.encode_pixels, largest, lambda n: on_batch("image", n))
+        self.images = Batcher(
+            inner.encode_pixels, largest, lambda n: on_batch("image", n), patience=_PATIENCE
+        )
         self.texts = Batcher(inner.encode_texts, largest, lambda n: on_batch("text", n))
 
     def preprocess(self, image: Image.Image) -> Pixels:

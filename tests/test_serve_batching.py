@@ -140,3 +140,28 @@ def test_work_that_takes_too_long_keeps_its_place_until_it_ends() -> None:
     with pytest.raises(ShuttingDown):
         asyncio.run(running.run(int))
     running.close()
+
+
+def test_who_is_alone_never_waits_and_a_crowd_is_gathered() -> None:
+    sizes: list[int] = []
+
+    def work(items: list[Any]) -> np.ndarray:
+        time.sleep(0.2)
+        return rows(items)
+
+    batcher = Batcher(work, 8, sizes.append, patience=0.15)
+    started = time.monotonic()
+    for i in range(3):
+        batcher.results([i])
+    assert time.monotonic() - started < 0.7
+
+    def client(i: int) -> None:
+        for _ in range(6):
+            batcher.results([i])
+            time.sleep(0.005)
+
+    sizes.clear()
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(client, range(6)))
+    assert len(sizes) <= 9  # six would be perfect, twelve come of taking what is there
+    batcher.close()
