@@ -34,10 +34,11 @@ QUICK_ITEMS = 24
 
 
 class Runtime(Protocol):
-    """A forward pass and the size of the batches that suit it."""
+    """A forward pass, the size of the batches that suit it, and how many it does at once."""
 
     images_a_batch: int
     tokens_a_batch: int
+    at_once: int
 
     def images(self, batches: list[Pixels]) -> list[FloatArray]:
         """Features, (n, d), of each batch of (n, H, W, 3)."""
@@ -59,9 +60,9 @@ class FastClipEncoder:
         self.name, self.precision, self._device = name, check_precision(precision), device
         with ThreadPoolExecutor(1) as pool:
             digest = pool.submit(fingerprint, directory, precision)
-            self._preprocessing = read_preprocessing(directory)
+            self.preprocessing = read_preprocessing(directory)
             self._weights = read_weights(directory)
-            if self._preprocessing.size != (self._weights.image_size,) * 2:
+            if self.preprocessing.size != (self._weights.image_size,) * 2:
                 raise EncoderUnavailable("its image processor and its vision tower do not fit")
             self._tokens = Tokens(directory, len(self._weights.text.positions))
             self.fingerprint = digest.result()
@@ -75,12 +76,12 @@ class FastClipEncoder:
 
     def preprocess(self, image: Image.Image) -> Pixels:
         """(H, W, 3) uint8, resized and cropped; thread-safe. See `Encoder.preprocess`."""
-        return self._preprocessing.pixels(image)
+        return self.preprocessing.pixels(image)
 
     def encode_pixels(self, pixels: Sequence[Pixels]) -> FloatArray:
         """Unit rows, (n, d) float32, of n results of `preprocess`."""
         runtime = self._runtime(len(pixels))
-        step = runtime.images_a_batch
+        step = max(1, min(runtime.images_a_batch, -(-len(pixels) // runtime.at_once)))
         batches = [np.stack(pixels[i : i + step]) for i in range(0, len(pixels), step)]
         return self._unit(runtime.images(batches))
 
@@ -127,18 +128,18 @@ class FastClipEncoder:
     def _load_quick(self) -> Runtime:
         from kinshelf.store.clip_numpy import NumpyClip
 
-        return _Quick(NumpyClip(self._weights, self._preprocessing, self.precision))
+        return _Quick(NumpyClip(self._weights, self.preprocessing, self.precision))
 
     def _load_bulk(self) -> Runtime:
         from kinshelf.store.clip_workers import Workers
 
-        return Workers(self._weights, self._preprocessing, self.precision, self._device)
+        return Workers(self._weights, self.preprocessing, self.precision, self._device)
 
 
 class _Quick:
     """One item at a time on one thread: BLAS threads that wait in a busy loop cost more."""
 
-    images_a_batch, tokens_a_batch = 1, 1
+    images_a_batch, tokens_a_batch, at_once = 1, 1, 1
 
     def __init__(self, model: QuickModel) -> None:
         self._model = model

@@ -39,7 +39,7 @@ class Workers:
         cores = 1 if on_gpu else threads()
         self.images_a_batch = 256 if on_gpu else 8
         self.tokens_a_batch = 16384 if on_gpu else 640
-        self._count = min(cores, _ONE_THREAD_EACH)
+        self.at_once = self._count = min(cores, _ONE_THREAD_EACH)
         self._threads = max(1, cores // self._count)
 
     def images(self, batches: list[NDArray[np.uint8]]) -> list[FloatArray]:

@@ -55,8 +55,7 @@ class Shelf:
         self._loads = 0
         self._ledger.settled(self._match)
         if encoder is not None:
-            self.check_encoder(encoder)
-            self._encoder = encoder
+            self.use_encoder(encoder)
 
     @classmethod
     def create(
@@ -193,10 +192,14 @@ class Shelf:
         if self._encoder is None:
             from kinshelf.store.canary import load_encoder_of
 
-            encoder = load_encoder_of(self.path, self._ledger.manifest)
-            self.check_encoder(encoder)
-            self._encoder = encoder
+            return self.use_encoder(load_encoder_of(self.path, self._ledger.manifest))
         return self._encoder
+
+    def use_encoder(self, encoder: Encoder) -> Encoder:
+        """Embed with this one from now on. Raises EncoderMismatch if it is not the shelf's own."""
+        self.check_encoder(encoder)
+        self._encoder = encoder
+        return encoder
 
     def check_encoder(self, encoder: Encoder) -> None:
         """Raises EncoderMismatch, naming both, unless the encoder is the shelf's own."""
@@ -240,9 +243,7 @@ class Shelf:
         """The products of those ids that are in the shelf; the caller is inside `writing()`."""
         with self._refreshing:
             rows = self._ledger.live(self._up_to_date().rows(ids))
-            if not rows:
-                return {}
-            found = self.snapshot().view.by_rows(rows)
+            found = self.snapshot().view.by_rows(rows) if rows else {}
         return {stored.product.id: stored for stored in found.values()}
 
     def open_rejects(self) -> OpenRejects:
@@ -387,7 +388,7 @@ class Shelf:
         self,
         *,
         product_id: str | None = None,
-        image: str | None = None,
+        image: str | bytes | None = None,
         text: str | None = None,
         k: int = 10,
         where: str | None = None,
@@ -396,10 +397,10 @@ class Shelf:
     ) -> SearchResult:
         """The k products nearest to a stored product, or to a picture, a text or both.
 
-        The stored product itself is left out. Similarity is
+        `image`: path, URL or bytes. The stored product itself is left out. Similarity is
         `weight_image * image cosine + (1 - weight_image) * text cosine`. `at`: as of then.
-        Raises GenerationNotFound, ProductNotFound, FilterError, EmptyShelf, ImageRejected or
-        EncoderError.
+        Raises GenerationNotFound, ProductNotFound, FilterError, EmptyShelf, ImageRejected,
+        or EncoderError.
         """
         from kinshelf.store import asking
 

@@ -28,6 +28,8 @@ IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 _FILTERS = 16
 """Filters whose matches a snapshot remembers, a byte a row each."""
+_IDS = 4096
+"""Ids whose row it remembers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,7 @@ class Snapshot:
         self._parts = parts
         self._index_of = index
         self._matched: dict[str, BoolArray] = {}
+        self._row_of: dict[str, int] = {}
         self.view = view
 
     def searched(self, keep: BoolArray | None = None) -> Rows:
@@ -218,11 +221,16 @@ class Snapshot:
 
     def get(self, product_id: str) -> StoredProduct:
         """The product of an id. Raises ProductNotFound, naming ids that look like it."""
+        if (row := self._row_of.get(product_id)) is not None:
+            return self.view.by_rows([row])[row]
         found = self.view.by_ids([product_id])
         if product_id not in found:
             near = self.view.near_ids(product_id)
             hint = f"; did you mean {', '.join(near)}?" if near else ": the shelf is empty"
             raise ProductNotFound(f"no product has the id {product_id!r}{hint}")
+        if len(self._row_of) >= _IDS:
+            self._row_of.clear()
+        self._row_of[product_id] = found[product_id].row
         return found[product_id]
 
     def select(
