@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import secrets
+import sys
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -33,23 +35,48 @@ def ray_cluster(address: str) -> Iterator[Any]:
     "local" is a cluster of this machine's cores (KINSHELF_THREADS of them), for this process
     alone. Raises ClusterError if Ray is not installed or the cluster cannot be reached.
     """
+    if address == LOCAL:
+        _own_token()
     ray = _imported()
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     settings |= _local() if address == LOCAL else {"address": address}
     if address.startswith((_LOOPBACK, "localhost")):
         settings["_node_ip_address"] = _LOOPBACK
     try:
-        ray.init(**settings)
+        with _silent():
+            ray.init(**settings)
     except (ConnectionError, RuntimeError, ValueError, OSError) as problem:
         reason = str(problem).partition("\n")[0]
         raise ClusterError(
             f"Ray at {address} cannot be used ({reason}): give HOST:PORT of `ray start --head`,"
-            " or --ray local"
+            " and the token of the cluster (RAY_AUTH_TOKEN), or --ray local"
         ) from problem
+    # Ray tells of lost workers on standard output, where answers go, some of it at the end.
+    with contextlib.redirect_stdout(sys.stderr):
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """What Ray's C++ part says of its own settings goes nowhere; errors come as exceptions."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
     try:
-        yield ray
+        yield
     finally:
-        ray.shutdown()
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def _own_token() -> None:
+    """A secret for this cluster alone; Ray would write one into the home directory."""
+    if not any(name.startswith("RAY_AUTH_") for name in os.environ):
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
 def _local() -> dict[str, Any]:
