@@ -1,6 +1,6 @@
 """What the cluster's parts cost on one machine, as ratios measured side by side in one run.
 
-    python bench/cluster.py encode --tokenizer ../shared/clip-tokenizer [--data ../shared/amazon2020]
+    python bench/cluster.py encode --tokenizer ../shared/clip-tokenizer --data ../shared/amazon2020
     python bench/cluster.py train --scratch /tmp [--rows 1000000]
     python bench/cluster.py share --scratch /tmp
 
