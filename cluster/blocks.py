@@ -114,16 +114,23 @@ class SpooledData:
     ) -> None:
         self.fingerprint, self.generation = fingerprint, generation
         self._file = tempfile.TemporaryFile(dir=scratch, buffering=0)  # noqa: SIM115 (see close)
-        self._width = rows = 0
+        self._width, self._rows = 0, 0
+        try:
+            self._take(blocks)
+        except BaseException:
+            self.close()
+            raise
+
+    def _take(self, blocks: Iterable[VectorBlock]) -> None:
         names: dict[str | None, int] = {}
         codes, splits = [], []
         for block in blocks:
             chosen = [i for i, name in enumerate(block.categories) if name is not None]
-            self._append(block.halves[chosen], rows)
-            codes.append(_coded([block.categories[i] for i in chosen], names))
-            splits.append(_coded([block.splits[i] for i in chosen], names))
-            rows += len(chosen)
-        if not rows:
+            if chosen:
+                self._append(block.halves[chosen])
+                codes.append(_coded([block.categories[i] for i in chosen], names))
+                splits.append(_coded([block.splits[i] for i in chosen], names))
+        if not codes:
             raise EmptySource("no product has a category to train from: add some that have")
         self._names = np.array(list(names), dtype=object)
         self._codes, self._splits = np.concatenate(codes), np.concatenate(splits)
@@ -142,9 +149,11 @@ class SpooledData:
         """Give the disk back."""
         self._file.close()
 
-    def _append(self, halves: FloatArray, row: int) -> None:
+    def _append(self, halves: FloatArray) -> None:
         self._width = self._width or halves.shape[1]
-        files.write(self._file.fileno(), fusion.fused(halves).data, 4 * self._width * row)
+        data, offset = fusion.fused(halves).data, 4 * self._width * self._rows
+        files.write(self._file.fileno(), data, offset)
+        self._rows += len(halves)
 
     def labelled(self, split: str | None = None) -> tuple[IntArray, ObjectArray]:
         """See `probe.data.LabelledData`."""
