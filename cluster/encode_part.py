@@ -11,7 +11,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -101,6 +101,7 @@ class PartEncoder:
     def _encode(self, batch: ReadBatch, done: Counted) -> list[Candidate]:
         found = candidates(batch)
         with ExitStack() as stack:
+            stack.enter_context(_threads_given_back())
             # Its own for each task: what it remembers of others must not decide a bit.
             preprocessor = Preprocessor(self._encoder)
             stack.callback(preprocessor.close)
@@ -110,6 +111,18 @@ class PartEncoder:
                 encoder.run(group, _nothing_stored)
                 done(len(group))
         return found
+
+
+@contextmanager
+def _threads_given_back() -> Iterator[None]:
+    """A steady encoder leaves torch at one thread; whoever comes after has its own again."""
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _position(reject: Reject) -> int:

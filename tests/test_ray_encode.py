@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,10 @@ from ray_helpers import (
 
 from kinshelf.cli import main
 from kinshelf.cluster.encode import EncodeOptions, encode_source
+from kinshelf.cluster.encode_part import EncoderSpec
+from kinshelf.cluster.encode_tasks import read_tasks
+from kinshelf.cluster.parts import write_once
+from kinshelf.cluster.ray_encode import TRIES, WORK, RayEncoder
 from kinshelf.db.errors import (
     ClusterError,
     EncoderMismatch,
@@ -35,6 +40,7 @@ from kinshelf.db.errors import (
     UnreadableSource,
 )
 from kinshelf.db.parts import PartsManifest
+from kinshelf.db.readers import ReadOptions
 from kinshelf.samples import catalogue_dir, tiny_clip_dir
 from kinshelf.store import Shelf
 from kinshelf.store.encoder import load_encoder
@@ -243,3 +249,41 @@ def test_what_cannot_be_read_or_reached_is_one_line(source: Path, tmp_path: Path
         encode_source("memory://shop/nothing.csv", tmp_path / "a", options())
     with pytest.raises(UnreadableSource, match="ftp://"):
         encode_source("ftp://shop/products.csv", tmp_path / "b", options())
+
+
+def test_a_part_written_twice_at_once_is_there_once_and_whole(tmp_path: Path) -> None:
+    data, path = os.urandom(2**20), tmp_path / "part-0000000-same.parquet"
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: write_once(path, data), range(16)))
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+    assert path.read_bytes() == data
+
+
+def test_a_task_that_cost_its_worker_too_often_is_named_and_left(
+    source: Path, plain: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "encoded"
+    (folder / WORK).mkdir(parents=True)
+    manifest = PartsManifest.read(plain)
+    spec = EncoderSpec(TINY, None, manifest.precision, manifest.fingerprint, manifest.canary)
+    tasks = list(read_tasks(source, ReadOptions(batch_size=25), spec.fingerprint, str, str(source)))
+    for task in tasks[:2]:
+        (folder / WORK / task.name).with_suffix(".json").write_bytes(task.data)
+    (folder / WORK / tasks[0].name).with_suffix(".tries").write_bytes(b"." * TRIES)
+    before = os.environ.get("KINSHELF_THREADS")
+    try:
+        worker = RayEncoder(spec.dump(), str(folder), 60.0, 1)
+        result = worker({"part": [task.name for task in tasks[:2]]})
+    finally:
+        os.environ.pop("KINSHELF_THREADS", None)
+        os.environ |= {} if before is None else {"KINSHELF_THREADS": before}
+    assert "given up after 5 tries" in result["error"][0]
+    assert result["error"][1] == ""
+    assert [path.name for path in parts(folder)] == [tasks[1].name]
+    assert parts(folder)[0].read_bytes() == (plain / tasks[1].name).read_bytes()
+
+
+def test_a_worker_whose_model_differs_encodes_nothing(source: Path, tmp_path: Path) -> None:
+    spec = EncoderSpec(TINY, None, "float32", "clip-another", None)
+    with pytest.raises(EncoderMismatch, match="same files of the model"):
+        spec.load()
