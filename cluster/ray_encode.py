@@ -75,7 +75,12 @@ def _run(run: Run, ray: Any, rows: dict[str, int]) -> dict[str, str]:
 
 def _results(run: Run, ray: Any, names: list[str]) -> Any:
     count, resources = _pool(run, ray)
-    pool = ray.data.ActorPoolStrategy(min_size=1, max_size=count, initial_size=count)
+    # Tasks take long: what waits behind one while another worker has none is time lost. A GPU's
+    # are short, and it has the next at hand.
+    pool = ray.data.ActorPoolStrategy(
+        min_size=1, max_size=count, initial_size=count,
+        max_tasks_in_flight_per_actor=2 if resources["num_gpus"] else 1,
+    )  # fmt: skip
     data = ray.data.from_items(
         [{"part": name} for name in names], override_num_blocks=min(len(names), _BLOCKS)
     )

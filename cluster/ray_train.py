@@ -1,8 +1,8 @@
 """Data-parallel training of a probe with Ray Train: each worker over its share of the rows.
 
 Every worker averages its gradients with the others' after each batch, so all hold one network. The
-network is small: a step of 64 products takes less time than the exchange, so this pays where
-reading the vectors is what takes long and batches are of thousands (see docs/scale.md).
+network is small: with 64 products a step the exchange takes longer than what it saves. Two workers
+took 1.67 times as long for an epoch then, 0.66 times with 1,024 (see docs/scale.md).
 """
 
 from __future__ import annotations

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 @click.option("--from", "parts", type=PATH, metavar="DIR",
               help="Train from a folder that `encode` wrote, of any size.")  # fmt: skip
 @click.option("--ray", metavar="ADDRESS",
-              help="Share the rows among Ray workers. Pays on several machines with"
-              " a --batch-size of thousands; on one machine it is slower.")  # fmt: skip
+              help="Share the rows among Ray workers. Pays from a million rows and"
+              " a --batch-size of 1024 on; with small batches it is slower.")  # fmt: skip
 @click.option("--workers", type=click.IntRange(1), default=2, show_default=True,
               help="Of --ray.")  # fmt: skip
 @shelf_options
