@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,32 +32,35 @@ COLUMNS = (
 Change = tuple[int, dict[str, Any], dict[str, Any]]
 """A generation, and the head and body of its frame."""
 
+_ON_DISK = "512MB"
+"""Of memory for tables that lie on the disk, of which a part is read at a time."""
 _DTYPES = {"row": np.int64, "price": np.float64, "has_image": np.bool_, "has_text": np.bool_}
 _REJECT = ("key", "source", "position", "id", "reason", "message", "kept", "record")
 
 
-def connect() -> duckdb.DuckDBPyConnection:
-    """An empty database in memory that installs and loads nothing by itself."""
+def connect(path: Path | None = None) -> duckdb.DuckDBPyConnection:
+    """A database at `path`, or an empty one in memory, that installs and loads nothing itself."""
     import duckdb
 
-    return duckdb.connect(
-        ":memory:",
-        config={
-            "autoinstall_known_extensions": "false",
-            "autoload_known_extensions": "false",
-            "pandas_analyze_sample": 0,  # otherwise it guesses a column's type from its first rows
-        },
-    )
+    config: dict[str, Any] = {
+        "autoinstall_known_extensions": "false",
+        "autoload_known_extensions": "false",
+        "pandas_analyze_sample": 0,  # otherwise it guesses a column's type from its first rows
+    }
+    if path is not None:
+        config["memory_limit"] = _ON_DISK
+    return duckdb.connect(path or ":memory:", config=config)
 
 
 class Catalog:
-    """The tables `products`, `commits`, `rejects` and `probes` as of `generation`.
+    """The tables `products`, `commits`, `rejects` and `probes` as of `generation`, in memory.
 
-    `saved_generation` is that of the snapshot that it was loaded from or last saved to.
+    `saved_generation` is that of the snapshot that it was loaded from or last saved to. With a
+    `path`, a new file, the tables lie there: larger than memory, and for one process alone.
     """
 
-    def __init__(self, generation: int = 0) -> None:
-        self.connection = connect()
+    def __init__(self, generation: int = 0, path: Path | None = None) -> None:
+        self.connection = connect(path)
         self.generation = generation
         self.saved_generation: int | None = None
         migrate(self.connection)
@@ -119,7 +123,38 @@ class Catalog:
             self.connection.execute("COPY FROM DATABASE memory TO disk")
         finally:
             self.connection.execute("DETACH disk")
+        return self._state(path)
+
+    def _state(self, path: Path) -> dict[str, Any]:
         return {"generation": self.generation, "xxh3": file_hash(path)}
+
+    def finish(self, path: Path) -> dict[str, Any]:
+        """Close the tables that lie at `path`; returns what its side file has to state."""
+        self.connection.execute("CHECKPOINT")
+        self.close()
+        return self._state(path)
+
+    @classmethod
+    def begin(
+        cls, path: Path, copy: Path, fits: Callable[[dict[str, Any]], bool]
+    ) -> Catalog | None:
+        """As `load`, but the tables lie in `copy`, a new file, and may be changed there."""
+        state = read_state(path)
+        if state is None or not fits(state):
+            return None
+        shutil.copyfile(path, copy)
+        if file_hash(copy) != state["xxh3"]:
+            copy.unlink()
+            return None
+        return cls._of(connect(copy), int(state["generation"]))
+
+    @classmethod
+    def _of(cls, connection: duckdb.DuckDBPyConnection, generation: int) -> Catalog:
+        catalog = cls.__new__(cls)
+        catalog.connection = connection
+        catalog.generation = catalog.saved_generation = generation
+        migrate(connection)
+        return catalog
 
     @classmethod
     def load(cls, path: Path, fits: Callable[[dict[str, Any]], bool]) -> Catalog | None:
@@ -133,15 +168,12 @@ class Catalog:
         stamp = path.stat()
         if file_hash(path) != state["xxh3"]:
             return None
-        catalog = cls.__new__(cls)
-        catalog.connection = connect()
-        catalog.generation = catalog.saved_generation = int(state["generation"])
-        _copy_in(catalog.connection, path)
+        connection = connect()
+        _copy_in(connection, path)
         # A writer may replace the file between its being checked and its being read.
         if not os.path.samestat(stamp, path.stat()):
             return None
-        migrate(catalog.connection)
-        return catalog
+        return cls._of(connection, int(state["generation"]))
 
 
 def side_file(path: Path) -> Path:

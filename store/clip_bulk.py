@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from kinshelf.store.clip_linear import Apply, linear
+from kinshelf.store.precision import FLOAT32
 
 if TYPE_CHECKING:
     from kinshelf.store.clip_weights import ClipWeights, Layer, Linear, Tower
@@ -36,7 +37,8 @@ class TorchClip:
     ) -> None:
         self._device = torch.device(device)
         self._patch = weights.patches.shape[-1]
-        self._patches = self._put(fold_normalisation(weights.patches, preprocessing))
+        patches = self._put(fold_normalisation(weights.patches, preprocessing))
+        self._patches = linear(*patches, FLOAT32)
         self._first = torch.from_numpy(weights.class_embedding).to(self._device)
         self._pre_norm = _norm(self._put(weights.pre_norm), weights.vision.eps)
         self._tokens = torch.from_numpy(weights.tokens).to(self._device)
@@ -50,7 +52,7 @@ class TorchClip:
         """(n, d) of n pictures, (n, H, W, 3) uint8 as `Preprocessing.pixels` gives them."""
         with torch.inference_mode():
             levels = torch.from_numpy(cut_patches(pixels, self._patch)).to(self._device)
-            patches = functional.linear(levels.float(), *self._patches)
+            patches = self._patches(levels.float())
             x = torch.cat([self._first.expand(len(patches), 1, -1), patches], 1)
             x = self._pre_norm(x.add_(self._vision.positions))
             return _to_numpy(self._vision.run(x, None))
@@ -87,15 +89,15 @@ class _Block:
             weight, bias = zip(*pairs, strict=True)
             return torch.cat(weight), torch.cat(bias)
 
-        factor = _QUICK if tower.activation == "quick_gelu" else 1.0
+        quick = tower.activation == "quick_gelu"
+        factor = _QUICK if quick else 1.0
         self._heads = tower.heads
         self._qkv = linear(*put(layer.q, layer.k, layer.v), precision)
         self._out = linear(*put(layer.out), precision)
         weight, bias = put(layer.fc1)
-        self._fc1 = linear(weight * factor, bias * factor, precision)
+        self._fc1 = linear(weight * factor, bias * factor, precision, "swish" if quick else "gelu")
         weight, bias = put(layer.fc2)
         self._fc2 = linear(weight / factor, bias, precision)
-        self._quick = tower.activation == "quick_gelu"
         self._norm1 = _norm(put(layer.norm1), tower.eps)
         self._norm2 = _norm(put(layer.norm2), tower.eps)
 
@@ -121,9 +123,7 @@ class _Block:
 
     def _rest(self, x: torch.Tensor, mixed: torch.Tensor) -> torch.Tensor:
         x = x + self._out(mixed.transpose(1, 2).reshape(x.shape))
-        hidden = self._fc1(self._norm2(x))
-        act = functional.silu(hidden, inplace=True) if self._quick else functional.gelu(hidden)
-        return self._fc2(act).add_(x)
+        return self._fc2(self._fc1(self._norm2(x))).add_(x)
 
 
 def fold_normalisation(patches: FloatArray, preprocessing: Preprocessing) -> Linear:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from kinshelf.db.errors import ImageRejected
+from kinshelf.store.threads import share_memory
 from kinshelf.store.threads import threads as cores
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ class Preprocessor:
     """
 
     def __init__(self, encoder: Encoder, threads: int | None = None) -> None:
+        share_memory()
         self._encoder = encoder
         self.images, self.texts = Remembered(), Remembered()
         self._pool = ThreadPoolExecutor(threads or cores(), thread_name_prefix="kinshelf-decode")

@@ -81,6 +81,8 @@ class Preprocessing:
         height, width = self._resized(rgb.height, rgb.width)
         # Pillow copies the pixels as they are if the size is right already.
         resized = rgb.resize((width, height), resample=Image.Resampling(self.resample))
+        if (height, width) == self.size:
+            return np.asarray(resized)
         top, left = (height - self.size[0]) // 2, (width - self.size[1]) // 2
         box = (left, top, left + self.size[1], top + self.size[0])
         return np.asarray(resized.crop(box))

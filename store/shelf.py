@@ -105,7 +105,7 @@ class Shelf:
     def _save_derived(self) -> None:
         # Derived files are a convenience: a full disk or another writer is no reason to fail.
         with contextlib.suppress(KinshelfError, OSError), self.writing(), self._refreshing:
-            self.snapshot()
+            self._follow()
             derived.save_catalog(self.path, self._ledger, self._catalog)
             self._index.discard_unused(self._ledger.vectors(self._ledger.rows))
         with contextlib.suppress(KinshelfError, OSError):

@@ -6,6 +6,9 @@ one thread: a second one costs more to wake than it saves.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import functools
 import os
 from typing import Any
 
@@ -13,6 +16,8 @@ from kinshelf.db.errors import InputError
 
 SETTING = "KINSHELF_THREADS"
 _LIBRARIES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_ARENA_MAX = -8
+"""M_ARENA_MAX of glibc's malloc.h."""
 _SINGLE = 4
 """Up to so many queries are searched on one thread."""
 
@@ -37,9 +42,20 @@ def announce() -> None:
     Call it before NumPy is imported. What the user set for a library itself stays as it is.
     Raises InputError as `threads` does.
     """
+    share_memory()
     if os.environ.get(SETTING, "").strip():
         for name in _LIBRARIES:
             os.environ.setdefault(name, str(threads()))
+
+
+@functools.cache
+def share_memory() -> None:
+    """Before threads are started that decode and encode: let them share two heaps.
+
+    With one each, what a thread has freed stays its own: a quarter more memory at the same speed.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # no glibc: nothing to share
+        ctypes.CDLL(None).mallopt(_ARENA_MAX, 2)
 
 
 def faiss_for(queries: int) -> Any:
