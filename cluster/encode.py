@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from kinshelf.store.manifest import Manifest
 
 PART_ROWS = 2048
-"""Rows of a part: 8 MB of embeddings, and about two minutes of work for one core."""
+"""Rows of a part: 8 MB of embeddings, and about a minute of work for one core."""
 
 Progress = Callable[[int], None]
 Stop = Callable[[], bool]

@@ -29,6 +29,8 @@ addresses, and every other one is refused there."""
 _WEB = ("http", "https")
 _READERS = 8
 _CHUNK = 2**20
+_SECONDS = 60.0
+"""Without a byte from a web server."""
 
 
 def scheme_of(place: str) -> str:
@@ -52,7 +54,7 @@ def local_copy(source: str) -> Iterator[tuple[Path, Callable[[str], str]]]:
         raise UnreadableSource(f"{source}: {scheme}:// is not read; these are: {known}")
     with tempfile.TemporaryDirectory(prefix="kinshelf-") as folder:
         path = Path(folder, posixpath.basename(urlsplit(source).path))
-        _copy(source, path)
+        (_download if scheme in _WEB else _copy)(source, path)
         base = source[: source.rindex("/", 0, len(source.partition("?")[0])) + 1]
         yield path, lambda image: _outside(image, f"{folder}/", base)
 
@@ -68,6 +70,24 @@ def _copy(source: str, path: Path) -> None:
     except FileNotFoundError as problem:
         raise SourceNotFound(f"there is no file at {source}") from problem
     except OSError as problem:
+        raise UnreadableSource(f"{source} cannot be read: {problem}") from problem
+
+
+def _download(source: str, path: Path) -> None:
+    import httpx
+
+    try:
+        with (
+            httpx.stream("GET", source, follow_redirects=True, timeout=_SECONDS) as reply,
+            path.open("wb") as local,
+        ):
+            reply.raise_for_status()
+            for chunk in reply.iter_bytes(_CHUNK):
+                local.write(chunk)
+    except httpx.HTTPStatusError as problem:
+        status = problem.response.status_code
+        raise SourceNotFound(f"{source} is not to be had: HTTP {status}") from problem
+    except (httpx.HTTPError, httpx.InvalidURL) as problem:
         raise UnreadableSource(f"{source} cannot be read: {problem}") from problem
 
 

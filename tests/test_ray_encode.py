@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import shutil
 import signal
 import subprocess
+import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -242,6 +247,40 @@ def test_sources_and_pictures_in_an_object_store_are_read(tmp_path: Path) -> Non
     here, there = products_of(tmp_path / "l"), products_of(tmp_path / "e")
     assert [here[i] == there[i] for i in here] == [True] * 4 + [False, True]
     assert here[rows[4]["id"]][1] == there[rows[4]["id"]][1]
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """A web server on loopback and the folder that it serves."""
+    folder = tmp_path / "web"
+    folder.mkdir()
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    handler = functools.partial(Quiet, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}", folder
+        server.shutdown()
+
+
+def test_a_source_at_a_url_has_its_pictures_beside_it(
+    web: tuple[str, Path], tmp_path: Path
+) -> None:
+    address, folder = web
+    rows = sample_rows(3)
+    for row in rows:
+        shutil.copy(row["image"], folder)
+        row["image"] = Path(row["image"]).name
+    write_csv(folder / "products.csv", rows)
+    source = f"{address}/products.csv?version=1"
+    report = encode_source(source, tmp_path / "e", options(allow_private_hosts=True))
+    assert (report.products, report.image_failed) == (3, 0)
+    assert PartsManifest.read(tmp_path / "e").source == source
+    with pytest.raises(SourceNotFound, match="HTTP 404"):
+        encode_source(f"{address}/none.csv", tmp_path / "n", options())
 
 
 def test_what_cannot_be_read_or_reached_is_one_line(source: Path, tmp_path: Path) -> None:
