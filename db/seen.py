@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_MIN_RECENT = 2**16
+_MIN_RECENT = 2**13
 
 
 class SeenIds:

@@ -32,7 +32,8 @@ def remove(shelf: Shelf, ids: Sequence[str]) -> int:
     """See `Shelf.remove`."""
     with shelf.writing():
         now = shelf.snapshot()
-        rows = [now.get(product_id).row for product_id in dict.fromkeys(ids)]
+        found = now.view.by_ids(ids)
+        rows = [(found.get(name) or now.get(name)).row for name in dict.fromkeys(ids)]
         if rows:
             head = {"kind": "remove", "removed": rows, "counts": {"removed": len(rows)}}
             shelf.commit(head, {})

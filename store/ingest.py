@@ -74,7 +74,7 @@ class Ingest:
 
     def run(self, batches: Iterable[ReadBatch]) -> AddReport:
         """Take in every batch; the report counts each row once."""
-        started = time.monotonic()
+        started, since = time.monotonic(), self.shelf.generation
         try:
             for staged in self._staged(batches):
                 self._finish(staged)
@@ -85,6 +85,7 @@ class Ingest:
         finally:
             if self._preprocessor:
                 self._preprocessor.close()
+        self.shelf.keep_up(since, self.report.inserted + self.report.updated)
         self.report.seconds = time.monotonic() - started
         self.report.generation = self.shelf.generation
         return self.report

@@ -69,7 +69,7 @@ def _read(path: Path) -> Picture:
 class Remembered:
     """The embeddings of the last inputs met, by text or content hash: none is encoded twice."""
 
-    def __init__(self, limit: int = 8192) -> None:
+    def __init__(self, limit: int = 4096) -> None:
         self._rows: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
         self._limit = limit
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kinshelf.store.hnsw import Hnsw
-from kinshelf.store.index import best, exact, nothing
+from kinshelf.store.index import best, exact, nothing, products_by_place
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
@@ -32,6 +32,8 @@ _BEYOND, _EXPECTED = 0.5, 0.6
 """Matches wanted: so many beyond k, and so much of what a filter at random would leave. Where there
 are fewer, those found lie at the rim of what was seen, where some are overlooked."""
 _WIDER = 4
+_HOPE, _CHEAP = 2, 4
+"""A look so deep, in k, comes first where scoring all that is kept takes so many times as long."""
 _DEEPER = 0.5
 """Steps grow with the depth that is asked, at this rate: less and recall falls below that tuned."""
 _HALVES: dict[str, Callable[[int], slice]] = {
@@ -41,8 +43,6 @@ _HALVES: dict[str, Callable[[int], slice]] = {
     "": lambda _: slice(None),
 }
 """The columns that count: of a query of one half, the other one need not be read."""
-_BLOCK = 128
-"""Queries scored again together: 16 MB of vectors for 32 candidates of 1024 floats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +122,7 @@ def _by_graph(
     answer = nothing(len(queries), k)
     left = np.arange(len(queries))
     kept = rows.kept
-    for spare in (_SPARE, _SPARE * _WIDER):
-        # The k-th nearest that is kept is expected at this depth among all, or at a multiple.
-        depth = math.ceil(spare * k * max(graph.rows, len(rows.vectors)) / max(kept, 1))
+    for depth in _depths(rows, graph, steps, k):
         effort = math.ceil(steps * max(1, _DEEPER * depth / TUNED_K))
         if not len(left) or effort * ROWS_PER_STEP > kept:
             break
@@ -136,6 +134,17 @@ def _by_graph(
     if len(left):
         _fill(answer, left, exact(rows.vectors, queries[left], k, rows.keep))
     return Found(*answer, exhaustive=len(left) == len(queries))
+
+
+def _depths(rows: Rows, graph: Hnsw, steps: int, k: int) -> list[int]:
+    """How many of the nearest among all to look for the k nearest that are kept in, in turn."""
+    # The k-th nearest that is kept is expected at this depth, or at a multiple.
+    expected = k * max(graph.rows, len(rows.vectors)) / max(rows.kept, 1)
+    depths = [math.ceil(spare * expected) for spare in (_SPARE, _SPARE * _WIDER)]
+    # A filter often names what the query is itself: then nearly all near it are kept.
+    hopeful = math.ceil(_HOPE * k)
+    cheap = _CHEAP * steps * ROWS_PER_STEP <= rows.kept
+    return [hopeful, *depths] if hopeful < depths[0] and cheap else depths
 
 
 def _fill(answer: Answer, at: IntArray, found: Answer) -> None:
@@ -180,10 +189,4 @@ def _matching(rows: Rows, places: IntArray) -> IntArray:
 
 def _scored(vectors: FloatArray, queries: FloatArray, places: IntArray, k: int) -> Answer:
     """The k best of the places of each query, by the vectors themselves."""
-    scores = np.empty(places.shape, dtype=np.float32)
-    for start in range(0, len(places), _BLOCK):
-        part = slice(start, start + _BLOCK)
-        chosen = vectors[np.maximum(places[part], 0)]
-        scores[part] = np.matmul(chosen, queries[part, :, None])[:, :, 0]
-    scores[places < 0] = -np.inf
-    return best(scores, places, k)
+    return best(products_by_place(vectors, places, queries), places, k)

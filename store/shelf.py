@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from kinshelf.store.report import AddOptions, AddReport, OnConflict, SearchResult
 
 FloatArray = NDArray[np.float32]
+KEPT_UP = 0.05
+"""Of all rows: beyond it, a change is bulk, and who adds in bulk does not query in between."""
 
 
 class Shelf:
@@ -96,6 +98,7 @@ class Shelf:
         A large shelf that grew gets its index here (half a minute for 100,000 rows; Ctrl-C loses
         nothing but it), unless `build_index` was called before, or told to stop.
         """
+        self._encoder = None  # the index needs the room
         if self._wrote:
             self._wrote = False
             self._save_derived()
@@ -246,6 +249,12 @@ class Shelf:
         """Rejects that were not resolved; the caller is inside `writing()`."""
         with self._refreshing:
             return self._up_to_date().rejects
+
+    def keep_up(self, since: int, rows: int) -> None:
+        """Take in a small change since a generation now: the next query need not wait for it."""
+        if self._catalog.generation == since and 0 < rows <= KEPT_UP * self._ledger.rows:
+            now = self.snapshot()
+            now.kneighbors(now.halves([self._ledger.rows - 1]), 1)
 
     @property
     def next_row(self) -> int:
