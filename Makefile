@@ -3,6 +3,8 @@
 VENV ?= .venv
 PYTHON ?= python3
 PIP_ARGS ?=
+# cluster: Ray, engines and their tests
+EXTRAS ?= dev
 
 .PHONY: demo test check install
 demo: install
@@ -20,5 +22,5 @@ install: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[dev]'
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[$(EXTRAS)]'
 	touch $@

@@ -18,7 +18,9 @@ WANTED = (
     "kinshelf/samples/catalogue/products.csv",
     "kinshelf/samples/tiny-clip/model.safetensors",
 )
-PACKAGES = ("cli.py", "db/", "store/", "probe/", "commands/", "samples/", "serve/")
+PACKAGES = (
+    "cli.py", "db/", "store/", "probe/", "commands/", "cluster/", "samples/", "serve/",
+)  # fmt: skip
 
 names = zipfile.ZipFile(sys.argv[1]).namelist()
 missing = [name for name in WANTED if name not in names]

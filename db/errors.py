@@ -5,6 +5,7 @@ KinshelfError                   (a server's refusals are in serve/errors.py)
 │   ├── SourceNotFound
 │   ├── EmptySource
 │   ├── UnreadableSource        encoding, delimiter, damaged or unknown format
+│   ├── UnfinishedParts         an encoded folder that is not whole yet
 │   ├── UnknownColumn
 │   ├── DuplicateId
 │   ├── InvalidEmbeddings       shape, dtype, NaN, zero norm, row count
@@ -21,6 +22,7 @@ KinshelfError                   (a server's refusals are in serve/errors.py)
 │   ├── ShelfPoisoned           a write failed half-way; reopen
 │   ├── ShelfDamaged            the truth itself is damaged
 │   └── UnsupportedFormat
+├── ClusterError                Ray cannot be used, or could not finish
 ├── ProductNotFound
 ├── EmptyShelf
 ├── GenerationNotFound
@@ -53,6 +55,10 @@ class EmptySource(InputError):
 
 class UnreadableSource(InputError):
     """The source's format, encoding or delimiter cannot be read."""
+
+
+class UnfinishedParts(InputError):
+    """A folder of encoded products whose encoding was not finished."""
 
 
 class UnknownColumn(InputError):
@@ -121,6 +127,10 @@ class ShelfDamaged(ShelfError):
 
 class UnsupportedFormat(ShelfError):
     """The shelf was written by a version whose format this one does not know."""
+
+
+class ClusterError(KinshelfError):
+    """Ray cannot be reached or used, or some parts could not be done there."""
 
 
 class ProductNotFound(KinshelfError):

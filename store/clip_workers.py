@@ -29,17 +29,28 @@ _ONE_THREAD_EACH = 8
 
 
 class Workers:
-    """`store.clip.Runtime` over `TorchClip`. Batch sizes are those that measured best."""
+    """`store.clip.Runtime` over `TorchClip`. Batch sizes are those that measured best.
+
+    `steady`: every operation on one thread, on however many cores, so that they decide no bit;
+    torch is left with that setting.
+    """
 
     def __init__(
-        self, weights: ClipWeights, preprocessing: Preprocessing, precision: str, device: str
+        self,
+        weights: ClipWeights,
+        preprocessing: Preprocessing,
+        precision: str,
+        device: str,
+        *,
+        steady: bool = False,
     ) -> None:
         self._model = TorchClip(weights, preprocessing, precision, device)
         on_gpu = torch.device(device).type == "cuda"
         cores = 1 if on_gpu else threads()
         self.images_a_batch = 256 if on_gpu else 8
         self.tokens_a_batch = 16384 if on_gpu else 640
-        self.at_once = self._count = min(cores, _ONE_THREAD_EACH)
+        self._steady = steady
+        self.at_once = self._count = cores if steady else min(cores, _ONE_THREAD_EACH)
         self._threads = max(1, cores // self._count)
 
     def images(self, batches: list[NDArray[np.uint8]]) -> list[FloatArray]:
@@ -62,8 +73,9 @@ class Workers:
             # A task makes a thread only while none is idle, and none is before the barrier.
             waiting = [pool.submit(int) for _ in range(self._count)]
             ready.wait()
-            # The setting is also the default of threads to come: give it back to them.
-            torch.set_num_threads(before)
+            # The setting is also the default of threads to come, and MKL's for all: give it back.
+            if not self._steady:
+                torch.set_num_threads(before)
             done = list(pool.map(run, batches))
             for each in waiting:
                 each.result()

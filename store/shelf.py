@@ -271,15 +271,15 @@ class Shelf:
             self._ledger.set_manifest(**identity_of(encoder))
         return encoder
 
-    def fit_dimension(self, dimension: int) -> None:
+    def fit_dimension(self, dimension: int, **identity: Any) -> None:
         """Take the dimension of the first embeddings brought; raises InvalidEmbeddings later on."""
-        if dimension == self.dimension:
+        if dimension == self.dimension and not identity:
             return
         from kinshelf.store.matching import check_dimension
 
         empty = self._ledger.rows == self._ledger.first_row
         check_dimension(dimension, self.path, self._ledger.manifest, empty=empty)
-        self._ledger.set_manifest(dimension=dimension)
+        self._ledger.set_manifest(**{"dimension": dimension, **identity})
 
     def add(
         self,
