@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from kinshelf.commands import ask, care, encode, ingest, learn, look, review, sample
+from kinshelf.commands import ask, care, encode, ingest, learn, look, move, review, sample
 from kinshelf.db.errors import KinshelfError
 from kinshelf.store.threads import announce
 
@@ -55,7 +55,7 @@ for command in (
     learn.policy,
     look.show, look.list_products, look.info, look.sql, look.history,
     review.audit, review.relabel, ingest.remove, ingest.export, care.verify, care.compact,
-    ingest.reembed, encode.encode,
+    ingest.reembed, encode.encode, move.copy,
 ):  # fmt: skip
     main.add_command(command)
 

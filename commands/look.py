@@ -12,7 +12,7 @@ from kinshelf.commands.common import Output, at_option, shelf_options
 
 if TYPE_CHECKING:
     from kinshelf.db.queries import StoredProduct
-    from kinshelf.store import Shelf
+    from kinshelf.store.handle import AnyShelf
 
 
 def _as_dict(stored: StoredProduct) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def info(output: Output, at: int | None, recall: bool) -> None:
         output.console().print(info_tables(found | lines))
 
 
-def _probe_facts(output: Output, shelf: Shelf, at: int | None) -> dict[str, Any]:
+def _probe_facts(output: Output, shelf: AnyShelf, at: int | None) -> dict[str, Any]:
     """What is known of the newest probe; a damaged one must not hide the rest."""
     from kinshelf.db.errors import ProbeError, ShelfError
     from kinshelf.probe.freshness import probe_facts

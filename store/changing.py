@@ -20,15 +20,15 @@ from kinshelf.store import fusion
 
 if TYPE_CHECKING:
     from kinshelf.db.queries import StoredProduct
+    from kinshelf.store.handle import AnyShelf
     from kinshelf.store.ingest import Candidate
-    from kinshelf.store.shelf import Shelf
 
 FloatArray = NDArray[np.float32]
 _YES = {"1", "true", "yes", "y", "x", "accept", "accepted"}
 _SHOWN = 5
 
 
-def remove(shelf: Shelf, ids: Sequence[str]) -> int:
+def remove(shelf: AnyShelf, ids: Sequence[str]) -> int:
     """See `Shelf.remove`."""
     with shelf.writing():
         now = shelf.snapshot()
@@ -40,7 +40,7 @@ def remove(shelf: Shelf, ids: Sequence[str]) -> int:
     return len(rows)
 
 
-def relabel(shelf: Shelf, changes: Mapping[str, str | None]) -> int:
+def relabel(shelf: AnyShelf, changes: Mapping[str, str | None]) -> int:
     """See `Shelf.relabel`."""
     from kinshelf.db.text import clean_category
 
@@ -60,11 +60,11 @@ def relabel(shelf: Shelf, changes: Mapping[str, str | None]) -> int:
     return len(old)
 
 
-def _refuse_unknown(shelf: Shelf, unknown: Sequence[str]) -> None:
+def _refuse_unknown(shelf: AnyShelf, unknown: Sequence[str]) -> None:
     if unknown:
         shown = ", ".join(map(repr, unknown[:_SHOWN])) + (", ..." if len(unknown) > _SHOWN else "")
         raise ProductNotFound(
-            f"{len(unknown)} of the ids are not on {shelf.path} ({shown}): nothing was changed;"
+            f"{len(unknown)} of the ids are not on {shelf.name} ({shown}): nothing was changed;"
             " take them out, or add those products first"
         )
 
@@ -82,23 +82,32 @@ def _frame(changed: list[Candidate], first_row: int) -> tuple[dict[str, Any], di
     return head, {"rejects": [], "resolved": [], "products": records.columns(changed, first_row)}
 
 
-def _candidate(stored: StoredProduct, halves: FloatArray, category: str | None) -> Candidate:
-    from kinshelf.store import records
+def candidate_of(stored: StoredProduct, halves: FloatArray) -> Candidate:
+    """A stored product on its way into a shelf once more, unchanged; `halves` (2 * d,) float32."""
     from kinshelf.store.ingest import Candidate
 
     image, text = (half[0] for half in fusion.split(halves[None]))
-    product = stored.product.replace(category=category)
-    changed = Candidate(product, 0, "relabel", old=stored, image_hash=stored.image_hash)
-    changed.image = image if stored.has_image else None
-    changed.text = text if stored.has_text else None
+    same = Candidate(stored.product, 0, "stored", image_hash=stored.image_hash)
+    same.image = image if stored.has_image else None
+    same.text = text if stored.has_text else None
+    same.content_hash = stored.content_hash
     if stored.image_error:
-        changed.image_rejected = ImageRejected(stored.image_error, "as it was")
+        same.image_rejected = ImageRejected(stored.image_error, "as it was")
+    return same
+
+
+def _candidate(stored: StoredProduct, halves: FloatArray, category: str | None) -> Candidate:
+    from kinshelf.store import records
+
+    changed = candidate_of(stored, halves)
+    changed.old = stored
+    changed.product = stored.product.replace(category=category)
     # Adding the corrected source again must find the product unchanged, and so must a source
     # that brings its embeddings: the hash is made in the way that the product came in.
     brought = (None, changed.image, changed.text)
     came_brought = stored.content_hash == records.content_hash(stored.product, *brought)
     parts = brought if came_brought else (stored.image_hash,)
-    changed.content_hash = records.content_hash(product, *parts)
+    changed.content_hash = records.content_hash(changed.product, *parts)
     return changed
 
 
