@@ -23,7 +23,7 @@ from kinshelf.db.parts import PartsManifest, parts_of
 from kinshelf.store import files, fusion
 
 if TYPE_CHECKING:
-    from kinshelf.store.snapshot import Snapshot
+    from kinshelf.store.interface import AnySnapshot
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
@@ -83,7 +83,7 @@ def _fill(half: FloatArray, column: Any) -> None:
     half[given] = values.reshape(-1, half.shape[1])
 
 
-def shelf_blocks(snapshot: Snapshot) -> Iterator[VectorBlock]:
+def shelf_blocks(snapshot: AnySnapshot) -> Iterator[VectorBlock]:
     """The categorised products of a shelf, in the order of its rows."""
     rows, categories = snapshot.labelled()
     splits = np.full(len(rows), None, dtype=object)

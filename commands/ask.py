@@ -14,7 +14,7 @@ from kinshelf.commands.ingest import source_options
 
 if TYPE_CHECKING:
     from kinshelf.probe.card_page import Asked
-    from kinshelf.store import Shelf
+    from kinshelf.store.handle import AnyShelf
 
 K_HELP = "How many neighbours."
 WHERE_HELP = "Only neighbours that match this SQL condition."
@@ -65,7 +65,7 @@ class _Answered:
 
 
 def _classify_one(
-    output: Output, shelf: Shelf, image: str | None, text: str | None, asked: dict[str, Any]
+    output: Output, shelf: AnyShelf, image: str | None, text: str | None, asked: dict[str, Any]
 ) -> _Answered:
     from kinshelf.commands.card import evidence_card
     from kinshelf.probe.card_page import Asked
@@ -81,7 +81,7 @@ def _classify_one(
 
 def _classify_many(
     output: Output,
-    shelf: Shelf,
+    shelf: AnyShelf,
     source: Path,
     settings: dict[str, Any],
     asked: dict[str, Any],
@@ -116,7 +116,7 @@ def _classify_many(
     return whole
 
 
-def _write_card(output: Output, shelf: Shelf, html: Path, asked: list[Asked]) -> None:
+def _write_card(output: Output, shelf: AnyShelf, html: Path, asked: list[Asked]) -> None:
     from kinshelf.probe.card_page import card_page
     from kinshelf.probe.thumbnails import Thumbnails
 

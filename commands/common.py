@@ -19,25 +19,51 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from kinshelf.store import Shelf
+    from kinshelf.store.handle import AnyShelf
 
 DEFAULT_SHELF = "kin.shelf"
 PATH = click.Path(path_type=Path)
+
+
+class _Address(click.ParamType["Path | str"]):
+    """A directory, as a Path, or the address of a shelf on an engine, as text."""
+
+    name = "address"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, str) and "://" in value:
+            return value
+        return PATH.convert(value, param, ctx)
+
+
+ADDRESS = _Address()
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
     """Where a command's words go: data to stdout, everything else to stderr."""
 
-    path: Path
+    address: Path | str
     as_json: bool
     quiet: bool
 
-    def open(self, *, wait: float = 0.0) -> Shelf:
-        """The shelf that --shelf names."""
-        from kinshelf.store import Shelf
+    @property
+    def path(self) -> Path:
+        """The directory that --shelf names. Raises OnlyInDirectory if it names an engine."""
+        if isinstance(self.address, Path):
+            return self.address
+        from kinshelf.db.errors import OnlyInDirectory
 
-        return Shelf.open(self.path, wait=wait)
+        raise OnlyInDirectory(
+            "this command looks after a shelf in a directory: use the engine's own tools, or"
+            " `kinshelf copy` the shelf to a directory"
+        )
+
+    def open(self, *, wait: float = 0.0) -> AnyShelf:
+        """The shelf that --shelf names."""
+        from kinshelf.cluster.opening import open_shelf
+
+        return open_shelf(self.address, wait=wait)
 
     def emit(self, value: Any) -> None:
         """One line of JSON on stdout."""
@@ -62,15 +88,20 @@ class Output:
 
 def shelf_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds --shelf, --json and --quiet; the command gets an `Output` as its first argument."""
+    return click.option(
+        "--shelf", "shelf_path", type=ADDRESS, envvar="KINSHELF_SHELF", default=DEFAULT_SHELF,
+        show_default=True,
+        help="Directory of the shelf, or its address on an engine; also KINSHELF_SHELF.",
+    )(print_options(command))  # fmt: skip
 
-    @click.option(
-        "--shelf", "shelf_path", type=PATH, envvar="KINSHELF_SHELF", default=DEFAULT_SHELF,
-        show_default=True, help="Directory of the shelf; also KINSHELF_SHELF.",
-    )  # fmt: skip
+
+def print_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds --json and --quiet; the parameter `shelf_path` goes into the `Output`."""
+
     @click.option("--json", "as_json", is_flag=True, help="JSON lines on stdout.")
     @click.option("--quiet", is_flag=True, help="No progress and no summary on stderr.")
     @functools.wraps(command)
-    def run(shelf_path: Path, as_json: bool, quiet: bool, **arguments: Any) -> Any:
+    def run(shelf_path: Path | str, as_json: bool, quiet: bool, **arguments: Any) -> Any:
         return command(Output(shelf_path, as_json, quiet), **arguments)
 
     return run
@@ -142,7 +173,7 @@ def progress(output: Output, what: str, total: int | None) -> Iterator[Callable[
         yield update
 
 
-def build_index(output: Output, shelf: Shelf, asked: Interruption | None = None) -> None:
+def build_index(output: Output, shelf: AnyShelf, asked: Interruption | None = None) -> None:
     """Let a large shelf that grew have its index, with a bar; Ctrl-C leaves it to another day.
 
     `asked` is an interruption that is being listened to already. What was committed before

@@ -65,11 +65,11 @@ def encode(
 def _options(output: Output, settings: dict[str, Any]) -> EncodeOptions:
     from kinshelf.cluster.encode import EncodeOptions, shelf_encoder
     from kinshelf.db.errors import ShelfNotFound
-    from kinshelf.store.manifest import read_manifest
 
     if settings["encoder"] is None:
         try:
-            known = shelf_encoder(read_manifest(output.path))
+            with output.open() as shelf:
+                known = shelf_encoder(shelf.manifest)
         except ShelfNotFound:
             known = {}
         settings |= {name: settings[name] or value for name, value in known.items()}
@@ -89,6 +89,6 @@ def _finish(output: Output, report: EncodeReport, max_rejects: int) -> None:
     )
     if report.rejected or report.image_failed:
         output.say(f"why: {Path(report.folder) / 'rejects.jsonl'}")
-    output.say(f"next: kinshelf add {report.folder} --shelf {output.path}")
+    output.say(f"next: kinshelf add {report.folder} --shelf {output.address}")
     if report.rejected > max_rejects:
         sys.exit(1)

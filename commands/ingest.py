@@ -20,7 +20,8 @@ from kinshelf.commands.common import (
 
 if TYPE_CHECKING:
     from kinshelf.db.prepare import TrainingSetOptions
-    from kinshelf.store import AddOptions, AddReport, Shelf
+    from kinshelf.store import AddOptions, AddReport
+    from kinshelf.store.handle import AnyShelf
 
 PRECISIONS = ("float32", "bf16", "int8")
 ENCODER_HELP = "Hub id of a CLIP model, or a directory that holds one."
@@ -35,17 +36,17 @@ ENCODER_HELP = "Hub id of a CLIP model, or a directory that holds one."
 @shelf_options
 def init(output: Output, encoder: str | None, revision: str | None, precision: str | None) -> None:
     """Make an empty shelf."""
-    from kinshelf.store import Shelf
+    from kinshelf.cluster.opening import create_shelf
 
-    with Shelf.create(
-        output.path, encoder=encoder, revision=revision, precision=precision
+    with create_shelf(
+        output.address, encoder=encoder, revision=revision, precision=precision
     ) as shelf:
-        made = {"shelf": str(output.path), "encoder": shelf.manifest.encoder}
+        made = {"shelf": shelf.name, "encoder": shelf.manifest.encoder}
     if output.as_json:
         output.emit(made)
     else:
-        output.say(f"made {output.path} for embeddings of {made['encoder']}")
-        output.say(f"next: kinshelf add products.csv --shelf {output.path}")
+        output.say(f"made {made['shelf']} for embeddings of {made['encoder']}")
+        output.say(f"next: kinshelf add products.csv --shelf {made['shelf']}")
 
 
 def mapping_of(_context: click.Context, _option: click.Parameter, values: Sequence[str]) -> Any:
@@ -140,7 +141,7 @@ def _add_options(settings: dict[str, Any], training: TrainingSetOptions | None) 
 
 
 def _run(
-    output: Output, shelf: Shelf, source: Path | None, options: AddOptions, stop: Interruption
+    output: Output, shelf: AnyShelf, source: Path | None, options: AddOptions, stop: Interruption
 ) -> AddReport:
     name = "rejects" if source is None else source.name
     with progress(output, f"adding {name}", _rows(source, options)) as update:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kinshelf.probe.settings import Policy
     from kinshelf.probe.shelf import TrainReport
     from kinshelf.probe.training import EpochResult
-    from kinshelf.store import Shelf
+    from kinshelf.store.handle import AnyShelf
 
 
 @click.command()
@@ -82,7 +82,7 @@ def train(
 
 @contextlib.contextmanager
 def _trained_by(
-    shelf: Shelf, parts: Path | None, ray: str | None, workers: int
+    shelf: AnyShelf, parts: Path | None, ray: str | None, workers: int
 ) -> Iterator[Callable[..., TrainReport]]:
     """`probe.shelf.train_shelf`, from the rows and on the machines that were asked for."""
     from kinshelf.probe.shelf import train_shelf
@@ -94,12 +94,24 @@ def _trained_by(
 
             more["data"] = stack.enter_context(open_parts(parts, shelf.fingerprint))
         if ray is not None:
+            _check_shared(shelf, parts)
             from kinshelf.cluster.ray_train import fit_on_ray
 
             more["fit"] = functools.partial(
                 fit_on_ray, address=ray, workers=workers, shelf=shelf.path, parts=parts
             )
         yield functools.partial(train_shelf, **more)
+
+
+def _check_shared(shelf: AnyShelf, parts: Path | None) -> None:
+    """Raises OnlyInDirectory where Ray's workers could not read the rows."""
+    from kinshelf.db.errors import OnlyInDirectory
+    from kinshelf.store import Shelf
+
+    if parts is None and not isinstance(shelf, Shelf):
+        raise OnlyInDirectory(
+            "--ray reads a shelf in a directory, or the parts of `encode`: give --from DIR"
+        )
 
 
 def epoch_line(result: EpochResult) -> str:
@@ -141,7 +153,7 @@ def evaluate(output: Output, split: str, directory: Path | None, probe: int | No
     output.say(found.protocol)
 
 
-def _report(shelf: Shelf, found: Evaluation, split: str, directory: Path) -> Path:
+def _report(shelf: AnyShelf, found: Evaluation, split: str, directory: Path) -> Path:
     from kinshelf.probe.report_page import write_report
     from kinshelf.probe.thumbnails import Thumbnails
 

@@ -21,7 +21,11 @@ KinshelfError                   (a server's refusals are in serve/errors.py)
 │   ├── ShelfLocked             another process writes
 │   ├── ShelfPoisoned           a write failed half-way; reopen
 │   ├── ShelfDamaged            the truth itself is damaged
-│   └── UnsupportedFormat
+│   ├── UnsupportedFormat
+│   ├── EngineUnavailable       it cannot be reached, or did not answer in time
+│   ├── EngineRefused           it answered that it will not do that
+│   ├── OnlyInDirectory         asked of an engine what only a directory can do
+│   └── CopyMismatch            a copy is not what was copied
 ├── ClusterError                Ray cannot be used, or could not finish
 ├── ProductNotFound
 ├── EmptyShelf
@@ -131,6 +135,22 @@ class UnsupportedFormat(ShelfError):
 
 class ClusterError(KinshelfError):
     """Ray cannot be reached or used, or some parts could not be done there."""
+
+
+class EngineUnavailable(ShelfError):
+    """The engine cannot be reached, did not answer in time, or its client is not installed."""
+
+
+class EngineRefused(ShelfError):
+    """The engine answered that it will not do what was asked."""
+
+
+class OnlyInDirectory(ShelfError):
+    """Asked of a shelf on an engine what only a shelf in a directory can do."""
+
+
+class CopyMismatch(ShelfError):
+    """A copy, when it was compared at the end, is not what was copied."""
 
 
 class ProductNotFound(KinshelfError):

@@ -30,7 +30,7 @@ from kinshelf.db.filter_patterns import check_patterns
 from kinshelf.db.filters import Filter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from kinshelf.db.product import Scalar
 
@@ -39,13 +39,13 @@ _CASTS = {
     "TEXT": ("VARCHAR", TEXT), "INT": ("INTEGER", NUMBER), "BIGINT": ("BIGINT", NUMBER),
     "DOUBLE": ("DOUBLE", NUMBER), "REAL": ("DOUBLE", NUMBER), "BOOLEAN": ("BOOLEAN", BOOLEAN),
 }  # fmt: skip
-_FUNCTIONS = {
+FUNCTIONS = {
     "abs": ((NUMBER,), NUMBER), "contains": ((TEXT, TEXT), BOOLEAN),
     "ends_with": ((TEXT, TEXT), BOOLEAN), "length": ((TEXT,), NUMBER),
     "lower": ((TEXT,), TEXT), "starts_with": ((TEXT, TEXT), BOOLEAN),
     "trim": ((TEXT,), TEXT), "upper": ((TEXT,), TEXT),
 }  # fmt: skip
-_FUNCTION_NAMES = sorted([*_FUNCTIONS, "coalesce", "regexp_matches", "round"])
+_FUNCTION_NAMES = sorted([*FUNCTIONS, "coalesce", "regexp_matches", "round"])
 _SYMBOLS: dict[type[exp.Expr], str] = {
     exp.EQ: "=", exp.NEQ: "<>", exp.LT: "<", exp.LTE: "<=", exp.GT: ">", exp.GTE: ">=",
     exp.NullSafeEQ: "IS NOT DISTINCT FROM", exp.NullSafeNEQ: "IS DISTINCT FROM",
@@ -77,7 +77,7 @@ def compile_tree(
     tree: exp.Expr, columns: Mapping[str, str], attributes: Mapping[str, str]
 ) -> Filter:
     """Rebuild a tree as a `Filter`; FilterError if it holds anything that is not allowed."""
-    compiler = _Compiler(Names(columns, attributes))
+    compiler = Compiler(Names(columns, attributes))
     try:
         part = compiler.compile(tree)
         if part.kind != BOOLEAN:
@@ -88,8 +88,13 @@ def compile_tree(
     return Filter(part.sql, tuple(compiler.parameters), part.text)
 
 
-class _Compiler:
-    """Compiles left to right, so that parameters are collected in the order of their `?`."""
+class Compiler:
+    """Compiles left to right, so that parameters are collected in the order of their `?`.
+
+    An engine with another SQL overrides the methods whose SQL differs (see `cluster`).
+    """
+
+    types: Mapping[str, str] = _SQL_TYPES
 
     def __init__(self, names: Names) -> None:
         self.names = names
@@ -100,7 +105,8 @@ class _Compiler:
         method = _METHODS.get(type(node))
         if method is None:
             raise FilterError(f"{shown(node)} is not allowed in a filter; {_HELP}")
-        return method(self, node)
+        part: Part = getattr(self, method)(node)
+        return part
 
     def compile_as(self, node: exp.Expr, kind: str) -> Part:
         """A part that must be of one kind, or NULL."""
@@ -118,7 +124,7 @@ class _Compiler:
             return part
         # A bare value or NULL needs a type to choose the function by; a number becomes a 64-bit
         # float, which does not overflow into an error as an integer does.
-        return Part(kind, f"CAST({part.sql} AS {_SQL_TYPES[kind]})", part.text)
+        return Part(kind, f"CAST({part.sql} AS {self.types[kind]})", part.text)
 
     def value(self, value: Scalar) -> Part:
         if value is None:
@@ -156,7 +162,7 @@ class _Compiler:
 
     def comparison(self, node: exp.Expr) -> Part:
         _only(node, "this", "expression")
-        if _METHODS.get(type(node.this)) is _Compiler.comparison:
+        if _METHODS.get(type(node.this)) == "comparison":
             raise FilterError(f"{shown(node)} is a chain; join two comparisons with AND")
         parts = [self.compile(node.this), self.compile(node.expression)]
         _same_kind(node, parts)
@@ -243,12 +249,12 @@ class _Compiler:
         special = {"coalesce": self.coalesce, "regexp_matches": self.regexp, "round": self.round}
         if name in special:
             return special[name](node)
-        if name not in _FUNCTIONS:
+        if name not in FUNCTIONS:
             raise FilterError(
                 f"{shown(node)} is not allowed in a filter; its functions are "
                 + ", ".join(_FUNCTION_NAMES)
             )
-        kinds, result = _FUNCTIONS[name]
+        kinds, result = FUNCTIONS[name]
         arguments = _arguments(node, len(kinds))
         parts = [self.operand(each, kind) for each, kind in zip(arguments, kinds, strict=True)]
         return _called(result, name, parts)
@@ -280,19 +286,19 @@ class _Compiler:
         return _called(BOOLEAN, "regexp_matches", parts)
 
 
-_METHODS: dict[type[exp.Expr], Callable[[_Compiler, exp.Expr], Part]] = {
-    exp.Literal: _Compiler.literal, exp.Boolean: _Compiler.literal, exp.Null: _Compiler.literal,
-    exp.Column: _Compiler.column, exp.Paren: _Compiler.brackets, exp.Not: _Compiler.negation,
-    exp.And: _Compiler.logic, exp.Or: _Compiler.logic, exp.Is: _Compiler.is_null,
-    exp.Between: _Compiler.between, exp.In: _Compiler.membership, exp.Neg: _Compiler.minus,
-    exp.Like: _Compiler.likeness, exp.ILike: _Compiler.likeness,
-    exp.DPipe: _Compiler.concatenation, exp.Cast: _Compiler.cast, exp.TryCast: _Compiler.cast,
-    exp.Anonymous: _Compiler.call,
+_METHODS: dict[type[exp.Expr], str] = {
+    exp.Literal: "literal", exp.Boolean: "literal", exp.Null: "literal",
+    exp.Column: "column", exp.Paren: "brackets", exp.Not: "negation",
+    exp.And: "logic", exp.Or: "logic", exp.Is: "is_null",
+    exp.Between: "between", exp.In: "membership", exp.Neg: "minus",
+    exp.Like: "likeness", exp.ILike: "likeness",
+    exp.DPipe: "concatenation", exp.Cast: "cast", exp.TryCast: "cast",
+    exp.Anonymous: "call",
     **dict.fromkeys(
         (exp.EQ, exp.NEQ, exp.LT, exp.LTE, exp.GT, exp.GTE, exp.NullSafeEQ, exp.NullSafeNEQ),
-        _Compiler.comparison,
+        "comparison",
     ),
-    **dict.fromkeys((exp.Add, exp.Sub, exp.Mul, exp.Div, exp.Mod), _Compiler.arithmetic),
+    **dict.fromkeys((exp.Add, exp.Sub, exp.Mul, exp.Div, exp.Mod), "arithmetic"),
 }  # fmt: skip
 
 

@@ -27,10 +27,11 @@ FILTER_COLUMNS = {
 }  # fmt: skip
 """The columns that a --where may name, beside attributes, and their types."""
 
-_FIELDS = (
+FIELDS = (
     "row", "id", "title", "description", "category", "price", "brand", "image", "split",
     "attributes", "has_image", "has_text", "image_hash", "image_error", "content_hash", "added",
 )  # fmt: skip
+"""The columns of a stored product, `attributes` as JSON text."""
 
 _MET = 4096
 """Products that a catalogue remembers: asking DuckDB takes longer than searching a small shelf."""
@@ -98,12 +99,12 @@ class View:
     ) -> list[StoredProduct]:
         """Products that match, by row."""
         sql, parameters = self._visible(where)
-        fields = ", ".join(f"p.{name}" for name in _FIELDS)
+        fields = ", ".join(f"p.{name}" for name in FIELDS)
         query = f"SELECT {fields} FROM products p WHERE {sql} ORDER BY p.row LIMIT ? OFFSET ?"
         limits = [-1 if limit is None else limit, offset]
         if limit is None:
             query, limits = query.replace("LIMIT ? ", ""), [offset]
-        return [_stored(row) for row in self._run(query, parameters + limits).fetchall()]
+        return [stored_product(row) for row in self._run(query, parameters + limits).fetchall()]
 
     def by_rows(self, rows: Sequence[int] | IntArray) -> dict[int, StoredProduct]:
         """The products of some row numbers, whatever became of them since."""
@@ -119,19 +120,19 @@ class View:
         return known | found
 
     def _by_rows(self, rows: list[int]) -> dict[int, StoredProduct]:
-        fields = ", ".join(f"p.{name}" for name in _FIELDS)
+        fields = ", ".join(f"p.{name}" for name in FIELDS)
         query = f"SELECT {fields} FROM products p WHERE row IN (SELECT unnest(?::BIGINT[]))"
-        return {row[0]: _stored(row) for row in self._run(query, [rows]).fetchall()}
+        return {row[0]: stored_product(row) for row in self._run(query, [rows]).fetchall()}
 
     def by_ids(self, ids: Sequence[str]) -> dict[str, StoredProduct]:
         """The products of some ids; an id that is not there is absent from the answer."""
         sql, parameters = self._visible()
-        fields = ", ".join(f"p.{name}" for name in _FIELDS)
+        fields = ", ".join(f"p.{name}" for name in FIELDS)
         query = (
             f"SELECT {fields} FROM products p WHERE {sql} AND p.id IN (SELECT unnest(?::VARCHAR[]))"
         )
         found = self._run(query, [*parameters, list(ids)]).fetchall()
-        return {row[1]: _stored(row) for row in found}
+        return {row[1]: stored_product(row) for row in found}
 
     def row_by_id(self) -> dict[str, int]:
         """Every id and its row."""
@@ -176,8 +177,8 @@ class View:
         sql, parameters = self._visible()
         names = ("products", "categorised", "with_image", "with_text", "image_failed")
         query = (
-            "SELECT count(*), count(category), count(*) FILTER (has_image),"
-            f" count(*) FILTER (has_text), count(image_error) FROM products p WHERE {sql}"
+            "SELECT count(*), count(category), count(*) FILTER (WHERE has_image),"
+            f" count(*) FILTER (WHERE has_text), count(image_error) FROM products p WHERE {sql}"
         )
         return dict(zip(names, map(int, self._one(query, parameters)), strict=True))
 
@@ -254,8 +255,9 @@ class View:
         ]
 
 
-def _stored(row: tuple[Any, ...]) -> StoredProduct:
+def stored_product(row: Sequence[Any]) -> StoredProduct:
+    """The product of a row of the catalogue, its columns as in `FIELDS`."""
     attributes = json.loads(row[9]) if row[9] else {}
-    fields: dict[str, Any] = dict(zip(_FIELDS[1:9], row[1:9], strict=True))
+    fields: dict[str, Any] = dict(zip(FIELDS[1:9], row[1:9], strict=True))
     product = Product(**fields, attributes=attributes)
     return StoredProduct(product, row[0], *row[10:16])

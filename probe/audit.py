@@ -23,8 +23,8 @@ from kinshelf.probe.settings import ProbeSettings
 from kinshelf.store.probes import find_probe
 
 if TYPE_CHECKING:
-    from kinshelf.store import Shelf
-    from kinshelf.store.snapshot import Snapshot
+    from kinshelf.store.handle import AnyShelf
+    from kinshelf.store.interface import AnySnapshot
 
 SHOWN = 5
 """Neighbours named as evidence."""
@@ -175,7 +175,7 @@ def _number(value: FloatArray | np.floating[Any]) -> float | None:
 
 
 def audit_shelf(
-    shelf: Shelf,
+    shelf: AnyShelf,
     *,
     novel: bool = False,
     settings: ProbeSettings | None = None,
@@ -209,7 +209,7 @@ def audit_shelf(
     )
 
 
-def _settings(shelf: Shelf, now: Snapshot) -> ProbeSettings:
+def _settings(shelf: AnyShelf, now: AnySnapshot) -> ProbeSettings:
     try:
         return read_probe(find_probe(shelf, now).path).settings
     except ProbeNotFound:

@@ -23,7 +23,7 @@ from kinshelf.probe.training import fit_probe
 from kinshelf.probe.unseen import newcomers_of
 
 if TYPE_CHECKING:
-    from kinshelf.store import Shelf
+    from kinshelf.store.handle import AnyShelf
 
 Labels = NDArray[Any]
 _BLOCK = 256
@@ -75,7 +75,7 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         return self
 
     @classmethod
-    def from_shelf(cls, shelf: Shelf, *, probe: int | None = None) -> Self:
+    def from_shelf(cls, shelf: AnyShelf, *, probe: int | None = None) -> Self:
         """A fitted classifier: a shelf's newest probe, or the one of a version, and its rows.
 
         The categorised products of the newest generation are held in memory and vote; classes are

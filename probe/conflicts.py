@@ -19,7 +19,7 @@ from kinshelf.probe.data import BoolArray, Float64Array, FloatArray, IntArray
 from kinshelf.probe.facts import Facts
 
 if TYPE_CHECKING:
-    from kinshelf.store.snapshot import Snapshot
+    from kinshelf.store.interface import AnySnapshot
 
 REFERENCE = 2048
 """Products whose pictures and texts are compared with each; drawn by chance from a larger shelf."""
@@ -92,7 +92,7 @@ class _Pairs:
 _FIELDS = ("places", "image", "text", "vectors", "offset", "spread")
 
 
-def find_conflicts(snapshot: Snapshot, facts: Facts, seed: int = 0) -> Conflicts:
+def find_conflicts(snapshot: AnySnapshot, facts: Facts, seed: int = 0) -> Conflicts:
     """Compare each picture with its own text and with those of `REFERENCE` other products."""
     score = np.full(len(facts), np.nan)
     better = np.full(len(facts), -1, dtype=np.int64)
@@ -120,7 +120,7 @@ def _blocks(places: IntArray) -> Iterator[IntArray]:
 class _Reader:
     """Reads pairs from the mapped vectors, and knows the form learned from all of them."""
 
-    def __init__(self, snapshot: Snapshot, facts: Facts, places: IntArray) -> None:
+    def __init__(self, snapshot: AnySnapshot, facts: Facts, places: IntArray) -> None:
         self._snapshot = snapshot
         self._rows = facts.rows
         blocks = ((block, *self.halves(block)) for block in _blocks(places))

@@ -17,7 +17,7 @@ from kinshelf.probe.facts import Facts
 from kinshelf.probe.graph import Graph
 
 if TYPE_CHECKING:
-    from kinshelf.store.snapshot import Snapshot
+    from kinshelf.store.interface import AnySnapshot
 
 SIMILAR = 0.95
 """Mean of the cosines from which two products may be one. On 828 toys no two reach it; a picture
@@ -51,7 +51,7 @@ def copies(graph: Graph, facts: Facts) -> BoolArray:
 
 
 def find_duplicates(
-    snapshot: Snapshot, graph: Graph, facts: Facts, similar: float = SIMILAR
+    snapshot: AnySnapshot, graph: Graph, facts: Facts, similar: float = SIMILAR
 ) -> Duplicates:
     """Exact copies form groups; groups whose every two products are near-duplicates are joined."""
     first, inverse, counts = np.unique(
@@ -84,7 +84,7 @@ def _edges(graph: Graph, similar: float, representative: IntArray) -> list[tuple
 class _Links:
     """Groups that grow by joining; two that do not fit together never will, grown or not."""
 
-    snapshot: Snapshot
+    snapshot: AnySnapshot
     facts: Facts
     similar: float
     parent: dict[int, int] = field(default_factory=dict)

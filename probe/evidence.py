@@ -16,17 +16,17 @@ from kinshelf.probe.answer import Evidence
 from kinshelf.probe.data import FloatArray, IntArray
 from kinshelf.probe.duplicates import SIMILAR, SIMILAR_EACH
 from kinshelf.store import asking
-from kinshelf.store.snapshot import Neighbours
+from kinshelf.store.telling import Neighbours
 
 if TYPE_CHECKING:
-    from kinshelf.store.snapshot import Snapshot
+    from kinshelf.store.interface import AnySnapshot
 
 RUNNERS_UP = 2
 """Neighbours of the second most probable category that are shown, if there are as many."""
 
 
 def gather(
-    snapshot: Snapshot,
+    snapshot: AnySnapshot,
     halves: FloatArray,
     found: Neighbours,
     labels: IntArray,
@@ -54,7 +54,7 @@ def gather(
 
 
 def _nearest_of(
-    snapshot: Snapshot,
+    snapshot: AnySnapshot,
     halves: FloatArray,
     runner_up: IntArray,
     members: dict[int, IntArray],
@@ -114,7 +114,7 @@ def _choose(rows: IntArray, codes: IntArray, runner_up: int, k: int) -> IntArray
 
 
 def explain(
-    snapshot: Snapshot, shown: Neighbours, best: Sequence[str], second: Sequence[str | None]
+    snapshot: AnySnapshot, shown: Neighbours, best: Sequence[str], second: Sequence[str | None]
 ) -> list[list[Evidence]]:
     """The shown neighbours of each query with their roles."""
     return [
@@ -129,7 +129,7 @@ def _role(category: str | None, best: str, second: str | None) -> str:
     return "runner-up" if category == second else "other"
 
 
-def _fold(snapshot: Snapshot, shown: list[Evidence]) -> list[Evidence]:
+def _fold(snapshot: AnySnapshot, shown: list[Evidence]) -> list[Evidence]:
     """Marks neighbours that are all but the same as a nearer one."""
     if len(shown) < 2:
         return shown

@@ -12,7 +12,7 @@ from kinshelf.probe.data import BoolArray, FloatArray, IntArray, ObjectArray
 
 if TYPE_CHECKING:
     from kinshelf.db.queries import StoredProduct
-    from kinshelf.store.snapshot import Snapshot
+    from kinshelf.store.interface import AnySnapshot
 
 _BLOCK = 4096
 
@@ -44,7 +44,7 @@ class Facts:
         return self.has_image & self.has_text
 
 
-def read_facts(snapshot: Snapshot) -> Facts:
+def read_facts(snapshot: AnySnapshot) -> Facts:
     """The columns of all products of a snapshot."""
     rows = snapshot.view.rows()
     n = len(rows)

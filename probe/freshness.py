@@ -18,8 +18,8 @@ from kinshelf.store.probes import find_probe
 
 if TYPE_CHECKING:
     from kinshelf.probe.model import Probe
-    from kinshelf.store import Shelf
-    from kinshelf.store.snapshot import Snapshot
+    from kinshelf.store.handle import AnyShelf
+    from kinshelf.store.interface import AnySnapshot
 
 SAMPLE = 2000
 """New products that the probe is asked about."""
@@ -60,7 +60,7 @@ class Freshness:
         return asdict(self)
 
 
-def probe_facts(shelf: Shelf, at: int | None = None) -> dict[str, Any]:
+def probe_facts(shelf: AnyShelf, at: int | None = None) -> dict[str, Any]:
     """What `info` tells of the newest probe: `since_training` (`Freshness`) and `policy`.
 
     Both None where there is no probe. Raises ShelfDamaged, GenerationNotFound or ProbeError.
@@ -77,7 +77,7 @@ def probe_facts(shelf: Shelf, at: int | None = None) -> dict[str, Any]:
     }
 
 
-def told_facts(shelf: Shelf, at: int | None = None) -> tuple[dict[str, Any], str | None]:
+def told_facts(shelf: AnyShelf, at: int | None = None) -> tuple[dict[str, Any], str | None]:
     """As `probe_facts`, and what is wrong with the newest probe: it must not hide the rest."""
     try:
         return probe_facts(shelf, at), None
@@ -85,7 +85,7 @@ def told_facts(shelf: Shelf, at: int | None = None) -> tuple[dict[str, Any], str
         return {"since_training": None, "policy": None}, str(error)
 
 
-def freshness(now: Snapshot, probe: Probe, version: int) -> Freshness:
+def freshness(now: AnySnapshot, probe: Probe, version: int) -> Freshness:
     """What the snapshot has that the probe was not trained on."""
     changes = now.view.changes_since(probe.generation)
     known = np.array([before for _, _, before, _ in changes], dtype=np.bool_)
@@ -111,7 +111,7 @@ def freshness(now: Snapshot, probe: Probe, version: int) -> Freshness:
     )
 
 
-def _right(now: Snapshot, probe: Probe, rows: IntArray, categories: ObjectArray) -> BoolArray:
+def _right(now: AnySnapshot, probe: Probe, rows: IntArray, categories: ObjectArray) -> BoolArray:
     """Whether the probe says what a sample of the products was given, those of new categories
     left out."""
     place = {name: code for code, name in enumerate(probe.classes)}
@@ -124,7 +124,7 @@ def _right(now: Snapshot, probe: Probe, rows: IntArray, categories: ObjectArray)
     return np.asarray(said == codes[asked], dtype=np.bool_)
 
 
-def _new_categories(now: Snapshot, probe: Probe) -> dict[str, int]:
+def _new_categories(now: AnySnapshot, probe: Probe) -> dict[str, int]:
     known = set(probe.classes)
     counted = Counter({name: n for name, n in now.view.categories().items() if name is not None})
     return {name: n for name, n in counted.most_common() if name not in known}
@@ -138,7 +138,7 @@ def _held_out_accuracy(probe: Probe) -> float | None:
     return None if accuracy is None else float(accuracy)
 
 
-def _share_new(now: Snapshot, categories: ObjectArray) -> float:
+def _share_new(now: AnySnapshot, categories: ObjectArray) -> float:
     given = sum(category is not None for category in categories)
     return given / max(now.view.totals()["categorised"], 1)
 

@@ -12,7 +12,7 @@ from kinshelf.db.errors import EmptyShelf
 from kinshelf.probe.data import BoolArray, FloatArray, IntArray
 
 if TYPE_CHECKING:
-    from kinshelf.store.snapshot import Snapshot
+    from kinshelf.store.interface import AnySnapshot
 
 _BLOCK = 1024
 
@@ -57,7 +57,7 @@ class Graph:
 
 
 def build_graph(
-    snapshot: Snapshot, k: int = 20, progress: Progress = lambda _done, _all: None
+    snapshot: AnySnapshot, k: int = 20, progress: Progress = lambda _done, _all: None
 ) -> Graph:
     """Search the shelf with its own products, a block at a time.
 
@@ -78,7 +78,7 @@ def build_graph(
     return replace(graph, exhaustive=exhaustive)
 
 
-def _fill(graph: Graph, snapshot: Snapshot, start: int, width: int) -> bool:
+def _fill(graph: Graph, snapshot: AnySnapshot, start: int, width: int) -> bool:
     part = slice(start, start + _BLOCK)
     own = graph.rows[part]
     found = snapshot.kneighbors(snapshot.halves(own), width + 1)

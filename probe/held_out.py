@@ -27,8 +27,8 @@ from kinshelf.store import fusion
 from kinshelf.store.probes import find_probe
 
 if TYPE_CHECKING:
-    from kinshelf.store import Shelf
-    from kinshelf.store.snapshot import Snapshot
+    from kinshelf.store.handle import AnyShelf
+    from kinshelf.store.interface import AnySnapshot
 
 FOLDS = 5
 _BLOCK = 256
@@ -66,7 +66,9 @@ class Evaluation:
         return [directory / name for name in names]
 
 
-def evaluate_shelf(shelf: Shelf, *, split: str = "val", version: int | None = None) -> Evaluation:
+def evaluate_shelf(
+    shelf: AnyShelf, *, split: str = "val", version: int | None = None
+) -> Evaluation:
     """Probe, kNN and hybrid on the products of a split.
 
     The neighbours that vote are categorised products outside the split. Where no product has the
@@ -89,7 +91,7 @@ def evaluate_shelf(shelf: Shelf, *, split: str = "val", version: int | None = No
     return _cross_validate(now, probe)
 
 
-def _probe(shelf: Shelf, now: Snapshot, version: int | None) -> Probe | None:
+def _probe(shelf: AnyShelf, now: AnySnapshot, version: int | None) -> Probe | None:
     try:
         return read_probe(find_probe(shelf, now, version).path)
     except ProbeNotFound:
@@ -106,7 +108,7 @@ class _Judged:
     sets: BoolArray | None
 
 
-def _judge(now: Snapshot, probe: Probe | None, rows: IntArray, voters: IntArray) -> _Judged:
+def _judge(now: AnySnapshot, probe: Probe | None, rows: IntArray, voters: IntArray) -> _Judged:
     """What is said of `rows` if nothing but `voters` were categorised."""
     if not len(voters):
         raise EmptyShelf(
@@ -128,7 +130,7 @@ def _judge(now: Snapshot, probe: Probe | None, rows: IntArray, voters: IntArray)
 
 
 def _answer(
-    now: Snapshot, voices: Voices, rows: IntArray, voters: IntArray, codes: IntArray
+    now: AnySnapshot, voices: Voices, rows: IntArray, voters: IntArray, codes: IntArray
 ) -> Distributions:
     halves = now.halves(rows)
     found = now.kneighbors(halves, voices.calibration.k, among=voters)
@@ -164,7 +166,7 @@ def _evaluation(parts: Sequence[_Judged], y_true: ObjectArray, protocol: str) ->
     return Evaluation(methods, y_true, found.classes, protocol, whole)
 
 
-def _cross_validate(now: Snapshot, probe: Probe | None) -> Evaluation:
+def _cross_validate(now: AnySnapshot, probe: Probe | None) -> Evaluation:
     whole = training_set(now)
     fold = folds(whole.codes, FOLDS, seed=0)
     parts = list(_fold_answers(now, probe, whole, fold))
@@ -179,7 +181,7 @@ def _cross_validate(now: Snapshot, probe: Probe | None) -> Evaluation:
 
 
 def _fold_answers(
-    now: Snapshot, probe: Probe | None, whole: TrainingSet, fold: IntArray
+    now: AnySnapshot, probe: Probe | None, whole: TrainingSet, fold: IntArray
 ) -> Iterator[_Judged]:
     for i in np.unique(fold):
         part = whole.take(fold != i)

@@ -17,7 +17,7 @@ from kinshelf.probe.data import Float64Array, FloatArray, IntArray
 from kinshelf.probe.facts import Facts
 
 if TYPE_CHECKING:
-    from kinshelf.store.snapshot import Snapshot
+    from kinshelf.store.interface import AnySnapshot
 
 ALPHA = 0.05
 """Largest p-value of a product that looks novel."""
@@ -65,7 +65,7 @@ class Proposal:
         }
 
 
-def propose_categories(snapshot: Snapshot, facts: Facts, seed: int = 0) -> list[Proposal]:
+def propose_categories(snapshot: AnySnapshot, facts: Facts, seed: int = 0) -> list[Proposal]:
     """Clusters of the uncategorised products that look novel, largest first.
 
     Products that look like none of the others are in no cluster of `SMALLEST` or more and left out.
@@ -93,7 +93,7 @@ def novelty_p(distance: Float64Array, usual: Float64Array) -> Float64Array:
     return np.asarray((1 + larger) / (len(usual) + 1), dtype=np.float64)
 
 
-def _distances(snapshot: Snapshot, facts: Facts, places: IntArray) -> Float64Array:
+def _distances(snapshot: AnySnapshot, facts: Facts, places: IntArray) -> Float64Array:
     """1 - mean cosine of the `NEAREST` categorised products that are no copies, (n,)."""
     place_of = {int(row): place for place, row in enumerate(facts.rows)}
     parts = []
@@ -117,12 +117,12 @@ def _mean_distance(image: FloatArray, text: FloatArray, copy: Any, near: IntArra
     return np.asarray(1 - mean, dtype=np.float64)
 
 
-def _similarities(snapshot: Snapshot, facts: Facts, places: IntArray) -> FloatArray:
+def _similarities(snapshot: AnySnapshot, facts: Facts, places: IntArray) -> FloatArray:
     fused = snapshot.fused(facts.rows[places])
     return np.asarray(np.clip(fused @ fused.T, -1, 1), dtype=np.float32)
 
 
-def _cut(snapshot: Snapshot, facts: Facts, sample: IntArray, rng: np.random.Generator) -> float:
+def _cut(snapshot: AnySnapshot, facts: Facts, sample: IntArray, rng: np.random.Generator) -> float:
     """Half-way between the median distances within a category and between two."""
     similarity = _similarities(snapshot, facts, sample)
     one, other = rng.integers(0, len(sample), (2, _PAIRS))

@@ -21,7 +21,7 @@ from kinshelf.probe.training import fit_probe
 
 if TYPE_CHECKING:
     from kinshelf.probe.model import Probe
-    from kinshelf.store.snapshot import Snapshot
+    from kinshelf.store.interface import AnySnapshot
 
 FOLDS = 5
 VOTERS = 10
@@ -57,7 +57,7 @@ class OutOfFold:
 
 
 def judge_out_of_fold(
-    snapshot: Snapshot,
+    snapshot: AnySnapshot,
     graph: Graph,
     facts: Facts,
     copies: BoolArray,
@@ -102,7 +102,7 @@ def _empty(places: IntArray, classes: tuple[str, ...], codes: IntArray) -> OutOf
 
 
 def _judge(
-    snapshot: Snapshot, rows: IntArray, probe: Probe, found: OutOfFold, judged: IntArray
+    snapshot: AnySnapshot, rows: IntArray, probe: Probe, found: OutOfFold, judged: IntArray
 ) -> None:
     fused = snapshot.fused(rows[judged])
     found.proba[judged] = probe.predict_proba(fused)

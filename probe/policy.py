@@ -25,7 +25,7 @@ from kinshelf.probe.settings import Policy
 from kinshelf.store.probes import find_probe, save_probe
 
 if TYPE_CHECKING:
-    from kinshelf.store import Shelf
+    from kinshelf.store.handle import AnyShelf
 
 CONFIDENCE = 0.9
 _STEP = 0.005
@@ -50,7 +50,7 @@ class PolicyReport:
 
 
 def set_policy(
-    shelf: Shelf, precision: float, *, confidence: float = CONFIDENCE, version: int | None = None
+    shelf: AnyShelf, precision: float, *, confidence: float = CONFIDENCE, version: int | None = None
 ) -> PolicyReport:
     """Find the policy of a probe, the newest unless named, and store it with a copy of that probe.
 

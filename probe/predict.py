@@ -30,8 +30,10 @@ from kinshelf.store import asking, fusion
 from kinshelf.store.probes import find_probe
 
 if TYPE_CHECKING:
-    from kinshelf.store import AddOptions, Shelf
-    from kinshelf.store.snapshot import Neighbours, Snapshot
+    from kinshelf.store import AddOptions
+    from kinshelf.store.handle import AnyShelf
+    from kinshelf.store.interface import AnySnapshot
+    from kinshelf.store.telling import Neighbours
 
 _BLOCK = 64
 """Queries answered together: their neighbours' vectors take 200 KB each."""
@@ -52,7 +54,12 @@ class Predictor:
     """Answers queries from one generation of a shelf and one of its probes, if it has any."""
 
     def __init__(
-        self, snapshot: Snapshot, probe: Probe | None, version: int | None, *, k: int | None = None
+        self,
+        snapshot: AnySnapshot,
+        probe: Probe | None,
+        version: int | None,
+        *,
+        k: int | None = None,
     ) -> None:
         self.snapshot = snapshot
         self.probe = probe
@@ -82,7 +89,12 @@ class Predictor:
 
     @classmethod
     def for_shelf(
-        cls, shelf: Shelf, *, probe: int | None = None, at: int | None = None, k: int | None = None
+        cls,
+        shelf: AnyShelf,
+        *,
+        probe: int | None = None,
+        at: int | None = None,
+        k: int | None = None,
     ) -> Self:
         """The newest probe unless a version is named; neighbours alone if there is none.
 
@@ -265,7 +277,7 @@ class Predictor:
 
 
 def classify(
-    shelf: Shelf,
+    shelf: AnyShelf,
     *,
     image: str | bytes | None = None,
     text: str | None = None,
@@ -285,7 +297,7 @@ def classify(
 
 
 def classify_source(
-    shelf: Shelf,
+    shelf: AnyShelf,
     source: Path,
     options: AddOptions,
     *,

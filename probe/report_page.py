@@ -22,8 +22,8 @@ from kinshelf.store import asking
 if TYPE_CHECKING:
     from kinshelf.probe.held_out import Evaluation
     from kinshelf.probe.thumbnails import Thumbnails
+    from kinshelf.store.interface import AnySnapshot
     from kinshelf.store.report import Neighbour
-    from kinshelf.store.snapshot import Snapshot
 
 MISTAKES = 24
 MATRIX_CLASSES = 25
@@ -35,7 +35,7 @@ _CURVE = 200
 
 
 def write_report(
-    path: Path, snapshot: Snapshot, found: Evaluation, split: str, thumbnails: Thumbnails
+    path: Path, snapshot: AnySnapshot, found: Evaluation, split: str, thumbnails: Thumbnails
 ) -> None:
     """Write the page; `snapshot` is of the generation that was evaluated, on `split`."""
     metrics = found.metrics
@@ -130,7 +130,7 @@ def _matrix(
 
 
 def _mistakes(
-    snapshot: Snapshot, found: Evaluation, proba: Float64Array, codes: IntArray, split: str,
+    snapshot: AnySnapshot, found: Evaluation, proba: Float64Array, codes: IntArray, split: str,
     thumbnails: Thumbnails,
 ) -> list[dict[str, Any]]:  # fmt: skip
     rows = _judged_rows(snapshot, split, len(codes))
@@ -152,7 +152,7 @@ def _mistakes(
     return mistakes
 
 
-def _judged_rows(snapshot: Snapshot, split: str, count: int) -> IntArray:
+def _judged_rows(snapshot: AnySnapshot, split: str, count: int) -> IntArray:
     """The rows that `evaluate_shelf` judged, in its order."""
     rows = snapshot.labelled(split)[0]
     rows = rows if len(rows) else training_set(snapshot).rows
@@ -162,7 +162,7 @@ def _judged_rows(snapshot: Snapshot, split: str, count: int) -> IntArray:
 
 
 def _evidence(
-    snapshot: Snapshot, row: int, predicted: str, true: str, thumbnails: Thumbnails
+    snapshot: AnySnapshot, row: int, predicted: str, true: str, thumbnails: Thumbnails
 ) -> list[dict[str, Any]]:
     """Three of the nearest of the predicted category, two of the true one."""
     near = snapshot.kneighbors(snapshot.halves([row]), _K, labelled_only=True, exclude=[row])

@@ -22,8 +22,8 @@ from kinshelf.probe.training import OnEpoch, Trained, fit_probe
 from kinshelf.store.probes import find_probe, save_probe
 
 if TYPE_CHECKING:
-    from kinshelf.store import Shelf
-    from kinshelf.store.snapshot import Snapshot
+    from kinshelf.store.handle import AnyShelf
+    from kinshelf.store.interface import AnySnapshot
 
 Fit = Callable[..., Trained]
 FOLDS = 5
@@ -51,7 +51,7 @@ class TrainReport:
 
 
 def train_shelf(
-    shelf: Shelf,
+    shelf: AnyShelf,
     settings: ProbeSettings | None = None,
     *,
     on_epoch: OnEpoch | None = None,
@@ -107,7 +107,7 @@ def train_shelf(
     )
 
 
-def _lost_policy(shelf: Shelf, now: Snapshot) -> tuple[str, ...]:
+def _lost_policy(shelf: AnyShelf, now: AnySnapshot) -> tuple[str, ...]:
     """A warning if the newest probe so far has a policy, which holds for its answers alone."""
     try:
         entry = find_probe(shelf, now)

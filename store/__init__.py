@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from kinshelf.store.compact import CompactReport
     from kinshelf.store.report import AddOptions, AddReport, Finding, Neighbour, SearchResult
     from kinshelf.store.shelf import Shelf
-    from kinshelf.store.snapshot import Neighbours, Snapshot
+    from kinshelf.store.snapshot import Snapshot
+    from kinshelf.store.telling import Neighbours
 
 __all__ = [
     "AddOptions",
@@ -33,7 +34,7 @@ _HOMES = {
     "CompactReport": "store.compact",
     "Finding": "store.report",
     "Neighbour": "store.report",
-    "Neighbours": "store.snapshot",
+    "Neighbours": "store.telling",
     "Product": "db.product",
     "Reject": "db.product",
     "SearchResult": "store.report",

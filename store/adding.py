@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from kinshelf.db.prepare import TrainingSetPlan
     from kinshelf.db.product import Product
     from kinshelf.db.readers import ReadBatch, ReadOptions
-    from kinshelf.store.shelf import Shelf
+    from kinshelf.store.handle import AnyShelf
 
 FloatArray = NDArray[np.float32]
 Progress = Callable[[int, AddReport], None]
@@ -38,7 +38,9 @@ def open_downloader(directory: Path, *, allow_private_hosts: bool) -> Downloader
 
 
 @contextlib.contextmanager
-def _downloader(shelf: Shelf, options: AddOptions, *, brought: bool) -> Iterator[Downloader | None]:
+def _downloader(
+    shelf: AnyShelf, options: AddOptions, *, brought: bool
+) -> Iterator[Downloader | None]:
     # Making one takes longer than a change; who brings embeddings has no use for it.
     if brought:
         yield None
@@ -90,17 +92,17 @@ def _parts(source: Path) -> PartsManifest | None:
     return parts_of(source)
 
 
-def _take_identity(shelf: Shelf, parts: PartsManifest, source: Path) -> None:
+def _take_identity(shelf: AnyShelf, parts: PartsManifest, source: Path) -> None:
     """Make sure that the shelf's encoder made the parts; one never used is known from then on."""
     from kinshelf.store.matching import check_parts
 
-    check_parts(parts, source, shelf.path, shelf.manifest)
+    check_parts(parts, source, shelf.name, shelf.manifest)
     if shelf.manifest.fingerprint is None:
         shelf.fit_dimension(**parts.identity())
 
 
 def add_source(
-    shelf: Shelf,
+    shelf: AnyShelf,
     source: Path,
     options: AddOptions | None = None,
     *,
@@ -125,7 +127,7 @@ def add_source(
 
 
 def retry_rejects(
-    shelf: Shelf,
+    shelf: AnyShelf,
     options: AddOptions | None = None,
     *,
     stop: Callable[[], bool],
@@ -140,7 +142,7 @@ def retry_rejects(
         return ingest.run(_rejected(shelf, options.batch_size or ENCODED_BATCH))
 
 
-def _rejected(shelf: Shelf, size: int) -> Iterator[ReadBatch]:
+def _rejected(shelf: AnyShelf, size: int) -> Iterator[ReadBatch]:
     from kinshelf.db.readers import ReadBatch
 
     view = shelf.snapshot().view
@@ -161,7 +163,7 @@ def _rejected(shelf: Shelf, size: int) -> Iterator[ReadBatch]:
 
 
 def upsert(
-    shelf: Shelf,
+    shelf: AnyShelf,
     products: Sequence[Product],
     image_embeddings: FloatArray | None,
     text_embeddings: FloatArray | None,

@@ -24,8 +24,9 @@ from kinshelf.store.report import AddOptions, AddReport, Neighbour, SearchResult
 if TYPE_CHECKING:
     from kinshelf.db.download import Downloader
     from kinshelf.db.readers import ReadBatch
-    from kinshelf.store.shelf import Shelf
-    from kinshelf.store.snapshot import Neighbours, Snapshot
+    from kinshelf.store.handle import AnyShelf
+    from kinshelf.store.interface import AnySnapshot
+    from kinshelf.store.telling import Neighbours
 
 FloatArray = NDArray[np.float32]
 
@@ -40,7 +41,11 @@ class QueryBatch:
 
 
 def embed(
-    shelf: Shelf, image: str | bytes | None, text: str | None, *, allow_private_hosts: bool = False
+    shelf: AnyShelf,
+    image: str | bytes | None,
+    text: str | None,
+    *,
+    allow_private_hosts: bool = False,
 ) -> FloatArray:
     """The halves of one query, (1, 2 * dimension) float32; a modality not given is zeros.
 
@@ -72,7 +77,7 @@ def _picture(image: str | bytes | None, *, allow_private_hosts: bool) -> Picture
         return read_pictures([image], downloader)[0]
 
 
-def _encode(shelf: Shelf, candidates: Sequence[Candidate]) -> None:
+def _encode(shelf: AnyShelf, candidates: Sequence[Candidate]) -> None:
     for candidate in candidates:
         picture: Picture | None = candidate.picture
         candidate.image_hash = picture.content_hash if picture else None
@@ -84,7 +89,7 @@ def _encode(shelf: Shelf, candidates: Sequence[Candidate]) -> None:
         preprocessor.close()
 
 
-def embed_source(shelf: Shelf, source: Path, options: AddOptions) -> Iterator[QueryBatch]:
+def embed_source(shelf: AnyShelf, source: Path, options: AddOptions) -> Iterator[QueryBatch]:
     """The products of a file as queries, a batch at a time; nothing is stored."""
     private = options.allow_private_hosts
     with (
@@ -95,7 +100,7 @@ def embed_source(shelf: Shelf, source: Path, options: AddOptions) -> Iterator[Qu
             yield _query_batch(shelf, batch, downloader)
 
 
-def _query_batch(shelf: Shelf, batch: ReadBatch, downloader: Downloader) -> QueryBatch:
+def _query_batch(shelf: AnyShelf, batch: ReadBatch, downloader: Downloader) -> QueryBatch:
     found = candidates(batch)
     if batch.image_embeddings is not None or batch.text_embeddings is not None:
         bring(found, batch)
@@ -111,7 +116,7 @@ def _query_batch(shelf: Shelf, batch: ReadBatch, downloader: Downloader) -> Quer
 
 
 def similar(
-    shelf: Shelf,
+    shelf: AnyShelf,
     *,
     product_id: str | None = None,
     image: str | bytes | None = None,
@@ -138,7 +143,7 @@ def similar(
     )
 
 
-def neighbours(snapshot: Snapshot, found: Neighbours) -> list[list[Neighbour]]:
+def neighbours(snapshot: AnySnapshot, found: Neighbours) -> list[list[Neighbour]]:
     """Found rows with what the catalogue says of them, one list a query."""
     known = snapshot.view.by_rows(found.rows[found.rows >= 0])
     answers: list[list[Neighbour]] = []

@@ -38,7 +38,7 @@ _LIBRARIES = ("kinshelf", "numpy", "pillow", "tokenizers", "torch", "transformer
 _INSTALLED = re.compile(rf"({'|'.join(_LIBRARIES)})-(.+)\.dist-info")
 
 
-def load_encoder_of(path: Path, manifest: Manifest) -> Encoder:
+def load_encoder_of(path: Path | str, manifest: Manifest) -> Encoder:
     """The encoder that the shelf at `path` names, in the shelf's precision.
 
     Where the libraries are not those that the canary was made with, the canary is compared.
@@ -71,7 +71,7 @@ def take_canary(encoder: Encoder) -> dict[str, str]:
     return {"rows": base64.b64encode(rows.tobytes()).decode(), "libraries": libraries()}
 
 
-def check_canary(encoder: Encoder, canary: Mapping[str, Any], path: Path) -> None:
+def check_canary(encoder: Encoder, canary: Mapping[str, Any], path: Path | str) -> None:
     """Raises EncoderMismatch, with the numbers, if the encoder embeds the inputs otherwise."""
     kept = np.frombuffer(base64.b64decode(canary["rows"]), "<f4")
     cosines = (_embeddings(encoder) * kept.reshape(-1, encoder.dimension)).sum(axis=1)

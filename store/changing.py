@@ -22,6 +22,7 @@ from kinshelf.store import fusion
 if TYPE_CHECKING:
     from kinshelf.db.product import Product
     from kinshelf.db.queries import StoredProduct
+    from kinshelf.store.handle import AnyShelf
     from kinshelf.store.ingest import Candidate
     from kinshelf.store.shelf import Shelf
 
@@ -30,7 +31,7 @@ _YES = {"1", "true", "yes", "y", "x", "accept", "accepted"}
 _SHOWN = 5
 
 
-def remove(shelf: Shelf, ids: Sequence[str]) -> int:
+def remove(shelf: AnyShelf, ids: Sequence[str]) -> int:
     """See `Shelf.remove`."""
     with shelf.writing():
         now = shelf.snapshot()
@@ -42,7 +43,7 @@ def remove(shelf: Shelf, ids: Sequence[str]) -> int:
     return len(rows)
 
 
-def relabel(shelf: Shelf, changes: Mapping[str, str | None]) -> int:
+def relabel(shelf: AnyShelf, changes: Mapping[str, str | None]) -> int:
     """See `Shelf.relabel`."""
     from kinshelf.db.text import clean_category
 
@@ -87,7 +88,7 @@ def _row_of(stored: StoredProduct | None) -> int | None:
     return stored.row if stored else None
 
 
-def amend(shelf: Shelf, product_id: str, changes: Mapping[str, Any]) -> bool:
+def amend(shelf: AnyShelf, product_id: str, changes: Mapping[str, Any]) -> bool:
     """Give a product other fields (those of `Product`); False if it has them already.
 
     Only a new title, description or image is encoded. Raises ProductNotFound or InputError.
@@ -112,7 +113,7 @@ def amend(shelf: Shelf, product_id: str, changes: Mapping[str, Any]) -> bool:
     return True
 
 
-def _read_again(shelf: Shelf, changed: Candidate) -> None:
+def _read_again(shelf: AnyShelf, changed: Candidate) -> None:
     """Take the embedding of its new text; the picture's stays."""
     from kinshelf.store import records
 
@@ -123,11 +124,11 @@ def _read_again(shelf: Shelf, changed: Candidate) -> None:
     changed.content_hash = records.content_hash(changed.product, changed.image_hash)
 
 
-def _refuse_unknown(shelf: Shelf, unknown: Sequence[str]) -> None:
+def _refuse_unknown(shelf: AnyShelf, unknown: Sequence[str]) -> None:
     if unknown:
         shown = ", ".join(map(repr, unknown[:_SHOWN])) + (", ..." if len(unknown) > _SHOWN else "")
         raise ProductNotFound(
-            f"{len(unknown)} of the ids are not on {shelf.path} ({shown}): nothing was changed;"
+            f"{len(unknown)} of the ids are not on {shelf.name} ({shown}): nothing was changed;"
             " take them out, or add those products first"
         )
 
@@ -149,23 +150,33 @@ def _labelled(stored: StoredProduct, category: str | None) -> Product:
     return stored.product.replace(category=category)
 
 
-def _candidate(stored: StoredProduct, halves: FloatArray, product: Product) -> Candidate:
-    """The product with what was computed of it before."""
-    from kinshelf.store import records
+def candidate_of(stored: StoredProduct, halves: FloatArray) -> Candidate:
+    """A stored product on its way into a shelf once more, unchanged; `halves` (2 * d,) float32."""
     from kinshelf.store.ingest import Candidate
 
     image, text = (half[0] for half in fusion.split(halves[None]))
-    changed = Candidate(product, 0, "relabel", old=stored, image_hash=stored.image_hash)
-    changed.image = image if stored.has_image else None
-    changed.text = text if stored.has_text else None
+    same = Candidate(stored.product, 0, "stored", image_hash=stored.image_hash)
+    same.image = image if stored.has_image else None
+    same.text = text if stored.has_text else None
+    same.content_hash = stored.content_hash
     if stored.image_error:
-        changed.image_rejected = ImageRejected(stored.image_error, "as it was")
+        same.image_rejected = ImageRejected(stored.image_error, "as it was")
+    return same
+
+
+def _candidate(stored: StoredProduct, halves: FloatArray, product: Product) -> Candidate:
+    """The product with what was computed of it before."""
+    from kinshelf.store import records
+
+    changed = candidate_of(stored, halves)
+    changed.old = stored
+    changed.product = product
     # Adding the corrected source again must find the product unchanged, and so must a source
     # that brings its embeddings: the hash is made in the way that the product came in.
     brought = (None, changed.image, changed.text)
     came_brought = stored.content_hash == records.content_hash(stored.product, *brought)
     parts = brought if came_brought else (stored.image_hash,)
-    changed.content_hash = records.content_hash(product, *parts)
+    changed.content_hash = records.content_hash(changed.product, *parts)
     return changed
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kinshelf.db.catalog import Catalog
     from kinshelf.db.sql import Table
+    from kinshelf.store.handle import AnyShelf
+    from kinshelf.store.interface import AnySnapshot
     from kinshelf.store.ledger import Ledger
     from kinshelf.store.shelf import Shelf
 
@@ -21,10 +23,15 @@ def info(shelf: Shelf, at: int | None = None, *, recall: bool = False) -> dict[s
         from kinshelf.store.tuning import measured
 
         index["measured"] = measured(now.searched()).as_dict()
+    return facts(shelf, now, index)
+
+
+def facts(shelf: AnyShelf, now: AnySnapshot, index: dict[str, Any]) -> dict[str, Any]:
+    """The figures of one generation, with those of what searches it."""
     manifest = shelf.manifest
     rejects = Counter(r["reason"] for r in now.view.rejects())
     return {
-        "shelf": str(shelf.path),
+        "shelf": shelf.name,
         "generation": now.generation,
         **now.view.totals(),
         "encoder": manifest.encoder,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from kinshelf.db.product import Product
     from kinshelf.db.queries import StoredProduct
-    from kinshelf.store.snapshot import Snapshot
+    from kinshelf.store.interface import AnySnapshot
 
     FloatArray = NDArray[np.float32]
 
@@ -26,7 +26,7 @@ COLUMNS = ("id", "title", "description", "category", "price", "brand", "image", 
 _BLOCK = 4096
 
 
-def export(snapshot: Snapshot, path: Path, where: str | None = None) -> int:
+def export(snapshot: AnySnapshot, path: Path, where: str | None = None) -> int:
     """Write the products that match to `path`; returns how many.
 
     `.parquet` holds metadata, attributes (JSON text) and both embeddings (lists of float32, null
@@ -50,7 +50,7 @@ def export(snapshot: Snapshot, path: Path, where: str | None = None) -> int:
     return count
 
 
-def _blocks(snapshot: Snapshot, where: str | None) -> Iterator[list[StoredProduct]]:
+def _blocks(snapshot: AnySnapshot, where: str | None) -> Iterator[list[StoredProduct]]:
     rows = snapshot.view.rows(snapshot.filter(where))
     for start in range(0, len(rows), _BLOCK):
         block = rows[start : start + _BLOCK]
@@ -58,7 +58,7 @@ def _blocks(snapshot: Snapshot, where: str | None) -> Iterator[list[StoredProduc
         yield [found[int(row)] for row in block]
 
 
-def _parquet(snapshot: Snapshot, path: Path, where: str | None, _suffix: str) -> int:
+def _parquet(snapshot: AnySnapshot, path: Path, where: str | None, _suffix: str) -> int:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -80,7 +80,7 @@ def schema() -> pa.Schema:
     return pa.schema(list(kinds.items()))
 
 
-def _arrays(snapshot: Snapshot, block: list[StoredProduct]) -> dict[str, list[Any]]:
+def _arrays(snapshot: AnySnapshot, block: list[StoredProduct]) -> dict[str, list[Any]]:
     image, text = fusion.split(snapshot.halves([p.row for p in block]))
     return columns(
         [p.product for p in block],
@@ -108,7 +108,7 @@ def flat(stored: StoredProduct) -> dict[str, Any]:
     return {name: getattr(product, name) for name in COLUMNS} | product.attributes
 
 
-def _csv(snapshot: Snapshot, path: Path, where: str | None, suffix: str) -> int:
+def _csv(snapshot: AnySnapshot, path: Path, where: str | None, suffix: str) -> int:
     names = [*COLUMNS, *sorted(set(snapshot.view.attribute_types()) - set(COLUMNS))]
     count = 0
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -120,7 +120,7 @@ def _csv(snapshot: Snapshot, path: Path, where: str | None, suffix: str) -> int:
     return count
 
 
-def _jsonl(snapshot: Snapshot, path: Path, where: str | None, _suffix: str) -> int:
+def _jsonl(snapshot: AnySnapshot, path: Path, where: str | None, _suffix: str) -> int:
     count = 0
     with path.open("w", encoding="utf-8") as file:
         for block in _blocks(snapshot, where):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -130,3 +131,17 @@ def write_again(path: Path, offset: int, size: int) -> None:
         file.seek(offset)
         data = file.read(size)
     write_synced(path, data, offset)
+
+
+def write_directory(final: Path, write: Callable[[Path], None]) -> None:
+    """Put into `final`, anew, the files that `write` puts into the directory it is given.
+
+    It gets its name only when its files are synced.
+    """
+    temporary = final.with_name(f".{final.name}.tmp")
+    for leftover in (temporary, final):
+        remove_tree(leftover)
+    make_directory(temporary)
+    write(temporary)
+    sync_tree(temporary)
+    rename(temporary, final)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from kinshelf.db.download import Downloader
     from kinshelf.db.queries import StoredProduct
     from kinshelf.db.readers import ReadBatch
-    from kinshelf.store.shelf import Shelf
+    from kinshelf.store.handle import AnyShelf
 
 FloatArray = NDArray[np.float32]
 Progress = Callable[[int, AddReport], None]
@@ -61,7 +61,7 @@ class Candidate:
 class Ingest:
     """One `add`: its options, what it met so far, and whether it was asked to stop."""
 
-    shelf: Shelf
+    shelf: AnyShelf
     options: AddOptions
     downloader: Downloader | None = None
     retry: bool = False

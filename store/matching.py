@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from kinshelf.store.manifest import Manifest
 
 
-def check_encoder(encoder: Encoder, path: Path, manifest: Manifest, *, empty: bool) -> None:
+def check_encoder(encoder: Encoder, path: Path | str, manifest: Manifest, *, empty: bool) -> None:
     """Raises EncoderMismatch, naming both, unless the encoder is that of the shelf at `path`."""
     known = manifest.fingerprint
     if known is not None and encoder.fingerprint != known:
@@ -29,7 +29,7 @@ def check_encoder(encoder: Encoder, path: Path, manifest: Manifest, *, empty: bo
         )
 
 
-def check_dimension(dimension: int, path: Path, manifest: Manifest, *, empty: bool) -> None:
+def check_dimension(dimension: int, path: Path | str, manifest: Manifest, *, empty: bool) -> None:
     """Raises InvalidEmbeddings unless the shelf at `path` can still take this dimension."""
     if dimension == manifest.dimension:
         return
@@ -42,7 +42,7 @@ def check_dimension(dimension: int, path: Path, manifest: Manifest, *, empty: bo
         )
 
 
-def check_parts(parts: PartsManifest, source: Path, path: Path, manifest: Manifest) -> None:
+def check_parts(parts: PartsManifest, source: Path, path: Path | str, manifest: Manifest) -> None:
     """Raises EncoderMismatch, naming both, unless the shelf's encoder made the parts at `source`.
 
     Where the shelf's encoder was never used, its files are read if it goes by another name.

@@ -15,8 +15,8 @@ from kinshelf.db.errors import ProbeNotFound, ShelfDamaged, ShelfError
 from kinshelf.store import files
 
 if TYPE_CHECKING:
-    from kinshelf.store.shelf import Shelf
-    from kinshelf.store.snapshot import Snapshot
+    from kinshelf.store.handle import AnyShelf
+    from kinshelf.store.interface import AnySnapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class ProbeEntry:
 
 
 def save_probe(
-    shelf: Shelf,
+    shelf: AnyShelf,
     write: Callable[[Path], None],
     *,
     trained_on: int,
@@ -49,10 +49,10 @@ def save_probe(
         known = shelf.snapshot().view.probes()
         version = 1 + max((p["version"] for p in known), default=0)
         try:
-            hashes = _write_files(_directory(shelf, version), write)
+            hashes = _write_files(probe_directory(shelf, version), write)
         except OSError as error:
             raise ShelfError(
-                f"writing probe {version} to {shelf.path} failed ({error}): the shelf is as it was"
+                f"writing probe {version} to {shelf.name} failed ({error}): the shelf is as it was"
                 " before; free space or mend the disk, then run this again"
             ) from error
         probe = {
@@ -64,31 +64,25 @@ def save_probe(
 
 
 def _write_files(final: Path, write: Callable[[Path], None]) -> dict[str, str]:
-    temporary = final.with_name(f".{final.name}.tmp")
-    for leftover in (temporary, final):
-        files.remove_tree(leftover)
-    files.make_directory(temporary)
-    write(temporary)
-    files.sync_tree(temporary)
-    hashes = {file.name: file_hash(file) for file in sorted(temporary.iterdir())}
-    files.rename(temporary, final)
-    return hashes
+    files.write_directory(final, write)
+    return {file.name: file_hash(file) for file in sorted(final.iterdir())}
 
 
-def _directory(shelf: Shelf, version: int) -> Path:
+def probe_directory(shelf: AnyShelf, version: int) -> Path:
+    """Where the files of a probe lie on this machine."""
     return shelf.path / "probes" / f"{version:04d}"
 
 
-def list_probes(shelf: Shelf, snapshot: Snapshot) -> list[ProbeEntry]:
+def list_probes(shelf: AnyShelf, snapshot: AnySnapshot) -> list[ProbeEntry]:
     """The probes that a generation had, oldest first."""
     names = ("generation", "trained_on", "metrics", "files")
     return [
-        ProbeEntry(p["version"], _directory(shelf, p["version"]), *(p[name] for name in names))
+        ProbeEntry(p["version"], probe_directory(shelf, p["version"]), *(p[name] for name in names))
         for p in snapshot.view.probes()
     ]
 
 
-def find_probe(shelf: Shelf, snapshot: Snapshot, version: int | None = None) -> ProbeEntry:
+def find_probe(shelf: AnyShelf, snapshot: AnySnapshot, version: int | None = None) -> ProbeEntry:
     """The newest probe, or the one of a version, its files checked against the log.
 
     Raises ProbeNotFound or ShelfDamaged.
@@ -98,9 +92,10 @@ def find_probe(shelf: Shelf, snapshot: Snapshot, version: int | None = None) -> 
     if not wanted:
         have = ", ".join(str(p.version) for p in known)
         raise ProbeNotFound(
-            f"{shelf.path} has no probe{'' if version is None else f' {version}'}:"
+            f"{shelf.name} has no probe{'' if version is None else f' {version}'}:"
             + (f" it has {have}" if have else " train one with `kinshelf train`")
         )
+    shelf.bring_probe(wanted[0])
     damaged = damaged_files(wanted[0])
     if damaged:
         raise ShelfDamaged(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from kinshelf.db.errors import KinshelfError
 from kinshelf.db.queries import View
-from kinshelf.store import changing, derived, describing
+from kinshelf.store import derived, describing
 from kinshelf.store.creating import create, manifest_for
+from kinshelf.store.handle import AnyShelf
 from kinshelf.store.indexing import EpochIndex, Steps, Stop, never, silent
 from kinshelf.store.known import Known
 from kinshelf.store.ledger import Ledger
@@ -22,20 +23,18 @@ from kinshelf.store.manifest import Manifest
 from kinshelf.store.snapshot import Parts, Snapshot
 
 if TYPE_CHECKING:
-    from kinshelf.db.product import Product
     from kinshelf.db.queries import StoredProduct
     from kinshelf.db.sql import Table
     from kinshelf.store.compact import CompactReport
     from kinshelf.store.encoder import Encoder
     from kinshelf.store.records import OpenRejects
-    from kinshelf.store.report import AddOptions, AddReport, OnConflict, SearchResult
 
 FloatArray = NDArray[np.float32]
 KEPT_UP = 0.05
 """Of all rows: beyond it, a change is bulk, and who adds in bulk does not query in between."""
 
 
-class Shelf:
+class Shelf(AnyShelf):
     """A handle on a shelf. Any number of handles may read; one may write at a time.
 
     Reading takes no lock: `snapshot()` is the newest committed generation, and each answer is
@@ -83,9 +82,6 @@ class Shelf:
         first needed. Raises ShelfNotFound, ShelfDamaged, UnsupportedFormat or EncoderMismatch.
         """
         return cls(path, wait=wait, encoder=encoder)
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._index.declined |= kind is not None
@@ -173,40 +169,8 @@ class Shelf:
         return self._ledger.manifest
 
     @property
-    def fingerprint(self) -> str:
-        """What decides this shelf's embeddings; `declared:...` while they were only brought."""
-        manifest = self._ledger.manifest
-        return manifest.fingerprint or f"declared:{manifest.encoder}"
-
-    @property
-    def dimension(self) -> int:
-        """Of one modality; 0 while nothing was added."""
-        return self._ledger.manifest.dimension or 0
-
-    @property
-    def encoder(self) -> Encoder:
-        """The shelf's encoder, loaded at first use.
-
-        Raises EncoderUnavailable, or EncoderMismatch if its files changed since they were used.
-        """
-        if self._encoder is None:
-            from kinshelf.store.canary import load_encoder_of
-
-            return self.use_encoder(load_encoder_of(self.path, self._ledger.manifest))
-        return self._encoder
-
-    def use_encoder(self, encoder: Encoder) -> Encoder:
-        """Embed with this one from now on. Raises EncoderMismatch if it is not the shelf's own."""
-        self.check_encoder(encoder)
-        self._encoder = encoder
-        return encoder
-
-    def check_encoder(self, encoder: Encoder) -> None:
-        """Raises EncoderMismatch, naming both, unless the encoder is the shelf's own."""
-        from kinshelf.store.matching import check_encoder
-
-        empty = self._ledger.rows == self._ledger.first_row
-        check_encoder(encoder, self.path, self._ledger.manifest, empty=empty)
+    def _empty(self) -> bool:
+        return self._ledger.rows == self._ledger.first_row
 
     # ---- writing
 
@@ -262,70 +226,9 @@ class Shelf:
         """The number that the next new row will get."""
         return self._ledger.rows
 
-    def writing_encoder(self) -> Encoder:
-        """The encoder, and its fingerprint and dimension written down if it is the first use."""
-        encoder = self.encoder
-        if self._ledger.manifest.fingerprint is None:
-            from kinshelf.store.canary import identity_of
-
-            self._ledger.set_manifest(**identity_of(encoder))
-        return encoder
-
-    def fit_dimension(self, dimension: int, **identity: Any) -> None:
-        """Take the dimension of the first embeddings brought; raises InvalidEmbeddings later on."""
-        if dimension == self.dimension and not identity:
-            return
-        from kinshelf.store.matching import check_dimension
-
-        empty = self._ledger.rows == self._ledger.first_row
-        check_dimension(dimension, self.path, self._ledger.manifest, empty=empty)
-        self._ledger.set_manifest(**{"dimension": dimension, **identity})
-
-    def add(
-        self,
-        source: Path | str,
-        options: AddOptions | None = None,
-        *,
-        stop: Callable[[], bool] = lambda: False,
-        progress: Callable[[int, AddReport], None] = lambda _done, _report: None,
-    ) -> AddReport:
-        """Upsert the products of a file or folder by id; see `AddOptions`.
-
-        Commits a batch at a time; `stop` is asked after each. Raises InputError subclasses for a
-        source that cannot be read at all; a bad row is counted in the report and nothing is lost.
-        """
-        from kinshelf.store.adding import add_source
-
-        return add_source(self, Path(source), options, stop=stop, progress=progress)
-
-    def upsert(
-        self,
-        products: Sequence[Product],
-        image_embeddings: FloatArray | None = None,
-        text_embeddings: FloatArray | None = None,
-        *,
-        on_conflict: OnConflict = "update",
-    ) -> AddReport:
-        """Insert or update products by id, as one change if embeddings come with them.
-
-        Embeddings are (len(products), dimension) float, row i that of product i, a row of zeros
-        for a missing modality; without any, the shelf's encoder makes them, a batch at a time.
-        Raises InvalidEmbeddings for arrays that do not fit; a bad row is a reject in the report.
-        """
-        from kinshelf.store.adding import upsert
-
-        return upsert(self, products, image_embeddings, text_embeddings, on_conflict)
-
-    def remove(self, ids: Sequence[str]) -> int:
-        """Remove products; all or, if an id is not there (ProductNotFound), none."""
-        return changing.remove(self, ids)
-
-    def relabel(self, changes: Mapping[str, str | None]) -> int:
-        """Give products other categories, as one change; returns how many had another.
-
-        All or, if an id is not there (ProductNotFound), none. Nothing is encoded.
-        """
-        return changing.relabel(self, changes)
+    def set_manifest(self, **changes: object) -> None:
+        """Change fields of the manifest, durably; the caller is inside `writing()`."""
+        self._ledger.set_manifest(**changes)
 
     def compact(self, keep: int = 1) -> CompactReport:
         """Give back the space of all but the newest `keep` generations; rows get new numbers.
@@ -365,46 +268,3 @@ class Shelf:
     def history(self, limit: int | None = None) -> list[dict[str, Any]]:
         """The changes, newest first; `kept` tells whether `at=` can ask for that generation."""
         return describing.history(self, limit)
-
-    def export(self, path: Path | str, *, where: str | None = None) -> int:
-        """Write products to `.parquet` (with embeddings), `.csv`, `.tsv` or `.jsonl`."""
-        from kinshelf.store.exporting import export
-
-        return export(self.snapshot(), Path(path), where)
-
-    def retry_rejects(
-        self,
-        options: AddOptions | None = None,
-        *,
-        stop: Callable[[], bool] = lambda: False,
-        progress: Callable[[int, AddReport], None] = lambda _done, _report: None,
-    ) -> AddReport:
-        """Try again every product that was rejected, or kept without its picture."""
-        from kinshelf.store.adding import retry_rejects
-
-        return retry_rejects(self, options, stop=stop, progress=progress)
-
-    def similar(
-        self,
-        *,
-        product_id: str | None = None,
-        image: str | bytes | None = None,
-        text: str | None = None,
-        k: int = 10,
-        where: str | None = None,
-        weight_image: float = 0.5,
-        at: int | None = None,
-    ) -> SearchResult:
-        """The k products nearest to a stored product, or to a picture, a text or both.
-
-        `image`: path, URL or bytes. The stored product itself is left out. Similarity is
-        `weight_image * image cosine + (1 - weight_image) * text cosine`. `at`: as of then.
-        Raises GenerationNotFound, ProductNotFound, FilterError, EmptyShelf, ImageRejected,
-        or EncoderError.
-        """
-        from kinshelf.store import asking
-
-        return asking.similar(
-            self, product_id=product_id, image=image, text=text, k=k, where=where,
-            weight_image=weight_image, at=at,
-        )  # fmt: skip
