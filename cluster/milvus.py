@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
 NEEDED = (2, 6)
+FLUSHED = 256
+"""Rows from which on Milvus Lite is told to flush."""
 _WRITTEN_BYTES = 1 << 23
 _HNSW = {"index_type": "HNSW", "params": {"M": 24, "efConstruction": 200}}
 _EFFORT = 256
@@ -64,6 +66,7 @@ class MilvusBackend(Backend):
         self._address = address
         self._link = Link(address)
         self._lease = Lease(self._link, address.shown)
+        self._unflushed = 0
 
     def close(self) -> None:
         self._link.close()
@@ -131,6 +134,10 @@ class MilvusBackend(Backend):
         self._lease.take(wait)
 
     def unlock(self) -> None:
+        # Milvus Lite goes through rows in memory one by one; a cluster seals them by itself
+        if self._unflushed >= FLUSHED and "lite" in str(self._link.call("get_server_version")):
+            self._link.call("flush", self._link.products)
+            self._unflushed = 0
         self._lease.give_back()
 
     def undo(self, state: State) -> None:
@@ -178,6 +185,7 @@ class MilvusBackend(Backend):
         size = max(1, _WRITTEN_BYTES // (4 * width + 2048))
         for at in range(0, len(found), size):
             link.call("upsert", link.products, found[at : at + size])
+        self._unflushed += len(found)
 
     def _mark(self, rows: Sequence[int], removed: int) -> None:
         """Write the generation that removed rows."""

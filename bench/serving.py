@@ -1,6 +1,6 @@
 """A shelf in a directory and on engines, side by side: adding, searching, filters, recall.
 
-    python bench/engines.py [ROWS]
+    python bench/serving.py [ROWS]
 
 Starts PostgreSQL with pgvector and Milvus Lite on loopback, as the tests do. Vectors are made up:
 20 categories, 1024 numbers a product. `rare` is 1 % of the products, all of another category than
