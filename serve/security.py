@@ -35,7 +35,7 @@ HEADERS = {
     ),
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",  # under no-referrer a form of ours has the origin `null`
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
