@@ -165,3 +165,25 @@ def test_who_is_alone_never_waits_and_a_crowd_is_gathered() -> None:
         list(pool.map(client, range(6)))
     assert len(sizes) <= 9  # six would be perfect, twelve come of taking what is there
     batcher.close()
+
+
+def test_two_threads_share_what_waits() -> None:
+    sizes: list[int] = []
+    go = threading.Event()
+
+    def work(items: list[Any]) -> np.ndarray:
+        go.wait(10)
+        return rows(items)
+
+    batcher = Batcher(work, 32, sizes.append, threads=2)
+    with ThreadPoolExecutor(9) as pool:
+        asked = [pool.submit(batcher.results, [i]) for i in range(2)]
+        until(lambda: batcher.depth == 0)
+        asked += [pool.submit(batcher.results, [i]) for i in range(2, 9)]
+        until(lambda: batcher.depth == 7)
+        go.set()
+        for i, future in enumerate(asked):
+            assert np.array_equal(future.result(10), rows([i]))
+    assert sum(sizes) == 9
+    assert max(sizes[2:]) <= 5  # neither took all
+    batcher.close()
