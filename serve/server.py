@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -21,10 +20,6 @@ if TYPE_CHECKING:
     from kinshelf.serve.settings import ServeSettings
 
 CONNECTIONS = 2048
-
-_SWITCH = 0.0005
-"""Seconds that a thread may keep the interpreter: encoding asks for it between any two operations,
-and must not wait Python's usual 5 ms each time that a request is being answered."""
 
 
 class _Server(uvicorn.Server):
@@ -49,7 +44,6 @@ def serve(settings: ServeSettings, ready: Callable[[str], None]) -> None:
     # Requests keep the cores busy by themselves: more threads for one product of small matrices
     # would only wait for each other. The encoder's many threads are its own.
     threadpool_limits(1, user_api="blas")
-    sys.setswitchinterval(_SWITCH)
     app = create_app(settings)
     config = uvicorn.Config(
         app, log_config=None, access_log=False, server_header=False, proxy_headers=False, ws="none",
