@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 import time
@@ -37,7 +38,7 @@ class Batcher(Generic[T, R]):
         patience: float = 0.0,
     ) -> None:
         self._work, self._largest, self._on_batch = work, largest, on_batch
-        self._patience, self._took, self._recent = patience, 0.0, [1] * max(2, threads)
+        self._patience, self._took, self._answered, self._crowd = patience, 0.0, 1, 1.0
         self._waiting: queue.SimpleQueue[tuple[T, Future[R]] | None] = queue.SimpleQueue()
         self._closed, self._busy, self._lock = False, 0, threading.Lock()
         self._threads = [
@@ -66,25 +67,21 @@ class Batcher(Generic[T, R]):
             with self._lock:  # one gathers at a time, or two would share a crowd
                 batch = self._gathered(first)
                 self._busy += len(batch)
-                self._recent = [*self._recent[1:], len(batch)]
             started = time.monotonic()
             self._do(batch)
             with self._lock:
                 self._busy -= len(batch)
+                self._answered = len(batch)
                 self._took = time.monotonic() - started
         self._waiting.put(None)  # for the other threads
 
     def _gathered(self, first: tuple[T, Future[R]]) -> list[tuple[T, Future[R]]]:
-        count = len(self._threads)
-        share = -(-(1 + self._waiting.qsize() + self._busy) // count)
-        wanted = 1 if max(self._recent) == 1 else -(-sum(self._recent) // count)
-        most = min(max(share, wanted), self._largest)
+        wanted = min(self._share(1 + self._waiting.qsize()), self._largest)
         deadline = time.monotonic() + min(self._patience * self._took, _LONGEST)
         batch = [first]
-        while len(batch) < most:
-            wait = deadline - time.monotonic() if len(batch) < wanted else 0.0
+        while len(batch) < wanted:
             try:
-                following = self._waiting.get(timeout=max(wait, 0.0))
+                following = self._waiting.get(timeout=max(deadline - time.monotonic(), 0.0))
             except queue.Empty:
                 break
             if following is None:
@@ -92,6 +89,14 @@ class Batcher(Generic[T, R]):
                 break
             batch.append(following)
         return batch
+
+    def _share(self, here: int) -> int:
+        """A thread's share of all that ask: here, being worked on, or just answered."""
+        count = len(self._threads)
+        back = self._answered if here + self._busy + self._answered > 2 else 0
+        now = (here + back if count == 1 else max(here, back)) + self._busy
+        self._crowd = max(now, 0.9 * self._crowd)
+        return math.ceil(round(self._crowd) / count)
 
     def _do(self, batch: list[tuple[T, Future[R]]]) -> None:
         self._on_batch(len(batch))

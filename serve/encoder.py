@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 FloatArray = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 
-_PATIENCE = 0.1
+_PATIENCE = 0.25
 _THREADS = 8
 """That encode pictures at most. A batch for each core keeps it busy while other batches' requests
 come and go; one batch over all cores would leave them idle meanwhile."""
