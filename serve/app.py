@@ -50,7 +50,17 @@ def create_app(settings: ServeSettings, *, encoder: Encoder | None = None) -> Fa
     for part in (asking, products, judging, jobs, status):
         app.include_router(part.router)
     pages.install(app)
+    _document_tokens(app)
     return app
+
+
+def _document_tokens(app: FastAPI) -> None:
+    """Tell in OpenAPI how a token is sent; without a token file none is needed."""
+    document = app.openapi()
+    document.setdefault("components", {})["securitySchemes"] = {
+        "token": {"type": "http", "scheme": "bearer"}
+    }
+    document["security"] = [{"token": []}, {}]
 
 
 def _tokens(settings: ServeSettings) -> Any:

@@ -1,7 +1,8 @@
-"""What many threads ask for at the same time, done by one thread as one batch."""
+"""What many threads ask for at the same time, done as one batch."""
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 import time
@@ -19,12 +20,12 @@ _LONGEST = 0.03
 
 
 class Batcher(Generic[T, R]):
-    """Gathers the items of many threads and lets one thread do them together.
+    """Gathers the items of many threads and lets `threads` of its own do them together.
 
-    While a batch is worked on the next one fills. `work` gets at most `largest` items and gives one
-    result each, in their order. `patience` is the share of a batch's time that the next one may
-    wait for as many as came in the last two: those just answered ask again soon, and small batches
-    cost more an item. Who is alone never waits.
+    `work` gets at most `largest` items, and gives one result each, in their order. While all
+    threads are busy the next batches fill; one that is free takes its share and no more.
+    `patience` is the share of a batch's time that the next one may wait for as many: those just
+    answered ask again soon, and small batches cost more an item. Who is alone never waits.
     """
 
     def __init__(
@@ -33,14 +34,19 @@ class Batcher(Generic[T, R]):
         largest: int,
         on_batch: Callable[[int], None] = lambda _size: None,
         *,
+        threads: int = 1,
         patience: float = 0.0,
     ) -> None:
         self._work, self._largest, self._on_batch = work, largest, on_batch
-        self._patience, self._took, self._sizes = patience, 0.0, (1, 1)
+        self._patience, self._took, self._answered, self._crowd = patience, 0.0, 1, 1.0
         self._waiting: queue.SimpleQueue[tuple[T, Future[R]] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="kinshelf-batch", daemon=True)
-        self._closed = False
-        self._thread.start()
+        self._closed, self._busy, self._lock = False, 0, threading.Lock()
+        self._threads = [
+            threading.Thread(target=self._run, name=f"kinshelf-batch-{i}", daemon=True)
+            for i in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def results(self, items: Sequence[T]) -> list[R]:
         """One result for each item. Raises what `work` raises, or ShuttingDown."""
@@ -58,19 +64,24 @@ class Batcher(Generic[T, R]):
 
     def _run(self) -> None:
         while (first := self._waiting.get()) is not None:
-            batch = self._gathered(first)
+            with self._lock:  # one gathers at a time, or two would share a crowd
+                batch = self._gathered(first)
+                self._busy += len(batch)
             started = time.monotonic()
             self._do(batch)
-            self._took, self._sizes = time.monotonic() - started, (self._sizes[1], len(batch))
+            with self._lock:
+                self._busy -= len(batch)
+                self._answered = len(batch)
+                self._took = time.monotonic() - started
+        self._waiting.put(None)  # for the other threads
 
     def _gathered(self, first: tuple[T, Future[R]]) -> list[tuple[T, Future[R]]]:
-        batch = [first]
-        wanted = 1 if max(self._sizes) == 1 else min(sum(self._sizes), self._largest)
+        wanted = min(self._share(1 + self._waiting.qsize()), self._largest)
         deadline = time.monotonic() + min(self._patience * self._took, _LONGEST)
-        while len(batch) < self._largest:
-            wait = deadline - time.monotonic() if len(batch) < wanted else 0.0
+        batch = [first]
+        while len(batch) < wanted:
             try:
-                following = self._waiting.get(timeout=max(wait, 0.0))
+                following = self._waiting.get(timeout=max(deadline - time.monotonic(), 0.0))
             except queue.Empty:
                 break
             if following is None:
@@ -78,6 +89,14 @@ class Batcher(Generic[T, R]):
                 break
             batch.append(following)
         return batch
+
+    def _share(self, here: int) -> int:
+        """A thread's share of all that ask: here, being worked on, or just answered."""
+        count = len(self._threads)
+        back = self._answered if here + self._busy + self._answered > 2 else 0
+        now = (here + back if count == 1 else max(here, back)) + self._busy
+        self._crowd = max(now, 0.9 * self._crowd)
+        return math.ceil(round(self._crowd) / count)
 
     def _do(self, batch: list[tuple[T, Future[R]]]) -> None:
         self._on_batch(len(batch))
@@ -91,7 +110,8 @@ class Batcher(Generic[T, R]):
             future.set_result(result)
 
     def close(self) -> None:
-        """Finish what waits, then end the thread."""
+        """Finish what waits, then end the threads."""
         self._closed = True
         self._waiting.put(None)
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from kinshelf.serve.batching import Batcher
+from kinshelf.store.threads import threads
 
 if TYPE_CHECKING:
     from kinshelf.serve.decoding import Decoders
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
 FloatArray = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 
-_PATIENCE = 0.1
+_PATIENCE = 0.25
+_THREADS = 8
+"""That encode pictures at most. A batch for each core keeps it busy while other batches' requests
+come and go; one batch over all cores would leave them idle meanwhile."""
 
 
 class SharedEncoder:
@@ -42,8 +46,9 @@ class SharedEncoder:
         if (precision := getattr(inner, "precision", None)) is not None:
             self.precision = precision
         self.images = Batcher(
-            inner.encode_pixels, largest, lambda n: on_batch("image", n), patience=_PATIENCE
-        )
+            inner.encode_pixels, largest, lambda n: on_batch("image", n),
+            threads=min(threads(), _THREADS), patience=_PATIENCE,
+        )  # fmt: skip
         self.texts = Batcher(inner.encode_texts, largest, lambda n: on_batch("text", n))
 
     def preprocess(self, image: Image.Image) -> Pixels:

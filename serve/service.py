@@ -64,6 +64,8 @@ class Service:
         self._loading, self._writing, self._judging = (threading.Lock() for _ in range(3))
         self._predicting = SharedPredictor(settings.max_batch)
         self._judges = threading.Semaphore(_JUDGES)
+        # those that wait to write must leave threads to those that read
+        self._writers = threading.Semaphore(max(1, settings.at_once // 2))
         self._predictors: OrderedDict[tuple[Any, ...], Predictor] = OrderedDict()
         self._judged: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
         self.shelf = self._open()
@@ -190,6 +192,14 @@ class Service:
         Raises ShelfLocked, which names the holder. A handle that a failed write made unusable is
         replaced at the next write.
         """
+        if not self._writers.acquire(blocking=False):
+            raise TooBusy("others wait to write already: ask again soon")
+        try:
+            return self._write_next(work)
+        finally:
+            self._writers.release()
+
+    def _write_next(self, work: Callable[[Shelf], T]) -> T:
         if not self._writing.acquire(timeout=self.settings.lock_wait):
             raise ShelfLocked("another request is writing to the shelf; try again when it is done")
         try:

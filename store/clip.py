@@ -34,11 +34,10 @@ QUICK_ITEMS = 24
 
 
 class Runtime(Protocol):
-    """A forward pass, the size of the batches that suit it, and how many it does at once."""
+    """A forward pass and the size of the batches that suit it."""
 
     images_a_batch: int
     tokens_a_batch: int
-    at_once: int
 
     def images(self, batches: list[Pixels]) -> list[FloatArray]:
         """Features, (n, d), of each batch of (n, H, W, 3)."""
@@ -87,7 +86,7 @@ class FastClipEncoder:
     def encode_pixels(self, pixels: Sequence[Pixels]) -> FloatArray:
         """Unit rows, (n, d) float32, of n results of `preprocess`."""
         runtime = self._runtime(len(pixels))
-        step = max(1, min(runtime.images_a_batch, -(-len(pixels) // runtime.at_once)))
+        step = runtime.images_a_batch
         batches = [np.stack(pixels[i : i + step]) for i in range(0, len(pixels), step)]
         return self._unit(runtime.images(batches))
 
@@ -147,7 +146,7 @@ class FastClipEncoder:
 class _Quick:
     """One item at a time on one thread: BLAS threads that wait in a busy loop cost more."""
 
-    images_a_batch, tokens_a_batch, at_once = 1, 1, 1
+    images_a_batch, tokens_a_batch = 1, 1
 
     def __init__(self, model: QuickModel) -> None:
         self._model = model

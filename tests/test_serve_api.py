@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -358,6 +359,8 @@ def test_openapi_names_every_route_with_an_example_and_its_failures(reading: Tes
         "/evaluate", "/audit", "/train", "/jobs", "/jobs/{number}", "/jobs/{number}/events",
         "/info", "/history", "/healthz", "/metrics",
     }  # fmt: skip
+    document = reading.get("/openapi.json").json()
+    assert document["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
     for operations in paths.values():
         for operation in operations.values():
             assert "429" in operation["responses"]
@@ -381,3 +384,34 @@ def test_a_mistake_of_the_servers_own_has_the_same_shape_and_no_details(
         assert error_of(failed)["type"] == "ServerFailed"
         assert "division" not in failed.text
         assert "content-security-policy" in failed.headers
+
+
+def test_a_full_disk_costs_the_change_and_the_next_one_needs_no_restart(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kinshelf.store import files
+
+    real, full = files.write_synced, [True]
+
+    def write(*arguments: Any) -> None:
+        if full.pop() if full else False:
+            raise OSError(28, "No space left on device")
+        real(*arguments)
+
+    monkeypatch.setattr(files, "write_synced", write)
+    product = {"id": "d", "title": "Disk"}
+    failed = client.post("/products", json=product)
+    assert failed.status_code == 500
+    assert "not acknowledged" in error_of(failed)["message"]
+    assert client.get("/products/d").status_code == 404
+    assert client.post("/products", json=product).status_code == 201
+    assert client.get("/products/d").status_code == 200
+
+
+def test_without_the_extra_the_command_names_what_to_install(
+    sample: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "kinshelf.serve.server", None)
+    ran = CliRunner().invoke(main, ["serve", "--shelf", str(sample)])
+    assert ran.exit_code == 2
+    assert "pip install 'kinshelf[serve]'" in ran.output

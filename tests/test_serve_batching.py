@@ -165,3 +165,45 @@ def test_who_is_alone_never_waits_and_a_crowd_is_gathered() -> None:
         list(pool.map(client, range(6)))
     assert len(sizes) <= 9  # six would be perfect, twelve come of taking what is there
     batcher.close()
+
+
+def test_two_threads_share_what_waits() -> None:
+    sizes: list[int] = []
+    go = threading.Event()
+
+    def work(items: list[Any]) -> np.ndarray:
+        go.wait(10)
+        return rows(items)
+
+    batcher = Batcher(work, 32, sizes.append, threads=2)
+    with ThreadPoolExecutor(9) as pool:
+        asked = [pool.submit(batcher.results, [i]) for i in range(2)]
+        until(lambda: batcher.depth == 0)
+        asked += [pool.submit(batcher.results, [i]) for i in range(2, 9)]
+        until(lambda: batcher.depth == 7)
+        go.set()
+        for i, future in enumerate(asked):
+            assert np.array_equal(future.result(10), rows([i]))
+    assert sum(sizes) == 9
+    assert max(sizes[2:]) <= 5  # neither took all
+    batcher.close()
+
+
+def test_those_who_wait_to_write_leave_threads_to_those_who_read(
+    tmp_path: Path, encoder: Any, catalogue: Path
+) -> None:
+    path = shelf_of(tmp_path, encoder, catalogue)
+    app = create_app(settings_for(path, at_once=4, lock_wait=3.0), encoder=encoder)
+    with (
+        TestClient(app, base_url="http://localhost") as client,
+        ThreadPoolExecutor(8) as pool,
+        Shelf.open(path) as other,
+        other.writing(),
+    ):
+        writes = [pool.submit(client.delete, f"/products/p{i}") for i in range(8)]
+        until(lambda: sum(f.done() for f in writes) == 6)
+        started = time.monotonic()
+        assert client.post("/similar", json={"id": "p9"}).status_code == 200
+        assert time.monotonic() - started < 2
+        statuses = sorted(f.result().status_code for f in writes)
+    assert statuses == [423, 423, 429, 429, 429, 429, 429, 429]
