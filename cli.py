@@ -8,7 +8,18 @@ from typing import Any
 
 import click
 
-from kinshelf.commands import ask, care, ingest, learn, look, move, review, sample
+from kinshelf.commands import (
+    ask,
+    care,
+    encode,
+    ingest,
+    learn,
+    look,
+    move,
+    review,
+    sample,
+    serving,
+)  # fmt: skip
 from kinshelf.db.errors import KinshelfError
 from kinshelf.store.threads import announce
 
@@ -55,7 +66,7 @@ for command in (
     learn.policy,
     look.show, look.list_products, look.info, look.sql, look.history,
     review.audit, review.relabel, ingest.remove, ingest.export, care.verify, care.compact,
-    ingest.reembed, move.copy,
+    ingest.reembed, encode.encode, move.copy, serving.serve,
 ):  # fmt: skip
     main.add_command(command)
 

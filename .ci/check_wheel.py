@@ -12,10 +12,15 @@ WANTED = (
     "kinshelf/probe/__init__.py",
     "kinshelf/commands/ingest.py",
     "kinshelf/probe/templates/base.html",
+    "kinshelf/probe/templates/style.css",
+    "kinshelf/serve/templates/layout.html",
+    "kinshelf/serve/static/htmx.min.js",
     "kinshelf/samples/catalogue/products.csv",
     "kinshelf/samples/tiny-clip/model.safetensors",
 )
-PACKAGES = ("cli.py", "db/", "store/", "probe/", "commands/", "cluster/", "samples/")
+PACKAGES = (
+    "cli.py", "db/", "store/", "probe/", "commands/", "cluster/", "samples/", "serve/",
+)  # fmt: skip
 
 names = zipfile.ZipFile(sys.argv[1]).namelist()
 missing = [name for name in WANTED if name not in names]

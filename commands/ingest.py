@@ -49,7 +49,8 @@ def init(output: Output, encoder: str | None, revision: str | None, precision: s
         output.say(f"next: kinshelf add products.csv --shelf {made['shelf']}")
 
 
-def _mapping(_context: click.Context, _option: click.Parameter, values: Sequence[str]) -> Any:
+def mapping_of(_context: click.Context, _option: click.Parameter, values: Sequence[str]) -> Any:
+    """The pairs of --map FIELD="COLUMN"."""
     pairs = dict(value.partition("=")[::2] for value in values)
     for name, column in pairs.items():
         if not name or not column:
@@ -58,7 +59,7 @@ def _mapping(_context: click.Context, _option: click.Parameter, values: Sequence
 
 
 _ADD_OPTIONS = [
-    click.option("--map", "mapping", multiple=True, callback=_mapping, metavar='FIELD="COLUMN"',
+    click.option("--map", "mapping", multiple=True, callback=mapping_of, metavar='FIELD="COLUMN"',
                  help='Which column is which field, such as title="Product Name".'),
     click.option("--images", type=PATH, help="Folder that relative image paths start from."),
     click.option("--delimiter", help="Of a CSV file, if it is not recognised."),
@@ -102,8 +103,9 @@ def add(
 ) -> None:
     """Add products, or update them by id.
 
-    SOURCE is a CSV, TSV, Parquet or JSONL file, or a folder of images whose sub-folders are
-    categories. Column names of the Amazon 2020 data set are recognised.
+    SOURCE is a CSV, TSV, Parquet or JSONL file, a folder of images whose sub-folders are
+    categories, or a folder that `encode` wrote. Column names of the Amazon 2020 data set are
+    recognised.
     """
     if not sources and not retry_rejects:
         raise click.UsageError("name at least one SOURCE, or --retry-rejects")

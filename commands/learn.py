@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +15,7 @@ from kinshelf.commands.common import PATH, Output, shelf_options
 if TYPE_CHECKING:
     from kinshelf.probe.held_out import Evaluation
     from kinshelf.probe.settings import Policy
+    from kinshelf.probe.shelf import TrainReport
     from kinshelf.probe.training import EpochResult
     from kinshelf.store.handle import AnyShelf
 
@@ -29,17 +33,26 @@ if TYPE_CHECKING:
 @click.option("--config", type=PATH, help="A TOML file of these settings; options win over it.")
 @click.option("--checkpoint", type=PATH, help="Also write a torch checkpoint (.pth) here.")
 @click.option("--warm-start", is_flag=True, help="Start from the newest probe's weights.")
+@click.option("--from", "parts", type=PATH, metavar="DIR",
+              help="Train from a folder that `encode` wrote, of any size.")  # fmt: skip
+@click.option("--ray", metavar="ADDRESS",
+              help="Share the rows among Ray workers. Pays from a million rows and"
+              " a --batch-size of 1024 on; with small batches it is slower.")  # fmt: skip
+@click.option("--workers", type=click.IntRange(1), default=2, show_default=True,
+              help="Of --ray.")  # fmt: skip
 @shelf_options
 def train(
     output: Output,
     config: Path | None,
     checkpoint: Path | None,
     warm_start: bool,
+    parts: Path | None,
+    ray: str | None,
+    workers: int,
     **settings: Any,
 ) -> None:
     """Train a probe from the shelf's embeddings; defaults are the published recipe's."""
     from kinshelf.probe.settings import ProbeSettings
-    from kinshelf.probe.shelf import train_shelf
 
     base = ProbeSettings.from_toml(config) if config else ProbeSettings()
     chosen = base.override(**settings)
@@ -50,7 +63,7 @@ def train(
     def judged(done: int, parts: int) -> None:
         output.say(f"calibrating {done}/{parts}")
 
-    with output.open() as shelf:
+    with output.open() as shelf, _trained_by(shelf, parts, ray, workers) as train_shelf:
         report = train_shelf(
             shelf, chosen, on_epoch=show, on_part=judged, checkpoint=checkpoint,
             warm_start=warm_start,
@@ -65,6 +78,40 @@ def train(
         f" {report.trained_rows} products in {report.seconds:.1f} s{start}, generation"
         f" {report.generation}"
     )
+
+
+@contextlib.contextmanager
+def _trained_by(
+    shelf: AnyShelf, parts: Path | None, ray: str | None, workers: int
+) -> Iterator[Callable[..., TrainReport]]:
+    """`probe.shelf.train_shelf`, from the rows and on the machines that were asked for."""
+    from kinshelf.probe.shelf import train_shelf
+
+    more: dict[str, Any] = {}
+    with contextlib.ExitStack() as stack:
+        if parts is not None:
+            from kinshelf.cluster.blocks import open_parts
+
+            more["data"] = stack.enter_context(open_parts(parts, shelf.fingerprint))
+        if ray is not None:
+            _check_shared(shelf, parts)
+            from kinshelf.cluster.ray_train import fit_on_ray
+
+            more["fit"] = functools.partial(
+                fit_on_ray, address=ray, workers=workers, shelf=shelf.path, parts=parts
+            )
+        yield functools.partial(train_shelf, **more)
+
+
+def _check_shared(shelf: AnyShelf, parts: Path | None) -> None:
+    """Raises OnlyInDirectory where Ray's workers could not read the rows."""
+    from kinshelf.db.errors import OnlyInDirectory
+    from kinshelf.store import Shelf
+
+    if parts is None and not isinstance(shelf, Shelf):
+        raise OnlyInDirectory(
+            "--ray reads a shelf in a directory, or the parts of `encode`: give --from DIR"
+        )
 
 
 def epoch_line(result: EpochResult) -> str:

@@ -4,27 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from kinshelf.commands.common import Output, at_option, shelf_options
-
-if TYPE_CHECKING:
-    from kinshelf.db.queries import StoredProduct
-    from kinshelf.store.handle import AnyShelf
-
-
-def _as_dict(stored: StoredProduct) -> dict[str, Any]:
-    from kinshelf.store.exporting import COLUMNS
-
-    product = {name: getattr(stored.product, name) for name in COLUMNS}
-    rest = ("row", "has_image", "has_text", "image_error", "added")
-    return (
-        product
-        | {"attributes": stored.product.attributes}
-        | {name: getattr(stored, name) for name in rest}
-    )
 
 
 @click.command()
@@ -36,7 +20,7 @@ def show(output: Output, product_id: str, at: int | None) -> None:
     from kinshelf.commands.terminal import fields_table
 
     with output.open() as shelf:
-        found = _as_dict(shelf.snapshot(at).get(product_id))
+        found = shelf.snapshot(at).get(product_id).as_dict()
     if output.as_json:
         output.emit(found)
     else:
@@ -63,7 +47,7 @@ def list_products(
         total = now.view.count(now.filter(where))
     if output.as_json:
         for stored in found:
-            output.emit(_as_dict(stored))
+            output.emit(stored.as_dict())
         return
     output.console().print(products_table(found))
     output.say(f"{len(found)} of {total}" + ("; more with --limit" if len(found) < total else ""))
@@ -76,26 +60,18 @@ def list_products(
 def info(output: Output, at: int | None, recall: bool) -> None:
     """What the shelf holds: counts, categories, encoder, index, probes, rejects."""
     from kinshelf.commands.terminal import info_tables
+    from kinshelf.probe.freshness import told_facts
 
     with output.open() as shelf:
-        found = shelf.info(at, recall=recall) | _probe_facts(output, shelf, at)
+        facts, trouble = told_facts(shelf, at)
+        found = shelf.info(at, recall=recall) | facts
+    if trouble:
+        output.warn(f"warning: {trouble}")
     if output.as_json:
         output.emit(found)
     else:
         lines = _index_lines(found["index"]) | _probe_lines(found)
         output.console().print(info_tables(found | lines))
-
-
-def _probe_facts(output: Output, shelf: AnyShelf, at: int | None) -> dict[str, Any]:
-    """What is known of the newest probe; a damaged one must not hide the rest."""
-    from kinshelf.db.errors import ProbeError, ShelfError
-    from kinshelf.probe.freshness import probe_facts
-
-    try:
-        return probe_facts(shelf, at)
-    except (ProbeError, ShelfError) as error:
-        output.warn(f"warning: {error}")
-        return {"since_training": None, "policy": None}
 
 
 def _probe_lines(found: dict[str, Any]) -> dict[str, str | None]:

@@ -23,6 +23,8 @@ from kinshelf.db.migrations import migrate
 if TYPE_CHECKING:
     import duckdb
 
+    from kinshelf.db.queries import StoredProduct
+
 COLUMNS = (
     "row", "id", "title", "description", "category", "price", "brand", "image", "split",
     "attributes", "has_image", "has_text", "image_hash", "image_error", "content_hash",
@@ -57,12 +59,14 @@ class Catalog:
 
     `saved_generation` is that of the snapshot that it was loaded from or last saved to. With a
     `path`, a new file, the tables lie there: larger than memory, and for one process alone.
+    `met` are products that were asked for, by row (see `db.queries`).
     """
 
     def __init__(self, generation: int = 0, path: Path | None = None) -> None:
         self.connection = connect(path)
         self.generation = generation
         self.saved_generation: int | None = None
+        self.met: dict[int, StoredProduct] = {}
         migrate(self.connection)
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
@@ -153,6 +157,7 @@ class Catalog:
         catalog = cls.__new__(cls)
         catalog.connection = connection
         catalog.generation = catalog.saved_generation = generation
+        catalog.met = {}
         migrate(connection)
         return catalog
 

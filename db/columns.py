@@ -230,10 +230,11 @@ def _wanted(name: str, fields: Mapping[str, str]) -> bool:
 
 def _attributes(columns: Sequence[str], fields: Mapping[str, str]) -> dict[str, str]:
     taken = set(fields.values())
-    return {column: _attribute_name(column) for column in columns if column not in taken}
+    return {column: attribute_name(column) for column in columns if column not in taken}
 
 
-def _attribute_name(column: str) -> str:
+def attribute_name(column: str) -> str:
+    """The name of the attribute that a column becomes."""
     name = clean_key(column) or "unnamed"
     return f"source_{name}" if name.casefold() in FIELDS else name
 

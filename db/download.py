@@ -56,6 +56,7 @@ class Downloader:
     timeout: seconds for one attempt from look-up to last byte, redirects included.
     max_bytes: of the decoded body. retries: further attempts after connection errors, timeouts,
     429 and 5xx; before them about backoff, 2 backoff, 4 backoff ... seconds, drawn at random.
+    check: raises ImageRejected for bytes that are no picture.
     allow_private_hosts: also fetch from this machine and its local network.
     """
 
@@ -70,6 +71,7 @@ class Downloader:
         retries: int = 3,
         backoff: float = 0.5,
         user_agent: str | None = None,
+        check: Callable[[bytes], object] = decode_image,
     ) -> None:
         self._cache = cache
         self._concurrency = concurrency
@@ -78,6 +80,7 @@ class Downloader:
         self._retries = retries
         self._backoff = backoff
         self._user_agent = user_agent or f"kinshelf/{version('kinshelf')}"
+        self._check = check
         self._decoding = threading.BoundedSemaphore(_DECODERS_AT_ONCE)
         self._pool = _connection_pool(concurrency, allow_private_hosts)
 
@@ -137,7 +140,7 @@ class Downloader:
             return cached
         data, etag = self._retrying(stop)(self._attempt, url, stop)
         with self._decoding:  # a decoded picture may take hundreds of megabytes
-            decode_image(data)
+            self._check(data)
         return self._cache.put(url, data, etag)
 
     def _retrying(self, stop: threading.Event) -> tenacity.Retrying:

@@ -1,10 +1,11 @@
 """Every error that kinshelf raises, in one tree.
 
-KinshelfError
+KinshelfError                   (a server's refusals are in serve/errors.py)
 ├── InputError                  a source or a value in it is not usable
 │   ├── SourceNotFound
 │   ├── EmptySource
 │   ├── UnreadableSource        encoding, delimiter, damaged or unknown format
+│   ├── UnfinishedParts         an encoded folder that is not whole yet
 │   ├── UnknownColumn
 │   ├── DuplicateId
 │   ├── InvalidEmbeddings       shape, dtype, NaN, zero norm, row count
@@ -25,6 +26,7 @@ KinshelfError
 │   ├── EngineRefused           it answered that it will not do that
 │   ├── OnlyInDirectory         asked of an engine what only a directory can do
 │   └── CopyMismatch            a copy is not what was copied
+├── ClusterError                Ray cannot be used, or could not finish
 ├── ProductNotFound
 ├── EmptyShelf
 ├── GenerationNotFound
@@ -57,6 +59,10 @@ class EmptySource(InputError):
 
 class UnreadableSource(InputError):
     """The source's format, encoding or delimiter cannot be read."""
+
+
+class UnfinishedParts(InputError):
+    """A folder of encoded products whose encoding was not finished."""
 
 
 class UnknownColumn(InputError):
@@ -125,6 +131,10 @@ class ShelfDamaged(ShelfError):
 
 class UnsupportedFormat(ShelfError):
     """The shelf was written by a version whose format this one does not know."""
+
+
+class ClusterError(KinshelfError):
+    """Ray cannot be reached or used, or some parts could not be done there."""
 
 
 class EngineUnavailable(ShelfError):

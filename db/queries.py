@@ -33,6 +33,9 @@ FIELDS = (
 )  # fmt: skip
 """The columns of a stored product, `attributes` as JSON text."""
 
+_MET = 4096
+"""Products that a catalogue remembers: asking DuckDB takes longer than searching a small shelf."""
+
 
 @dataclass(frozen=True, slots=True)
 class StoredProduct:
@@ -46,6 +49,17 @@ class StoredProduct:
     image_error: str | None
     content_hash: str
     added: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        names = (*TEXT_COLUMNS[:4], "price", *TEXT_COLUMNS[4:])
+        product = {name: getattr(self.product, name) for name in names}
+        rest = ("row", "has_image", "has_text", "image_error", "added")
+        return (
+            product
+            | {"attributes": self.product.attributes}
+            | {name: getattr(self, name) for name in rest}
+        )
 
 
 class View:
@@ -94,10 +108,21 @@ class View:
 
     def by_rows(self, rows: Sequence[int] | IntArray) -> dict[int, StoredProduct]:
         """The products of some row numbers, whatever became of them since."""
+        wanted = {int(row) for row in rows}
+        known = {row: p for row in wanted if (p := self.catalog.met.get(row)) is not None}
+        if len(known) == len(wanted):
+            return known
+        found = self._by_rows(sorted(wanted - known.keys()))
+        if len(found) <= _MET:  # what stands in a row never changes
+            if len(self.catalog.met) > _MET:
+                self.catalog.met.clear()
+            self.catalog.met.update(found)
+        return known | found
+
+    def _by_rows(self, rows: list[int]) -> dict[int, StoredProduct]:
         fields = ", ".join(f"p.{name}" for name in FIELDS)
-        wanted = sorted({int(row) for row in rows})
         query = f"SELECT {fields} FROM products p WHERE row IN (SELECT unnest(?::BIGINT[]))"
-        return {row[0]: stored_product(row) for row in self._run(query, [wanted]).fetchall()}
+        return {row[0]: stored_product(row) for row in self._run(query, [rows]).fetchall()}
 
     def by_ids(self, ids: Sequence[str]) -> dict[str, StoredProduct]:
         """The products of some ids; an id that is not there is absent from the answer."""
@@ -175,6 +200,14 @@ class View:
             f" WHERE {sql} AND p.added > ? ORDER BY p.row"
         )
         return self._run(query, [generation, generation, *parameters, generation]).fetchall()
+
+    def changed_in(self, generation: int, kind: str) -> dict[str, int]:
+        """Ids and rows that came in one generation, if it was of that kind: by id, all of them."""
+        query = (
+            "SELECT p.id, p.row FROM products p JOIN commits c ON c.generation = p.added"
+            " WHERE p.added = ? AND c.kind = ? AND c.generation <= ? ORDER BY p.row"
+        )
+        return dict(self._run(query, [generation, kind, self.generation]).fetchall())
 
     def removed_since(self, generation: int) -> int:
         """How many products that were there then are gone, while the shelf remembers them."""

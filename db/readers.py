@@ -1,4 +1,4 @@
-"""Read products from a CSV, TSV, Parquet or JSON Lines file, or from a folder of pictures."""
+"""Read products from a CSV, TSV, Parquet or JSON Lines file, or from a folder."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from kinshelf.db.errors import EmptySource, InputError, SourceNotFound, Unreadab
 from kinshelf.db.folder import FolderSource
 from kinshelf.db.jsonlines import JsonLinesSource
 from kinshelf.db.parquet import ParquetSource
+from kinshelf.db.parts import PartsSource, parts_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +39,8 @@ def read_source(path: Path | str, options: ReadOptions = _DEFAULTS) -> Iterator[
     """The products of a source, as batches in the source's order, never all of it in memory.
 
     The format goes by the suffix: .csv, .tsv, .parquet, .jsonl, .ndjson, the text ones also with
-    .gz behind; a folder gives its pictures (see `db.folder`). Rows that cannot be used are in the
+    .gz behind; a folder gives its pictures (see `db.folder`) or, if `kinshelf encode` wrote it, its
+    products with their embeddings (see `db.parts`). Rows that cannot be used are in the
     batches' `rejects`. The checks that need no more than a file's beginning are done at once.
 
     Raises:
@@ -106,7 +108,8 @@ def _open(path: Path, options: ReadOptions) -> RowSource:
     if not path.exists():
         raise SourceNotFound(f"there is no file or folder at {path}")
     if path.is_dir():
-        return FolderSource(path)
+        parts = parts_of(path)
+        return FolderSource(path) if parts is None else PartsSource(path, parts)
     suffix = path.suffix.casefold()
     inner = path.with_suffix("").suffix.casefold() if suffix == ".gz" else suffix
     if inner in _DELIMITED:

@@ -12,14 +12,14 @@ from kinshelf.probe.pages import fixed, percent, render
 if TYPE_CHECKING:
     from kinshelf.probe.audit import Audit, AuditRow
     from kinshelf.probe.novel import Member, Proposal
-    from kinshelf.probe.thumbnails import Thumbnails
+    from kinshelf.probe.pages import PictureUris
 
 SHOWN_ROWS = 300
 SHOWN_MEMBERS = 12
 _SIMILARITIES = ("similarity", "image_similarity", "text_similarity")
 
 
-def audit_page(audit: Audit, thumbnails: Thumbnails) -> str:
+def audit_page(audit: Audit, thumbnails: PictureUris) -> str:
     """A self-contained page of the `SHOWN_ROWS` most suspect products and all proposals."""
     places = audit.places
     proposals = audit.proposals
@@ -27,13 +27,14 @@ def audit_page(audit: Audit, thumbnails: Thumbnails) -> str:
         "audit.html",
         counts=audit.counts,
         generation=audit.generation,
-        rows=[_row(audit, int(place), thumbnails) for place in places[:SHOWN_ROWS]],
+        rows=[row_values(audit, int(place), thumbnails) for place in places[:SHOWN_ROWS]],
         left_out=max(len(places) - SHOWN_ROWS, 0),
         proposals=None if proposals is None else [_proposal(p, thumbnails) for p in proposals],
     )
 
 
-def _row(audit: Audit, place: int, thumbnails: Thumbnails) -> dict[str, Any]:
+def row_values(audit: Audit, place: int, thumbnails: PictureUris) -> dict[str, Any]:
+    """One suspect product as the template shows it: what is wrong, and its neighbours."""
     row = audit.row(place)
     near = audit.graph.places[place]
     columns = [int(column) for column in np.flatnonzero(near >= 0)[:5]]
@@ -90,7 +91,7 @@ def _conflict(audit: Audit, row: AuditRow) -> str:
     return line
 
 
-def _neighbour(audit: Audit, place: int, column: int, thumbnails: Thumbnails) -> dict[str, Any]:
+def _neighbour(audit: Audit, place: int, column: int, thumbnails: PictureUris) -> dict[str, Any]:
     graph = audit.graph
     other = int(graph.places[place, column])
     parts = (graph.similarities, graph.image_similarities, graph.text_similarities)
@@ -104,7 +105,7 @@ def _values(audit: Audit, place: int) -> dict[str, Any]:
     return {name: column[place] for name, column in columns.items()}
 
 
-def _proposal(proposal: Proposal, thumbnails: Thumbnails) -> dict[str, Any]:
+def _proposal(proposal: Proposal, thumbnails: PictureUris) -> dict[str, Any]:
     members = proposal.members
     return {
         "title": proposal.medoid.title or proposal.medoid.id,
@@ -115,7 +116,7 @@ def _proposal(proposal: Proposal, thumbnails: Thumbnails) -> dict[str, Any]:
     }
 
 
-def _member(member: Member, thumbnails: Thumbnails) -> dict[str, Any]:
+def _member(member: Member, thumbnails: PictureUris) -> dict[str, Any]:
     values = {
         "id": member.id, "title": member.title, "category": None, "image": member.image,
     } | dict.fromkeys(_SIMILARITIES)  # fmt: skip

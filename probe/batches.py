@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 BLOCK_ROWS = 4096
 """Rows gathered at once, 16 MB at 1,024 columns: enough that a disk is read in ascending order."""
 
+WHOLE = 200_000
+"""Rows up to which an epoch's order is any order; beyond, see `block_order`."""
+
+RUN = 1024
+MIXED = 64
+"""Runs of so many neighbouring rows are drawn by chance and so many of them mixed: 268 MB at 1,024
+columns, which a system without memory for all rows still reads in one piece."""
+
 
 @dataclass(frozen=True, slots=True)
 class Batches:
@@ -33,7 +41,8 @@ class Batches:
         self, rng: np.random.Generator, modality_dropout: float
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Each row once in a fresh order; some with one modality hidden, as `rng` will have it."""
-        order = rng.permutation(len(self.source)).astype(np.int64)
+        n = len(self.source)
+        order = block_order(n, rng) if n > WHOLE else rng.permutation(n).astype(np.int64)
         for block in self._blocks(order):
             X = self._gather(block)
             hide_modality(X, modality_dropout, rng)
@@ -67,6 +76,21 @@ class Batches:
         targets = torch.from_numpy(self.source.codes[places]).to(self.device)
         for start in range(0, len(X), self.size):
             yield inputs[start : start + self.size], targets[start : start + self.size]
+
+
+def block_order(n: int, rng: np.random.Generator) -> IntArray:
+    """A permutation of n places, (n,) int64; each `MIXED * RUN` in turn are from `MIXED` runs.
+
+    Rows that are stored by category come as well mixed as `MIXED` draws from all of them.
+    """
+    order = np.empty(n, dtype=np.int64)
+    runs, filled = rng.permutation(-(-n // RUN)), 0
+    for start in range(0, len(runs), MIXED):
+        chosen = [np.arange(r * RUN, min((r + 1) * RUN, n)) for r in runs[start : start + MIXED]]
+        mixed = rng.permutation(np.concatenate(chosen))
+        order[filled : filled + len(mixed)] = mixed
+        filled += len(mixed)
+    return order
 
 
 def hide_modality(X: FloatArray, rate: float, rng: np.random.Generator) -> None:

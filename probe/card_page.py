@@ -11,7 +11,7 @@ from kinshelf.probe.wording import Shown, chosen_evidence, notes, reason, voices
 
 if TYPE_CHECKING:
     from kinshelf.probe.answer import Prediction
-    from kinshelf.probe.thumbnails import Thumbnails
+    from kinshelf.probe.pages import PictureUris
 
 SHOWN_ANSWERS = 200
 """More would make a page that no browser likes."""
@@ -32,34 +32,35 @@ class Asked:
     title: str
 
 
-def card_page(asked: Sequence[Asked], thumbnails: Thumbnails) -> str:
+def card_page(asked: Sequence[Asked], thumbnails: PictureUris) -> str:
     """A self-contained page of the first `SHOWN_ANSWERS` answers."""
-    shown = [_answer(one, thumbnails) for one in asked[:SHOWN_ANSWERS]]
+    shown = [answer_values(one, thumbnails) for one in asked[:SHOWN_ANSWERS]]
     receipt = asdict(asked[0].found.receipt) if asked else None
     left_out = max(len(asked) - SHOWN_ANSWERS, 0)
     return render("card.html", answers=shown, receipt=receipt, left_out=left_out)
 
 
-def _answer(one: Asked, thumbnails: Thumbnails) -> dict[str, Any]:
+def answer_values(one: Asked, thumbnails: PictureUris) -> dict[str, Any]:
+    """What the template `answer.html` shows."""
     return {
         "found": one.found,
         "title": one.title,
         "reason": reason(one.found),
         "notes": notes(one.found),
         "shown": thumbnail(one.image, thumbnails),
-        "neighbours": [_neighbour(n, thumbnails) for n in chosen_evidence(one.found.neighbours)],
+        "neighbours": evidence_values(one.found, thumbnails),
         "voices": [{"name": name, **asdict(vote)} for name, vote in voices(one.found)],
     }
 
 
-def thumbnail(image: str | None, thumbnails: Thumbnails) -> dict[str, Any]:
-    """What a template shows of a picture: its data URI, or why there is none."""
+def thumbnail(image: str | None, thumbnails: PictureUris) -> dict[str, Any]:
+    """What a template shows of a picture: its URI, or why there is none."""
     return {"uri": thumbnails.uri(image), "problem": thumbnails.problem(image)}
 
 
 def neighbour(
     values: Mapping[str, Any],
-    thumbnails: Thumbnails,
+    thumbnails: PictureUris,
     role: str = "",
     tone: str = "",
     folded: str = "",
@@ -69,7 +70,12 @@ def neighbour(
     return {**values, "role": role, "tone": tone, "folded": folded, "shown": shown}
 
 
-def _neighbour(shown: Shown, thumbnails: Thumbnails) -> dict[str, Any]:
+def evidence_values(found: Prediction, thumbnails: PictureUris) -> list[dict[str, Any]]:
+    """The neighbours that a card shows, each with its part in the answer."""
+    return [_neighbour(shown, thumbnails) for shown in chosen_evidence(found.neighbours)]
+
+
+def _neighbour(shown: Shown, thumbnails: PictureUris) -> dict[str, Any]:
     role, tone = _ROLES[shown.evidence.role]
     values = shown.evidence.neighbour.as_dict()
     return neighbour(values, thumbnails, role, tone, shown.folded)

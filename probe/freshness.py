@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kinshelf.db.errors import ProbeNotFound
+from kinshelf.db.errors import ProbeError, ProbeNotFound, ShelfError
 from kinshelf.probe.data import BoolArray, IntArray, ObjectArray
 from kinshelf.probe.files import read_probe
 from kinshelf.probe.fitting import HeldOut
@@ -75,6 +75,14 @@ def probe_facts(shelf: AnyShelf, at: int | None = None) -> dict[str, Any]:
         "since_training": freshness(now, probe, entry.version).as_dict(),
         "policy": probe.policy and asdict(probe.policy),
     }
+
+
+def told_facts(shelf: AnyShelf, at: int | None = None) -> tuple[dict[str, Any], str | None]:
+    """As `probe_facts`, and what is wrong with the newest probe: it must not hide the rest."""
+    try:
+        return probe_facts(shelf, at), None
+    except (ProbeError, ShelfError) as error:
+        return {"since_training": None, "policy": None}, str(error)
 
 
 def freshness(now: AnySnapshot, probe: Probe, version: int) -> Freshness:

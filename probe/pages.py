@@ -5,12 +5,22 @@ from __future__ import annotations
 import functools
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 TEMPLATES = Path(__file__).parent / "templates"
+
+
+class PictureUris(Protocol):
+    """Where a page gets its pictures from."""
+
+    def uri(self, image: str | None) -> str | None:
+        """What `src` is for a product's picture, or None where it cannot be shown."""
+
+    def problem(self, image: str | None) -> str:
+        """Why it cannot be shown, in a few words; "" if it can."""
 
 
 def render(template: str, **values: Any) -> str:

@@ -279,7 +279,7 @@ class Predictor:
 def classify(
     shelf: AnyShelf,
     *,
-    image: str | None = None,
+    image: str | bytes | None = None,
     text: str | None = None,
     k: int | None = None,
     where: str | None = None,

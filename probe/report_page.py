@@ -10,7 +10,7 @@ import numpy as np
 
 from kinshelf.db.errors import ShelfError
 from kinshelf.probe.card_page import neighbour, thumbnail
-from kinshelf.probe.data import Float64Array, IntArray
+from kinshelf.probe.data import BoolArray, Float64Array, IntArray
 from kinshelf.probe.evaluation import codes_of
 from kinshelf.probe.figures import short_labels
 from kinshelf.probe.metrics import ECE_BINS, Metrics, reliability
@@ -66,21 +66,28 @@ def _method(
     place: int, name: str, proba: Float64Array, codes: IntArray, metrics: Metrics
 ) -> dict[str, Any]:
     confidence, right = proba.max(axis=1), proba.argmax(axis=1) == codes
-    count, accuracy, mean = reliability(confidence, right)
-    filled = count > 0
-    width = 100 / ECE_BINS
-    share = count / len(codes) * 100
     return {
         "name": name,
         "colour": place % 3,
         "metrics": metrics,
+        **reliability_values(confidence, right),
+        "risk": risk_coverage(confidence, right),
+    }
+
+
+def reliability_values(confidence: Float64Array, right: BoolArray) -> dict[str, Any]:
+    """A reliability diagram's points (confidence, accuracy) and its bars of how many, in 100ths."""
+    count, accuracy, mean = reliability(confidence, right)
+    filled = count > 0
+    width = 100 / ECE_BINS
+    share = count / len(right) * 100
+    return {
         "reliability": list(zip(mean[filled].tolist(), accuracy[filled].tolist(), strict=True)),
         "bins": [
             {"x": round(i * width, 2), "width": round(width, 2), "height": round(s, 2),
              "y": round(100 - s, 2)}
             for i, s in enumerate(share)
         ],
-        "risk": risk_coverage(confidence, right),
     }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,16 +14,18 @@ from numpy.typing import NDArray
 from kinshelf.db.errors import InputError, ProbeError, ShelfError
 from kinshelf.probe.calibrate import calibrate
 from kinshelf.probe.crossfit import OnPart
+from kinshelf.probe.data import LabelledData
 from kinshelf.probe.files import export_checkpoint, read_probe, write_probe
 from kinshelf.probe.settings import ProbeSettings
 from kinshelf.probe.split import training_set
-from kinshelf.probe.training import OnEpoch, fit_probe
+from kinshelf.probe.training import OnEpoch, Trained, fit_probe
 from kinshelf.store.probes import find_probe, save_probe
 
 if TYPE_CHECKING:
     from kinshelf.store.handle import AnyShelf
     from kinshelf.store.interface import AnySnapshot
 
+Fit = Callable[..., Trained]
 FOLDS = 5
 Float64Array = NDArray[np.float64]
 
@@ -55,11 +58,15 @@ def train_shelf(
     on_part: OnPart = lambda _done, _all: None,
     checkpoint: Path | None = None,
     warm_start: bool = False,
+    data: LabelledData | None = None,
+    fit: Fit = fit_probe,
 ) -> TrainReport:
     """Train and calibrate a probe from the shelf's newest generation; it becomes the newest probe.
 
     `on_epoch` is called after each epoch, `on_part` after each part of the calibration.
-    `warm_start`: from the weights of the newest probe, whose hidden layer must be as wide. Raises
+    `warm_start`: from the weights of the newest probe, whose hidden layer must be as wide. `data`:
+    rows to train and calibrate from in place of the shelf's own, of the same encoder (see
+    `cluster.blocks`). `fit` fits the weights as `probe.training.fit_probe` does. Raises
     TooFewClasses, InvalidSetting, ProbeNotFound, ShelfLocked, or InputError for a checkpoint that
     has no folder to go to.
     """
@@ -70,9 +77,9 @@ def train_shelf(
     started = time.monotonic()
     now = shelf.snapshot()
     before = find_probe(shelf, now) if warm_start else None
-    source = training_set(now)
+    source = training_set(data or now)
     start = read_probe(before.path) if before else None
-    trained = fit_probe(source, settings, on_epoch, start)
+    trained = fit(source, settings, on_epoch, start)
     probe = calibrate(source, trained.probe, on_part)
     probe = probe.replace(warnings=(*probe.warnings, *_lost_policy(shelf, now)))
     if before is not None:

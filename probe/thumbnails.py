@@ -18,6 +18,11 @@ SIDE = 160
 _QUALITY = 72
 
 
+def data_uri(jpeg: bytes) -> str:
+    """A picture as the `src` of an `img`, so that no other file is needed."""
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
+
+
 class Thumbnails:
     """Thumbnails of products' pictures: local files, and URLs that the shelf has downloaded.
 
@@ -57,7 +62,7 @@ class Thumbnails:
         picture.thumbnail((SIDE, SIDE))
         file = BytesIO()
         picture.save(file, "JPEG", quality=_QUALITY, optimize=True)
-        return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode(), ""
+        return data_uri(file.getvalue()), ""
 
     def _path(self, image: str) -> Path | None:
         from kinshelf.store.intake import is_url

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -35,7 +36,7 @@ class Trainer:
     ) -> None:
         self._settings = settings
         self._device = device
-        self._whitening = Whitening.fit(source, settings.seed)
+        self._whitening = self._fit_whitening(source)
         self._batches = Batches(source, settings.batch_size, device, self._whitening)
         self._modality_dropout = settings.modality_dropout
         self._rng = np.random.default_rng(settings.seed)
@@ -53,6 +54,12 @@ class Trainer:
         self._half = _half_precision(settings, device)
         self._scaler = torch.amp.GradScaler(device.type, enabled=self._half is torch.float16)
 
+    def _fit_whitening(self, source: TrainingSet) -> Whitening:
+        return Whitening.fit(source, self._settings.seed)
+
+    def _exchange(self) -> None:
+        """Between gradients and update; where several train one network they average here."""
+
     @property
     def weights(self) -> dict[str, FloatArray]:
         """A copy of the network's weights over unit halves, float32."""
@@ -62,13 +69,21 @@ class Trainer:
         """Go over the rows; the mean loss in nats. Raises ProbeError if it diverged."""
         self._network.train()
         total, seen = 0.0, 0
-        for inputs, targets in self._batches.shuffled(self._rng, self._modality_dropout):
+        for inputs, targets in self._epoch():
             total += self._update(inputs, targets) * len(targets)
             seen += len(targets)
         return self._finite(total / seen)
 
+    def _epoch(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        return self._batches.shuffled(self._rng, self._modality_dropout)
+
     def evaluate(self, held: TrainingSet) -> tuple[float, float]:
         """Mean loss in nats and accuracy on rows that do not train. Raises ProbeError likewise."""
+        loss, right, seen = self._judged(held)
+        return self._finite(loss / seen), right / seen
+
+    def _judged(self, held: TrainingSet) -> tuple[float, float, float]:
+        """The sum of the losses, the right answers and the rows."""
         self._network.eval()
         loss, right = 0.0, 0
         with torch.inference_mode():
@@ -77,7 +92,7 @@ class Trainer:
                 logits = self._network(inputs)
                 loss += cross_entropy(logits, targets, reduction="sum").item()
                 right += int((logits.argmax(dim=1) == targets).sum().item())
-        return self._finite(loss / len(held)), right / len(held)
+        return loss, right, len(held)
 
     def _finite(self, loss: float) -> float:
         if not math.isfinite(loss):
@@ -90,6 +105,7 @@ class Trainer:
         with self._autocast():
             loss = cross_entropy(self._network(inputs), targets)
         torch.autograd.backward(self._scaler.scale(loss))
+        self._exchange()
         self._scaler.step(self._optimizer)
         self._scaler.update()
         return loss.item()

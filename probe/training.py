@@ -55,6 +55,7 @@ class EpochResult:
 
 
 OnEpoch = Callable[[EpochResult], None]
+MakeTrainer = Callable[..., "Trainer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +83,13 @@ def fit_probe(
     settings: ProbeSettings | None = None,
     on_epoch: OnEpoch | None = None,
     start: Probe | None = None,
+    make: MakeTrainer | None = None,
 ) -> Trained:
     """Train on the rows of `source`, some of which decide when to stop. See `train_probe`.
 
     `start` is a probe whose weights the training starts from; it may have seen the rows that
-    decide when to stop. Raises InvalidSetting if it does not fit the settings or the rows.
+    decide when to stop. `make` makes another trainer than `probe.trainer.Trainer`. Raises
+    InvalidSetting if `start` does not fit the settings or the rows.
     """
     settings = settings or ProbeSettings()
     if start is not None:
@@ -95,7 +98,7 @@ def fit_probe(
     # two or three rows would stop the training at random
     fraction = 0.0 if too_few(source) else settings.val_fraction
     held = hold_out(source.codes, fraction, settings.seed)
-    run = _Run(settings, device_of(settings), on_epoch or (lambda _: None), start)
+    run = _Run(settings, device_of(settings), on_epoch or (lambda _: None), start, make)
     best = run.search(source.take(~held), source.take(held))
     refit = bool(held.any()) and len(source) < settings.refit_below
     probe = Probe(
@@ -106,7 +109,7 @@ def fit_probe(
         generation=source.data.generation,
         fingerprint=source.data.fingerprint,
         metrics=_metrics(best, held_out_rows=int(held.sum()), refit=refit),
-        warnings=_warnings(source, stops_early=bool(held.any())),
+        warnings=warnings_of(source, stops_early=bool(held.any())),
     )
     return Trained(probe, tuple(run.log))
 
@@ -125,6 +128,7 @@ class _Run:
     device: torch.device
     on_epoch: OnEpoch
     start: Probe | None = None
+    make: MakeTrainer | None = None
     log: list[EpochResult] = field(default_factory=list)
 
     def search(self, train: TrainingSet, held: TrainingSet) -> _Best:
@@ -132,11 +136,9 @@ class _Run:
 
         With nothing held out all epochs are run, and the last is kept.
         """
-        from kinshelf.probe.trainer import Trainer
-
         best: _Best | None = None
         with repeatable(self.settings.seed, self.device):
-            trainer = Trainer(train, self.settings, self.device, self.start)
+            trainer = self._trainer(train)
             for epoch in range(1, self.settings.epochs + 1):
                 result = self._epoch("fit", epoch, trainer, held)
                 if best is None or _improves(result, best.result):
@@ -148,13 +150,16 @@ class _Run:
 
     def repeat(self, source: TrainingSet, best: _Best) -> dict[str, FloatArray]:
         """The weights after training afresh on all rows, for somewhat more epochs than best."""
-        from kinshelf.probe.trainer import Trainer
-
         with repeatable(self.settings.seed, self.device):
-            trainer = Trainer(source, self.settings, self.device, self.start)
+            trainer = self._trainer(source)
             for epoch in range(1, self._refit_epochs(best) + 1):
                 self._epoch("refit", epoch, trainer, None)
             return trainer.weights
+
+    def _trainer(self, source: TrainingSet) -> Trainer:
+        from kinshelf.probe.trainer import Trainer
+
+        return (self.make or Trainer)(source, self.settings, self.device, self.start)
 
     def _refit_epochs(self, best: _Best) -> int:
         return min(round(REFIT_LONGER * best.result.epoch), self.settings.epochs)
@@ -189,7 +194,8 @@ def _metrics(best: _Best, *, held_out_rows: int, refit: bool) -> dict[str, objec
     }
 
 
-def _warnings(source: TrainingSet, *, stops_early: bool) -> tuple[str, ...]:
+def warnings_of(source: TrainingSet, *, stops_early: bool) -> tuple[str, ...]:
+    """What a user should know of the rows that a probe is trained from."""
     found = []
     single = [name for name, n in source.counts.items() if n == 1]
     if single:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from kinshelf.store.report import AddOptions, AddReport, OnConflict, TrainingSet
 
 if TYPE_CHECKING:
     from kinshelf.db.download import Downloader
+    from kinshelf.db.parts import PartsManifest
     from kinshelf.db.prepare import TrainingSetPlan
     from kinshelf.db.product import Product
     from kinshelf.db.readers import ReadBatch, ReadOptions
@@ -84,6 +86,21 @@ def _plan(source: Path, options: AddOptions) -> TrainingSetPlan | None:
     return plan_source(source, reading_options(options), options.training)
 
 
+def _parts(source: Path) -> PartsManifest | None:
+    from kinshelf.db.parts import parts_of
+
+    return parts_of(source)
+
+
+def _take_identity(shelf: AnyShelf, parts: PartsManifest, source: Path) -> None:
+    """Make sure that the shelf's encoder made the parts; one never used is known from then on."""
+    from kinshelf.store.matching import check_parts
+
+    check_parts(parts, source, shelf.name, shelf.manifest)
+    if shelf.manifest.fingerprint is None:
+        shelf.fit_dimension(**parts.identity())
+
+
 def add_source(
     shelf: AnyShelf,
     source: Path,
@@ -94,10 +111,15 @@ def add_source(
 ) -> AddReport:
     """See `Shelf.add`."""
     options = options or AddOptions()
+    parts = _parts(source)
+    if parts is not None:
+        options = replace(options, batch_size=options.batch_size or BROUGHT_BATCH)
     plan = _plan(source, options)
     batches = read_batches(source, options, plan)
-    brought = options.brings_embeddings
+    brought = options.brings_embeddings or parts is not None
     with shelf.writing(), _downloader(shelf, options, brought=brought) as d:
+        if parts is not None:
+            _take_identity(shelf, parts, source)
         ingest = Ingest(shelf, options, d, stop=stop, progress=progress)
         ingest.command = f"add {source.name}"
         ingest.report.training_set = TrainingSetSummary.of(plan) if plan else None

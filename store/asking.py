@@ -41,13 +41,18 @@ class QueryBatch:
 
 
 def embed(
-    shelf: AnyShelf, image: str | None, text: str | None, *, allow_private_hosts: bool = False
+    shelf: AnyShelf,
+    image: str | bytes | None,
+    text: str | None,
+    *,
+    allow_private_hosts: bool = False,
 ) -> FloatArray:
     """The halves of one query, (1, 2 * dimension) float32; a modality not given is zeros.
 
-    `image` is a path or an http(s) URL. Raises ImageRejected, InputError or EncoderError.
+    `image` is a path, an http(s) URL or a picture's bytes. Raises ImageRejected, InputError or
+    EncoderError.
     """
-    product = Product("query", title=normalise(text or ""), image=image)
+    product = Product("query", title=normalise(text or ""))
     if not product.text and not image:
         raise InputError("nothing to ask about: give --image, --text or both")
     candidate = Candidate(product, 0, "query")
@@ -58,7 +63,11 @@ def embed(
     return halves_of([candidate], shelf.encoder.dimension)
 
 
-def _picture(image: str | None, *, allow_private_hosts: bool) -> Picture | None:
+def _picture(image: str | bytes | None, *, allow_private_hosts: bool) -> Picture | None:
+    if isinstance(image, bytes):
+        from kinshelf.db.images import content_hash
+
+        return Picture(None, image, content_hash(image))
     if image is None or not is_url(image):
         return read_pictures([image], None)[0]  # the network's libraries are slow to import
     with (
@@ -110,7 +119,7 @@ def similar(
     shelf: AnyShelf,
     *,
     product_id: str | None = None,
-    image: str | None = None,
+    image: str | bytes | None = None,
     text: str | None = None,
     k: int = 10,
     where: str | None = None,

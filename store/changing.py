@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from kinshelf.db.errors import (
     DuplicateId,
     ImageRejected,
+    InputError,
     ProductNotFound,
     UnknownColumn,
     UnreadableSource,
@@ -19,9 +20,11 @@ from kinshelf.db.errors import (
 from kinshelf.store import fusion
 
 if TYPE_CHECKING:
+    from kinshelf.db.product import Product
     from kinshelf.db.queries import StoredProduct
     from kinshelf.store.handle import AnyShelf
     from kinshelf.store.ingest import Candidate
+    from kinshelf.store.shelf import Shelf
 
 FloatArray = NDArray[np.float32]
 _YES = {"1", "true", "yes", "y", "x", "accept", "accepted"}
@@ -53,11 +56,72 @@ def relabel(shelf: AnyShelf, changes: Mapping[str, str | None]) -> int:
         if old:
             vectors = shelf.snapshot().halves([stored.row for stored in old])
             changed = [
-                _candidate(stored, halves, wanted[stored.product.id])
+                _candidate(stored, halves, _labelled(stored, wanted[stored.product.id]))
                 for stored, halves in zip(old, vectors, strict=True)
             ]
             shelf.commit(*_frame(changed, shelf.next_row), vectors)
     return len(old)
+
+
+def undo_relabel(shelf: Shelf, generation: int) -> int:
+    """Give the products that one generation relabelled their categories back, as a new change.
+
+    Returns its generation. Raises GenerationNotFound if the shelf keeps no rows of before, or
+    InputError if the generation was no relabelling, or a product of it was changed since.
+    """
+    with shelf.writing():
+        now, before = shelf.snapshot(), shelf.snapshot(generation - 1)
+        changed = now.view.by_rows(list(now.view.changed_in(generation, "relabel").values()))
+        then = before.view.by_ids([stored.product.id for stored in changed.values()])
+        given = {name: stored.product.category for name, stored in then.items()}
+        moved = [s for s in changed.values() if s.product.category != given[s.product.id]]
+        current = now.view.by_ids(list(given))
+        later = [s.product.id for s in moved if s.row != _row_of(current.get(s.product.id))]
+        if later or not moved:
+            why = f"{later[0]!r} was changed since" if later else "it relabelled nothing"
+            raise InputError(f"generation {generation} cannot be undone: {why}")
+        relabel(shelf, {s.product.id: given[s.product.id] for s in moved})
+    return shelf.generation
+
+
+def _row_of(stored: StoredProduct | None) -> int | None:
+    return stored.row if stored else None
+
+
+def amend(shelf: AnyShelf, product_id: str, changes: Mapping[str, Any]) -> bool:
+    """Give a product other fields (those of `Product`); False if it has them already.
+
+    Only a new title, description or image is encoded. Raises ProductNotFound or InputError.
+    """
+    from kinshelf.store.adding import upsert
+    from kinshelf.store.ingest import halves_of
+
+    with shelf.writing():
+        old = shelf.snapshot().get(product_id)
+        product = old.product.replace(**changes)
+        if product == old.product:
+            return False
+        if product.image != old.product.image:
+            report = upsert(shelf, [product], None, None, "update")
+            if report.rejected:
+                raise InputError(next(iter(report.examples.values())))
+            return True
+        changed = _candidate(old, shelf.snapshot().halves([old.row])[0], product)
+        if product.text != old.product.text:
+            _read_again(shelf, changed)
+        shelf.commit(*_frame([changed], shelf.next_row), halves_of([changed], shelf.dimension))
+    return True
+
+
+def _read_again(shelf: AnyShelf, changed: Candidate) -> None:
+    """Take the embedding of its new text; the picture's stays."""
+    from kinshelf.store import records
+
+    text = changed.product.text
+    changed.text = shelf.writing_encoder().encode_texts([text])[0] if text else None
+    if changed.text is None and changed.image is None:
+        raise InputError(f"{changed.product.id!r} has no picture and would have no text")
+    changed.content_hash = records.content_hash(changed.product, changed.image_hash)
 
 
 def _refuse_unknown(shelf: AnyShelf, unknown: Sequence[str]) -> None:
@@ -82,6 +146,10 @@ def _frame(changed: list[Candidate], first_row: int) -> tuple[dict[str, Any], di
     return head, {"rejects": [], "resolved": [], "products": records.columns(changed, first_row)}
 
 
+def _labelled(stored: StoredProduct, category: str | None) -> Product:
+    return stored.product.replace(category=category)
+
+
 def candidate_of(stored: StoredProduct, halves: FloatArray) -> Candidate:
     """A stored product on its way into a shelf once more, unchanged; `halves` (2 * d,) float32."""
     from kinshelf.store.ingest import Candidate
@@ -96,12 +164,13 @@ def candidate_of(stored: StoredProduct, halves: FloatArray) -> Candidate:
     return same
 
 
-def _candidate(stored: StoredProduct, halves: FloatArray, category: str | None) -> Candidate:
+def _candidate(stored: StoredProduct, halves: FloatArray, product: Product) -> Candidate:
+    """The product with what was computed of it before."""
     from kinshelf.store import records
 
     changed = candidate_of(stored, halves)
     changed.old = stored
-    changed.product = stored.product.replace(category=category)
+    changed.product = product
     # Adding the corrected source again must find the product unchanged, and so must a source
     # that brings its embeddings: the hash is made in the way that the product came in.
     brought = (None, changed.image, changed.text)

@@ -54,28 +54,34 @@ class FastClipEncoder:
     """
 
     def __init__(
-        self, name: str, directory: Path, *, precision: str = FLOAT32, device: str = "cpu"
+        self,
+        name: str,
+        directory: Path,
+        *,
+        precision: str = FLOAT32,
+        device: str = "cpu",
+        steady: bool = False,
     ) -> None:
         self.name, self.precision, self._device = name, check_precision(precision), device
         with ThreadPoolExecutor(1) as pool:
             digest = pool.submit(fingerprint, directory, precision)
-            self._preprocessing = read_preprocessing(directory)
+            self.preprocessing = read_preprocessing(directory)
             self._weights = read_weights(directory)
-            if self._preprocessing.size != (self._weights.image_size,) * 2:
+            if self.preprocessing.size != (self._weights.image_size,) * 2:
                 raise EncoderUnavailable("its image processor and its vision tower do not fit")
             self._tokens = Tokens(directory, len(self._weights.text.positions))
             self.fingerprint = digest.result()
-        self.dimension = self._weights.dimension
+        self.dimension, self._steady = self._weights.dimension, steady
         self._loading = threading.Lock()
         self._quick: Runtime | None = None
         self._bulk: Runtime | None = None
         # Rounding the weights at each pass makes one twice as slow.
         items = QUICK_ITEMS if precision == FLOAT32 else QUICK_ITEMS // 2
-        self._quick_left = items if device == "cpu" else 0
+        self._quick_left = items if device == "cpu" and not steady else 0
 
     def preprocess(self, image: Image.Image) -> Pixels:
         """(H, W, 3) uint8, resized and cropped; thread-safe. See `Encoder.preprocess`."""
-        return self._preprocessing.pixels(image)
+        return self.preprocessing.pixels(image)
 
     def encode_pixels(self, pixels: Sequence[Pixels]) -> FloatArray:
         """Unit rows, (n, d) float32, of n results of `preprocess`."""
@@ -127,12 +133,14 @@ class FastClipEncoder:
     def _load_quick(self) -> Runtime:
         from kinshelf.store.clip_numpy import NumpyClip
 
-        return _Quick(NumpyClip(self._weights, self._preprocessing, self.precision))
+        return _Quick(NumpyClip(self._weights, self.preprocessing, self.precision))
 
     def _load_bulk(self) -> Runtime:
         from kinshelf.store.clip_workers import Workers
 
-        return Workers(self._weights, self._preprocessing, self.precision, self._device)
+        return Workers(
+            self._weights, self.preprocessing, self.precision, self._device, steady=self._steady
+        )
 
 
 class _Quick:

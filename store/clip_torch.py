@@ -45,7 +45,7 @@ class ClipEncoder:
 
     def __init__(self, name: str, directory: Path, *, device: str | None = None) -> None:
         self.name = name
-        self._preprocessing = read_preprocessing(directory)
+        self.preprocessing = read_preprocessing(directory)
         self.fingerprint = fingerprint(directory)
         self._device = choose_device(device)
         with _quiet():
@@ -62,7 +62,7 @@ class ClipEncoder:
 
     def preprocess(self, image: Image.Image) -> NDArray[np.uint8]:
         """(H, W, 3) uint8, resized and cropped; thread-safe. See `Encoder.preprocess`."""
-        return self._preprocessing.pixels(image)
+        return self.preprocessing.pixels(image)
 
     def encode_pixels(self, pixels: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Unit rows, (n, d) float32, of n results of `preprocess`."""
@@ -105,7 +105,7 @@ class ClipEncoder:
     def _image_features(self, pixels: Sequence[NDArray[np.uint8]]) -> Any:
         import torch
 
-        batch = torch.from_numpy(self._preprocessing.normalised(pixels))
+        batch = torch.from_numpy(self.preprocessing.normalised(pixels))
         return self._model.get_image_features(pixel_values=batch.to(self._device))
 
     def _text_features(self, texts: Sequence[str]) -> Any:

@@ -27,19 +27,32 @@ FloatArray = NDArray[np.float32]
 _ONE_THREAD_EACH = 8
 """Beyond so many cores, workers get several threads each: batches would become too many."""
 
+_SETTING = threading.Lock()
+
 
 class Workers:
-    """`store.clip.Runtime` over `TorchClip`. Batch sizes are those that measured best."""
+    """`store.clip.Runtime` over `TorchClip`. Batch sizes are those that measured best.
+
+    `steady`: every operation on one thread, on however many cores, so that they decide no bit;
+    torch is left with that setting.
+    """
 
     def __init__(
-        self, weights: ClipWeights, preprocessing: Preprocessing, precision: str, device: str
+        self,
+        weights: ClipWeights,
+        preprocessing: Preprocessing,
+        precision: str,
+        device: str,
+        *,
+        steady: bool = False,
     ) -> None:
         self._model = TorchClip(weights, preprocessing, precision, device)
         on_gpu = torch.device(device).type == "cuda"
         cores = 1 if on_gpu else threads()
         self.images_a_batch = 256 if on_gpu else 8
         self.tokens_a_batch = 16384 if on_gpu else 640
-        self._count = min(cores, _ONE_THREAD_EACH)
+        self._steady = steady
+        self._count = cores if steady else min(cores, _ONE_THREAD_EACH)
         self._threads = max(1, cores // self._count)
 
     def images(self, batches: list[NDArray[np.uint8]]) -> list[FloatArray]:
@@ -52,18 +65,22 @@ class Workers:
 
     def _map(self, run: Callable[[T], FloatArray], batches: Sequence[T]) -> list[FloatArray]:
         """In worker threads that end with the call: an encoder needs no closing."""
-        before, ready = torch.get_num_threads(), threading.Barrier(self._count + 1)
+        ready = threading.Barrier(self._count + 1)
 
         def start() -> None:
             torch.set_num_threads(self._threads)
             ready.wait()
 
         with ThreadPoolExecutor(self._count, "kinshelf-encode", start) as pool:
-            # A task makes a thread only while none is idle, and none is before the barrier.
-            waiting = [pool.submit(int) for _ in range(self._count)]
-            ready.wait()
-            # The setting is also the default of threads to come: give it back to them.
-            torch.set_num_threads(before)
+            with _SETTING:
+                before = torch.get_num_threads()
+                # A task makes a thread only while none is idle, and none is before the barrier.
+                waiting = [pool.submit(int) for _ in range(self._count)]
+                ready.wait()
+                # The setting is also the default of threads to come, and MKL's for all: give it
+                # back.
+                if not self._steady:
+                    torch.set_num_threads(before)
             done = list(pool.map(run, batches))
             for each in waiting:
                 each.result()

@@ -71,6 +71,7 @@ def load_encoder(
     device: str | None = None,
     precision: str | None = "float32",
     runtime: str = "fast",
+    steady: bool = False,
 ) -> Encoder:
     """Load a CLIP by hub id or directory, ready to encode.
 
@@ -78,7 +79,8 @@ def load_encoder(
     is its main branch. It does not count for a directory. `device` is torch's ("cpu", "cuda:1");
     without it CUDA is taken where there is one. `precision` is a class of store/precision.py;
     None is the fastest that this machine has without a loss in ranking. `runtime` "reference" is
-    transformers, with which every other model than a plain CLIP is encoded too.
+    transformers, with which every other model than a plain CLIP is encoded too. `steady` computes
+    few items as it computes many: equal batches give equal bits, whatever came before them.
 
     Raises EncoderUnavailable, in one line with what to do, if the model cannot be found,
     downloaded or read. A hub that cannot be reached is given up within seconds.
@@ -87,13 +89,20 @@ def load_encoder(
 
     pinned = DEFAULT_REVISION if name == DEFAULT_ENCODER else None
     try:
-        return _load(name, locate(name, revision or pinned), device, precision, runtime)
+        directory = locate(name, revision or pinned)
+        return _load(name, directory, device, precision, runtime, steady=steady)
     except EncoderUnavailable as error:
         raise EncoderUnavailable(f"encoder {name!r}: {error}") from error
 
 
 def _load(
-    name: str, directory: Path, device: str | None, precision: str | None, runtime: str
+    name: str,
+    directory: Path,
+    device: str | None,
+    precision: str | None,
+    runtime: str,
+    *,
+    steady: bool,
 ) -> Encoder:
     from kinshelf.store.precision import FLOAT32, default_precision
 
@@ -103,7 +112,7 @@ def _load(
         from kinshelf.store.clip import FastClipEncoder
 
         try:
-            return FastClipEncoder(name, directory, precision=wanted, device=device)
+            return FastClipEncoder(name, directory, precision=wanted, device=device, steady=steady)
         except EncoderUnavailable:
             # No plain CLIP, or a damaged one: the reference loads it or says what is wrong.
             if precision not in (None, FLOAT32):

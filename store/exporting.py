@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +12,15 @@ from kinshelf.db.errors import InputError
 from kinshelf.store import files, fusion
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
+    from numpy.typing import NDArray
 
+    from kinshelf.db.product import Product
     from kinshelf.db.queries import StoredProduct
     from kinshelf.store.interface import AnySnapshot
+
+    FloatArray = NDArray[np.float32]
 
 COLUMNS = ("id", "title", "description", "category", "price", "brand", "image", "split")
 _BLOCK = 4096
@@ -57,37 +62,44 @@ def _parquet(snapshot: AnySnapshot, path: Path, where: str | None, _suffix: str)
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = _schema(pa)
+    layout = schema()
     count = 0
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+    with pq.ParquetWriter(path, layout, compression="zstd") as writer:
         for block in _blocks(snapshot, where):
-            writer.write_table(pa.table(_arrays(snapshot, block), schema=schema))
+            writer.write_table(pa.table(_arrays(snapshot, block), schema=layout))
             count += len(block)
     return count
 
 
-def _schema(pa: Any) -> pa.Schema:
+def schema() -> pa.Schema:
+    """The columns of an exported Parquet file and their types."""
+    import pyarrow as pa
+
     kinds = dict.fromkeys(COLUMNS, pa.string()) | {"price": pa.float64(), "attributes": pa.string()}
     kinds |= dict.fromkeys(("image_embedding", "text_embedding"), pa.list_(pa.float32()))
     return pa.schema(list(kinds.items()))
 
 
 def _arrays(snapshot: AnySnapshot, block: list[StoredProduct]) -> dict[str, list[Any]]:
-    table: dict[str, list[Any]] = {
-        name: [getattr(p.product, name) for p in block] for name in COLUMNS
-    }
-    table["attributes"] = [
-        json.dumps(p.product.attributes, ensure_ascii=False) if p.product.attributes else None
-        for p in block
-    ]
     image, text = fusion.split(snapshot.halves([p.row for p in block]))
-    table["image_embedding"] = [
-        half if p.has_image else None for half, p in zip(image, block, strict=True)
+    return columns(
+        [p.product for p in block],
+        [half if p.has_image else None for half, p in zip(image, block, strict=True)],
+        [half if p.has_text else None for half, p in zip(text, block, strict=True)],
+    )
+
+
+def columns(
+    products: Sequence[Product],
+    image: Sequence[FloatArray | None],
+    text: Sequence[FloatArray | None],
+) -> dict[str, list[Any]]:
+    """Products and their embeddings, (d,) float32 or None, as `schema` has them."""
+    table: dict[str, list[Any]] = {name: [getattr(p, name) for p in products] for name in COLUMNS}
+    table["attributes"] = [
+        json.dumps(p.attributes, ensure_ascii=False) if p.attributes else None for p in products
     ]
-    table["text_embedding"] = [
-        half if p.has_text else None for half, p in zip(text, block, strict=True)
-    ]
-    return table
+    return table | {"image_embedding": list(image), "text_embedding": list(text)}
 
 
 def flat(stored: StoredProduct) -> dict[str, Any]:

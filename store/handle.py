@@ -94,10 +94,14 @@ class AnyShelf(ABC):
         if self._encoder is None:
             from kinshelf.store.canary import load_encoder_of
 
-            encoder = load_encoder_of(self.name, self.manifest)
-            self.check_encoder(encoder)
-            self._encoder = encoder
+            return self.use_encoder(load_encoder_of(self.name, self.manifest))
         return self._encoder
+
+    def use_encoder(self, encoder: Encoder) -> Encoder:
+        """Embed with this one from now on. Raises EncoderMismatch if it is not the shelf's own."""
+        self.check_encoder(encoder)
+        self._encoder = encoder
+        return encoder
 
     def check_encoder(self, encoder: Encoder) -> None:
         """Raises EncoderMismatch, naming both, unless the encoder is the shelf's own."""
@@ -129,7 +133,7 @@ class AnyShelf(ABC):
         self,
         *,
         product_id: str | None = None,
-        image: str | None = None,
+        image: str | bytes | None = None,
         text: str | None = None,
         k: int = 10,
         where: str | None = None,
@@ -138,7 +142,7 @@ class AnyShelf(ABC):
     ) -> SearchResult:
         """The k products nearest to a stored product, or to a picture, a text or both.
 
-        The stored product itself is left out. Similarity is
+        `image`: path, URL or bytes. The stored product itself is left out. Similarity is
         `weight_image * image cosine + (1 - weight_image) * text cosine`. `at`: as of then.
         Raises GenerationNotFound, ProductNotFound, FilterError, EmptyShelf, ImageRejected or
         EncoderError.

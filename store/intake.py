@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
 from kinshelf.db.errors import ImageRejected
@@ -86,6 +86,23 @@ class Remembered:
             self._rows.popitem(last=False)
 
 
+@runtime_checkable
+class DecodesItself(Protocol):
+    """An encoder that wants a picture's bytes, as one whose pictures another process decodes."""
+
+    def preprocess_data(self, data: bytes) -> Pixels:
+        """As `Encoder.preprocess` of the picture in `data`. Raises ImageRejected."""
+
+
+def preprocess(encoder: Encoder, data: bytes) -> Pixels:
+    """Model-ready pixels of a picture's bytes. Raises ImageRejected."""
+    from kinshelf.db.images import decode_image
+
+    if isinstance(encoder, DecodesItself):
+        return encoder.preprocess_data(data)
+    return encoder.preprocess(decode_image(data))
+
+
 class Preprocessor:
     """Decodes and resizes pictures for an encoder on a few threads, by default one a core.
 
@@ -125,9 +142,7 @@ class Preprocessor:
                 self._ahead.pop(name).cancel()
 
     def _one(self, data: bytes) -> Pixels | ImageRejected:
-        from kinshelf.db.images import decode_image
-
         try:
-            return self._encoder.preprocess(decode_image(data))
+            return preprocess(self._encoder, data)
         except ImageRejected as error:
             return error

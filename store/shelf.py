@@ -54,8 +54,7 @@ class Shelf(AnyShelf):
         self._loads = 0
         self._ledger.settled(self._match)
         if encoder is not None:
-            self.check_encoder(encoder)
-            self._encoder = encoder
+            self.use_encoder(encoder)
 
     @classmethod
     def create(
@@ -208,9 +207,7 @@ class Shelf(AnyShelf):
         """The products of those ids that are in the shelf; the caller is inside `writing()`."""
         with self._refreshing:
             rows = self._ledger.live(self._up_to_date().rows(ids))
-            if not rows:
-                return {}
-            found = self.snapshot().view.by_rows(rows)
+            found = self.snapshot().view.by_rows(rows) if rows else {}
         return {stored.product.id: stored for stored in found.values()}
 
     def open_rejects(self) -> OpenRejects:

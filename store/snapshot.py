@@ -21,6 +21,7 @@ from kinshelf.store.searching import Found, Rows, nearest
 from kinshelf.store.telling import Neighbours, told
 
 if TYPE_CHECKING:
+    from kinshelf.db.queries import StoredProduct
     from kinshelf.store.hnsw import Hnsw
 
 FloatArray = NDArray[np.float32]
@@ -28,6 +29,8 @@ IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 _FILTERS = 16
 """Filters whose matches a snapshot remembers, a byte a row each."""
+_IDS = 4096
+"""Ids whose row it remembers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,7 @@ class Snapshot(AnySnapshot):
         self._parts = parts
         self._index_of = index
         self._matched: dict[str, BoolArray] = {}
+        self._row_of: dict[str, int] = {}
         self.view = view
 
     def searched(self, keep: BoolArray | None = None) -> Rows:
@@ -149,3 +153,13 @@ class Snapshot(AnySnapshot):
                 self._matched.clear()
             self._matched[where] = known
         return known
+
+    def get(self, product_id: str) -> StoredProduct:
+        """The product of an id. Raises ProductNotFound, naming ids that look like it."""
+        if (row := self._row_of.get(product_id)) is not None:
+            return self.view.by_rows([row])[row]
+        found = super().get(product_id)
+        if len(self._row_of) >= _IDS:
+            self._row_of.clear()
+        self._row_of[product_id] = found.row
+        return found

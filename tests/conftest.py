@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,3 +113,46 @@ def write_csv(path: Path, rows: list[dict[str, Any]]) -> Path:
 @pytest.fixture
 def catalogue(tmp_path: Path) -> Path:
     return make_catalogue(tmp_path / "source")
+
+
+@pytest.fixture(scope="session")
+def sample_shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained shelf over a part of the sample: to be copied, not to be changed."""
+    from browser import add_hostile, chromium, make_shelf
+
+    chromium()  # where there is none, nobody waits for the shelf
+    path = tmp_path_factory.mktemp("sample") / "sample.shelf"
+    make_shelf(path)
+    add_hostile(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def server(sample_shelf: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A server over a copy of it."""
+    from browser import served
+
+    copy = tmp_path_factory.mktemp("served") / "sample.shelf"
+    shutil.copytree(sample_shelf, copy)
+    with served(copy) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """The system's Chromium."""
+    from browser import opened_browser
+
+    with opened_browser() as opened:
+        yield opened
+
+
+@pytest.fixture
+def visit(browser: Any, server: Any) -> Iterator[Any]:
+    """A page of the server in a browser; whatever went wrong in it fails the test."""
+    from browser import Visit
+
+    visiting = Visit(browser, server)
+    yield visiting
+    visiting.check()
+    visiting.context.close()

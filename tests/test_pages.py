@@ -152,7 +152,7 @@ def test_the_report_shows_curves_matrix_and_mistakes(goods: Shelf, tmp_path: Pat
     assert "by hand" in page.text
     assert percent(1 - 3 / len(rows)) in page.text
     assert sum(tag == "section" for tag, _ in page.tags) == 3
-    assert sum(tag == "svg" for tag, _ in page.tags) == 4
+    assert sum(tag == "svg" and at.get("role") == "img" for tag, at in page.tags) == 4
     assert sum(tag == "polyline" for tag, _ in page.tags) == 6
     share = f"{percent(1 - 3 / len(rows))} of {len(rows)}"
     assert f"When probe and neighbours agreed, {share} held-out answers were right." in page.text

@@ -9,9 +9,15 @@ import numpy as np
 import pytest
 from conftest import FakeEncoder, unit, write_csv
 
-from kinshelf.db.errors import DuplicateId, ProductNotFound, UnknownColumn
+from kinshelf.db.errors import (
+    DuplicateId,
+    GenerationNotFound,
+    InputError,
+    ProductNotFound,
+    UnknownColumn,
+)
 from kinshelf.store import Product, Shelf
-from kinshelf.store.changing import read_changes
+from kinshelf.store.changing import read_changes, undo_relabel
 
 
 def categories(shelf: Shelf, at: int | None = None) -> dict[str, str | None]:
@@ -127,3 +133,39 @@ def test_a_file_that_contradicts_itself_or_lacks_a_column_is_refused(tmp_path: P
         read_changes(write_csv(tmp_path / "twice.csv", twice))
     with pytest.raises(UnknownColumn, match="new_category"):
         read_changes(write_csv(tmp_path / "other.csv", [{"id": "a", "title": "x"}]))
+
+
+def test_undoing_is_a_new_generation_that_gives_back_what_was(
+    shelf: Shelf, catalogue: Path, encoder: FakeEncoder
+) -> None:
+    shelf.add(catalogue)
+    before = categories(shelf)
+    shelf.relabel({"p0": "Things | Blue", "p4": None, "p8": "New"})
+    changed = shelf.generation
+    shelf.relabel({"p1": "Meanwhile"})
+    assert undo_relabel(shelf, changed) == shelf.generation == changed + 2
+    assert categories(shelf) == before | {"p1": "Meanwhile"}
+    assert categories(shelf, changed)["p8"] == "New"
+    assert encoder.images == 30
+    assert undo_relabel(shelf, changed + 2) == changed + 3
+    assert categories(shelf) == categories(shelf, changed) | {"p1": "Meanwhile"}
+
+
+def test_what_cannot_be_undone_is_told_and_changes_nothing(shelf: Shelf, catalogue: Path) -> None:
+    shelf.add(catalogue)
+    added = shelf.generation
+    shelf.relabel({"p0": "One", "p1": "One"})
+    shelf.relabel({"p1": "Two"})
+    shelf.remove(["p2"])
+    newest = shelf.generation
+    for generation, why in ((added, "relabelled nothing"), (newest, "relabelled nothing"),
+                            (added + 1, "'p1' was changed since")):  # fmt: skip
+        with pytest.raises(InputError, match=why):
+            undo_relabel(shelf, generation)
+    for unknown in (0, newest + 1):
+        with pytest.raises((InputError, GenerationNotFound)):
+            undo_relabel(shelf, unknown)
+    shelf.compact()
+    with pytest.raises(GenerationNotFound):
+        undo_relabel(shelf, added + 2)
+    assert shelf.snapshot().get("p1").product.category == "Two"

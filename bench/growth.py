@@ -1,0 +1,147 @@
+"""What grows with the shelf, from ten thousand to a million products, and what does not.
+
+    python bench/growth.py [--rows 10000 100000 1000000] [--directory DIR] | tee growth.txt
+
+To be run by hand: a million rows are 4 GB of vectors and some minutes of index. Vectors are those
+of bench/search.py; every question is asked in a fresh process, so that memory is its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import search
+
+from kinshelf.store import Shelf
+
+STEP = 16_384
+QUERIES = 200
+
+ASK = """
+import json, os, sys, time
+started = time.perf_counter()
+import numpy as np
+from kinshelf.store import Shelf
+from kinshelf.db.product import Product
+queries, more = np.load(sys.argv[2]), np.load(sys.argv[3])
+shelf = Shelf.open(sys.argv[1])
+shelf.snapshot().kneighbors(queries[:1], 10)
+told = {"open + first, s": time.perf_counter() - started}
+def middle(**options):
+    times = []
+    for query in queries:
+        begun = time.perf_counter()
+        shelf.snapshot().kneighbors(query[None], 10, **options)
+        times.append(time.perf_counter() - begun)
+    return float(np.median(times)) * 1e3
+def status(name):
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(l.split()[1]) for l in lines if l.startswith(name)) / 1024
+middle()
+told["query p50, ms"] = middle()
+told["filter of 1 %, p50, ms"] = middle(where="u < 10")
+told["filter of 10 %, p50, ms"] = middle(where="u < 100")
+found = shelf.snapshot().kneighbors(queries, 10)
+np.save(sys.argv[4], found.similarities)
+begun = time.perf_counter()
+shelf.snapshot().kneighbors(np.repeat(queries, 5, axis=0), 10)
+told["batch of 1,000, queries/s"] = 1000 / (time.perf_counter() - begun)
+told["resident, MB"] = status("VmRSS")
+told["of it private, MB"] = status("RssAnon")
+for part in range(3):
+    rows = more[1000 * part : 1000 * part + 1000]
+    products = [Product(f"new{part}-{i}", "new", attributes={"u": 1.0}) for i in range(1000)]
+    begun = time.perf_counter()
+    shelf.upsert(products, rows[:, 0].copy(), rows[:, 1].copy())
+    told.setdefault("add of 1,000, ms", []).append((time.perf_counter() - begun) * 1e3)
+told["first add of a handle, ms"] = told["add of 1,000, ms"][0]
+told["add of 1,000, ms"] = float(np.median(told["add of 1,000, ms"][1:]))
+begun = time.perf_counter()
+shelf.remove([f"new0-{i}" for i in range(100)])
+told["remove 100, ms"] = (time.perf_counter() - begun) * 1e3
+print(json.dumps(told), flush=True)
+os._exit(0)
+"""
+
+
+def fill(path: Path, rows: int, seed: int) -> tuple[float, float]:
+    """Seconds of adding, and of building the index."""
+    Shelf.create(path, encoder="brought").close()
+    shelf = Shelf.open(path)
+    seconds = 0.0
+    for start in range(0, rows, STEP):
+        count = min(STEP, rows - start)
+        halves = search.vectors(count, seed + start, "blends")
+        begun = time.perf_counter()
+        search.add(shelf, halves, start, np.zeros(count, dtype=int))
+        seconds += time.perf_counter() - begun
+    begun = time.perf_counter()
+    shelf.close()
+    return seconds, time.perf_counter() - begun
+
+
+def truth(path: Path, queries: np.ndarray) -> np.ndarray:
+    """The ten highest similarities of each query, by NumPy over the mapped vectors."""
+    rows = np.memmap(next(path.glob("vectors-*.f32")), np.float32, "r").reshape(-1, 1024)
+    best = np.full((len(queries), 10), -np.inf, dtype=np.float32)
+    for start in range(0, len(rows), STEP):
+        scores = queries @ rows[start : start + STEP].T / 2
+        best = np.sort(np.hstack([best, scores]), axis=1)[:, -10:]
+    return best
+
+
+def asked(path: Path, folder: Path) -> dict[str, Any]:
+    queries = search.vectors(QUERIES, 1, "blends").reshape(QUERIES, -1)
+    files = [folder / name for name in ("queries.npy", "more.npy", "found.npy")]
+    np.save(files[0], queries)
+    np.save(files[1], search.vectors(3000, 2, "blends"))
+    expected = truth(path, queries)
+    command = [sys.executable, "-c", ASK, str(path), *map(str, files)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    told: dict[str, Any] = json.loads(done.stdout)
+    found = np.load(files[2])
+    hits = (found >= expected[:, :1] - 1e-5).sum(axis=1).clip(max=10)
+    return told | {"recall@10": float(hits.mean() / 10)}
+
+
+def run(rows: int, directory: Path | None) -> dict[str, Any]:
+    folder = Path(tempfile.mkdtemp(dir=directory))
+    try:
+        path = folder / "growth.shelf"
+        added, built = fill(path, rows, 1000)
+        told = {"ingest, rows/s": rows / added, "close (index built), s": built}
+        return told | asked(path, folder)
+    finally:
+        shutil.rmtree(folder)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--directory", type=Path)
+    options = parser.parse_args()
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; 1024 wide")
+    told = {}
+    for rows in options.rows:
+        told[rows] = run(rows, options.directory)
+        print(f"{rows:,} rows: {json.dumps({k: round(v, 3) for k, v in told[rows].items()})}",
+              flush=True)  # fmt: skip
+    first, last = told[options.rows[0]], told[options.rows[-1]]
+    print(f"\n{'':28s}" + "".join(f"{rows:>14,}" for rows in options.rows) + "        grows")
+    for name in first:
+        row = "".join(f"{told[rows][name]:14.3f}" for rows in options.rows)
+        print(f"{name:28s}{row}{last[name] / first[name]:12.2f} x")
+
+
+if __name__ == "__main__":
+    main()

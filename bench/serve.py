@@ -1,0 +1,227 @@
+"""How the server bears load, on loopback, beside what its encoder does alone in the same run.
+
+    python bench/serve.py                     # the sample and a CLIP of full size, random weights
+    python bench/serve.py --encoder DIR
+
+A shelf of the sample is served by `kinshelf serve`; 8 clients ask for 30 seconds: a third of the
+time for similar products by id, a third for the category of a picture, a third for both at once.
+Bars: no error; similar by id within 20 ms for 95 of 100 requests; pictures classified at 0.8 times
+the rate at which the batch encoder (`add`'s: decode on all cores, batches of 32) encodes them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import itertools
+import json
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from kinshelf.db.images import content_hash
+from kinshelf.probe import train_shelf
+from kinshelf.samples import catalogue_dir, tiny_clip_dir
+from kinshelf.store import Shelf
+from kinshelf.store.encoder import load_encoder
+from kinshelf.store.intake import Preprocessor
+from kinshelf.store.threads import threads
+
+CLIENTS = 8
+BATCH = 32
+P95_MS, SHARE = 20.0, 0.8
+
+
+def full_size(directory: Path) -> Path:
+    """A CLIP ViT-B/32 with random weights and the sample's tokenizer."""
+    import torch
+    from transformers import CLIPConfig, CLIPModel
+
+    directory.mkdir()
+    for path in tiny_clip_dir().iterdir():
+        if path.suffix in (".json", ".txt") and path.name not in ("config.json",):
+            shutil.copyfile(path, directory / path.name)
+    processor = json.loads((directory / "preprocessor_config.json").read_text())
+    processor |= {"size": {"shortest_edge": 224}, "crop_size": {"height": 224, "width": 224}}
+    (directory / "preprocessor_config.json").write_text(json.dumps(processor))
+    tiny = json.loads((tiny_clip_dir() / "config.json").read_text())["text_config"]
+    names = ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")
+    text = {name: tiny[name] for name in names if name in tiny}
+    torch.manual_seed(0)
+    CLIPModel(CLIPConfig(text_config=text, projection_dim=512)).save_pretrained(directory)
+    return directory
+
+
+@dataclass(slots=True)
+class Tally:
+    """What clients of one kind met: milliseconds of each answer, and failures."""
+
+    milliseconds: list[float] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+    def p(self, share: float) -> float:
+        """A percentile, in milliseconds."""
+        return float(np.percentile(self.milliseconds, share)) if self.milliseconds else np.nan
+
+
+Ask = Callable[[int], tuple[str, bytes, str]]
+
+
+def similar_by_id(ids: list[str]) -> Ask:
+    """Requests for the like of each product in turn."""
+    bodies = [json.dumps({"id": name}).encode() for name in ids]
+    return lambda i: ("/similar", bodies[i % len(bodies)], "application/json")
+
+
+def classify_by_image(pictures: list[bytes]) -> Ask:
+    """Requests with a picture each, as a form."""
+    kind, bodies = "multipart/form-data; boundary=kin", []
+    head = b'--kin\r\nContent-Disposition: form-data; name="image"; filename="p"\r\n\r\n'
+    bodies = [head + data + b"\r\n--kin--\r\n" for data in pictures]
+    return lambda i: ("/classify", bodies[i % len(bodies)], kind)
+
+
+def load(port: int, asks: list[Ask], seconds: float) -> tuple[list[Tally], float]:
+    """One client a thread asks as fast as it is answered; a tally each, and the seconds."""
+    tallies, end = [Tally() for _ in asks], time.monotonic() + seconds
+    turns = itertools.count()
+
+    def client(ask: Ask, tally: Tally) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        while time.monotonic() < end:
+            path, body, kind = ask(next(turns))
+            started = time.perf_counter()
+            connection.request("POST", path, body, {"Content-Type": kind})
+            response = connection.getresponse()
+            text = response.read()
+            tally.milliseconds.append(1000 * (time.perf_counter() - started))
+            if response.status != 200:
+                tally.failures.append(f"{response.status} {text[:200]!r}")
+
+    started = time.monotonic()
+    running = [
+        threading.Thread(target=client, args=pair) for pair in zip(asks, tallies, strict=True)
+    ]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join()
+    return tallies, time.monotonic() - started
+
+
+def together(tallies: list[Tally]) -> Tally:
+    """Several clients' as one."""
+    whole = Tally()
+    for tally in tallies:
+        whole.milliseconds += tally.milliseconds
+        whole.failures += tally.failures
+    return whole
+
+
+def batch_encoder(directory: Path, precision: str | None, pictures: list[bytes], s: float) -> float:
+    """Pictures a second of decoding ahead and encoding in batches, as `add` does."""
+    encoder = load_encoder(str(directory), precision=precision)
+    preprocessor = Preprocessor(encoder)
+    batches = [
+        {content_hash(data): data for data in pictures[i : i + BATCH]}
+        for i in range(0, len(pictures), BATCH)
+    ]
+    encoder.encode_pixels(list(preprocessor.take(batches[0]).values()))  # type: ignore[arg-type]
+    done, started = 0, time.monotonic()
+    turns = itertools.cycle(batches)
+    ahead = next(turns)
+    preprocessor.begin(ahead)
+    while time.monotonic() - started < s:
+        batch, ahead = ahead, next(turns)
+        pixels = list(preprocessor.take(batch).values())
+        preprocessor.begin(ahead)
+        encoder.encode_pixels(pixels)  # type: ignore[arg-type]
+        done += len(pixels)
+    rate = done / (time.monotonic() - started)
+    preprocessor.close()
+    return rate
+
+
+@contextmanager
+def served(shelf: Path) -> Iterator[int]:
+    """`kinshelf serve` in a process of its own; its port."""
+    line = [sys.executable, "-m", "kinshelf.cli", "serve", "--shelf", str(shelf), "--port", "0",
+            "--json", "--quiet", "--rate", "1000000"]  # fmt: skip
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout
+        try:
+            yield int(json.loads(child.stdout.readline())["url"].rsplit(":", 1)[1])
+        finally:
+            child.terminate()
+            child.wait(60)
+
+
+def verdict(name: str, met: bool, text: str) -> bool:
+    """One line for one bar."""
+    print(f"{'holds' if met else 'falls short'}: {name}: {text}")
+    return met
+
+
+def measure(shelf: Path, seconds: float) -> bool:
+    """The load and the encoder alone, in turns."""
+    with Shelf.open(shelf) as opened:
+        ids = list(opened.snapshot().view.row_by_id())
+        encoder, precision = Path(opened.manifest.encoder), opened.manifest.precision
+    pictures = [p.read_bytes() for p in sorted((catalogue_dir() / "images").glob("*"))][:320]
+    part = seconds / 3
+    by_id, by_image = similar_by_id(ids), classify_by_image(pictures)
+    alone = [batch_encoder(encoder, precision, pictures, part / 2)]
+    with served(shelf) as port:
+        load(port, [by_id, by_image], 5.0)  # what is loaded lazily, is
+        found, _ = load(port, [by_id] * CLIENTS, part)
+        seen, took = load(port, [by_image] * CLIENTS, part)
+        mixed, both = load(port, [by_id, by_image] * (CLIENTS // 2), part)
+    alone.append(batch_encoder(encoder, precision, pictures, part / 2))
+    similar, classified = together(found), together(seen)
+    mixed_id, mixed_image = together(mixed[::2]), together(mixed[1::2])
+    rate, best = len(classified.milliseconds) / took, max(alone)
+    failures = [f for t in (similar, classified, mixed_id, mixed_image) for f in t.failures]
+    print(f"similar by id, {CLIENTS} clients: {len(similar.milliseconds) / part:.0f} a second,"
+          f" p50 {similar.p(50):.1f} ms, p95 {similar.p(95):.1f} ms")  # fmt: skip
+    print(f"classify by picture, {CLIENTS} clients: {rate:.1f} a second,"
+          f" p95 {classified.p(95):.0f} ms; batch encoder alone {best:.1f} a second")  # fmt: skip
+    print(f"both at once: similar {len(mixed_id.milliseconds) / both:.0f} a second,"
+          f" p95 {mixed_id.p(95):.1f} ms; pictures {len(mixed_image.milliseconds) / both:.1f}"
+          f" a second, p95 {mixed_image.p(95):.0f} ms")  # fmt: skip
+    return all((
+        verdict("errors", not failures, f"{len(failures)} {failures[:3]}"),
+        verdict("similar by id", similar.p(95) <= P95_MS, f"p95 {similar.p(95):.1f} ms"),
+        verdict("pictures", rate >= SHARE * best, f"{rate / best:.2f} times the batch encoder"),
+    ))  # fmt: skip
+
+
+def main() -> None:
+    """Make the shelf, measure, judge."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--encoder", type=Path, help="a CLIP directory; default: full size, random")
+    parser.add_argument("--shelf", type=Path, help="one that is there, or kept for next time")
+    parser.add_argument("--seconds", type=float, default=30.0)
+    given = parser.parse_args()
+    print(f"{platform.processor() or platform.machine()}, {threads()} threads")
+    with tempfile.TemporaryDirectory() as folder:
+        shelf = given.shelf or Path(folder, "bench.shelf")
+        if not shelf.exists():
+            encoder = given.encoder or full_size(shelf.with_suffix(".clip"))
+            with Shelf.create(shelf, encoder=str(encoder)) as opened:
+                opened.add(catalogue_dir() / "products.csv")
+                train_shelf(opened)
+        sys.exit(not measure(shelf, given.seconds))
+
+
+if __name__ == "__main__":
+    main()

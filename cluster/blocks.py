@@ -1,0 +1,207 @@
+"""Training data of more rows than memory holds: read once, block by block, from anywhere.
+
+`SpooledData` takes an iterator of blocks (of Parquet parts, of a shelf, of an engine), keeps the
+labels in memory and the vectors in a scratch file, and is then what a probe trains from. However
+often training, calibration and novelty go over the rows, the source is read once: an engine across
+a network is not asked for the same vectors in every epoch.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kinshelf.db.errors import EmptySource, EncoderMismatch, InvalidEmbeddings, UnreadableSource
+from kinshelf.db.parts import PartsManifest, parts_of
+from kinshelf.store import files, fusion
+
+if TYPE_CHECKING:
+    from kinshelf.store.interface import AnySnapshot
+
+FloatArray = NDArray[np.float32]
+IntArray = NDArray[np.int64]
+ObjectArray = NDArray[np.object_]
+BLOCK = 4096
+"""Rows read from a source at a time, 16 MB at 1,024 columns."""
+
+
+@dataclass(frozen=True, slots=True)
+class VectorBlock:
+    """Some products: unit halves (n, 2 d) float32, zeros where missing, and (n,) labels."""
+
+    halves: FloatArray
+    categories: Sequence[str | None]
+    splits: Sequence[str | None]
+
+
+def part_blocks(
+    directory: Path, manifest: PartsManifest, share: tuple[int, int] = (0, 1)
+) -> Iterator[VectorBlock]:
+    """The products of a folder that `encode` wrote; with (i, n) each n-th part from the i-th on.
+
+    Raises UnreadableSource for a damaged part.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    names = [part.name for part in manifest.parts if part.products][share[0] :: share[1]]
+    columns = ["category", "split", "image_embedding", "text_embedding"]
+    for name in names:
+        try:
+            with pq.ParquetFile(directory / name) as file:
+                for batch in file.iter_batches(BLOCK, columns=columns, use_threads=False):
+                    yield _block_of(batch, manifest.dimension)
+        except (OSError, pa.ArrowException) as problem:
+            raise UnreadableSource(f"{directory / name} cannot be read: {problem}") from problem
+
+
+def _block_of(batch: Any, dimension: int) -> VectorBlock:
+    halves = np.zeros((batch.num_rows, 2 * dimension), dtype=np.float32)
+    for half, name in zip(fusion.split(halves), ("image", "text"), strict=True):
+        _fill(half, batch.column(f"{name}_embedding"))
+    return VectorBlock(
+        halves, batch.column("category").to_pylist(), batch.column("split").to_pylist()
+    )
+
+
+def _fill(half: FloatArray, column: Any) -> None:
+    """Copy a column of lists where they are, without making a Python number of any."""
+    given = column.is_valid().to_numpy(zero_copy_only=False)
+    values = column.flatten().to_numpy()
+    if len(values) != int(given.sum()) * half.shape[1]:
+        raise InvalidEmbeddings(
+            f"a part holds {len(values)} numbers for {int(given.sum())} embeddings of"
+            f" {half.shape[1]}: encode it again"
+        )
+    half[given] = values.reshape(-1, half.shape[1])
+
+
+def shelf_blocks(snapshot: AnySnapshot) -> Iterator[VectorBlock]:
+    """The categorised products of a shelf, in the order of its rows."""
+    rows, categories = snapshot.labelled()
+    splits = np.full(len(rows), None, dtype=object)
+    for name in ("train", "val", "test"):
+        splits[np.isin(rows, snapshot.labelled(name)[0])] = name
+    for start in range(0, len(rows), BLOCK):
+        part = slice(start, start + BLOCK)
+        yield VectorBlock(
+            snapshot.halves(rows[part]), categories[part].tolist(), splits[part].tolist()
+        )
+
+
+class SpooledData:
+    """`probe.data.LabelledData` over blocks; products without a category are passed over.
+
+    The vectors lie in a nameless scratch file (in `scratch`, else where TMPDIR says), gone with
+    this object whatever happens. A row is a product's place among the categorised. Raises
+    EmptySource where no product has a category, and OSError where the disk is full.
+    """
+
+    def __init__(
+        self,
+        blocks: Iterable[VectorBlock],
+        fingerprint: str,
+        *,
+        generation: int = 0,
+        scratch: Path | None = None,
+    ) -> None:
+        self.fingerprint, self.generation = fingerprint, generation
+        self._file = tempfile.TemporaryFile(dir=scratch, buffering=0)  # noqa: SIM115 (see close)
+        self._width, self._rows = 0, 0
+        try:
+            self._take(blocks)
+        except BaseException:
+            self.close()
+            raise
+
+    def _take(self, blocks: Iterable[VectorBlock]) -> None:
+        names: dict[str | None, int] = {}
+        codes, splits = [], []
+        for block in blocks:
+            chosen = [i for i, name in enumerate(block.categories) if name is not None]
+            if chosen:
+                self._append(block.halves[chosen])
+                codes.append(_coded([block.categories[i] for i in chosen], names))
+                splits.append(_coded([block.splits[i] for i in chosen], names))
+        if not codes:
+            raise EmptySource("no product has a category to train from: add some that have")
+        self._names = np.array(list(names), dtype=object)
+        self._codes, self._splits = np.concatenate(codes), np.concatenate(splits)
+
+    def __len__(self) -> int:
+        """Products that have a category."""
+        return len(self._codes)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the disk back."""
+        self._file.close()
+
+    def _append(self, halves: FloatArray) -> None:
+        self._width = self._width or halves.shape[1]
+        data, offset = fusion.fused(halves).data, 4 * self._width * self._rows
+        files.write(self._file.fileno(), data, offset)
+        self._rows += len(halves)
+
+    def labelled(self, split: str | None = None) -> tuple[IntArray, ObjectArray]:
+        """See `probe.data.LabelledData`."""
+        rows = np.arange(len(self._codes), dtype=np.int64)
+        if split is not None:
+            rows = np.flatnonzero(self._names[self._splits] == split).astype(np.int64)
+        return rows, self._names[self._codes[rows]]
+
+    def fused(self, rows: IntArray) -> FloatArray:
+        """See `probe.data.LabelledData`; neighbouring rows are read in one piece."""
+        rows = np.asarray(rows, dtype=np.int64)
+        found = np.empty((len(rows), self._width), dtype=np.float32)
+        breaks = np.flatnonzero(np.diff(rows) != 1) + 1
+        starts = np.concatenate([[0], breaks, [len(rows)]])
+        for first, last in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):
+            if last > first:
+                self._read(found[first:last], int(rows[first]))
+        return found
+
+    def _read(self, target: FloatArray, row: int) -> None:
+        view, offset = target.data.cast("B"), 4 * self._width * row
+        while view:
+            done = os.preadv(self._file.fileno(), [view], offset)
+            if not done:
+                raise InvalidEmbeddings(f"row {row} of the scratch file is not there")
+            view, offset = view[done:], offset + done
+
+
+def _coded(labels: Sequence[str | None], names: dict[str | None, int]) -> NDArray[np.int32]:
+    return np.fromiter(
+        (names.setdefault(label, len(names)) for label in labels), np.int32, len(labels)
+    )
+
+
+def open_parts(
+    directory: Path, fingerprint: str | None = None, *, scratch: Path | None = None
+) -> SpooledData:
+    """A finished folder of `kinshelf encode` as training data.
+
+    Raises EncoderMismatch unless `fingerprint`, if given, made it; UnreadableSource where there
+    is no such folder; and what `SpooledData` raises.
+    """
+    manifest = parts_of(directory)
+    if manifest is None:
+        raise UnreadableSource(f"{directory} is no folder that `kinshelf encode` wrote")
+    if fingerprint is not None and manifest.fingerprint != fingerprint:
+        raise EncoderMismatch(
+            f"{directory} was encoded by {manifest.encoder} ({manifest.fingerprint}), the shelf"
+            f" holds embeddings of {fingerprint}: encode the products with the shelf's encoder"
+        )
+    return SpooledData(part_blocks(directory, manifest), manifest.fingerprint, scratch=scratch)

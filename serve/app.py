@@ -1,0 +1,108 @@
+"""The application: settings in, a FastAPI app out, with the service at `app.state.service`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+
+from kinshelf.db.errors import KinshelfError
+from kinshelf.serve import pages
+from kinshelf.serve.errors import Unusable
+from kinshelf.serve.limits import Limits, answer
+from kinshelf.serve.routes import asking, jobs, judging, products, status
+from kinshelf.serve.security import Guard, read_tokens
+from kinshelf.serve.service import Service
+
+if TYPE_CHECKING:
+    from kinshelf.serve.settings import ServeSettings
+    from kinshelf.store.encoder import Encoder
+
+DESCRIPTION = """Puts products into categories, with a calibrated probability and the products that
+vouch for it. Answers are what the command line prints with `--json`; every failure is a `Failure`.
+Where the server was given tokens, send `Authorization: Bearer TOKEN`."""
+_LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+def create_app(settings: ServeSettings, *, encoder: Encoder | None = None) -> FastAPI:
+    """The API and the page over `settings.shelf`.
+
+    `app.state` holds `settings`, `service` and `guard`. `encoder`: one that is loaded already.
+    Raises InputError (an address that needs tokens), ShelfNotFound, ShelfDamaged and their kin.
+    """
+    settings.check()
+    guard = Guard(_tokens(settings), _hosts(settings))
+    service = Service(settings, encoder=encoder)
+    app = FastAPI(
+        title="kinshelf", version=version("kinshelf"), docs_url=None, redoc_url=None,
+        openapi_url=None, description=DESCRIPTION, lifespan=_lifespan,
+        redirect_slashes=False,
+    )  # fmt: skip
+    app.state.settings, app.state.service, app.state.guard = settings, service, guard
+    app.add_middleware(Limits, settings=settings, guard=guard, metrics=service.metrics)
+    _answer_failures(app)
+    for part in (asking, products, judging, jobs, status):
+        app.include_router(part.router)
+    pages.install(app)
+    _document_tokens(app)
+    return app
+
+
+def _document_tokens(app: FastAPI) -> None:
+    """Tell in OpenAPI how a token is sent; without a token file none is needed."""
+    document = app.openapi()
+    document.setdefault("components", {})["securitySchemes"] = {
+        "token": {"type": "http", "scheme": "bearer"}
+    }
+    document["security"] = [{"token": []}, {}]
+
+
+def _tokens(settings: ServeSettings) -> Any:
+    return None if settings.token_file is None else read_tokens(settings.token_file)
+
+
+def _hosts(settings: ServeSettings) -> frozenset[str] | None:
+    """The names that a Host header may have; None: any, as tokens protect what others reach."""
+    if not settings.loopback and not settings.hosts:
+        return None
+    return _LOCAL | {name.casefold() for name in (settings.host, *settings.hosts)}
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    app.state.service.begin()
+    yield
+    await _in_thread(app.state.service.close)
+
+
+async def _in_thread(work: Any) -> None:
+    from anyio.to_thread import run_sync
+
+    await run_sync(work)
+
+
+def _answer_failures(app: FastAPI) -> None:
+    @app.exception_handler(KinshelfError)
+    def failed(_: Request, error: KinshelfError) -> Response:
+        return answer(error)
+
+    @app.exception_handler(RequestValidationError)
+    def unusable(_: Request, error: RequestValidationError) -> Response:
+        return answer(Unusable("; ".join(map(_told, error.errors()))))
+
+    @app.exception_handler(HTTPException)
+    def no_route(_: Request, error: HTTPException) -> Response:
+        told = {"type": "HTTPException", "message": str(error.detail), "reason": None}
+        return JSONResponse(
+            {"error": told | {"retry_after": None}}, error.status_code, error.headers
+        )
+
+
+def _told(problem: Any) -> str:
+    return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"

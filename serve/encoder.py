@@ -1,0 +1,84 @@
+"""One encoder for all requests: what comes at the same time is encoded as one batch.
+
+`SharedEncoder` is an `Encoder` like any other, so classify, similar and add need not know. Its
+pictures are decoded in other processes (`serve.decoding`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from kinshelf.serve.batching import Batcher
+from kinshelf.store.threads import threads
+
+if TYPE_CHECKING:
+    from kinshelf.serve.decoding import Decoders
+    from kinshelf.store.encoder import Encoder
+
+FloatArray = NDArray[np.float32]
+Pixels = NDArray[np.uint8]
+
+_PATIENCE = 0.25
+_THREADS = 8
+"""That encode pictures at most. A batch for each core keeps it busy while other batches' requests
+come and go; one batch over all cores would leave them idle meanwhile."""
+
+
+class SharedEncoder:
+    """`store.encoder.Encoder` for many threads at once; `inner` does the work."""
+
+    def __init__(
+        self,
+        inner: Encoder,
+        decoders: Decoders,
+        *,
+        largest: int = 32,
+        on_batch: Callable[[str, int], None] = lambda _kind, _size: None,
+    ) -> None:
+        self._inner, self._decoders = inner, decoders
+        self.name, self.dimension, self.fingerprint = inner.name, inner.dimension, inner.fingerprint
+        self._preprocessing = getattr(inner, "preprocessing", None)
+        if (precision := getattr(inner, "precision", None)) is not None:
+            self.precision = precision
+        self.images = Batcher(
+            inner.encode_pixels, largest, lambda n: on_batch("image", n),
+            threads=min(threads(), _THREADS), patience=_PATIENCE,
+        )  # fmt: skip
+        self.texts = Batcher(inner.encode_texts, largest, lambda n: on_batch("text", n))
+
+    def preprocess(self, image: Image.Image) -> Pixels:
+        """As the encoder does it."""
+        return self._inner.preprocess(image)
+
+    def preprocess_data(self, data: bytes) -> Pixels:
+        """Model-ready pixels of a picture's bytes, decoded elsewhere. Raises ImageRejected."""
+        pixels = self._decoders.pixels(data, self._preprocessing)
+        if self._preprocessing is None:
+            return self._inner.preprocess(Image.fromarray(pixels))
+        return pixels
+
+    def encode_pixels(self, pixels: Sequence[Pixels]) -> FloatArray:
+        """Unit rows, (n, d) float32."""
+        return np.stack(self.images.results(pixels))
+
+    def encode_images(self, images: Sequence[Image.Image]) -> FloatArray:
+        """Unit rows, (n, d) float32."""
+        return self.encode_pixels([self.preprocess(image) for image in images])
+
+    def encode_texts(self, texts: Sequence[str]) -> FloatArray:
+        """Unit rows, (n, d) float32."""
+        return np.stack(self.texts.results(texts))
+
+    def count_truncated(self, texts: Sequence[str]) -> int:
+        """How many are longer than the encoder reads."""
+        return self._inner.count_truncated(texts)
+
+    def close(self) -> None:
+        """Finish what waits."""
+        self.images.close()
+        self.texts.close()

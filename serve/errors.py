@@ -1,0 +1,125 @@
+"""Failures as answers: one JSON shape for each, with a status by what is wrong.
+
+{"error": {"type": "ShelfLocked", "message": "... is being written by process 12 ...",
+           "reason": null, "retry_after": 1}}
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kinshelf.db import errors
+from kinshelf.db.errors import KinshelfError
+
+
+class RequestRefused(KinshelfError):
+    """A request that the server does not serve, whatever the shelf holds."""
+
+    status = 400
+    retry_after: int | None = None
+
+
+class Unauthorised(RequestRefused):
+    """No token, or one that is not known."""
+
+    status = 401
+
+
+class Forbidden(RequestRefused):
+    """A token without the scope, or a page of another site."""
+
+    status = 403
+
+
+class JobNotFound(RequestRefused):
+    """There is no job of that number (any more)."""
+
+    status = 404
+
+
+class JobRunning(RequestRefused):
+    """A job of that kind is under way."""
+
+    status = 409
+    retry_after = 5
+
+
+class TooLarge(RequestRefused):
+    """The body has more bytes than are taken."""
+
+    status = 413
+
+
+class Unusable(RequestRefused):
+    """The request is well-formed, but asks for what cannot be."""
+
+    status = 422
+
+
+class TooBusy(RequestRefused):
+    """More requests are waiting than can be worked on."""
+
+    status = 429
+    retry_after = 1
+
+
+class TooManyRequests(RequestRefused):
+    """One address asks more often than it may."""
+
+    status = 429
+    retry_after = 1
+
+
+class ServerFailed(RequestRefused):
+    """A mistake of the server's own."""
+
+    status = 500
+
+
+class TooSlow(RequestRefused):
+    """The request took longer than it may; what it computes may be ready when asked again."""
+
+    status = 503
+    retry_after = 5
+
+
+class ShuttingDown(RequestRefused):
+    """The server ends, and begins nothing more."""
+
+    status = 503
+    retry_after = 5
+
+
+_STATUS: tuple[tuple[type[KinshelfError], int, int | None], ...] = (
+    (errors.ShelfLocked, 423, 2),
+    (errors.ProductNotFound, 404, None),
+    (errors.GenerationNotFound, 404, None),
+    (errors.ProbeNotFound, 404, None),
+    (errors.EmptyShelf, 409, None),
+    (errors.TooFewClasses, 409, None),
+    (errors.DuplicateId, 409, None),
+    (errors.EncoderMismatch, 409, None),
+    (errors.EncoderError, 503, 30),
+    (errors.ShelfError, 500, None),
+    (KinshelfError, 422, None),
+)
+"""The first class that fits decides: its status, and after how many seconds to try again."""
+
+
+def status_of(error: KinshelfError) -> tuple[int, int | None]:
+    """The HTTP status, and the seconds of a Retry-After header if trying again may help."""
+    if isinstance(error, RequestRefused):
+        return error.status, error.retry_after
+    return next((status, wait) for kind, status, wait in _STATUS if isinstance(error, kind))
+
+
+def error_body(error: KinshelfError) -> dict[str, Any]:
+    """What the client is told."""
+    return {
+        "error": {
+            "type": type(error).__name__,
+            "message": str(error),
+            "reason": getattr(error, "reason", None),
+            "retry_after": status_of(error)[1],
+        }
+    }

@@ -1,0 +1,115 @@
+"""The first page: drop a picture, type a title, and see the evidence card."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import APIRouter, Depends, File, Form, Request, Response, UploadFile
+
+from kinshelf.db.errors import FilterError, ImageRejected, KinshelfError
+from kinshelf.probe.card_page import Asked, answer_values
+from kinshelf.probe.thumbnails import data_uri
+from kinshelf.serve.errors import status_of
+from kinshelf.serve.pages.files import Links
+from kinshelf.serve.pages.filtering import column_names, footer, problem_of
+from kinshelf.serve.pages.rendering import PageRoute, page, part, wants_part
+from kinshelf.serve.security import reader
+
+if TYPE_CHECKING:
+    from kinshelf.probe.answer import Prediction
+    from kinshelf.serve.service import Service
+
+router = APIRouter(route_class=PageRoute, dependencies=[Depends(reader)])
+
+LIKELY = 6
+"""Categories listed under the card."""
+
+_UPLOADED = "uploaded"
+_FORM_BYTES = 100_000  # of a request that are not its picture
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    image: bytes | None
+    text: str
+    where: str
+
+
+@router.get("/")
+async def first(request: Request) -> Response:
+    """The empty form."""
+    service = request.app.state.service
+    blank = await service.run(_form, service, _Question(None, "", ""))
+    return page(request, "classify.html", here="/", asked=False, **blank)
+
+
+@router.post("/ask")
+async def ask(
+    request: Request,
+    image: Annotated[UploadFile | None, File()] = None,
+    text: Annotated[str, Form(max_length=20_000)] = "",
+    where: Annotated[str, Form(max_length=20_000)] = "",
+) -> Response:
+    """The evidence card; nothing is stored."""
+    service = request.app.state.service
+    data = await image.read() if image is not None else None
+    question = _Question(data or None, text, where.strip())
+    found: dict[str, Any] = {"error": None, "problem": None}
+    status = 200
+    try:
+        found |= await service.run(_answer, service, question)
+    except (ImageRejected, KinshelfError) as error:
+        status, wrong = status_of(error)[0], isinstance(error, FilterError)
+        found["error"] = None if wrong else str(error)
+        found["problem"] = problem_of(question.where, str(error)) if wrong else None
+    if wants_part(request):
+        return part("_answer.html", status=status, fragment=True, where=question.where, **found)
+    form = await service.run(_form, service, question)
+    return page(
+        request,
+        "classify.html",
+        here="/",
+        status=status,
+        asked=True,
+        fragment=False,
+        **form | found,
+    )
+
+
+def _form(service: Service, asked: _Question) -> dict[str, Any]:
+    now = service.snapshot()
+    return {
+        "text": asked.text,
+        "where": asked.where,
+        "problem": None,
+        "columns": column_names(now),
+        "most": service.settings.max_body - _FORM_BYTES,
+        "shelf": footer(now, service.shelf.path.name),
+    }
+
+
+def _answer(service: Service, asked: _Question) -> dict[str, Any]:
+    found = service.classify(
+        image=asked.image, text=asked.text.strip() or None, where=asked.where or None
+    )
+    image = None if asked.image is None else _UPLOADED
+    shown = _Shown(service, found, asked.image)
+    return {
+        "a": answer_values(Asked(found, image, asked.text.strip()), shown),
+        "likely": list(found.probabilities.items())[:LIKELY],
+        "page": "/product?id=",
+    }
+
+
+class _Shown(Links):
+    """The neighbours' thumbnails, and the picture that was asked about as a part of the page."""
+
+    def __init__(self, service: Service, found: Prediction, image: bytes | None) -> None:
+        ids = [evidence.neighbour.id for evidence in found.neighbours]
+        super().__init__(service.snapshot().view.by_ids(ids).values())
+        self._asked = None if image is None else data_uri(service.decoders.thumbnail(image, 160))
+
+    def uri(self, image: str | None) -> str | None:
+        """As `Links.uri`."""
+        return self._asked if image == _UPLOADED else super().uri(image)

@@ -1,0 +1,207 @@
+"""The review queue on a page: decide with one key, take a decision back with another."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import APIRouter, Depends, Form, Query, Request, Response
+
+from kinshelf.db.errors import InputError, ShelfLocked
+from kinshelf.probe.review import CHOICES, KINDS, Item
+from kinshelf.serve.errors import JobRunning, status_of
+from kinshelf.serve.pages.desk import JOB, Desk, kind_counts, of_kind, pick
+from kinshelf.serve.pages.files import Links
+from kinshelf.serve.pages.filtering import footer, known_categories
+from kinshelf.serve.pages.rendering import PageRoute, address, page, part, see, wants_part
+from kinshelf.serve.pages.telling import told_generation, told_kept, told_locked, undo_word
+from kinshelf.serve.security import reader, writer
+from kinshelf.store.changing import relabel, undo_relabel
+
+if TYPE_CHECKING:
+    from kinshelf.probe.review import ReviewQueue
+    from kinshelf.serve.jobs import Job
+    from kinshelf.serve.service import Service
+    from kinshelf.store import Shelf, Snapshot
+
+router = APIRouter(route_class=PageRoute, dependencies=[Depends(reader)])
+writing = [Depends(writer)]
+
+AT_ONCE = 20_000
+"""Up to so many products, opening the page begins to look through the shelf."""
+
+Id = Annotated[str, Form(alias="id", max_length=2_000)]
+AskedId = Annotated[str, Query(alias="id")]
+Text = Annotated[str, Form(max_length=2_000)]
+
+
+@router.get("/review")
+async def review(
+    request: Request, kind: str = "", product_id: AskedId = "", done: int | None = None
+) -> Response:
+    """The page: an item of a kind, or of any."""
+    service = request.app.state.service
+    found = await service.run(_work, service, request.app.state.desk, kind, product_id)
+    told = await service.run(told_generation, service, done, "/review", found["kind"])
+    foot = await service.run(lambda: footer(service.snapshot(), service.shelf.path.name))
+    return page(
+        request, "review.html", here="/review", told=told, shelf=foot, choices=CHOICES, **found
+    )
+
+
+@router.get("/review/work")
+async def work(request: Request, kind: str = "", product_id: AskedId = "") -> Response:
+    """The part of the page that changes."""
+    service = request.app.state.service
+    found = await service.run(_work, service, request.app.state.desk, kind, product_id)
+    return part("_work.html", **found)
+
+
+@router.post("/review/look", dependencies=writing)
+async def look(request: Request) -> Response:
+    """Look through the shelf, from now on."""
+    service, desk = request.app.state.service, request.app.state.desk
+    with contextlib.suppress(JobRunning):
+        desk.look(service)
+    if not wants_part(request):
+        return see(request, "/review")
+    return part("_work.html", oob=None, **await service.run(_work, service, desk, "", ""))
+
+
+@router.post("/review/decide", dependencies=writing)
+async def decide(
+    request: Request, product_id: Id, category: Text = "", seen: Text = "", kind: Text = "",
+    keep: Text = "", back: Text = "/review", tried: Text = "0",
+) -> Response:  # fmt: skip
+    """Give a product the category, or keep the one it has, and go on to the next."""
+    service, desk = request.app.state.service, request.app.state.desk
+    if keep:
+        title = (await service.run(service.product, product_id)).product.title
+        desk.keep(product_id)
+        return await _next(request, kind, product_id, told_kept(title, product_id, kind))
+    asked = {"id": product_id, "category": category, "seen": seen, "kind": kind, "back": back}
+    try:
+        generation = await service.run(
+            service.write, lambda shelf: _change(shelf, product_id, category, seen)
+        )
+    except ShelfLocked as error:
+        return _locked(request, error, "/review/decide", asked | {"tried": tried})
+    if back != "/review":
+        return see(request, address("/product", id=product_id, done=generation))
+    told = await service.run(told_generation, service, generation, back, kind)
+    return await _next(request, kind, product_id, told, done=generation)
+
+
+def _change(shelf: Shelf, product_id: str, category: str, seen: str) -> int:
+    """Raises InputError if the product is not what the person saw any more."""
+    if not category.strip():
+        raise InputError("no category was given: choose one, or keep what it has")
+    with shelf.writing():
+        now = shelf.snapshot().get(product_id).product.category
+        if (now or "") != seen:
+            raise InputError(
+                f"{product_id!r} was changed meanwhile, to {now or 'no category'}: look again"
+            )
+        relabel(shelf, {product_id: category})
+    return shelf.generation
+
+
+@router.post("/review/undo", dependencies=writing)
+async def undo(
+    request: Request, generation: Annotated[int, Form()] = 0, kept: Text = "", kind: Text = "",
+    back: Text = "/review", tried: Text = "0",
+) -> Response:  # fmt: skip
+    """Take a decision back: a change by a new generation, what was kept by looking again."""
+    service = request.app.state.service
+    if kept:
+        request.app.state.desk.put_back(kept)
+        return await _next(request, kind, kept, None, after=False)
+    asked = {"generation": str(generation), "kind": kind, "back": back, "tried": tried}
+    try:
+        made, changed = await service.run(service.write, lambda shelf: _undo(shelf, generation))
+    except ShelfLocked as error:
+        return _locked(request, error, "/review/undo", asked)
+    if back != "/review":
+        return see(request, address("/product", id=changed, done=made))
+    told = undo_word(service, made, generation)
+    return await _next(request, kind, changed, told, after=False)
+
+
+def _undo(shelf: Shelf, generation: int) -> tuple[int, str]:
+    """The new generation, and a product that it changed."""
+    changed = shelf.snapshot().view.changed_in(generation, "relabel")
+    return undo_relabel(shelf, generation), next(iter(changed), "")
+
+
+async def _next(
+    request: Request, kind: str, product_id: str, told: dict[str, Any] | None, *,
+    after: bool = True, done: int | None = None,
+) -> Response:  # fmt: skip
+    service, desk = request.app.state.service, request.app.state.desk
+    found = await service.run(_work, service, desk, kind, product_id, after=after)
+    if wants_part(request):
+        return part("_work.html", oob=told, **found)
+    shown = found["item"].id if found.get("item") else None
+    return see(request, address("/review", kind=kind, id=shown, done=done))
+
+
+def _locked(request: Request, error: ShelfLocked, action: str, asked: dict[str, str]) -> Response:
+    inside = asked["back"] == "/review"
+    target, swap = ("#work", "outerHTML") if inside else ("#status", "innerHTML")
+    said = told_locked(str(error), action, asked, target=target, swap=swap)
+    status, wait = status_of(error)
+    headers = {"Retry-After": str(wait)}
+    if wants_part(request):
+        headers |= {"HX-Retarget": "#status", "HX-Reswap": "innerHTML"}
+        return part("_said.html", status=status, headers=headers, said=said)
+    return page(
+        request, "problem.html", status=status, heading="The shelf is being written",
+        message=str(error), told=said,
+    )  # fmt: skip
+
+
+def _work(
+    service: Service, desk: Desk, kind: str, product_id: str, *, after: bool = False
+) -> dict[str, Any]:
+    """What `_work.html` shows."""
+    kind = kind if kind in KINDS else ""
+    now, queue, job = service.snapshot(), desk.queue, _newest(service)
+    shown = {"looking": None, "problem": None, "queue": queue, "kind": kind}
+    if job is not None and job.state == "running":
+        return shown | {"looking": _progress(job)}
+    if job is not None and job.error is not None and queue is None:
+        return shown | {"problem": job.error["message"]}
+    if queue is None:
+        return shown | {"at_once": 0 < now.count <= AT_ONCE and job is None}
+    items = desk.open_items(now)
+    chosen = of_kind(items, kind)
+    counts = {
+        "kinds": kind_counts(items), "open": len(items), "decided": len(queue.items) - len(items),
+        "looked_at": queue.audit.generation, "generation": now.generation,
+    }  # fmt: skip
+    item = pick(queue, chosen, product_id, after=after)
+    return shown | counts | _item(now, queue, chosen, item)
+
+
+def _item(
+    now: Snapshot, queue: ReviewQueue, items: list[Item], item: Item | None
+) -> dict[str, Any]:
+    if item is None:
+        return {"item": None}
+    ids = queue.shown_ids(item)
+    products = now.view.by_ids(ids)
+    following = pick(queue, items, item.id, after=True)
+    return queue.values(item, products[item.id], Links(products.values())) | {
+        "item": item, "p": products[item.id].product,
+        "item_place": items.index(item) + 1, "item_count": len(items),
+        "next_id": following.id if following else "", "categories": known_categories(now),
+    }  # fmt: skip
+
+
+def _newest(service: Service) -> Job | None:
+    return next((job for job in service.jobs.list() if job.kind == JOB), None)
+
+
+def _progress(job: Job) -> dict[str, Any]:
+    event = job.events[-1] if job.events else {"step": "beginning", "done": 0, "parts": 0}
+    return {"what": event["step"], "done": event["done"], "all": event["parts"]}

@@ -1,0 +1,71 @@
+"""The two questions: what is it, and what does it resemble."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import Response
+
+from kinshelf.serve.answers import Classified, Json, Similar, answers
+from kinshelf.serve.errors import Unusable
+from kinshelf.serve.requests import Served, body_of, read_body
+from kinshelf.serve.schemas import Asked, ClassifyRequest, SimilarRequest
+from kinshelf.serve.security import reader
+from kinshelf.serve.service import Service
+
+router = APIRouter(tags=["ask"], dependencies=[Depends(reader)])
+_EXAMPLE = {"text": "Wooden train, 12 pieces"}
+
+
+def _picture(service: Service, asked: Asked, data: bytes | None) -> bytes | None:
+    """The picture's bytes, fetched if it was given by URL."""
+    return service.pictures.fetched(asked.image) if asked.image is not None else data
+
+
+def _check(asked: Asked, data: bytes | None) -> None:
+    other = asked.image is not None or data is not None or bool((asked.text or "").strip())
+    if (asked.id is not None) == other:
+        raise Unusable("give id, or else image, text or both")
+
+
+@router.post(
+    "/classify", **answers(Classified, 404, 409), openapi_extra=body_of(ClassifyRequest, _EXAMPLE)
+)
+async def classify(request: Request, service: Served) -> Response:
+    """The category of a product on the shelf, or of a picture, a text or both, with evidence.
+
+    As `kinshelf classify --json`.
+    """
+    asked, data = await read_body(request, ClassifyRequest)
+    _check(asked, data)
+
+    def work() -> dict[str, Any]:
+        picture = _picture(service, asked, data)
+        return service.classify(
+            product_id=asked.id, image=picture, text=asked.text, k=asked.k, where=asked.where,
+            probe=asked.probe,
+        ).as_dict()  # fmt: skip
+
+    return Json(await service.run(work))
+
+
+@router.post(
+    "/similar", **answers(Similar, 404, 409),
+    openapi_extra=body_of(SimilarRequest, {"id": "KS-0116", "k": 5}),
+)  # fmt: skip
+async def similar(request: Request, service: Served) -> Response:
+    """The nearest products; each neighbour as in `kinshelf similar --json`."""
+    asked, data = await read_body(request, SimilarRequest)
+    _check(asked, data)
+
+    def work() -> dict[str, Any]:
+        picture = _picture(service, asked, data)
+        found = service.similar(
+            product_id=asked.id, image=picture, text=asked.text, k=asked.k, where=asked.where,
+            weight_image=asked.weight_image,
+        )  # fmt: skip
+        rest = {n: getattr(found, n) for n in ("generation", "fingerprint", "exhaustive")}
+        return {"neighbours": [n.as_dict() for n in found.neighbours]} | rest
+
+    return Json(await service.run(work))

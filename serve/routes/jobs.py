@@ -1,0 +1,71 @@
+"""Training, and jobs in general: begin one, look how far it is, follow it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import Response, StreamingResponse
+
+from kinshelf.probe.settings import ProbeSettings
+from kinshelf.serve.answers import JobList, JobState, Json, answers, fails
+from kinshelf.serve.jobs import Jobs
+from kinshelf.serve.requests import Served, body_of, read_body
+from kinshelf.serve.schemas import TrainRequest
+from kinshelf.serve.security import reader, writer
+
+router = APIRouter(tags=["jobs"])
+_READ, _WRITE = [Depends(reader)], [Depends(writer)]
+
+
+@router.post(
+    "/train", status_code=202, dependencies=_WRITE, **answers(JobState, 404, 409, status=202),
+    openapi_extra=body_of(TrainRequest, {"epochs": 50}, picture=False),
+)  # fmt: skip
+async def train(request: Request, service: Served) -> Response:
+    """Begin to train a probe; the job's result is as `kinshelf train --json`."""
+    asked, _ = await read_body(request, TrainRequest)
+    chosen = asked.model_dump(exclude={"warm_start"})
+    settings = ProbeSettings().override(**chosen)
+    job = await service.run(service.train, settings, warm_start=asked.warm_start)
+    return Json(job.as_dict(), 202, {"Location": f"/jobs/{job.id}"})
+
+
+@router.get("/jobs", dependencies=_READ, **answers(JobList))
+async def list_jobs(service: Served) -> Response:
+    """The jobs that are remembered, the newest first."""
+    return Json({"jobs": [job.as_dict() for job in service.jobs.list()]})
+
+
+@router.get("/jobs/{number}", dependencies=_READ, **answers(JobState, 404))
+async def job(number: int, service: Served) -> Response:
+    """How far a job is, and its result once it is done."""
+    return Json(service.jobs.get(number).as_dict())
+
+
+@router.get(
+    "/jobs/{number}/events", dependencies=_READ, response_class=StreamingResponse,
+    responses={200: {"content": {"text/event-stream": {}}}, **fails(404)},
+)  # fmt: skip
+async def events(
+    number: int, service: Served, after: Annotated[int, Query(ge=0, le=2**31 - 1)] = 0
+) -> StreamingResponse:
+    """A job's progress as server-sent events, from the `after`-th on; `end` comes last."""
+    service.jobs.get(number)
+    return StreamingResponse(
+        _stream(service.jobs, number, after), media_type="text/event-stream",
+        headers={"Cache-Control": "no-store"},
+    )  # fmt: skip
+
+
+async def _stream(jobs: Jobs, number: int, after: int) -> AsyncIterator[str]:
+    async for told in jobs.follow(number, after):
+        yield ": still there\n\n" if told is None else _event("progress", told[1], told[0])
+    yield _event("end", jobs.get(number).as_dict())
+
+
+def _event(name: str, value: Any, place: int | None = None) -> str:
+    at = "" if place is None else f"id: {place}\n"
+    return f"{at}event: {name}\ndata: {json.dumps(value, ensure_ascii=False)}\n\n"

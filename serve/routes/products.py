@@ -1,0 +1,102 @@
+"""Products: add, look at, change, remove, list."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from kinshelf.db.errors import InputError
+from kinshelf.serve.answers import Added, Json, Listed, Removed, Shown, answers, fails
+from kinshelf.serve.requests import Served, body_of, read_body
+from kinshelf.serve.schemas import NewProduct, ProductFields
+from kinshelf.serve.security import reader, writer
+from kinshelf.serve.service import Service
+from kinshelf.serve.writing import changes_of, product_of
+
+router = APIRouter(tags=["products"])
+_EXAMPLE = {
+    "id": "toy-1", "title": "Wooden train, 12 pieces", "category": "Toys & Games | Vehicles",
+    "price": 19.9, "attributes": {"pieces": 12},
+}  # fmt: skip
+_READ, _WRITE = [Depends(reader)], [Depends(writer)]
+_ADDED = answers(Added, 409, 423)
+_ADDED["responses"][201] = {"model": Added, "description": "A new product."}
+
+
+@router.get("/products", dependencies=_READ, **answers(Listed))
+async def list_products(
+    service: Served,
+    where: Annotated[str | None, Query(max_length=4000)] = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+    offset: Annotated[int, Query(ge=0, le=2**40)] = 0,
+) -> Response:
+    """Products in the order in which they were added; each as in `kinshelf list --json`."""
+
+    def work() -> dict[str, Any]:
+        now = service.snapshot()
+        found = now.select(where, limit=limit, offset=offset)
+        total = now.view.count(now.filter(where))
+        listed = [stored.as_dict() for stored in found]
+        return {"products": listed, "total": total, "generation": now.generation}
+
+    return Json(await service.run(work))
+
+
+@router.post(
+    "/products", dependencies=_WRITE, **_ADDED, openapi_extra=body_of(NewProduct, _EXAMPLE)
+)
+async def add(request: Request, service: Served) -> Response:
+    """Add a product, or update it by id; as `kinshelf add --json`. Answered once it is durable."""
+    asked, data = await read_body(request, NewProduct)
+    report = await service.run(_add, service, asked, data)
+    return Json(report, 201 if report["inserted"] else 200)
+
+
+def _add(service: Service, asked: NewProduct, data: bytes | None) -> dict[str, Any]:
+    product = product_of(asked, service.pictures, data)
+    report = service.add([product])
+    if report.rejected:
+        raise InputError(next(iter(report.examples.values())))
+    return report.as_dict()
+
+
+@router.get("/products/{product_id:path}", dependencies=_READ, **answers(Shown, 404))
+async def show(product_id: str, service: Served) -> Response:
+    """All that the shelf knows of a product; as `kinshelf show --json`."""
+    return Json((await service.run(service.product, product_id)).as_dict())
+
+
+@router.patch(
+    "/products/{product_id:path}", dependencies=_WRITE, **answers(Shown, 404, 409, 423),
+    openapi_extra=body_of(ProductFields, {"category": "Toys & Games | Puzzles"}),
+)  # fmt: skip
+async def change(product_id: str, request: Request, service: Served) -> Response:
+    """Change the fields that are given; null empties one. Answered once it is durable."""
+    asked, data = await read_body(request, ProductFields)
+
+    def work() -> dict[str, Any]:
+        old = service.product(product_id).product
+        changes = changes_of(asked, old, service.pictures, data)
+        return service.amend(product_id, changes).as_dict()
+
+    return Json(await service.run(work))
+
+
+@router.delete("/products/{product_id:path}", dependencies=_WRITE, **answers(Removed, 404, 423))
+async def remove(product_id: str, service: Served) -> Response:
+    """Remove a product; as `kinshelf remove --json`. Answered once it is durable."""
+    removed = await service.run(service.remove, [product_id])
+    return Json({"removed": removed, "generation": service.shelf.generation})
+
+
+@router.get(
+    "/thumbnails/{product_id:path}", dependencies=_READ, response_class=Response,
+    responses={200: {"content": {"image/jpeg": {}}}, **fails(404)},
+)  # fmt: skip
+async def thumbnail(
+    product_id: str, service: Served, side: Annotated[int, Query(ge=16, le=1024)] = 160
+) -> Response:
+    """A product's picture, decoded and drawn anew, as a JPEG."""
+    data = await service.run(service.thumbnail, product_id, side)
+    return Response(data, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=60"})

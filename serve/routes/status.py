@@ -1,0 +1,51 @@
+"""What the server and the shelf are: info, history, health, metrics."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import Response
+
+from kinshelf.serve.answers import Changes, Health, Json, Told, answers, fails
+from kinshelf.serve.requests import Served
+from kinshelf.serve.security import reader
+
+router = APIRouter(tags=["status"])
+_READ = [Depends(reader)]
+
+
+@router.get("/info", dependencies=_READ, **answers(Told))
+async def info(service: Served) -> Response:
+    """What the shelf holds; as `kinshelf info --json`."""
+    return Json(await service.run(service.info))
+
+
+@router.get("/history", dependencies=_READ, **answers(Changes))
+async def history(service: Served, limit: Annotated[int, Query(ge=1, le=1000)] = 50) -> Response:
+    """The shelf's generations, newest first; each as in `kinshelf history --json`."""
+    return Json({"history": await service.run(service.shelf.history, limit)})
+
+
+@router.get("/healthz", **answers(Health))
+async def healthz(service: Served) -> Response:
+    """Whether the server takes requests: 200 `ok`, or 503 `draining`. Needs no token."""
+    draining = service.running.draining
+    told = {"status": "draining" if draining else "ok"}
+    return Json(told, 503 if draining else 200)
+
+
+@router.get(
+    "/metrics", dependencies=_READ, response_class=Response,
+    responses={200: {"content": {"text/plain": {}}}, **fails()},
+)  # fmt: skip
+async def metrics(service: Served) -> Response:
+    """For Prometheus."""
+    text = await service.run(service.metrics.text)
+    return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+@router.get("/openapi.json", dependencies=_READ, include_in_schema=False)
+async def openapi(request: Request) -> Response:
+    """This API, for programs that make clients of it."""
+    return Json(request.app.openapi())

@@ -1,0 +1,78 @@
+"""The shapes of requests, checked; those of answers are in `answers.py`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MAX_K = 100
+MAX_TEXT = 20_000
+
+Text = Annotated[str, Field(max_length=MAX_TEXT)]
+Id = Annotated[str, Field(min_length=1, max_length=500)]
+K = Annotated[int, Field(ge=1, le=MAX_K)]
+Where = Annotated[str, Field(max_length=4000, examples=["price < 20 AND category IS NOT NULL"])]
+Url = Annotated[str, Field(max_length=4000, examples=["https://example.com/train.jpg"])]
+Row = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Scalar = str | int | float | bool | None
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class Asked(_Request):
+    """A product by `id`, or a picture by URL, a text, or both."""
+
+    id: Id | None = None
+    image: Url | None = None
+    text: Text | None = None
+    where: Where | None = None
+
+
+class ClassifyRequest(Asked):
+    """What to classify."""
+
+    k: K | None = None
+    probe: Row | None = None
+
+
+class SimilarRequest(Asked):
+    """What to look for the like of."""
+
+    k: K = 10
+    weight_image: Annotated[float, Field(ge=0, le=1)] = 0.5
+
+
+class ProductFields(_Request):
+    """The fields of a product that may be given; a picture by URL."""
+
+    title: Text | None = None
+    description: Text | None = None
+    category: Annotated[str, Field(max_length=1000)] | None = None
+    price: Annotated[float, Field(ge=0, le=1e12)] | None = None
+    brand: Annotated[str, Field(max_length=1000)] | None = None
+    image: Url | None = None
+    split: Annotated[str, Field(max_length=100)] | None = None
+    attributes: Annotated[dict[str, Scalar], Field(max_length=200)] | None = None
+
+
+class NewProduct(ProductFields):
+    """A product to add, or to update if its id is on the shelf."""
+
+    id: Id
+
+
+class TrainRequest(_Request):
+    """Settings as those of `kinshelf train`; what is left out is the recipe's."""
+
+    epochs: Annotated[int, Field(ge=1, le=1000)] | None = None
+    batch_size: Annotated[int, Field(ge=1, le=65536)] | None = None
+    lr: Annotated[float, Field(gt=0, le=10)] | None = None
+    weight_decay: Annotated[float, Field(ge=0, le=10)] | None = None
+    hidden: Annotated[int, Field(ge=1, le=4096)] | None = None
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    patience: Annotated[int, Field(ge=1, le=1000)] | None = None
+    seed: Annotated[int, Field(ge=0, le=2**53)] | None = None
+    warm_start: bool = False

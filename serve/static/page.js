@@ -1,0 +1,128 @@
+// What HTML and htmx do not do: pictures that are dropped or pasted, keys, and where the focus goes.
+
+const KEYS = "kinshelf-keys";
+
+function remember(name, value) {
+  try { localStorage.setItem(name, value); } catch { /* private windows may refuse */ }
+}
+
+function remembered(name) {
+  try { return localStorage.getItem(name); } catch { return null; }
+}
+
+function setUpDrop(area) {
+  const input = area.querySelector("input[type=file]");
+  const preview = area.querySelector(".preview");
+  const name = area.querySelector("[data-drop-name]");
+  const clear = area.querySelector("[data-drop-clear]");
+  const blank = name.textContent;
+
+  function show() {
+    if (preview.src) URL.revokeObjectURL(preview.src);
+    const most = Number(input.dataset.most);
+    if (input.files[0]?.size > most) {
+      say(`${input.files[0].name} is larger than ${Math.floor(most / 1e6)} MB: choose a smaller picture.`);
+      input.value = "";
+    }
+    const [file] = input.files;
+    preview.hidden = clear.hidden = !file;
+    name.textContent = file ? file.name : blank;
+    if (file) preview.src = URL.createObjectURL(file);
+    else preview.removeAttribute("src");
+  }
+
+  function take(files) {
+    const picture = [...files].find((file) => file.type.startsWith("image/"));
+    if (!picture) return false;
+    const chosen = new DataTransfer();
+    chosen.items.add(picture);
+    input.files = chosen.files;
+    show();
+    return true;
+  }
+
+  input.addEventListener("change", show);
+  clear.addEventListener("click", () => { input.value = ""; show(); input.focus(); });
+  for (const kind of ["dragenter", "dragover"]) {
+    document.addEventListener(kind, (event) => {
+      event.preventDefault();
+      area.classList.add("over");
+    });
+  }
+  document.addEventListener("dragleave", (event) => {
+    if (!event.relatedTarget) area.classList.remove("over");
+  });
+  document.addEventListener("drop", (event) => {
+    event.preventDefault();
+    area.classList.remove("over");
+    take(event.dataTransfer.files);
+  });
+  document.addEventListener("paste", (event) => {
+    if (take(event.clipboardData.files)) event.preventDefault();
+  });
+}
+
+// One key for one control: [data-key="1"] is clicked, or focused if it is a field.
+function setUpKeys() {
+  const toggle = document.querySelector("[data-keys]");
+  if (toggle) {
+    toggle.checked = remembered(KEYS) !== "off";
+    toggle.addEventListener("change", () => remember(KEYS, toggle.checked ? "on" : "off"));
+  }
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.altKey || event.metaKey || event.isComposing || event.repeat) return;
+    if (remembered(KEYS) === "off" || event.target.closest("input:not([type=checkbox]), textarea, select")) return;
+    const key = CSS.escape(event.key);
+    const control = document.querySelector(`[data-key="${key}"], [data-also="${key}"]`);
+    if (!control || control.disabled) return;
+    event.preventDefault();
+    if (control.matches("input")) control.focus();
+    else control.click();
+  });
+}
+
+function setUpCompare(form) {
+  const go = form.querySelector("[data-compare-go]");
+  if (!go) return;
+  function count() {
+    const marked = form.querySelectorAll("input[name=id]:checked").length;
+    go.disabled = marked < 2 || marked > 4;
+    go.textContent = marked ? `Compare ${marked} marked` : "Mark two to four to compare";
+  }
+  form.addEventListener("change", count);
+  count();
+}
+
+function say(text) {
+  const notice = document.createElement("div");
+  notice.className = "notice bad";
+  notice.append(Object.assign(document.createElement("p"), { textContent: text }));
+  document.getElementById("status").replaceChildren(notice);
+}
+
+document.querySelectorAll("[data-drop]").forEach(setUpDrop);
+document.querySelectorAll("[data-compare]").forEach(setUpCompare);
+setUpKeys();
+
+document.addEventListener("click", (event) => {
+  if (event.target.closest("[data-dismiss]")) document.getElementById("status").replaceChildren();
+});
+// What never reached a page's route, such as too many requests, is answered for programs.
+document.addEventListener("htmx:beforeSwap", (event) => {
+  const { xhr } = event.detail;
+  if (!xhr.getResponseHeader("content-type")?.startsWith("application/json")) return;
+  event.detail.shouldSwap = false;
+  say(JSON.parse(xhr.responseText).error.message);
+});
+document.addEventListener("htmx:sendError", () => say("The server cannot be reached. Is it still running?"));
+document.addEventListener("htmx:timeout", () => say("The server took too long to answer."));
+
+// What is new on the page gets the focus, so that a screen reader reads it and keys go on working.
+let focused = document.querySelector("[data-focus]");
+document.addEventListener("htmx:afterSettle", () => {
+  const place = document.querySelector("[data-focus]");
+  if (place && place !== focused) place.focus();
+  focused = place;
+  const shown = document.querySelector("[data-show]")?.parentElement;
+  if (shown && shown.getBoundingClientRect().top > innerHeight * 0.6) shown.scrollIntoView();
+});

@@ -1,0 +1,88 @@
+"""The review queue: what the audit suspects and what `classify` doubts, each with other choices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import unit
+
+from kinshelf.probe.audit import audit_shelf
+from kinshelf.probe.predict import Predictor
+from kinshelf.probe.review import CHOICES, KINDS, review_queue
+from kinshelf.probe.settings import ProbeSettings
+from kinshelf.probe.shelf import train_shelf
+from kinshelf.probe.thumbnails import Thumbnails
+from kinshelf.store import Product, Shelf
+
+D = 16
+NAMES = ("ball", "boat", "book", "bell", "belt", "bowl")
+WRONG = {"p7": "book", "p20": "ball"}
+SETTINGS = ProbeSettings(epochs=20, hidden=16, lr=5e-3, refit_below=0)
+_OF_VERDICT = {"accept": "sure", "review": "unsure", "conflict": "conflict", "novel": "novel"}
+
+
+@pytest.fixture(scope="module")
+def goods(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """180 products of six kinds, two of them labelled wrong, and twelve without a category."""
+    path = tmp_path_factory.mktemp("queue") / "a.shelf"
+    rng = np.random.default_rng(1)
+    code = np.arange(192) % 6
+    centres = rng.standard_normal((6, D)) * 3
+    image, text = (unit(centres[code] + rng.standard_normal((192, D))) for _ in range(2))
+    text[190] = unit(-centres[[code[190]]])[0]
+    wares = [
+        Product(f"p{i}", title=f"{i}",
+                category=None if i >= 180 else WRONG.get(f"p{i}", NAMES[c]))
+        for i, c in enumerate(code)
+    ]  # fmt: skip
+    with Shelf.create(path) as shelf:
+        shelf.upsert(wares, image, text)
+        train_shelf(shelf, SETTINGS)
+    return path
+
+
+def test_wrong_labels_come_with_their_true_category_first(goods: Path) -> None:
+    with Shelf.open(goods) as shelf:
+        queue = review_queue(shelf, audit_shelf(shelf, settings=SETTINGS))
+    suspects = {item.id: item for item in queue.items if item.kind == "label"}
+    assert set(WRONG) <= set(suspects)
+    for product_id, wrong in WRONG.items():
+        item = suspects[product_id]
+        assert item.category == wrong
+        assert item.choices[0].category == NAMES[int(product_id[1:]) % 6]
+        assert wrong not in [choice.category for choice in item.choices]
+        assert len(item.choices) == CHOICES
+    assert queue.counts() == {
+        kind: n for kind in KINDS if (n := sum(item.kind == kind for item in queue.items))
+    }
+
+
+def test_products_without_a_category_are_in_it_by_their_verdict(goods: Path) -> None:
+    with Shelf.open(goods) as shelf:
+        queue = review_queue(shelf, audit_shelf(shelf, settings=SETTINGS))
+        now = shelf.snapshot()
+        stored = now.select("category IS NULL")
+        answers = Predictor.for_shelf(shelf).predict(now.halves([s.row for s in stored]))
+    wanted = {s.product.id: a for s, a in zip(stored, answers, strict=True)}
+    found = {item.id: item for item in queue.items if item.category is None}
+    assert set(found) == set(wanted) == {f"p{i}" for i in range(180, 192)}
+    for product_id, answer in wanted.items():
+        assert found[product_id].kind == _OF_VERDICT[answer.verdict]
+        assert found[product_id].choices[0].category == answer.category
+    surest = [item.choices[0].probability for item in queue.items if item.category is None]
+    assert surest == sorted(surest, reverse=True)
+
+
+def test_each_item_says_what_is_the_matter_and_shows_only_what_it_names(
+    goods: Path, tmp_path: Path
+) -> None:
+    with Shelf.open(goods) as shelf:
+        queue = review_queue(shelf, audit_shelf(shelf, settings=SETTINGS))
+        now = shelf.snapshot()
+        for item in queue.items:
+            shown = queue.values(item, now.get(item.id), Thumbnails(tmp_path))
+            assert shown["lines"]
+            assert shown["badges"]
+            assert {n["id"] for n in shown["neighbours"]} <= set(queue.shown_ids(item))
