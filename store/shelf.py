@@ -388,10 +388,9 @@ class Shelf:
     ) -> SearchResult:
         """The k products nearest to a stored product, or to a picture, a text or both.
 
-        `image`: path, URL or bytes. The stored product itself is left out. Similarity is
-        `weight_image * image cosine + (1 - weight_image) * text cosine`. `at`: as of then.
-        Raises GenerationNotFound, ProductNotFound, FilterError, EmptyShelf, ImageRejected,
-        or EncoderError.
+        `image`: path, URL or bytes; `at`: as of then. The stored product is left out. Similarity is
+        `weight_image * image cosine + (1 - weight_image) * text cosine`. Raises GenerationNotFound,
+        ProductNotFound, FilterError, EmptyShelf, ImageRejected or EncoderError.
         """
         from kinshelf.store import asking
 
