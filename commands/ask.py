@@ -15,6 +15,7 @@ from kinshelf.commands.ingest import source_options
 if TYPE_CHECKING:
     from kinshelf.probe.card_page import Asked
     from kinshelf.store.handle import AnyShelf
+    from kinshelf.store.report import SearchResult
 
 K_HELP = "How many neighbours."
 WHERE_HELP = "Only neighbours that match this SQL condition."
@@ -128,6 +129,8 @@ def _write_card(output: Output, shelf: AnyShelf, html: Path, asked: list[Asked])
 @click.option("--id", "product_id", help="A product on the shelf.")
 @click.option("--image", help="Path or URL of a picture.")
 @click.option("--text", help="Title, or title and description.")
+@click.option("--input", "source", type=PATH, help="A file of products, one answer each.")
+@source_options
 @click.option("-k", type=click.IntRange(1), default=10, show_default=True, help=K_HELP)
 @click.option("--where", help=WHERE_HELP)
 @click.option("--weight-image", type=click.FloatRange(0, 1), default=0.5, show_default=True,
@@ -135,15 +138,32 @@ def _write_card(output: Output, shelf: AnyShelf, html: Path, asked: list[Asked])
 @at_option
 @shelf_options
 def similar(
-    output: Output, product_id: str | None, image: str | None, text: str | None, **asked: Any
+    output: Output,
+    product_id: str | None,
+    image: str | None,
+    text: str | None,
+    source: Path | None,
+    **settings: Any,
 ) -> None:
     """Find the products nearest to one on the shelf, or to a picture, a text or both."""
-    if (product_id is None) == (image is None and text is None):
-        raise click.UsageError("give --id, or else --image, --text or both")
+    ways = (product_id is not None, image is not None or text is not None, source is not None)
+    if sum(ways) != 1:
+        raise click.UsageError("give --id, or --image, --text or both, or else --input FILE")
+    asked = {name: settings.pop(name) for name in ("k", "where", "weight_image", "at")}
+    with output.open() as shelf:
+        if source is not None:
+            rejected = _similar_to_many(output, shelf, source, settings, asked)
+        else:
+            rejected = 0
+            found = shelf.similar(product_id=product_id, image=image, text=text, **asked)
+            _show_similar(output, found)
+    if rejected:
+        sys.exit(1)
+
+
+def _show_similar(output: Output, found: SearchResult) -> None:
     from kinshelf.commands.card import neighbours_table
 
-    with output.open() as shelf:
-        found = shelf.similar(product_id=product_id, image=image, text=text, **asked)
     if output.as_json:
         for neighbour in found.neighbours:
             output.emit(neighbour.as_dict())
@@ -151,3 +171,28 @@ def similar(
         output.console().print(neighbours_table(found.neighbours))
         searched = "every product" if found.exhaustive else "an approximate index"
         output.say(f"generation {found.generation}, searched {searched}")
+
+
+def _similar_to_many(
+    output: Output, shelf: AnyShelf, source: Path, settings: dict[str, Any], asked: dict[str, Any]
+) -> int:
+    """One answer a product; how many rows had none."""
+    from kinshelf.commands.card import nearest_table
+    from kinshelf.store import AddOptions
+    from kinshelf.store.asking import similar_source
+
+    done = rejected = 0
+    with progress(output, f"searching for {source.name}", None) as update:
+        for batch, found in similar_source(shelf, source, AddOptions(**settings), **asked):
+            if output.as_json:
+                for product, answer in zip(batch.products, found, strict=True):
+                    output.emit({"query": product.id} | answer.as_dict())
+            else:
+                output.console().print(nearest_table(batch.products, found))
+            for reject in batch.rejects:
+                output.warn(f"row {reject.position}: {reject.message}")
+            rejected += sum(not reject.kept for reject in batch.rejects)
+            done += len(found)
+            update(done, "")
+    output.say(f"{done} answered, {rejected} rejected")
+    return rejected

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kinshelf.db.product import Product
     from kinshelf.probe.answer import Prediction
     from kinshelf.store import Neighbour
+    from kinshelf.store.report import SearchResult
 
 _COLOURS = {"accept": "green", "review": "yellow", "conflict": "red", "novel": "magenta"}
 _MARKS = {"supports": ("for", "green"), "runner-up": ("against", "red"), "other": ("other", "dim")}
@@ -104,3 +105,19 @@ def answers_table(products: Sequence[Product], found: Sequence[Prediction]) -> T
         for product, answer in zip(products, found, strict=True)
     ]
     return rows_table(["id", "title", "category", "probability", "verdict"], rows)
+
+
+def nearest_table(products: Sequence[Product], found: Sequence[SearchResult]) -> Table:
+    """One line a product: the nearest on the shelf."""
+    rows = [
+        {
+            "id": product.id,
+            "title": product.title[:50],
+            "nearest": near.id if near else None,
+            "its title": near.title[:50] if near else None,
+            "similarity": near.similarity if near else None,
+        }
+        for product, answer in zip(products, found, strict=True)
+        for near in [next(iter(answer.neighbours), None)]
+    ]
+    return rows_table(["id", "title", "nearest", "its title", "similarity"], rows)

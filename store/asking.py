@@ -143,6 +143,31 @@ def similar(
     )
 
 
+def similar_source(
+    shelf: AnyShelf,
+    source: Path,
+    options: AddOptions,
+    *,
+    k: int = 10,
+    where: str | None = None,
+    weight_image: float = 0.5,
+    at: int | None = None,
+) -> Iterator[tuple[QueryBatch, list[SearchResult]]]:
+    """As `similar` for every product of a file, a batch at a time; nothing is stored.
+
+    Of a product that is on the shelf, the one with its id is left out of its answer.
+    """
+    now = shelf.snapshot(at)
+    for batch in embed_source(shelf, source, options):
+        found: list[SearchResult] = []
+        if batch.products:
+            near = now.kneighbors(batch.halves, k + 1, where=where, weight_image=weight_image)
+            for product, answer in zip(batch.products, neighbours(now, near), strict=True):
+                others = [each for each in answer if each.id != product.id][:k]
+                found.append(SearchResult(others, now.generation, now.fingerprint, near.exhaustive))
+        yield batch, found
+
+
 def neighbours(snapshot: AnySnapshot, found: Neighbours) -> list[list[Neighbour]]:
     """Found rows with what the catalogue says of them, one list a query."""
     known = snapshot.view.by_rows(found.rows[found.rows >= 0])

@@ -147,6 +147,10 @@ class SearchResult:
     fingerprint: str
     exhaustive: bool
 
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json` of many queries."""
+        return asdict(self) | {"neighbours": [each.as_dict() for each in self.neighbours]}
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:

@@ -111,6 +111,21 @@ def test_exact_search_is_a_sorted_list_of_inner_products(
         assert np.isneginf(found[count:]).all()
 
 
+@pytest.mark.parametrize("queries", [1, 4, 5])
+def test_few_of_many_rows_are_scored_where_they_lie_as_numpy_scores_them(queries: int) -> None:
+    import faiss  # noqa: F401  # once it is there, it is used
+
+    random = np.random.default_rng(queries)
+    vectors = random.integers(-9, 10, (3000, 32)).astype(np.float32)  # sums are exact
+    asked = random.integers(-9, 10, (queries, 32)).astype(np.float32)
+    keep = random.random(3000) < 0.1
+    similarities, places = exact(vectors, asked, 7, keep)
+    scores = np.where(keep, asked @ vectors.T, -np.inf)
+    np.testing.assert_array_equal(similarities, -np.sort(-scores, axis=1)[:, :7])
+    assert keep[places].all()
+    np.testing.assert_array_equal(np.take_along_axis(scores, places, 1), similarities)
+
+
 def test_the_best_are_ordered_by_similarity_then_place() -> None:
     found = best(np.array([[0.5, 0.9, 0.5]], dtype=np.float32), np.array([[7, 3, 2]]), 2)
     assert found[1].tolist() == [[3, 2]]

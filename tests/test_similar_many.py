@@ -1,0 +1,97 @@
+"""`similar --input`: one answer a product of a file, each compared with an exact search."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from conftest import unit, write_csv
+
+from kinshelf.cli import main
+from kinshelf.store import Shelf
+
+DIMENSION, STORED, ASKED = 16, 50, 9
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A shelf of 50 products, and a file of 9 to ask about: the last is on the shelf too."""
+    random = np.random.default_rng(5)
+    for kind, count in (("stored", STORED), ("asked", ASKED)):
+        rows = [{"id": f"{kind}{i}", "title": f"thing {i}", "price": i} for i in range(count)]
+        for half in ("image", "text"):
+            made = unit(random.standard_normal((count, DIMENSION)))
+            np.save(tmp_path / f"{kind}-{half}.npy", made)
+        if kind == "asked":
+            rows[-1]["id"] = "stored7"
+            for half in ("image", "text"):
+                made = np.load(tmp_path / f"asked-{half}.npy")
+                made[-1] = np.load(tmp_path / f"stored-{half}.npy")[7]
+                np.save(tmp_path / f"asked-{half}.npy", made)
+        write_csv(tmp_path / f"{kind}.csv", rows)
+    run(tmp_path, "init")
+    run(tmp_path, "add", str(tmp_path / "stored.csv"), *arrays(tmp_path, "stored"))
+    return tmp_path
+
+
+def arrays(folder: Path, kind: str) -> list[str]:
+    return [f"--{half}-embeddings={folder / f'{kind}-{half}.npy'}" for half in ("image", "text")]
+
+
+def run(folder: Path, *arguments: str, code: int = 0) -> Result:
+    done = CliRunner().invoke(main, [*arguments, "--shelf", str(folder / "a.shelf")])
+    assert done.exit_code == code, done.output
+    return done
+
+
+def asked(folder: Path, *more: str) -> list[dict[str, object]]:
+    command = ["similar", "--input", str(folder / "asked.csv"), *arrays(folder, "asked")]
+    done = run(folder, *command, "--json", "--quiet", *more)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def expected(folder: Path, kept: np.ndarray, k: int) -> list[list[str]]:
+    """By NumPy; a stored product is no neighbour of itself."""
+    halves = [np.load(folder / f"asked-{h}.npy") @ np.load(folder / f"stored-{h}.npy").T
+              for h in ("image", "text")]  # fmt: skip
+    scores = np.where(kept, sum(halves) / 2, -np.inf)
+    scores[-1, 7] = -np.inf
+    order = np.argsort(-scores, axis=1)[:, :k]
+    return [[f"stored{place}" for place in row] for row in order]
+
+
+def test_every_product_of_a_file_gets_its_nearest_in_the_file_s_order(folder: Path) -> None:
+    found = asked(folder, "-k", "5")
+    assert [each["query"] for each in found] == [f"asked{i}" for i in range(8)] + ["stored7"]
+    nearest = [[n["id"] for n in each["neighbours"]] for each in found]  # type: ignore[attr-defined]
+    assert nearest == expected(folder, np.ones(STORED, dtype=bool), 5)
+    assert all(each["exhaustive"] is True and each["generation"] == 1 for each in found)
+
+
+def test_a_filter_counts_for_all_of_them(folder: Path) -> None:
+    found = asked(folder, "-k", "3", "--where", "price < 20")
+    nearest = [[n["id"] for n in each["neighbours"]] for each in found]  # type: ignore[attr-defined]
+    assert nearest == expected(folder, np.arange(STORED) < 20, 3)
+
+
+def test_without_json_it_is_a_table_of_the_nearest(folder: Path) -> None:
+    command = ["similar", "--input", str(folder / "asked.csv"), *arrays(folder, "asked")]
+    done = run(folder, *command)
+    first = expected(folder, np.ones(STORED, dtype=bool), 1)
+    assert all(name[0] in done.output for name in first)
+    assert "9 answered, 0 rejected" in done.output
+
+
+def test_a_file_and_a_picture_together_are_wrong_usage(folder: Path) -> None:
+    done = run(folder, "similar", "--input", "a.csv", "--id", "stored1", code=2)
+    assert "--input FILE" in done.output
+
+
+def test_nothing_is_stored(folder: Path) -> None:
+    asked(folder)
+    with Shelf.open(folder / "a.shelf") as shelf:
+        assert shelf.generation == 1
+        assert shelf.snapshot().count == STORED
