@@ -35,7 +35,7 @@ float32; 16 build in half the time but ask twice the steps for recall 0.99."""
 CONSTRUCTION = 40
 DOOR_STRIDE = 16
 """At 100,000 rows, 64 steps from the doors find as much as 160 steps down the levels."""
-_MOST_DOORS = 1 << 14
+_MOST_DOORS = 1 << 16
 _ENTERED = 8
 """Doors that a search begins at."""
 _DOOR_LINKS, _DOOR_CONSTRUCTION = 16, 64
