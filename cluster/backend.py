@@ -7,6 +7,7 @@ never wait.
 
 from __future__ import annotations
 
+import json
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -203,6 +204,11 @@ class Backend(ABC):
     @abstractmethod
     def compact(self, base: int) -> int:
         """Drop the rows that no generation from `base` on sees; returns how many."""
+
+
+def entry_text(value: Any) -> str:
+    """An entry of the change log as JSON; text that no database stores loses what it cannot."""
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace").decode()
 
 
 def padded(found: Sequence[Sequence[int]], width: int) -> IntArray:

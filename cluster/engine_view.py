@@ -20,6 +20,7 @@ from kinshelf.db.errors import FilterError
 from kinshelf.db.filter_literals import spelled
 from kinshelf.db.filters import compile_where
 from kinshelf.db.queries import FIELDS, FILTER_COLUMNS, StoredProduct, View, stored_product
+from kinshelf.db.text import clean_key, is_kept
 
 if TYPE_CHECKING:
     from kinshelf.cluster.backend import Backend
@@ -119,7 +120,7 @@ class EngineView(View):
 
     def by_ids(self, ids: Sequence[str]) -> dict[str, StoredProduct]:
         found: dict[str, StoredProduct] = {}
-        distinct = list(dict.fromkeys(ids))
+        distinct = list(dict.fromkeys(filter(is_kept, ids)))
         for start in range(0, len(distinct), _ASKED):
             part = Where(self.generation, ids=distinct[start : start + _ASKED])
             for block, _ in self._backend.scan(part, FIELDS):
@@ -131,7 +132,7 @@ class EngineView(View):
         return {name: row for rows, _ in scanned for name, row in rows}
 
     def near_ids(self, product_id: str, limit: int = 3) -> list[str]:
-        beginning = spelled(product_id[: max(len(product_id) // 2, 1)])
+        beginning = spelled(clean_key(product_id)[: max(len(product_id) // 2, 1)])
         near = self.where(self.checked(f"starts_with(id, {beginning})"))
         for where in (near, self.where()):
             scanned = self._backend.scan(where, ("id",), limit=_NEAR)

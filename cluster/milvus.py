@@ -31,6 +31,7 @@ from kinshelf.cluster.backend import (
     Scanned,
     State,
     Where,
+    entry_text,
     padded,
 )
 from kinshelf.cluster.milvus_filters import quoted, to_milvus
@@ -168,7 +169,7 @@ class MilvusBackend(Backend):
         self._mark(batch.head.get("removed") or [], batch.generation)
         body = {name: part for name, part in batch.body.items() if name != "products"}
         name = f"{batch.generation:012d}"
-        self._link.put("log", name, batch.generation, json.dumps([batch.head, body]))
+        self._link.put("log", name, batch.generation, entry_text([batch.head, body]))
         for file, content in batch.files.items():
             text = base64.b64encode(content).decode()
             kind = _files_of(batch.head["probe"]["version"])

@@ -28,6 +28,7 @@ from kinshelf.cluster.backend import (
     Scanned,
     State,
     Where,
+    entry_text,
     padded,
 )
 from kinshelf.cluster.postgres_filters import to_postgres
@@ -180,7 +181,7 @@ class PostgresBackend(Backend):
         body = {name: part for name, part in batch.body.items() if name != "products"}
         connection.execute(
             "INSERT INTO log VALUES (%s, %s, %s, %s)",
-            [generation, batch.token, json.dumps(batch.head), json.dumps(body)],
+            [generation, batch.token, entry_text(batch.head), entry_text(body)],
         )
         connection.execute(
             "UPDATE state SET generation = %s, next_row = %s", [generation, batch.next_row]

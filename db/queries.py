@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kinshelf.db.product import Product
+from kinshelf.db.text import is_kept
 
 if TYPE_CHECKING:
     import duckdb
@@ -131,7 +132,7 @@ class View:
         query = (
             f"SELECT {fields} FROM products p WHERE {sql} AND p.id IN (SELECT unnest(?::VARCHAR[]))"
         )
-        found = self._run(query, [*parameters, list(ids)]).fetchall()
+        found = self._run(query, [*parameters, list(filter(is_kept, ids))]).fetchall()
         return {row[1]: stored_product(row) for row in found}
 
     def row_by_id(self) -> dict[str, int]:
@@ -147,7 +148,8 @@ class View:
             f"SELECT id FROM products p WHERE {sql}"
             " ORDER BY jaro_winkler_similarity(id, ?) DESC, id LIMIT ?"
         )
-        return [row[0] for row in self._run(query, [*parameters, product_id, limit]).fetchall()]
+        asked = product_id.encode("utf-8", "replace").decode()
+        return [row[0] for row in self._run(query, [*parameters, asked, limit]).fetchall()]
 
     def labelled(self, split: str | None = None) -> tuple[IntArray, NDArray[np.object_]]:
         """Rows and categories of the categorised products, of one split if named."""

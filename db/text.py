@@ -13,6 +13,9 @@ _NOT_TEXT = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ud800-\udfff\ufeff
 _NOT_KEY = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufeff]")
 """The same, and line ends and tabs."""
 
+_NOT_KEPT = re.compile("[\x00\ud800-\udfff]")
+"""What no database stores as text."""
+
 _NULL_WORDS = frozenset({"", "nan", "none", "null"})
 
 _CURRENCY = (
@@ -42,6 +45,11 @@ def clean_key(text: str) -> str:
     For what must stay exactly what the source says: ids, file names, URLs.
     """
     return (text if text.isprintable() else _NOT_KEY.sub("", text)).strip()
+
+
+def is_kept(text: str) -> bool:
+    """Whether a catalogue can hold `text`: it has no lone surrogate and no NUL character."""
+    return (text.isascii() and text.isprintable()) or not _NOT_KEPT.search(text)
 
 
 def normalise(text: str) -> str:

@@ -171,7 +171,7 @@ def upsert(
 ) -> AddReport:
     """See `Shelf.upsert`."""
     from kinshelf.db.readers import ReadBatch
-    from kinshelf.store.brought import checked_columns
+    from kinshelf.store.brought import checked_columns, checked_products
 
     _refuse_duplicates(products)
     given = [_checked(e, len(products)) for e in (image_embeddings, text_embeddings)]
@@ -187,7 +187,7 @@ def upsert(
     )  # fmt: skip
     with shelf.writing(), _downloader(shelf, options, brought=brought) as d:
         ingest = Ingest(shelf, options, d, command="upsert")
-        return ingest.run(checked_columns(batches))
+        return ingest.run(checked_columns(checked_products(batches)))
 
 
 def _refuse_duplicates(products: Sequence[Product]) -> None:

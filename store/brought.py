@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,8 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kinshelf.db.product import Reject
+from kinshelf.db.queries import TEXT_COLUMNS
+from kinshelf.db.text import is_kept
 
 if TYPE_CHECKING:
+    from kinshelf.db.product import Product
     from kinshelf.db.readers import ReadBatch
 
 FloatArray = NDArray[np.float32]
@@ -51,6 +55,27 @@ class BroughtEmbeddings:
         _leave_out(batch, problems)
 
 
+def checked_products(batches: Iterable[ReadBatch]) -> Iterator[ReadBatch]:
+    """Batches of products that no reader has cleaned: what cannot be kept becomes a reject."""
+    for batch in batches:
+        found = [(place, _not_kept(product)) for place, product in enumerate(batch.products)]
+        message = "holds a NUL character or a lone surrogate: take it out"
+        problems = {
+            place: _reject(batch, place, "bad-text", f"its {name} {message}")
+            for place, name in found if name
+        }  # fmt: skip
+        _leave_out(batch, problems)
+        yield batch
+
+
+def _not_kept(product: Product) -> str | None:
+    """The first field whose text no catalogue can hold."""
+    texts = ((name, getattr(product, name)) for name in TEXT_COLUMNS)
+    named = ((f"attribute {n[:50]!r}", t) for n, v in product.attributes.items() for t in (n, v))
+    both = itertools.chain(texts, named)
+    return next((name for name, text in both if isinstance(text, str) and not is_kept(text)), None)
+
+
 def checked_columns(batches: Iterable[ReadBatch]) -> Iterator[ReadBatch]:
     """Batches whose source holds embeddings itself, each row checked; a row of zeros is missing."""
     for batch in batches:
@@ -83,5 +108,6 @@ def _leave_out(batch: ReadBatch, problems: dict[int, Reject]) -> None:
 
 
 def _reject(batch: ReadBatch, place: int, reason: str, message: str) -> Reject:
-    product = batch.products[place]
-    return Reject(batch.source, batch.positions[place], product.id, reason, message)
+    name = batch.products[place].id
+    known = name if is_kept(name) else None
+    return Reject(batch.source, batch.positions[place], known, reason, message)

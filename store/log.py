@@ -39,7 +39,7 @@ class Frame:
 
     def content(self) -> dict[str, Any]:
         """The body, parsed."""
-        return dict(json.loads(self.body)) if self.body else {}
+        return _parsed(self.body) if self.body else {}
 
 
 def encode(generation: int, head: dict[str, Any], body: dict[str, Any] | None = None) -> bytes:
@@ -52,9 +52,13 @@ def encode(generation: int, head: dict[str, Any], body: dict[str, Any] | None = 
 
 
 def _dump(value: dict[str, Any]) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(
-        "utf-8", "surrogatepass"
-    )
+    # A file's name may hold a lone surrogate, which the catalogue could never take in.
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return text.encode("utf-8", "replace")
+
+
+def _parsed(data: bytes) -> dict[str, Any]:
+    return dict(json.loads(data.decode("utf-8", "replace")))  # older versions let surrogates pass
 
 
 def decode(data: memoryview, offset: int = 0) -> Frame | None:
@@ -71,7 +75,7 @@ def decode(data: memoryview, offset: int = 0) -> Frame | None:
     payload = data[start : start + head_size + body_size]
     if zlib.crc32(payload) != crc:
         return None
-    head = json.loads(bytes(payload[:head_size]))
+    head = _parsed(bytes(payload[:head_size]))
     end = start + head_size + body_size
     return Frame(generation, head, bytes(payload[head_size:]), offset, end)
 

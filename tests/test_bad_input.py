@@ -16,7 +16,8 @@ from PIL import Image
 
 import kinshelf.store.encoder
 from kinshelf.cli import main
-from kinshelf.store import Shelf
+from kinshelf.db.product import Product
+from kinshelf.store import Shelf, log
 
 Run = Callable[..., Result]
 
@@ -49,6 +50,38 @@ def refused(result: Result, *words: str) -> None:
     assert len([line for line in lines if line.startswith("Error: ")]) == 1
     for word in words:
         assert word in result.stderr, result.stderr
+
+
+def test_a_file_whose_name_is_no_text_leaves_the_shelf_whole(run: Run, tmp_path: Path) -> None:
+    source = tmp_path / "n\udcff.csv"
+    source.write_text("id,title,price\na,train,1\nb,doll,expensive\n")
+    assert run("add", source, "--max-rejects", 1).exit_code == 0
+    assert count(tmp_path) == 2
+    assert "add n?.csv" in run("history", "--json").stdout
+    refused(run("show", "\udcff"), "no product")
+
+
+def test_products_given_by_a_program_are_checked_as_those_of_a_file(shelf: Shelf) -> None:
+    made = [Product("a", "train"), Product("b", "x\ud800"), Product("c\ud800"), Product("d", "\0"),
+            Product("e", "doll", attributes={"f\0": 1})]  # fmt: skip
+    rows = unit(np.random.default_rng(0).standard_normal((5, 16)))
+    report = shelf.upsert(made, rows, None)
+    assert (report.inserted, report.reasons) == (1, {"bad-text": 4})
+    now = shelf.snapshot()
+    np.testing.assert_array_equal(now.halves([now.get("a").row])[0, :16], rows[0])
+    with Shelf.open(shelf.path) as again:
+        assert again.snapshot().count == 1
+        assert list(again.snapshot().view.by_ids(["c\ud800", "a"])) == ["a"]
+
+
+def test_a_shelf_that_took_in_what_is_no_text_opens_again(shelf: Shelf) -> None:
+    frame = log.encode(1, {"kind": "add", "command": "add n?.csv", "time": 0.0})
+    passed = frame[log.HEADER.size :].replace(b"n?.csv", b"n\xed\xb3\xbf.")  # as by older versions
+    head = log.HEADER.pack(log.MAGIC, 1, len(passed), 0, zlib.crc32(passed), 0)[:-4]
+    with next(shelf.path.glob("log-*.wal")).open("ab") as file:
+        file.write(head + struct.pack("<I", zlib.crc32(head)) + passed)
+    with Shelf.open(shelf.path) as again:
+        assert again.history()[0]["command"].startswith("add n")
 
 
 def test_a_missing_file(run: Run) -> None:
