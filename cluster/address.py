@@ -14,17 +14,19 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 import xxhash
 
 from kinshelf.db.errors import InputError
+from kinshelf.db.text import without_password
 
 POSTGRES, MILVUS, LITE = "postgresql", "milvus", "milvus-lite"
 _SCHEMES = {"postgresql": POSTGRES, "postgres": POSTGRES, "milvus": MILVUS, "milvus-lite": LITE}
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}")
 TIMEOUT = 60.0
 """Seconds that an engine has for one answer."""
+_LONGEST = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,33 +68,38 @@ def parse_address(text: str) -> Address:
     try:
         return _lite(text, rest) if engine == LITE else _server(text, engine)
     except ValueError as error:
-        raise InputError(f"{_shown(text)} cannot be read as an address: {error}") from error
+        raise InputError(
+            f"{without_password(text)} cannot be read as an address: {error}"
+        ) from error
 
 
 def _server(text: str, engine: str) -> Address:
     parts = urlsplit(text)
     options = dict(parse_qsl(parts.query))
-    timeout = float(options.pop("timeout", TIMEOUT))
+    timeout = _timeout(options)
     path = unquote(parts.path.strip("/"))
     if not parts.hostname and engine == MILVUS:
         raise ValueError("it names no host")
     if engine == POSTGRES:
         place = options.pop("schema", "kinshelf")
-        url = urlunsplit(("postgresql", parts.netloc, parts.path, urlencode(options), ""))
+        # not urlunsplit, which leaves the slashes out where no host is named
+        query = urlencode(options)
+        url = f"postgresql://{parts.netloc}{parts.path}{'?' if query else ''}{query}"
     else:
         place = path or "kinshelf"
         secure = options.pop("secure", "").lower() in ("1", "true", "yes")
-        host = f"{parts.hostname}:{parts.port or 19530}"
+        host = parts.netloc.rpartition("@")[2]
+        host = host if parts.port else f"{host.removesuffix(':')}:19530"
         url = f"{'https' if secure else 'http'}://{host}"
         if parts.username:
             options["token"] = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-    return Address(engine, url, _checked(place), _shown(text), timeout, options)
+    return Address(engine, url, _checked(place), without_password(text), timeout, options)
 
 
 def _lite(text: str, rest: str) -> Address:
     path, _, query = rest.partition("?")
     options = dict(parse_qsl(query))
-    timeout = float(options.pop("timeout", TIMEOUT))
+    timeout = _timeout(options)
     file, _, place = path.rpartition("/")
     if path.endswith(".db"):
         file, place = path, "kinshelf"
@@ -104,14 +111,17 @@ def _lite(text: str, rest: str) -> Address:
     )  # fmt: skip
 
 
+def _timeout(options: dict[str, str]) -> float:
+    text = options.pop("timeout", str(TIMEOUT))
+    seconds = float(text)
+    if not 0 < seconds <= _LONGEST:
+        raise ValueError(f"timeout={text} is not within 0 and {_LONGEST:,} seconds")
+    return seconds
+
+
 def _checked(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise ValueError(
             f"{name!r} cannot name a schema or collection: use letters, digits and _, at most 48"
         )
     return name
-
-
-def _shown(text: str) -> str:
-    """Without the password."""
-    return re.sub(r"(://[^/:@]*):[^/]*@", r"\1:***@", text)

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kinshelf.db.errors import EngineRefused
+
 if TYPE_CHECKING:
     from kinshelf.db.catalog import Change
     from kinshelf.db.filters import Filter
@@ -204,6 +206,13 @@ class Backend(ABC):
     @abstractmethod
     def compact(self, base: int) -> int:
         """Drop the rows that no generation from `base` on sees; returns how many."""
+
+
+def lacking(count: int) -> EngineRefused:
+    """The error of rows that a search found, and that are not there any more."""
+    return EngineRefused(
+        f"the shelf lacks {count} rows that were there: was it compacted meanwhile? Run this again"
+    )
 
 
 def entry_text(value: Any) -> str:

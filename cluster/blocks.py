@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from kinshelf.db.parts import PartsManifest, parts_of
 from kinshelf.store import files, fusion
 
 if TYPE_CHECKING:
+    from kinshelf.store.handle import AnyShelf
     from kinshelf.store.interface import AnySnapshot
 
 FloatArray = NDArray[np.float32]
@@ -32,9 +33,28 @@ BLOCK = 4096
 """Rows read from a source at a time, 16 MB at 1,024 columns."""
 
 
+class Labelled(Protocol):
+    """Some products: unit halves (n, 2 d) float32, zeros where missing, and (n,) labels.
+
+    A `store.interface.VectorBlock` is one.
+    """
+
+    @property
+    def halves(self) -> FloatArray:
+        """The vectors."""
+
+    @property
+    def categories(self) -> Sequence[str | None]:
+        """None for a product that has none."""
+
+    @property
+    def splits(self) -> Sequence[str | None]:
+        """None likewise."""
+
+
 @dataclass(frozen=True, slots=True)
-class VectorBlock:
-    """Some products: unit halves (n, 2 d) float32, zeros where missing, and (n,) labels."""
+class LabelledBlock:
+    """See `Labelled`."""
 
     halves: FloatArray
     categories: Sequence[str | None]
@@ -43,7 +63,7 @@ class VectorBlock:
 
 def part_blocks(
     directory: Path, manifest: PartsManifest, share: tuple[int, int] = (0, 1)
-) -> Iterator[VectorBlock]:
+) -> Iterator[LabelledBlock]:
     """The products of a folder that `encode` wrote; with (i, n) each n-th part from the i-th on.
 
     Raises UnreadableSource for a damaged part.
@@ -62,11 +82,11 @@ def part_blocks(
             raise UnreadableSource(f"{directory / name} cannot be read: {problem}") from problem
 
 
-def _block_of(batch: Any, dimension: int) -> VectorBlock:
+def _block_of(batch: Any, dimension: int) -> LabelledBlock:
     halves = np.zeros((batch.num_rows, 2 * dimension), dtype=np.float32)
     for half, name in zip(fusion.split(halves), ("image", "text"), strict=True):
         _fill(half, batch.column(f"{name}_embedding"))
-    return VectorBlock(
+    return LabelledBlock(
         halves, batch.column("category").to_pylist(), batch.column("split").to_pylist()
     )
 
@@ -83,7 +103,7 @@ def _fill(half: FloatArray, column: Any) -> None:
     half[given] = values.reshape(-1, half.shape[1])
 
 
-def shelf_blocks(snapshot: AnySnapshot) -> Iterator[VectorBlock]:
+def shelf_blocks(snapshot: AnySnapshot) -> Iterator[LabelledBlock]:
     """The categorised products of a shelf, in the order of its rows."""
     rows, categories = snapshot.labelled()
     splits = np.full(len(rows), None, dtype=object)
@@ -91,9 +111,20 @@ def shelf_blocks(snapshot: AnySnapshot) -> Iterator[VectorBlock]:
         splits[np.isin(rows, snapshot.labelled(name)[0])] = name
     for start in range(0, len(rows), BLOCK):
         part = slice(start, start + BLOCK)
-        yield VectorBlock(
+        yield LabelledBlock(
             snapshot.halves(rows[part]), categories[part].tolist(), splits[part].tolist()
         )
+
+
+def spooled(shelf: AnyShelf, *, size: int = BLOCK, scratch: Path | None = None) -> SpooledData:
+    """A shelf's newest generation as training data, its vectors read once, a block at a time.
+
+    Of a shelf on an engine: training goes over all rows many times, which the engine need not send
+    each time. Raises EmptySource where no product has a category.
+    """
+    now = shelf.snapshot()
+    blocks = now.iter_vectors("category IS NOT NULL", size=size)
+    return SpooledData(blocks, now.fingerprint, generation=now.generation, scratch=scratch)
 
 
 class SpooledData:
@@ -106,7 +137,7 @@ class SpooledData:
 
     def __init__(
         self,
-        blocks: Iterable[VectorBlock],
+        blocks: Iterable[Labelled],
         fingerprint: str,
         *,
         generation: int = 0,
@@ -121,7 +152,7 @@ class SpooledData:
             self.close()
             raise
 
-    def _take(self, blocks: Iterable[VectorBlock]) -> None:
+    def _take(self, blocks: Iterable[Labelled]) -> None:
         names: dict[str | None, int] = {}
         codes, splits = [], []
         for block in blocks:
@@ -189,10 +220,15 @@ def _coded(labels: Sequence[str | None], names: dict[str | None, int]) -> NDArra
 
 
 def open_parts(
-    directory: Path, fingerprint: str | None = None, *, scratch: Path | None = None
+    directory: Path,
+    fingerprint: str | None = None,
+    *,
+    generation: int = 0,
+    scratch: Path | None = None,
 ) -> SpooledData:
     """A finished folder of `kinshelf encode` as training data.
 
+    `generation` is that of the shelf which the probe is for.
     Raises EncoderMismatch unless `fingerprint`, if given, made it; UnreadableSource where there
     is no such folder; and what `SpooledData` raises.
     """
@@ -204,4 +240,7 @@ def open_parts(
             f"{directory} was encoded by {manifest.encoder} ({manifest.fingerprint}), the shelf"
             f" holds embeddings of {fingerprint}: encode the products with the shelf's encoder"
         )
-    return SpooledData(part_blocks(directory, manifest), manifest.fingerprint, scratch=scratch)
+    return SpooledData(
+        part_blocks(directory, manifest), manifest.fingerprint, generation=generation,
+        scratch=scratch,
+    )  # fmt: skip

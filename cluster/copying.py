@@ -155,16 +155,25 @@ class _Copying:
         yield from waiting
 
     def _probes(self) -> list[tuple[ProbeEntry, Probe]]:
-        """Those that the target lacks, oldest first."""
+        """Those that came after the last one that the target has, oldest first."""
         found = []
-        there = len(self.target.snapshot().view.probes())
-        for entry in list_probes(self.source, self.now)[there:]:
+        for entry in self._new_probes():
             try:
                 whole = find_probe(self.source, self.now, entry.version)
                 found.append((whole, read_probe(whole.path)))
             except KinshelfError as error:
                 self.report.warnings.append(f"probe {entry.version} is not copied: {error}")
         return found
+
+    def _new_probes(self) -> list[ProbeEntry]:
+        """By what they are, not how many: one that could not be read was passed over."""
+        known = list_probes(self.source, self.now)
+        theirs = [_mark(entry) for entry in list_probes(self.target, self.target.snapshot())]
+        new = 0
+        for place, entry in enumerate(known, 1):
+            if theirs and _mark(entry) == theirs[0]:
+                new, theirs = place, theirs[1:]
+        return known[new:]
 
     def take(self, step: ProductBlock | tuple[ProbeEntry, Probe]) -> None:
         """Copy one."""
@@ -232,6 +241,10 @@ class _Copying:
         settled = sorted(theirs - set(mine))
         if new or settled:
             self.target.commit(self._head({}), {"rejects": new, "resolved": settled})
+
+
+def _mark(entry: ProbeEntry) -> tuple[int, dict[str, Any]]:
+    return entry.trained_on, entry.metrics
 
 
 def _part(block: ProductBlock, start: int, stop: int) -> ProductBlock:

@@ -91,10 +91,10 @@ def encode_source(
     started = time.monotonic()
     with local_copy(source) as (path, located):
         spec, manifest = _identify(_named(source, path), options)
-        begin(directory, manifest)
+        tasks = read_tasks(path, _reading(options), spec.fingerprint, located, manifest.source)
+        begin(directory, manifest)  # not before: a source that cannot be read leaves no folder
         report = EncodeReport(str(directory), spec.fingerprint)
         run = Run(directory, spec, options, report, stop, progress)
-        tasks = read_tasks(path, _reading(options), spec.fingerprint, located, manifest.source)
         names = run.plain(tasks) if ray is None else run.on_ray(tasks, ray)
     if not report.interrupted:
         _note(report, finish(directory, manifest, names))

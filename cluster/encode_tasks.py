@@ -62,12 +62,18 @@ def batch_of(data: bytes) -> ReadBatch:
 def read_tasks(
     path: Path, options: ReadOptions, fingerprint: str, located: Located, source: str
 ) -> Iterator[Task]:
-    """The tasks of a source, in its order; raises as `db.readers.read_source`.
+    """The tasks of a source, in its order; raises as `db.readers.read_source`, some of it at once.
 
     `source` is what it is called and `located` says where a picture lies, for a copy at `path`.
     Embeddings that it may hold are left out: these are made anew.
     """
-    for number, batch in enumerate(read_source(path, options)):
+    return _tasks(read_source(path, options), fingerprint, located, source)
+
+
+def _tasks(
+    batches: Iterable[ReadBatch], fingerprint: str, located: Located, source: str
+) -> Iterator[Task]:
+    for number, batch in enumerate(batches):
         batch.source = source
         batch.products = [_moved(product, located) for product in batch.products]
         batch.rejects = list(_renamed(batch.rejects, source))

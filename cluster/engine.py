@@ -6,21 +6,24 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kinshelf.cluster.address import TIMEOUT
 from kinshelf.cluster.backend import INDEX_FROM, Backend, Batch, Where
 from kinshelf.cluster.engine_snapshot import EngineSnapshot, Vectors
 from kinshelf.cluster.engine_view import EngineView
 from kinshelf.cluster.measuring import measured
 from kinshelf.db.catalog import Catalog
-from kinshelf.db.errors import GenerationNotFound, InputError, OnlyInDirectory
+from kinshelf.db.errors import GenerationNotFound, InputError, OnlyInDirectory, ShelfDamaged
 from kinshelf.store import files
 from kinshelf.store.compact import CompactReport
 from kinshelf.store.describing import facts
 from kinshelf.store.handle import AnyShelf
+from kinshelf.store.lock import WriterLock
 from kinshelf.store.probes import damaged_files, probe_directory
 from kinshelf.store.records import OpenRejects
 
@@ -154,16 +157,21 @@ class EngineShelf(AnyShelf):
 
     def bring_probe(self, entry: ProbeEntry) -> None:
         """Have the files of a probe on this machine; fetched once."""
+        _check_names(entry)
         if damaged_files(entry):
-            found = self._backend.files(entry.version)
-
-            def write(directory: Any) -> None:
-                for name in entry.files:
-                    if name in found:
-                        (directory / name).write_bytes(found[name])
-
             files.make_directory(entry.path.parent)
-            files.write_directory(entry.path, write)
+            with WriterLock(entry.path.parent, wait=TIMEOUT):  # others of this machine fetch it too
+                if damaged_files(entry):
+                    self._fetch(entry)
+
+    def _fetch(self, entry: ProbeEntry) -> None:
+        found = self._backend.files(entry.version)
+
+        def write(directory: Path) -> None:
+            for name in found.keys() & entry.files.keys():
+                (directory / name).write_bytes(found[name])
+
+        files.write_directory(entry.path, write)
 
     # ---- writing
 
@@ -272,3 +280,10 @@ class EngineShelf(AnyShelf):
 def _without_rows(head: dict[str, Any]) -> dict[str, Any]:
     """The products are not in the catalogue that the log is read into."""
     return {name: value for name, value in head.items() if name != "removed"}
+
+
+def _check_names(entry: ProbeEntry) -> None:
+    """Raises ShelfDamaged where the engine names a file that would lie elsewhere."""
+    for name in entry.files:
+        if name != Path(name).name:
+            raise ShelfDamaged(f"probe {entry.version} names the file {name!r}: train again")

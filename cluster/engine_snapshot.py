@@ -43,27 +43,28 @@ class Vectors:
     def of(self, rows: IntArray) -> FloatArray:
         """The halves of rows, (n, width) float32, a copy."""
         with self._lock:
-            self._bring(np.array([r for r in dict.fromkeys(rows.tolist()) if r not in self._place]))
+            missing = [row for row in dict.fromkeys(rows.tolist()) if row not in self._place]
+            if missing:
+                self._remember(missing, self._fetched(np.array(missing, dtype=np.int64)))
             if all(row in self._place for row in rows.tolist()):
                 return self._held[[self._place[row] for row in rows.tolist()]]
         return self._fetched(rows)
 
-    def _bring(self, rows: IntArray) -> None:
-        if not len(rows):
+    def _remember(self, rows: list[int], found: FloatArray) -> None:
+        if (len(self._place) + len(rows)) * found[0].nbytes > REMEMBERED_BYTES:
+            self._place, self._held = {}, np.zeros((0, found.shape[1]), dtype=np.float32)
+        if found.nbytes > REMEMBERED_BYTES:
             return
-        if (len(self._place) + len(rows)) * max(self._held.shape[1], 1) * 4 > REMEMBERED_BYTES:
-            self._place, self._held = {}, self._held[:0]
-            if len(rows) * max(self._held.shape[1], 1) * 4 > REMEMBERED_BYTES:
-                return
-        found = self._fetched(rows)
         start = len(self._place)
         if start + len(found) > len(self._held):
-            grown = np.zeros((2 * (start + len(found)), found.shape[1]), dtype=np.float32)
+            most = REMEMBERED_BYTES // found[0].nbytes
+            size = min(2 * (start + len(found)), most)
+            grown = np.zeros((size, found.shape[1]), dtype=np.float32)
             if start:
                 grown[:start] = self._held[:start]
             self._held = grown
         self._held[start : start + len(found)] = found
-        self._place |= {int(row): start + i for i, row in enumerate(rows)}
+        self._place |= {row: start + i for i, row in enumerate(rows)}
 
     def _fetched(self, rows: IntArray) -> FloatArray:
         parts = [self._fetch(rows[at : at + _FETCHED]) for at in range(0, len(rows), _FETCHED)]
@@ -153,7 +154,7 @@ class EngineSnapshot(AnySnapshot):
     ) -> Iterator[ProductBlock]:
         """See `AnySnapshot.iter_products`; the engine is asked for a block at a time."""
         wanted = self.view.where(self.filter(where))
-        scanned = self._backend.scan(wanted, FIELDS, vectors=True, after=after, size=size)
+        scanned = self.view.scan(wanted, FIELDS, vectors=True, after=after, size=size)
         for rows, vectors in scanned:
             assert vectors is not None
             yield ProductBlock([stored_product(row) for row in rows], vectors)

@@ -7,23 +7,24 @@ the change log into DuckDB once and then followed, so it is answered as in a dir
 from __future__ import annotations
 
 import difflib
+import functools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kinshelf.cluster.backend import Condition, Where
+from kinshelf.cluster.backend import Condition, Where, lacking
 from kinshelf.db.catalog import COLUMNS, Catalog
-from kinshelf.db.errors import FilterError
+from kinshelf.db.errors import FilterError, GenerationNotFound
 from kinshelf.db.filter_literals import spelled
 from kinshelf.db.filters import compile_where
 from kinshelf.db.queries import FIELDS, FILTER_COLUMNS, StoredProduct, View, stored_product
-from kinshelf.db.text import clean_key, is_kept
+from kinshelf.db.text import clean_key, is_key
 
 if TYPE_CHECKING:
-    from kinshelf.cluster.backend import Backend
+    from kinshelf.cluster.backend import Backend, Scanned
     from kinshelf.db.filters import Filter
 
 IntArray = NDArray[np.int64]
@@ -44,6 +45,15 @@ class EngineView(View):
         self._backend = backend
         self._resolved: dict[tuple[Any, ...], Where] = {}
 
+    def scan(self, where: Where, columns: Sequence[str], **asked: Any) -> Iterator[Scanned]:
+        """See `Backend.scan`. Raises GenerationNotFound if rows that this generation sees were
+        dropped meanwhile."""
+        yield from self._backend.scan(where, columns, **asked)
+        if where.generation is not None and self._backend.state().base > self.generation:
+            raise GenerationNotFound(
+                f"generation {self.generation} was compacted away while it was read: run this again"
+            )
+
     # ---- filters
 
     def checked(self, expression: str) -> Filter:
@@ -54,21 +64,21 @@ class EngineView(View):
         """The products that match all of the filters. Raises FilterError."""
         wheres = [self._where(each) for each in filters if each is not None]
         rows = [where.rows for where in wheres if where.rows is not None]
-        common = rows[0] if rows else None
-        for other in rows[1:]:
-            common = np.intersect1d(rows[0], other)
+        common = functools.reduce(np.intersect1d, rows) if rows else None
         conditions = tuple(c for where in wheres for c in where.conditions)
         return Where(self.generation, conditions=conditions, rows=common)
 
     def _where(self, wanted: Filter) -> Where:
         key = (wanted.canonical, *wanted.parameters)
-        if key not in self._resolved:
+        known = self._resolved.get(key)  # another thread may clear them meanwhile
+        if known is None:
             said = self._backend.translate(wanted, self.attribute_types(), self._mixed())
             rows = None if said.exact else self._decided_here(wanted, said)
+            known = Where(self.generation, conditions=(said,), rows=rows)
             if len(self._resolved) >= _FILTERS:
                 self._resolved.clear()
-            self._resolved[key] = Where(self.generation, conditions=(said,), rows=rows)
-        return self._resolved[key]
+            self._resolved[key] = known
+        return known
 
     def _decided_here(self, wanted: Filter, said: Condition) -> IntArray:
         """Rows that match, by DuckDB, among those that the engine lets through."""
@@ -81,7 +91,7 @@ class EngineView(View):
             )
         catalog = Catalog(self.generation)
         try:
-            for rows, _ in self._backend.scan(wide, (*COLUMNS, "added")):
+            for rows, _ in self.scan(wide, (*COLUMNS, "added")):
                 columns = zip(*rows, strict=True)
                 table = dict(zip((*COLUMNS, "added"), map(list, columns), strict=True))
                 catalog.apply_base({"products": table})
@@ -100,13 +110,13 @@ class EngineView(View):
         return self._backend.count(self.where(where))
 
     def rows(self, where: Filter | None = None) -> IntArray:
-        found = [row for rows, _ in self._backend.scan(self.where(where), ("row",)) for row in rows]
+        found = [row for rows, _ in self.scan(self.where(where), ("row",)) for row in rows]
         return np.array([row for (row,) in found], dtype=np.int64)
 
     def select(
         self, where: Filter | None = None, *, limit: int | None = None, offset: int = 0
     ) -> list[StoredProduct]:
-        scanned = self._backend.scan(self.where(where), FIELDS, limit=limit, offset=offset)
+        scanned = self.scan(self.where(where), FIELDS, limit=limit, offset=offset)
         return [stored_product(row) for rows, _ in scanned for row in rows]
 
     def by_rows(self, rows: Sequence[int] | IntArray) -> dict[int, StoredProduct]:
@@ -114,28 +124,30 @@ class EngineView(View):
         found: dict[int, StoredProduct] = {}
         for start in range(0, len(wanted), _ASKED):
             part = Where(rows=wanted[start : start + _ASKED])
-            for block, _ in self._backend.scan(part, FIELDS):
+            for block, _ in self.scan(part, FIELDS):
                 found |= {row[0]: stored_product(row) for row in block}
+        if len(found) < len(wanted):
+            raise lacking(len(wanted) - len(found))
         return found
 
     def by_ids(self, ids: Sequence[str]) -> dict[str, StoredProduct]:
         found: dict[str, StoredProduct] = {}
-        distinct = list(dict.fromkeys(filter(is_kept, ids)))
+        distinct = list(dict.fromkeys(filter(is_key, ids)))
         for start in range(0, len(distinct), _ASKED):
             part = Where(self.generation, ids=distinct[start : start + _ASKED])
-            for block, _ in self._backend.scan(part, FIELDS):
+            for block, _ in self.scan(part, FIELDS):
                 found |= {row[1]: stored_product(row) for row in block}
         return found
 
     def row_by_id(self) -> dict[str, int]:
-        scanned = self._backend.scan(self.where(), ("id", "row"))
+        scanned = self.scan(self.where(), ("id", "row"))
         return {name: row for rows, _ in scanned for name, row in rows}
 
     def near_ids(self, product_id: str, limit: int = 3) -> list[str]:
         beginning = spelled(clean_key(product_id)[: max(len(product_id) // 2, 1)])
         near = self.where(self.checked(f"starts_with(id, {beginning})"))
         for where in (near, self.where()):
-            scanned = self._backend.scan(where, ("id",), limit=_NEAR)
+            scanned = self.scan(where, ("id",), limit=_NEAR)
             ids = [name for rows, _ in scanned for (name,) in rows]
             if ids:
                 return difflib.get_close_matches(product_id, ids, limit, cutoff=0.0)
@@ -144,9 +156,7 @@ class EngineView(View):
     def labelled(self, split: str | None = None) -> tuple[IntArray, NDArray[np.object_]]:
         wanted = self.checked("category IS NOT NULL")
         of_split = None if split is None else self.checked(f"split = {spelled(split)}")
-        scanned = self._backend.scan(
-            self.where(wanted, of_split), ("row", "category"), size=1 << 16
-        )
+        scanned = self.scan(self.where(wanted, of_split), ("row", "category"), size=1 << 16)
         found = [row for rows, _ in scanned for row in rows]
         categories = np.empty(len(found), dtype=object)
         categories[:] = [category for _, category in found]
@@ -171,7 +181,7 @@ class EngineView(View):
 
     def changes_since(self, generation: int) -> list[tuple[int, str | None, bool, str | None]]:
         where = self.where(self.checked(f"added > {generation}"))
-        scanned = self._backend.scan(where, ("row", "id", "category"))
+        scanned = self.scan(where, ("row", "id", "category"))
         new = [row for rows, _ in scanned for row in rows]
         before = self._ids_and_categories(generation, [name for _, name, _ in new])
         return [(row, one, name in before, before.get(name)) for row, name, one in new]
@@ -180,11 +190,11 @@ class EngineView(View):
         found: dict[str, str | None] = {}
         for start in range(0, len(ids), _ASKED):
             part = Where(generation, ids=ids[start : start + _ASKED])
-            for rows, _ in self._backend.scan(part, ("id", "category")):
+            for rows, _ in self.scan(part, ("id", "category")):
                 found |= dict(rows)
         return found
 
     def removed_since(self, generation: int) -> int:
         where = Where(generation, gone_by=self.generation)
-        gone = Counter(name for rows, _ in self._backend.scan(where, ("id",)) for (name,) in rows)
+        gone = Counter(name for rows, _ in self.scan(where, ("id",)) for (name,) in rows)
         return len(gone) - len(self._ids_and_categories(self.generation, list(gone)))

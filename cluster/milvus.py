@@ -32,6 +32,7 @@ from kinshelf.cluster.backend import (
     State,
     Where,
     entry_text,
+    lacking,
     padded,
 )
 from kinshelf.cluster.milvus_filters import quoted, to_milvus
@@ -175,6 +176,7 @@ class MilvusBackend(Backend):
             kind = _files_of(batch.head["probe"]["version"])
             self._link.put(kind, file, batch.generation, text)
         new = {"generation": batch.generation, "next_row": batch.next_row, "token": batch.token}
+        self._lease.renew()  # a writer that came after this one has taken its rows back
         self._put_state(known | new)
 
     def _write_products(self, batch: Batch) -> None:
@@ -187,6 +189,7 @@ class MilvusBackend(Backend):
             link.put(ELSEWHERE, row, batch.generation, text)
         size = max(1, _WRITTEN_BYTES // (4 * width + 2048))
         for at in range(0, len(found), size):
+            self._lease.renew()
             link.call("upsert", link.products, found[at : at + size])
         self._unflushed += len(found)
 
@@ -262,10 +265,7 @@ class MilvusBackend(Backend):
         pages = self._pages(Where(rows=distinct), ["row", "embedding"], -1, PAGE)
         found = [entity for page in pages for entity in page]
         if len(found) != len(distinct):
-            raise EngineRefused(
-                f"{self._address.shown} lacks {len(distinct) - len(found)} rows that were there:"
-                " was it compacted meanwhile? Run this again"
-            )
+            raise lacking(len(distinct) - len(found))
         return _floats(found)[places]
 
     def nearest(
@@ -316,6 +316,7 @@ class MilvusBackend(Backend):
 
     def build_index(self, rows: int) -> None:
         self._link.replace_index(_HNSW)
+        self._lease.renew()  # it may have taken longer than a lease
         self._put_state(self._read_state() | {"indexed": rows})
 
     def index_bytes(self) -> int:
@@ -323,6 +324,7 @@ class MilvusBackend(Backend):
 
     def compact(self, base: int) -> int:
         gone = self._count(f"removed <= {base}")
+        self._lease.renew()
         self._put_state(self._read_state() | {"base": base})
         if gone:
             self._link.call("delete", self._link.products, filter=f"removed <= {base}")

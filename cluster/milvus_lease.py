@@ -58,9 +58,10 @@ class Lease:
         self._write(time.time() + LEASE)
 
     def give_back(self) -> None:
-        """Let others write; if the engine is gone it runs out by itself."""
+        """Let others write; if the engine is gone it runs out by itself. Another's is left."""
         with contextlib.suppress(KinshelfError):
-            self._write(0.0)
+            if self._read().get("token") == self._token:
+                self._write(0.0)
 
     def _read(self) -> dict[str, Any]:
         return self._link.read_json("state", "lease") or {}

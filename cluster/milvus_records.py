@@ -64,7 +64,16 @@ def _attributes(product_id: str, text: str | None) -> dict[str, Any]:
             f"the attributes of product {product_id!r} are longer than the {LONGEST} bytes that"
             " Milvus keeps: leave the longest of them out"
         )
-    return {name: value for name, value in json.loads(text).items() if value is not None}
+    found = json.loads(text, parse_int=_whole)
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _whole(digits: str) -> int | float | str:
+    """A whole number as Milvus takes it; the record has it as it was."""
+    try:
+        return int(digits) if -(2**63) <= int(digits) < 2**63 else float(digits)
+    except ValueError:  # Python reads no number of thousands of digits
+        return digits
 
 
 def read_fields(columns: Sequence[str]) -> list[str]:

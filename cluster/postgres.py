@@ -29,6 +29,7 @@ from kinshelf.cluster.backend import (
     State,
     Where,
     entry_text,
+    lacking,
     padded,
 )
 from kinshelf.cluster.postgres_filters import to_postgres
@@ -254,10 +255,7 @@ class PostgresBackend(Backend):
         )
         found = self._all(query, [distinct.tolist()], binary=True)
         if len(found) != len(distinct):
-            raise EngineRefused(
-                f"{self._address.shown} lacks {len(distinct) - len(found)} rows that were there:"
-                " was it compacted meanwhile? Run this again"
-            )
+            raise lacking(len(distinct) - len(found))
         return floats([row[1] for row in found])[places]
 
     def nearest(

@@ -6,7 +6,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from kinshelf.db.errors import EngineRefused, EngineUnavailable, FilterError, ShelfLocked
 
@@ -71,11 +71,20 @@ class Link:
     def _connected(self) -> Connection:
         if self._connection is None or self._connection.closed:
             self._connection = None
-            self._connection = self._open()
+            connection = self._open()
             self._was_there = True
             if self.locked:
-                self.lock_here(self._connection)
+                self._lock_again(connection)
+            self._connection = connection
         return self._connection
+
+    def _lock_again(self, connection: Connection) -> None:
+        """A lock goes with its connection: without it, nothing may be written on this one."""
+        try:
+            self.lock_here(connection)
+        except BaseException:
+            connection.close()
+            raise
 
     def _open(self) -> Connection:
         from psycopg.types.string import TextBinaryLoader, TextLoader
@@ -127,6 +136,11 @@ class Link:
             )
         if isinstance(error, self._psycopg.DataError):
             return FilterError(f"{shown} cannot compute that filter ({said}): write it otherwise")
-        if isinstance(error, self._psycopg.OperationalError):
+        if isinstance(error, self._psycopg.OperationalError) and _is_lost(error):
             return EngineUnavailable(f"{shown} cannot be reached ({said}): is the server running?")
         return EngineRefused(f"{shown} refused: {said}")
+
+
+def _is_lost(error: Any) -> bool:
+    """Whether the server could not be reached, or ended the connection; else it answered."""
+    return (error.sqlstate or "08")[:2] in ("08", "57")

@@ -1,6 +1,6 @@
 """The encoding's tasks on Ray Data: an actor pool of encoders over a folder that all see.
 
-What travels through Ray are names. A task's rows are in `DIR/work/`, its part appears in `DIR`, so
+What travels through Ray are names. A task's rows are in `DIR/tasks/`, its part appears in `DIR`, so
 a worker that dies, a task that is done twice and a driver that is run again all end in the same
 files. A task that takes too long ends its worker, and Ray starts another.
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from kinshelf.cluster.encode import Run
     from kinshelf.cluster.encode_tasks import Task
 
-WORK = "work"
+TASKS = "tasks"
 TRIES = 5
 """Attempts at a part, each ended by a time-out or a lost worker, before it is given up."""
 
@@ -36,20 +36,20 @@ def encode_on_ray(run: Run, tasks: Iterable[Task], address: str) -> None:
 
     Raises ClusterError, naming the parts that could not be done, once all others are.
     """
-    work = run.directory / WORK
-    files.remove_tree(work)
-    files.make_directory(work)
-    rows = {task.name: _spool(work, task) for task in tasks}
+    folder = run.directory / TASKS
+    files.remove_tree(folder)
+    files.make_directory(folder)
+    rows = {task.name: _spool(folder, task) for task in tasks}
     if rows:
         with ray_cluster(address) as ray:
             failed = _run(run, ray, rows)
         if failed:
             raise ClusterError(_told(failed, len(rows)))
-    files.remove_tree(work)
+    files.remove_tree(folder)
 
 
-def _spool(work: Path, task: Task) -> int:
-    (work / task.name).with_suffix(".json").write_bytes(task.data)
+def _spool(folder: Path, task: Task) -> int:
+    (folder / task.name).with_suffix(".json").write_bytes(task.data)
     return task.rows
 
 
@@ -147,12 +147,12 @@ class RayEncoder:
         return ""
 
     def _write(self, name: str) -> None:
-        task = self._directory / WORK / name
+        task = self._directory / TASKS / name
         self._encoder.write(task.with_suffix(".json").read_bytes(), self._directory / name)
 
     def _try(self, name: str) -> int:
         """Which try at this task begins, counted on the disk: the workers before are dead."""
-        path = (self._directory / WORK / name).with_suffix(".tries")
+        path = (self._directory / TASKS / name).with_suffix(".tries")
         with path.open("ab") as file:
             file.write(b".")
         return path.stat().st_size

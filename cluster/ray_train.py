@@ -20,7 +20,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from kinshelf.cluster.blocks import SpooledData, VectorBlock, part_blocks, shelf_blocks
+from kinshelf.cluster.blocks import LabelledBlock, SpooledData, part_blocks, shelf_blocks
 from kinshelf.cluster.ray_start import ray_cluster
 from kinshelf.db.errors import ClusterError
 from kinshelf.db.parts import parts_of
@@ -165,7 +165,7 @@ def _share(config: dict[str, Any], rank: int, world: int) -> Iterator[SpooledDat
 
 def _own_blocks(
     config: dict[str, Any], manifest: PartsManifest, rank: int, world: int
-) -> Iterator[VectorBlock]:
+) -> Iterator[LabelledBlock]:
     """Every n-th part or, of few parts, every n-th block."""
     folder = Path(config["parts"])
     if len(manifest.parts) >= _MANY * world:

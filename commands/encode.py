@@ -77,6 +77,8 @@ def _options(output: Output, settings: dict[str, Any]) -> EncodeOptions:
 
 
 def _finish(output: Output, report: EncodeReport, max_rejects: int) -> None:
+    from kinshelf.db.text import without_password
+
     if output.as_json:
         output.emit(report.as_dict())
     if report.interrupted:
@@ -89,6 +91,7 @@ def _finish(output: Output, report: EncodeReport, max_rejects: int) -> None:
     )
     if report.rejected or report.image_failed:
         output.say(f"why: {Path(report.folder) / 'rejects.jsonl'}")
-    output.say(f"next: kinshelf add {report.folder} --shelf {output.address}")
+    address = without_password(str(output.address))
+    output.say(f"next: kinshelf add {report.folder} --shelf {address}")
     if report.rejected > max_rejects:
         sys.exit(1)

@@ -85,16 +85,21 @@ def _trained_by(
     shelf: AnyShelf, parts: Path | None, ray: str | None, workers: int
 ) -> Iterator[Callable[..., TrainReport]]:
     """`probe.shelf.train_shelf`, from the rows and on the machines that were asked for."""
+    from kinshelf.cluster.blocks import open_parts, spooled
     from kinshelf.probe.shelf import train_shelf
+    from kinshelf.store import Shelf
 
     more: dict[str, Any] = {}
+    if ray is not None:
+        _check_shared(shelf, parts)
     with contextlib.ExitStack() as stack:
         if parts is not None:
-            from kinshelf.cluster.blocks import open_parts
-
-            more["data"] = stack.enter_context(open_parts(parts, shelf.fingerprint))
+            at = shelf.snapshot().generation  # what comes to the shelf from now on is new
+            data = open_parts(parts, shelf.fingerprint, generation=at)
+            more["data"] = stack.enter_context(data)
+        elif not isinstance(shelf, Shelf):
+            more["data"] = stack.enter_context(spooled(shelf))
         if ray is not None:
-            _check_shared(shelf, parts)
             from kinshelf.cluster.ray_train import fit_on_ray
 
             more["fit"] = functools.partial(

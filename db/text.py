@@ -47,6 +47,11 @@ def clean_key(text: str) -> str:
     return (text if text.isprintable() else _NOT_KEY.sub("", text)).strip()
 
 
+def is_key(text: str) -> bool:
+    """Whether `text` can be an id: it has no control character and no lone surrogate."""
+    return text.isprintable() or not _NOT_KEY.search(text)
+
+
 def is_kept(text: str) -> bool:
     """Whether a catalogue can hold `text`: it has no lone surrogate and no NUL character."""
     return (text.isascii() and text.isprintable()) or not _NOT_KEPT.search(text)
@@ -66,6 +71,12 @@ def normalise(text: str) -> str:
         # After dropping: what a control character kept apart may now compose.
         text = unicodedata.normalize("NFKC", text)
     return " ".join(text.split())
+
+
+def without_password(text: str) -> str:
+    """A text with every URL's password in it masked, wherever in the URL that stands."""
+    text = re.sub(r"(://[^/:@\s]*):[^/\s]*@", r"\1:***@", text)
+    return re.sub(r"([?&](?:password|sslpassword|token)=)[^&\s]*", r"\1***", text)
 
 
 def parse_price(text: str) -> float | None:

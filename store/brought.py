@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from kinshelf.db.product import Reject
 from kinshelf.db.queries import TEXT_COLUMNS
-from kinshelf.db.text import is_kept
+from kinshelf.db.text import is_kept, is_key
 
 if TYPE_CHECKING:
     from kinshelf.db.product import Product
@@ -59,7 +59,7 @@ def checked_products(batches: Iterable[ReadBatch]) -> Iterator[ReadBatch]:
     """Batches of products that no reader has cleaned: what cannot be kept becomes a reject."""
     for batch in batches:
         found = [(place, _not_kept(product)) for place, product in enumerate(batch.products)]
-        message = "holds a NUL character or a lone surrogate: take it out"
+        message = "holds control characters or a lone surrogate: take them out"
         problems = {
             place: _reject(batch, place, "bad-text", f"its {name} {message}")
             for place, name in found if name
@@ -70,6 +70,8 @@ def checked_products(batches: Iterable[ReadBatch]) -> Iterator[ReadBatch]:
 
 def _not_kept(product: Product) -> str | None:
     """The first field whose text no catalogue can hold."""
+    if not is_key(product.id):
+        return "id"
     texts = ((name, getattr(product, name)) for name in TEXT_COLUMNS)
     named = ((f"attribute {n[:50]!r}", t) for n, v in product.attributes.items() for t in (n, v))
     both = itertools.chain(texts, named)

@@ -78,7 +78,8 @@ def make_directory(path: Path) -> None:
     """Make a directory and the parents that it lacks, durably; one that is there is kept."""
     missing = [p for p in (path, *path.parents) if not p.exists()]
     for new in reversed(missing):
-        os.mkdir(new)
+        with contextlib.suppress(FileExistsError):  # another process was as quick
+            os.mkdir(new)
         sync_directory(new.parent)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kinshelf.store import changing
-from kinshelf.store.interface import BLOCK, VectorBlock
+from kinshelf.store.interface import BLOCK
 
 if TYPE_CHECKING:
     from kinshelf.db.product import Product
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from kinshelf.db.sql import Table
     from kinshelf.store.compact import CompactReport
     from kinshelf.store.encoder import Encoder
-    from kinshelf.store.interface import AnySnapshot
+    from kinshelf.store.interface import AnySnapshot, VectorBlock
     from kinshelf.store.manifest import Manifest
     from kinshelf.store.probes import ProbeEntry
     from kinshelf.store.records import OpenRejects
@@ -124,10 +124,8 @@ class AnyShelf(ABC):
         return self.snapshot().kneighbors(queries, k, where=where)
 
     def iter_vectors(self, where: str | None = None, *, size: int = BLOCK) -> Iterator[VectorBlock]:
-        """The newest generation's vectors, categories and splits, by row, at most `size` rows at a
-        time: memory does not grow with the shelf. Raises FilterError."""
-        for block in self.snapshot().iter_products(where, size=size):
-            yield VectorBlock.of(block)
+        """The newest generation's; see `AnySnapshot.iter_vectors`."""
+        return self.snapshot().iter_vectors(where, size=size)
 
     def similar(
         self,

@@ -200,3 +200,8 @@ class AnySnapshot(ABC):
             block = rows[start : start + size]
             found = self.view.by_rows(block)
             yield ProductBlock([found[int(row)] for row in block], self.halves(block))
+
+    def iter_vectors(self, where: str | None = None, *, size: int = BLOCK) -> Iterator[VectorBlock]:
+        """Vectors, categories and splits of the products that match, by row, at most `size` rows
+        at a time: memory does not grow with the shelf. Raises FilterError."""
+        return map(VectorBlock.of, self.iter_products(where, size=size))

@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 from kinshelf.db.errors import ShelfError, ShelfLocked
+from kinshelf.db.text import without_password
 from kinshelf.store import files
 
 NAME = "LOCK"
@@ -117,6 +118,6 @@ def _write_note(fd: int) -> None:
 
 def _whoami() -> bytes:
     started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])[:300]
+    command = without_password(" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]))[:300]
     holder = {"pid": os.getpid(), "host": socket.gethostname(), "command": command}
     return json.dumps(holder | {"since": started}).encode()

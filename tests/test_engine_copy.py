@@ -151,3 +151,21 @@ def test_a_copy_that_differs_is_not_called_done(
             pytest.raises(CopyMismatch, match=r"1 of 20 products"),
         ):
             copy_shelf(shelf, target)
+
+
+def test_a_probe_that_cannot_be_read_is_passed_over_and_no_other_is_copied_twice(
+    tmp_path: Path,
+) -> None:
+    with filled(tmp_path / "s.shelf") as shelf:
+        train_shelf(shelf, SETTINGS.override(epochs=3))
+        (shelf.path / "probes/0001/probe.json").write_text("{}")
+        for probes in (1, 0):
+            with open_target(tmp_path / "copy.shelf", shelf) as target:
+                report = copy_shelf(shelf, target)
+                assert report.probes == probes
+                assert len(target.snapshot().view.probes()) == 1
+        train_shelf(shelf, SETTINGS.override(epochs=2))
+        with open_target(tmp_path / "copy.shelf", shelf) as target:
+            assert copy_shelf(shelf, target).probes == 1
+            mine, theirs = (each.snapshot().view.probes() for each in (shelf, target))
+            assert [p["metrics"] for p in theirs] == [p["metrics"] for p in mine[1:]]

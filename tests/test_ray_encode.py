@@ -36,10 +36,11 @@ from kinshelf.cluster.encode import EncodeOptions, encode_source
 from kinshelf.cluster.encode_part import EncoderSpec
 from kinshelf.cluster.encode_tasks import read_tasks
 from kinshelf.cluster.parts import write_once
-from kinshelf.cluster.ray_encode import TRIES, WORK, RayEncoder
+from kinshelf.cluster.ray_encode import TASKS, TRIES, RayEncoder
 from kinshelf.db.errors import (
     ClusterError,
     EncoderMismatch,
+    InputError,
     SourceNotFound,
     UnfinishedParts,
     UnreadableSource,
@@ -288,6 +289,11 @@ def test_what_cannot_be_read_or_reached_is_one_line(source: Path, tmp_path: Path
         encode_source("memory://shop/nothing.csv", tmp_path / "a", options())
     with pytest.raises(UnreadableSource, match="ftp://"):
         encode_source("ftp://shop/products.csv", tmp_path / "b", options())
+    with pytest.raises(SourceNotFound, match="mistyped"):
+        encode_source(str(tmp_path / "mistyped.csv"), tmp_path / "c", options())
+    with pytest.raises(InputError, match="part_rows"):
+        encode_source(str(source), tmp_path / "c", options(part_rows=0))
+    encode_source(str(source), tmp_path / "c", options())  # nothing was left to be in the way
 
 
 def test_a_part_written_twice_at_once_is_there_once_and_whole(tmp_path: Path) -> None:
@@ -302,13 +308,13 @@ def test_a_task_that_cost_its_worker_too_often_is_named_and_left(
     source: Path, plain: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "encoded"
-    (folder / WORK).mkdir(parents=True)
+    (folder / TASKS).mkdir(parents=True)
     manifest = PartsManifest.read(plain)
     spec = EncoderSpec(TINY, None, manifest.precision, manifest.fingerprint, manifest.canary)
     tasks = list(read_tasks(source, ReadOptions(batch_size=25), spec.fingerprint, str, str(source)))
     for task in tasks[:2]:
-        (folder / WORK / task.name).with_suffix(".json").write_bytes(task.data)
-    (folder / WORK / tasks[0].name).with_suffix(".tries").write_bytes(b"." * TRIES)
+        (folder / TASKS / task.name).with_suffix(".json").write_bytes(task.data)
+    (folder / TASKS / tasks[0].name).with_suffix(".tries").write_bytes(b"." * TRIES)
     before = os.environ.get("KINSHELF_THREADS")
     try:
         worker = RayEncoder(spec.dump(), str(folder), 60.0, 1)

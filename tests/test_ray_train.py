@@ -13,13 +13,14 @@ import pytest
 from conftest import unit
 from ray_helpers import BIN, QUIET, need_ray
 
-from kinshelf.cluster.blocks import BLOCK, SpooledData, VectorBlock, open_parts, shelf_blocks
+from kinshelf.cluster.blocks import BLOCK, LabelledBlock, SpooledData, open_parts, shelf_blocks
 from kinshelf.cluster.parts import PartCounts, part_bytes, write_once
 from kinshelf.db.errors import EmptySource, EncoderMismatch, UnreadableSource
 from kinshelf.db.parts import NAME, PartEntry, PartsManifest
 from kinshelf.db.product import Product
 from kinshelf.probe.batches import MIXED, RUN, block_order
 from kinshelf.probe.data import ArrayData
+from kinshelf.probe.freshness import probe_facts
 from kinshelf.probe.settings import ProbeSettings
 from kinshelf.probe.training import train_probe
 from kinshelf.store import Shelf, fusion
@@ -38,11 +39,11 @@ def synthetic(count: int, classes: int = 5) -> tuple[np.ndarray, list[str]]:
     return halves, [f"class {code}" for code in codes]
 
 
-def blocks(halves: np.ndarray, names: list[str | None]) -> Iterator[VectorBlock]:
+def blocks(halves: np.ndarray, names: list[str | None]) -> Iterator[LabelledBlock]:
     for start in range(0, len(halves), 100):
         part = slice(start, start + 100)
         splits = ["val" if i % 10 == 0 else None for i in range(start, start + len(names[part]))]
-        yield VectorBlock(halves[part], names[part], splits)
+        yield LabelledBlock(halves[part], names[part], splits)
 
 
 def write_parts(folder: Path, halves: np.ndarray, names: list[str], size: int = 1000) -> Path:
@@ -162,6 +163,8 @@ def test_the_command_trains_from_a_folder_and_says_what_is_wrong_with_it(tmp_pat
     done = _train("--shelf", tmp_path / "a.shelf", "--from", folder, "--epochs", 3)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["trained_rows"] == 600
+    with Shelf.open(tmp_path / "a.shelf") as shelf:  # what is there already did not come since
+        assert probe_facts(shelf)["since_training"]["added"] == 0
     wrong = _train("--shelf", tmp_path / "a.shelf", "--from", tmp_path / "a.shelf")
     assert (wrong.returncode, wrong.stderr.count("\n")) == (3, 1)
 
