@@ -48,6 +48,11 @@ class _Worker:
             env=os.environ | one,
         )  # fmt: skip
 
+    @property
+    def lives(self) -> bool:
+        """Whether it can still be asked."""
+        return self._process.poll() is None
+
     def ask(self, head: Mapping[str, Any], data: bytes, seconds: float) -> tuple[Any, bytes]:
         """Send a frame, wait for one. Raises _Dead."""
         killer = threading.Timer(seconds, self._process.kill)
@@ -90,9 +95,13 @@ class Decoders:
 
     def begin(self) -> None:
         """Start every process now rather than at its first picture."""
-        for _ in range(self._count):
-            worker = self._idle.get()
-            self._idle.put(worker or _Worker(self._limits))
+        workers = [self._idle.get() for _ in range(self._count)]
+        try:
+            if not self._closed:
+                workers = [worker or _Worker(self._limits) for worker in workers]
+        finally:
+            for worker in workers:
+                self._idle.put(worker)
 
     def check(self, data: bytes) -> None:
         """Decode for nothing but to know that it can be. Raises ImageRejected."""
@@ -116,6 +125,9 @@ class Decoders:
         try:
             if self._closed:
                 raise ShuttingDown("the server is shutting down")
+            if worker is not None and not worker.lives:
+                self._bury(worker)  # what is asked now is not to blame
+                worker = None
             worker = worker or _Worker(self._limits)
             told, raw = worker.ask(head, data, self._seconds)
         except _Dead:

@@ -69,9 +69,9 @@ class Jobs:
             self._next += 1
             if len(self._jobs) > KEPT:
                 self._jobs.popitem(last=False)
-        thread = threading.Thread(target=self._run, args=(job, work), name=f"kinshelf-{kind}")
-        self._threads = [t for t in self._threads if t.is_alive()] + [thread]
-        thread.start()
+            thread = threading.Thread(target=self._run, args=(job, work), name=f"kinshelf-{kind}")
+            self._threads = [t for t in self._threads if t.is_alive()] + [thread]
+            thread.start()
         return job
 
     def get(self, number: int) -> Job:
@@ -136,12 +136,16 @@ class Jobs:
             job.state, job.finished = state, time.time()
 
     def end(self) -> None:
-        """Begin no more, let what runs stop at its next step, and let followers go."""
-        with self._lock:
-            self._ending = True
+        """Begin no more, let what runs stop at its next step, and let followers go.
+
+        Without the lock: a signal may come while its own thread holds it.
+        """
+        self._ending = True
 
     def close(self) -> None:
         """End, and wait for what runs."""
         self.end()
-        for thread in self._threads:
+        with self._lock:  # whoever was about to begin a job has
+            threads = list(self._threads)
+        for thread in threads:
             thread.join()

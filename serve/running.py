@@ -66,9 +66,8 @@ class Running:
             self.inflight -= 1
 
     def drain(self) -> None:
-        """Take nothing more."""
-        with self._lock:
-            self._draining = True
+        """Take nothing more. Without the lock: a signal may come while its own thread holds it."""
+        self._draining = True
 
     def close(self) -> None:
         """Wait for what is under way."""

@@ -62,7 +62,7 @@ def listen(settings: ServeSettings) -> socket.socket:
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         return socket.create_server(address[:2], family=family, backlog=CONNECTIONS)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # UnicodeError: no name of a host
         raise InputError(
             f"{settings.host} port {settings.port} cannot be listened on ({error}): choose another"
             " with --host and --port"

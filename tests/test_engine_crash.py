@@ -98,7 +98,7 @@ from test_engine_crash import batch
 from kinshelf.cluster import milvus, postgres
 from kinshelf.cluster.opening import open_shelf
 
-def end(*_):
+def end(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
 
 with open_shelf(sys.argv[1]) as shelf:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 router = APIRouter(route_class=PageRoute, dependencies=[Depends(reader)])
 
+Generation = Annotated[int | None, Query(ge=0, le=2**53)]
 PER_PAGE = 36
 SIMILAR = 12
 COMPARED = 4
@@ -84,7 +85,7 @@ async def product(
     product_id: Annotated[str, Query(alias="id")],
     where: Annotated[str, Query(max_length=20_000)] = "",
     weight_image: Annotated[float, Query(ge=0, le=1)] = 0.5,
-    done: int | None = None,
+    done: Generation = None,
 ) -> Response:
     """A product, all that is known of it, and what resembles it."""
     service = request.app.state.service

@@ -47,7 +47,7 @@ async def train(request: Request, warm_start: Annotated[str, Form()] = "") -> Re
     """Begin to train, unless somebody did already."""
     service = request.app.state.service
     with contextlib.suppress(JobRunning):
-        service.train(warm_start=bool(warm_start))
+        await service.run(service.train, warm_start=bool(warm_start))  # it imports torch
     if not wants_part(request):
         return see(request, "/dashboard#train")
     return part("_train.html", job=_training(service), fresh=True)

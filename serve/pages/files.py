@@ -56,7 +56,8 @@ class _Thumbnails:
             if tag is not None and tag in self._made:
                 self._made.move_to_end(tag)
                 return self._made[tag]
-        made = service.thumbnail(stored.product.id, side)
+        # not by id: the product may have another picture by now, and `tag` is kept for good
+        made = service.pictures.thumbnail(stored.product.image, side)
         with self._lock:
             if tag is not None:
                 self._made[tag] = made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 from fastapi import APIRouter, Form, Request, Response
@@ -36,5 +37,6 @@ async def login(
 
 
 def _is_ours(to: str) -> bool:
-    """A path of this server: `//host` and `/\\host` would lead elsewhere."""
-    return to.startswith("/") and not to.startswith(("//", "/\\"))
+    """A path of this server: `//host` and `/\\host` would lead elsewhere, as they would with a tab
+    between, and a line end would begin another header."""
+    return re.fullmatch(r"/(?![/\\])[!-~]*", to) is not None

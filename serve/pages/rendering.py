@@ -74,7 +74,7 @@ def page(
     return part(template, status=status, here=here, **values)
 
 
-def address(path: str, **query: Any) -> str:
+def address(path: str, /, **query: Any) -> str:
     """A path with what is given of a query."""
     given = {name: value for name, value in query.items() if value not in (None, "")}
     return f"{path}?{urlencode(given, quote_via=quote)}" if given else path
@@ -103,8 +103,9 @@ class PageRoute(APIRoute):
             try:
                 return await handle(request)
             except Unauthorised:
-                to = address(request.url.path, **request.query_params)
-                return see(request, address("/login", to=to if request.method == "GET" else "/"))
+                query = f"?{request.url.query}" if request.url.query else ""
+                to = request.url.path + query if request.method == "GET" else "/"
+                return see(request, address("/login", to=to))
             except RequestValidationError as error:
                 return failure(request, _unreadable(error), 422)
             except KinshelfError as error:

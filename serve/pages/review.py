@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Form, Query, Request, Response
 from kinshelf.db.errors import InputError, ShelfLocked
 from kinshelf.probe.review import CHOICES, KINDS, Item
 from kinshelf.serve.errors import JobRunning, status_of
+from kinshelf.serve.pages.browse import Generation
 from kinshelf.serve.pages.desk import JOB, Desk, kind_counts, of_kind, pick
 from kinshelf.serve.pages.files import Links
 from kinshelf.serve.pages.filtering import footer, known_categories
@@ -33,11 +34,12 @@ AT_ONCE = 20_000
 Id = Annotated[str, Form(alias="id", max_length=2_000)]
 AskedId = Annotated[str, Query(alias="id")]
 Text = Annotated[str, Form(max_length=2_000)]
+Tried = Annotated[int, Form(ge=0, le=1_000)]
 
 
 @router.get("/review")
 async def review(
-    request: Request, kind: str = "", product_id: AskedId = "", done: int | None = None
+    request: Request, kind: str = "", product_id: AskedId = "", done: Generation = None
 ) -> Response:
     """The page: an item of a kind, or of any."""
     service = request.app.state.service
@@ -62,7 +64,7 @@ async def look(request: Request) -> Response:
     """Look through the shelf, from now on."""
     service, desk = request.app.state.service, request.app.state.desk
     with contextlib.suppress(JobRunning):
-        desk.look(service)
+        await service.run(desk.look, service)  # which may import much
     if not wants_part(request):
         return see(request, "/review")
     return part("_work.html", oob=None, **await service.run(_work, service, desk, "", ""))
@@ -71,7 +73,7 @@ async def look(request: Request) -> Response:
 @router.post("/review/decide", dependencies=writing)
 async def decide(
     request: Request, product_id: Id, category: Text = "", seen: Text = "", kind: Text = "",
-    keep: Text = "", back: Text = "/review", tried: Text = "0",
+    keep: Text = "", back: Text = "/review", tried: Tried = 0,
 ) -> Response:  # fmt: skip
     """Give a product the category, or keep the one it has, and go on to the next."""
     service, desk = request.app.state.service, request.app.state.desk
@@ -85,7 +87,7 @@ async def decide(
             service.write, lambda shelf: _change(shelf, product_id, category, seen)
         )
     except ShelfLocked as error:
-        return _locked(request, error, "/review/decide", asked | {"tried": tried})
+        return _locked(request, error, "/review/decide", asked | {"tried": str(tried)})
     if back != "/review":
         return see(request, address("/product", id=product_id, done=generation))
     told = await service.run(told_generation, service, generation, back, kind)
@@ -108,15 +110,15 @@ def _change(shelf: Shelf, product_id: str, category: str, seen: str) -> int:
 
 @router.post("/review/undo", dependencies=writing)
 async def undo(
-    request: Request, generation: Annotated[int, Form()] = 0, kept: Text = "", kind: Text = "",
-    back: Text = "/review", tried: Text = "0",
+    request: Request, generation: Annotated[int, Form(ge=0, le=2**53)] = 0, kept: Text = "",
+    kind: Text = "", back: Text = "/review", tried: Tried = 0,
 ) -> Response:  # fmt: skip
     """Take a decision back: a change by a new generation, what was kept by looking again."""
     service = request.app.state.service
     if kept:
         request.app.state.desk.put_back(kept)
         return await _next(request, kind, kept, None, after=False)
-    asked = {"generation": str(generation), "kind": kind, "back": back, "tried": tried}
+    asked = {"generation": str(generation), "kind": kind, "back": back, "tried": str(tried)}
     try:
         made, changed = await service.run(service.write, lambda shelf: _undo(shelf, generation))
     except ShelfLocked as error:
