@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import secrets
+import socket
 import sys
 import warnings
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ LOCAL = "local"
 _LOOPBACK = "127.0.0.1"
 _STORE = 128 * 2**20
 """Bytes of Ray's object store: names of parts go through it, never embeddings."""
+_KNOCKED = 10.0
+"""Seconds in which the head of a cluster must take a connection."""
 
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -37,6 +40,8 @@ def ray_cluster(address: str) -> Iterator[Any]:
     """
     if address == LOCAL:
         _own_token()
+    else:
+        _knock(address)
     ray = _imported()
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     settings |= _local() if address == LOCAL else {"address": address}
@@ -46,17 +51,30 @@ def ray_cluster(address: str) -> Iterator[Any]:
         with _silent():
             ray.init(**settings)
     except (ConnectionError, RuntimeError, ValueError, OSError) as problem:
-        reason = str(problem).partition("\n")[0]
-        raise ClusterError(
-            f"Ray at {address} cannot be used ({reason}): give HOST:PORT of `ray start --head`,"
-            " and the token of the cluster (RAY_AUTH_TOKEN), or --ray local"
-        ) from problem
+        raise ClusterError(_unusable(address, problem)) from problem
     # Ray tells of lost workers on standard output, where answers go, some of it at the end.
     with contextlib.redirect_stdout(sys.stderr):
         try:
             yield ray
         finally:
             ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raises ClusterError where nobody listens: Ray would go on trying for many minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _KNOCKED).close()
+    except (OSError, ValueError, OverflowError) as problem:
+        raise ClusterError(_unusable(address, problem)) from problem
+
+
+def _unusable(address: str, problem: Exception) -> str:
+    reason = str(problem).partition("\n")[0]
+    return (
+        f"Ray at {address} cannot be used ({reason}): give HOST:PORT of `ray start --head`,"
+        " and the token of the cluster (RAY_AUTH_TOKEN), or --ray local"
+    )
 
 
 @contextlib.contextmanager

@@ -154,8 +154,11 @@ def similar(
         if source is not None:
             rejected = _similar_to_many(output, shelf, source, settings, asked)
         else:
+            from kinshelf.store.asking import similar as similar_to
+
             rejected = 0
-            found = shelf.similar(product_id=product_id, image=image, text=text, **asked)
+            asked |= {"allow_private_hosts": settings["allow_private_hosts"]}
+            found = similar_to(shelf, product_id=product_id, image=image, text=text, **asked)
             _show_similar(output, found)
     if rejected:
         sys.exit(1)

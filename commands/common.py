@@ -55,8 +55,8 @@ class Output:
         from kinshelf.db.errors import OnlyInDirectory
 
         raise OnlyInDirectory(
-            "this command looks after a shelf in a directory: use the engine's own tools, or"
-            " `kinshelf copy` the shelf to a directory"
+            "this command needs a shelf in a directory: `kinshelf copy` the shelf to one, or use"
+            " the engine's own tools"
         )
 
     def open(self, *, wait: float = 0.0) -> AnyShelf:

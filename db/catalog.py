@@ -8,10 +8,11 @@ ignored and the catalogue is rebuilt.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ import numpy as np
 import xxhash
 
 from kinshelf.db.migrations import migrate
+from kinshelf.db.text import is_kept
 
 if TYPE_CHECKING:
     import duckdb
@@ -52,6 +54,19 @@ def connect(path: Path | None = None) -> duckdb.DuckDBPyConnection:
     if path is not None:
         config["memory_limit"] = _ON_DISK
     return duckdb.connect(path or ":memory:", config=config)
+
+
+@contextlib.contextmanager
+def on_disk(path: Path) -> Iterator[None]:
+    """What DuckDB cannot do with a file, such as on a full disk, is an OSError, as of any file."""
+    import duckdb
+
+    if not is_kept(str(path)):
+        raise OSError(f"{path}: DuckDB takes no file whose name is not UTF-8")
+    try:
+        yield
+    except duckdb.Error as error:
+        raise OSError(f"{path}: {error}") from error
 
 
 class Catalog:

@@ -69,7 +69,7 @@ class PartsManifest:
                 raise UnreadableSource(f"{path} was written by a later version: update kinshelf")
             return cls(**values | {"parts": tuple(PartEntry(**p) for p in values["parts"])})
         except (OSError, ValueError, TypeError, KeyError) as problem:
-            message = f"{path} cannot be read ({problem!r}): encode into this folder again"
+            message = f"{path} cannot be read ({problem!r}): encode into a new folder"
             raise UnreadableSource(message) from problem
 
     def dump(self) -> bytes:

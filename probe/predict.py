@@ -308,6 +308,7 @@ def classify_source(
 ) -> Iterator[tuple[asking.QueryBatch, list[Prediction]]]:
     """As `classify` for every product of a file, a batch at a time; nothing is stored."""
     predictor = Predictor.for_shelf(shelf, probe=probe, at=at, k=k)
+    predictor.snapshot.filter(where)  # what is wrong with it is told before anything is encoded
     for batch in asking.embed_source(shelf, source, options):
         ids = [product.id for product in batch.products]
         found = predictor.predict(batch.halves, where=where, ids=ids) if ids else []

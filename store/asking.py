@@ -125,6 +125,7 @@ def similar(
     where: str | None = None,
     weight_image: float = 0.5,
     at: int | None = None,
+    allow_private_hosts: bool = False,
 ) -> SearchResult:
     """The k products nearest to a stored product, or to a picture, a text or both.
 
@@ -136,7 +137,8 @@ def similar(
         row = now.get(product_id).row
         queries, exclude = now.halves([row]), [row]
     else:
-        queries, exclude = embed(shelf, image, text), []
+        private = allow_private_hosts
+        queries, exclude = embed(shelf, image, text, allow_private_hosts=private), []
     found = now.kneighbors(queries, k, where=where, exclude=exclude, weight_image=weight_image)
     return SearchResult(
         neighbours(now, found)[0], now.generation, now.fingerprint, found.exhaustive
@@ -158,6 +160,7 @@ def similar_source(
     Of a product that is on the shelf, the one with its id is left out of its answer.
     """
     now = shelf.snapshot(at)
+    now.filter(where)  # what is wrong with it is told before anything is encoded
     for batch in embed_source(shelf, source, options):
         found: list[SearchResult] = []
         if batch.products:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kinshelf.db.catalog import Catalog, Change, seal, side_file
+from kinshelf.db.catalog import Catalog, Change, on_disk, seal, side_file
 from kinshelf.db.errors import GenerationNotFound
 from kinshelf.store import files
 
@@ -73,7 +73,8 @@ def save_catalog(directory: Path, ledger: Ledger, catalog: Catalog) -> None:
     for leftover in (temporary, temporary.with_name(temporary.name + ".wal")):
         files.unlink(leftover)
     current = catalog.generation == ledger.generation
-    state = catalog.save(temporary) if current else _extended(path, temporary, ledger)
+    with on_disk(temporary):
+        state = catalog.save(temporary) if current else _extended(path, temporary, ledger)
     state |= {"anchor": anchor(ledger, state["generation"])}
     files.discard(side_file(path))  # a crash in between leaves no statement, not a wrong one
     files.sync_file(temporary)
@@ -84,9 +85,12 @@ def save_catalog(directory: Path, ledger: Ledger, catalog: Catalog) -> None:
 
 def _extended(path: Path, temporary: Path, ledger: Ledger) -> dict[str, Any]:
     """The snapshot and what came after it, on disk: a long `add` need not have all in memory."""
-    on_disk = Catalog.begin(path, temporary, _fitting(ledger)) or base_catalog(ledger, temporary)
-    catch_up(on_disk, ledger)
-    return on_disk.finish(temporary)
+    extended = Catalog.begin(path, temporary, _fitting(ledger)) or base_catalog(ledger, temporary)
+    try:
+        catch_up(extended, ledger)
+        return extended.finish(temporary)
+    finally:
+        extended.close()
 
 
 def _stale(ledger: Ledger, generation: int) -> bool:

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -20,6 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from conftest import write_csv
+from engines import free_port
 from ray_helpers import (
     QUIET,
     encode,
@@ -294,6 +296,18 @@ def test_what_cannot_be_read_or_reached_is_one_line(source: Path, tmp_path: Path
     with pytest.raises(InputError, match="part_rows"):
         encode_source(str(source), tmp_path / "c", options(part_rows=0))
     encode_source(str(source), tmp_path / "c", options())  # nothing was left to be in the way
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:{free}", "ray://127.0.0.1:{free}", "nowhere", "h:x"]
+)
+def test_a_cluster_that_is_not_there_is_told_of_at_once(
+    source: Path, tmp_path: Path, address: str
+) -> None:
+    started = time.monotonic()
+    with pytest.raises(ClusterError, match="cannot be used"):
+        encode_source(str(source), tmp_path / "a", options(), ray=address.format(free=free_port()))
+    assert time.monotonic() - started < 20
 
 
 def test_a_part_written_twice_at_once_is_there_once_and_whole(tmp_path: Path) -> None:

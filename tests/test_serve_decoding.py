@@ -83,7 +83,9 @@ def test_a_picture_that_takes_too_long_costs_its_process_and_nothing_else() -> N
 
 def test_a_process_that_dies_costs_the_picture_that_it_had(decoders: Decoders) -> None:
     decoders.check(png())
-    os.kill(worker_of(decoders)._process.pid, signal.SIGKILL)
+    number = worker_of(decoders)._process.pid
+    os.kill(number, signal.SIGSTOP)  # it is asked, and then it dies
+    threading.Timer(0.3, os.kill, (number, signal.SIGKILL)).start()
     with pytest.raises(ImageRejected, match="decode"):
         decoders.check(png())
     decoders.check(png())

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from conftest import unit, write_csv
+from conftest import FakeEncoder, unit, write_csv
+from PIL import Image
 
+import kinshelf.store.encoder
 from kinshelf.cli import main
+from kinshelf.db.product import Product
 from kinshelf.store import Shelf
 
 DIMENSION, STORED, ASKED = 16, 50, 9
@@ -21,7 +29,10 @@ def folder(tmp_path: Path) -> Path:
     """A shelf of 50 products, and a file of 9 to ask about: the last is on the shelf too."""
     random = np.random.default_rng(5)
     for kind, count in (("stored", STORED), ("asked", ASKED)):
-        rows = [{"id": f"{kind}{i}", "title": f"thing {i}", "price": i} for i in range(count)]
+        rows = [
+            {"id": f"{kind}{i}", "title": f"thing {i}", "price": i, "category": "ab"[i % 2]}
+            for i in range(count)
+        ]
         for half in ("image", "text"):
             made = unit(random.standard_normal((count, DIMENSION)))
             np.save(tmp_path / f"{kind}-{half}.npy", made)
@@ -95,3 +106,55 @@ def test_nothing_is_stored(folder: Path) -> None:
     with Shelf.open(folder / "a.shelf") as shelf:
         assert shelf.generation == 1
         assert shelf.snapshot().count == STORED
+
+
+@pytest.mark.parametrize("command", ["similar", "classify"])
+def test_a_wrong_filter_is_one_line_before_anything_is_encoded(
+    folder: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise AssertionError("encoded")
+
+    monkeypatch.setattr("kinshelf.store.asking._query_batch", refused)
+    given = [command, "--input", str(folder / "asked.csv"), "--where", "bad filter"]
+    done = run(folder, *given, *arrays(folder, "asked"), code=3)
+    assert done.stdout == ""
+    assert done.stderr.startswith("Error: the filter cannot be read")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_picture_of_this_network_is_fetched_only_where_that_was_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoder: FakeEncoder
+) -> None:
+    monkeypatch.setattr(kinshelf.store.encoder, "load_encoder", lambda *_a, **_k: encoder)
+    file = io.BytesIO()
+    Image.new("RGB", (64, 64), "red").save(file, "PNG")
+    with Shelf.create(tmp_path / "a.shelf", encoder="fake") as shelf:
+        rows = unit(np.random.default_rng(0).standard_normal((3, encoder.dimension)))
+        shelf.upsert([Product(f"p{i}") for i in range(3)], rows, None)
+    with served(file.getvalue()) as url:
+        run(tmp_path, "similar", "--image", url, code=3)
+        found = run(tmp_path, "similar", "--image", url, "--allow-private-hosts", "--json")
+    assert len(found.stdout.splitlines()) == 3
+
+
+@contextlib.contextmanager
+def served(data: bytes) -> Iterator[str]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/red.png"
+        finally:
+            server.shutdown()
+            thread.join()
