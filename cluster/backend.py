@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kinshelf.db.errors import EngineRefused
+from kinshelf.db.errors import EngineRefused, ShelfNotFound
 
 if TYPE_CHECKING:
     from kinshelf.db.catalog import Change
@@ -206,6 +206,19 @@ class Backend(ABC):
     @abstractmethod
     def compact(self, base: int) -> int:
         """Drop the rows that no generation from `base` on sees; returns how many."""
+
+
+def no_shelf(shown: str) -> ShelfNotFound:
+    """The error of an address where no shelf is."""
+    return ShelfNotFound(f"no shelf at {shown}: make one with `kinshelf init --shelf {shown}`")
+
+
+def overtaken(shown: str, found: int, expected: int) -> EngineRefused:
+    """The error of a change to a generation that is not the newest any more."""
+    return EngineRefused(
+        f"{shown} is at generation {found}, not at {expected}: another writer changed it; run this"
+        " again"
+    )
 
 
 def lacking(count: int) -> EngineRefused:

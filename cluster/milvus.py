@@ -33,13 +33,15 @@ from kinshelf.cluster.backend import (
     Where,
     entry_text,
     lacking,
+    no_shelf,
+    overtaken,
     padded,
 )
 from kinshelf.cluster.milvus_filters import quoted, to_milvus
 from kinshelf.cluster.milvus_lease import Lease
 from kinshelf.cluster.milvus_link import PAGE, Link
 from kinshelf.cluster.milvus_records import ELSEWHERE, NEVER, entities, read_fields, rows_of
-from kinshelf.db.errors import EngineRefused, KinshelfError, ShelfExists, ShelfNotFound
+from kinshelf.db.errors import EngineRefused, KinshelfError, ShelfExists
 from kinshelf.store.index import exact
 from kinshelf.store.manifest import Manifest
 
@@ -108,10 +110,7 @@ class MilvusBackend(Backend):
         if self._link.has(self._link.meta):
             known = self._link.read_json("state", "state")
         if known is None:
-            raise ShelfNotFound(
-                f"no shelf at {self._address.shown}: make one with `kinshelf init --shelf"
-                f" {self._address.shown}`"
-            )
+            raise no_shelf(self._address.shown)
         return dict(known)
 
     def _put_state(self, known: dict[str, Any]) -> None:
@@ -160,10 +159,7 @@ class MilvusBackend(Backend):
         if known["generation"] == batch.generation and known["token"] == batch.token:
             return
         if known["generation"] != batch.generation - 1:
-            raise EngineRefused(
-                f"{self._address.shown} is at generation {known['generation']}, not at"
-                f" {batch.generation - 1}: another writer changed it; run this again"
-            )
+            raise overtaken(self._address.shown, known["generation"], batch.generation - 1)
         self._lease.renew()
         if batch.body.get("products"):
             self._write_products(batch)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -33,6 +33,7 @@ PAGE = 8192
 """Rows of one answer; Milvus allows 16,384."""
 TEXTS = ("id", "title", "category", "brand", "image", "split", "image_error")
 INDEXED = ("id", "category", "added", "removed")
+_ENTRY = ["key", "name", "value"]
 _NOT_LOADED = ("not loaded", "call load()")
 _UNREACHABLE = ("UNAVAILABLE", "Retry timeout", "Retry run out", "Fail connecting", "Connect",
                 "DEADLINE", "server unavailable", "closed channel")  # fmt: skip
@@ -109,7 +110,7 @@ class Link:
         """Whether a server that was there is gone; every call may be repeated."""
         gone = _unreachable(error)
         if gone and self._client is not None:
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Exception):  # whatever gRPC says of a lost connection
                 self._client.close()
             self._client = None
         return gone and self._was_there
@@ -235,22 +236,18 @@ class Link:
 
     def get(self, kind: str, name: str) -> str | None:
         """The text of an entry."""
-        return self.entries(f'kind == "{kind}" and name == "{name}"').get(name)
+        condition = f'kind == "{kind}" and name == "{name}"'
+        found = self.call("query", self.meta, filter=condition, output_fields=_ENTRY)
+        return _texts([found]).get(name)
 
     def entries(self, condition: str) -> dict[str, str]:
         """Names and texts of the entries that match."""
-        parts: dict[str, dict[int, str]] = {}
-        fields = ["key", "name", "value"]
-        for found in self.pages(self.meta, condition, fields, "key"):
-            for entry in found:
-                number = int(entry["key"].rpartition("/")[2])
-                parts.setdefault(entry["name"], {})[number] = entry["value"]
-        return {name: "".join(p for _, p in sorted(found.items())) for name, found in parts.items()}
+        return _texts(self.pages(self.meta, condition, _ENTRY, "key"))
 
     def pages(
         self, collection: str, condition: str, fields: Sequence[str], key: str, size: int = PAGE
     ) -> Iterator[list[dict[str, Any]]]:
-        """All entities that match, by ascending key, `size` at a time."""
+        """All entities that match, by ascending key, at most `size` at a time."""
         last: Any = None
         while True:
             after = [] if last is None else [f"{key} > {json.dumps(last)}"]
@@ -260,9 +257,7 @@ class Link:
                 return
             found.sort(key=lambda entity: entity[key])
             last = found[-1][key]
-            yield found
-            if len(found) < size:
-                return
+            yield found  # a cluster may give fewer than `size` though there are more
 
     def _page(
         self, collection: str, condition: str, fields: Sequence[str], size: int
@@ -285,6 +280,16 @@ class Link:
         """The value of an entry of JSON, None if there is none."""
         text = self.get(kind, name)
         return None if text is None else json.loads(text)
+
+
+def _texts(pages: Iterable[list[dict[str, Any]]]) -> dict[str, str]:
+    """Names and texts of entries, their parts put together."""
+    parts: dict[str, dict[int, str]] = {}
+    for found in pages:
+        for entry in found:
+            number = int(entry["key"].rpartition("/")[2])
+            parts.setdefault(entry["name"], {})[number] = entry["value"]
+    return {name: "".join(p for _, p in sorted(found.items())) for name, found in parts.items()}
 
 
 def _unreachable(error: BaseException) -> bool:

@@ -30,6 +30,8 @@ from kinshelf.cluster.backend import (
     Where,
     entry_text,
     lacking,
+    no_shelf,
+    overtaken,
     padded,
 )
 from kinshelf.cluster.postgres_filters import to_postgres
@@ -37,11 +39,9 @@ from kinshelf.cluster.postgres_link import Link
 from kinshelf.cluster.postgres_rows import clauses, copy_in, floats, scanned
 from kinshelf.cluster.postgres_schema import INDEX, create_tables
 from kinshelf.db.errors import (
-    EngineRefused,
     KinshelfError,
     ShelfExists,
     ShelfLocked,
-    ShelfNotFound,
 )
 from kinshelf.store.manifest import Manifest
 
@@ -100,10 +100,7 @@ class PostgresBackend(Backend):
     def state(self) -> State:
         def work(connection: Connection) -> State:
             if not self._is_there(connection):
-                raise ShelfNotFound(
-                    f"no shelf at {self._address.shown}: make one with `kinshelf init --shelf"
-                    f" {self._address.shown}`"
-                )
+                raise no_shelf(self._address.shown)
             return _state(connection)
 
         return self._link.run(work)
@@ -155,10 +152,7 @@ class PostgresBackend(Backend):
             if generation == batch.generation and self._is_done(connection, batch):
                 return  # the answer to an earlier try was lost, the change was not
             if generation != batch.generation - 1:
-                raise EngineRefused(
-                    f"{self._address.shown} is at generation {generation}, not at"
-                    f" {batch.generation - 1}: another writer changed it; run this again"
-                )
+                raise overtaken(self._address.shown, generation, batch.generation - 1)
             self._write(connection, batch)
 
     def _is_done(self, connection: Connection, batch: Batch) -> bool:

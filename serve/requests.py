@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request
@@ -57,17 +58,13 @@ async def _form(request: Request, model: type[M]) -> tuple[M, bytes | None]:
     return checked(model, fields), data
 
 
-class form_closed:  # noqa: N801
+@asynccontextmanager
+async def form_closed(form: FormData) -> AsyncIterator[None]:
     """Closes a form's temporary files."""
-
-    def __init__(self, form: FormData) -> None:
-        self._form = form
-
-    async def __aenter__(self) -> FormData:
-        return self._form
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._form.close()
+    try:
+        yield
+    finally:
+        await form.close()
 
 
 def _object(text: str) -> Any:

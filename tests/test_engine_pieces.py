@@ -14,6 +14,7 @@ from kinshelf.cluster.backend import Condition
 from kinshelf.cluster.engine_snapshot import Vectors
 from kinshelf.cluster.engine_view import EngineView
 from kinshelf.cluster.milvus_lease import Lease
+from kinshelf.cluster.milvus_link import Link
 from kinshelf.db.catalog import Catalog
 from kinshelf.db.errors import InputError, ShelfLocked
 
@@ -108,3 +109,17 @@ def test_rows_that_match_several_filters_match_all_of_them(
     found = view.where(*(view.checked(f"price > {i}") for i in range(3)))
     assert found.rows is not None
     assert found.rows.tolist() == [3]
+
+
+def test_a_short_page_of_a_cluster_is_not_taken_for_the_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stored = [{"row": row} for row in range(10)]
+
+    def short(_link: Link, _collection: str, condition: str, *_: Any) -> list[dict[str, int]]:
+        after = int(condition.rpartition(" ")[2]) if condition else -1
+        return [entity for entity in stored if entity["row"] > after][:3]  # of the 5 asked for
+
+    monkeypatch.setattr(Link, "_page", short)
+    pages = Link(parse_address("milvus://h/c")).pages("c", "", ["row"], "row", 5)
+    assert [entity for page in pages for entity in page] == stored

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends, File, Form, Request, Response, UploadFile
 
-from kinshelf.db.errors import FilterError, ImageRejected, KinshelfError
+from kinshelf.db.errors import FilterError, KinshelfError
 from kinshelf.probe.card_page import Asked, answer_values
 from kinshelf.probe.thumbnails import data_uri
 from kinshelf.serve.errors import status_of
@@ -59,7 +59,7 @@ async def ask(
     status = 200
     try:
         found |= await service.run(_answer, service, question)
-    except (ImageRejected, KinshelfError) as error:
+    except KinshelfError as error:
         status, wrong = status_of(error)[0], isinstance(error, FilterError)
         found["error"] = None if wrong else str(error)
         found["problem"] = problem_of(question.where, str(error)) if wrong else None

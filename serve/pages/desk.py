@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 from kinshelf.probe.review import KINDS, Item, ReviewQueue, review_queue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from kinshelf.serve.jobs import Job, Tell
     from kinshelf.serve.service import Service
     from kinshelf.store import Snapshot
@@ -82,8 +80,8 @@ def pick(queue: ReviewQueue, items: list[Item], wanted: str, *, after: bool = Fa
         return None
     place = {item.id: i for i, item in enumerate(queue.items)}
     start = place.get(wanted, -1)
-    ahead: Callable[[Item], bool] = lambda item: place[item.id] > start - (not after)  # noqa: E731
-    return next(filter(ahead, items), items[0])
+    ahead = (item for item in items if place[item.id] > start - (not after))
+    return next(ahead, items[0])
 
 
 def kind_counts(items: tuple[Item, ...]) -> list[dict[str, Any]]:
