@@ -11,6 +11,7 @@ import click
 
 from kinshelf.commands.common import PATH, Output, at_option, progress, shelf_options
 from kinshelf.commands.ingest import source_options
+from kinshelf.db.errors import InputError
 
 if TYPE_CHECKING:
     from kinshelf.probe.card_page import Asked
@@ -44,6 +45,8 @@ def classify(
     if (source is None) == (image is None and text is None):
         raise click.UsageError("give --image, --text or both, or else --input FILE")
     asked = {name: settings.pop(name) for name in ("k", "where", "probe", "at")}
+    if html is not None and not html.parent.is_dir():
+        raise InputError(f"there is no folder {html.parent}: make it first")
     with output.open() as shelf:
         if source is None:
             private = settings["allow_private_hosts"]

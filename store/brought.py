@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -72,10 +71,14 @@ def _not_kept(product: Product) -> str | None:
     """The first field whose text no catalogue can hold."""
     if not is_key(product.id):
         return "id"
-    texts = ((name, getattr(product, name)) for name in TEXT_COLUMNS)
-    named = ((f"attribute {n[:50]!r}", t) for n, v in product.attributes.items() for t in (n, v))
-    both = itertools.chain(texts, named)
-    return next((name for name, text in both if isinstance(text, str) and not is_kept(text)), None)
+    texts = [(name, getattr(product, name) or "") for name in TEXT_COLUMNS]
+    for name, value in product.attributes.items():
+        texts.append(("attributes", name))
+        if isinstance(value, str):
+            texts.append(("attributes", value))
+    if is_kept("".join([text for _, text in texts])):  # nearly always, and quickly told
+        return None
+    return next(name for name, text in texts if not is_kept(text))
 
 
 def checked_columns(batches: Iterable[ReadBatch]) -> Iterator[ReadBatch]:

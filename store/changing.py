@@ -109,7 +109,9 @@ def amend(shelf: AnyShelf, product_id: str, changes: Mapping[str, Any]) -> bool:
         changed = _candidate(old, shelf.snapshot().halves([old.row])[0], product)
         if product.text != old.product.text:
             _read_again(shelf, changed)
-        shelf.commit(*_frame([changed], shelf.next_row), halves_of([changed], shelf.dimension))
+        shelf.commit(
+            *_frame([changed], shelf.next_row, "amend"), halves_of([changed], shelf.dimension)
+        )
     return True
 
 
@@ -133,12 +135,14 @@ def _refuse_unknown(shelf: AnyShelf, unknown: Sequence[str]) -> None:
         )
 
 
-def _frame(changed: list[Candidate], first_row: int) -> tuple[dict[str, Any], dict[str, Any]]:
+def _frame(
+    changed: list[Candidate], first_row: int, kind: str = "relabel"
+) -> tuple[dict[str, Any], dict[str, Any]]:
     from kinshelf.store import records
 
     head = {
-        "kind": "relabel",
-        "command": "relabel",
+        "kind": kind,
+        "command": kind,
         "counts": {"inserted": 0, "updated": len(changed), "rejected": 0},
         "removed": [c.old.row for c in changed if c.old],
         "attributes": records.attribute_types(changed),

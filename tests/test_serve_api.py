@@ -139,6 +139,7 @@ def test_an_added_product_is_found_changed_and_removed(client: TestClient) -> No
     assert changed["attributes"] == {"age": 3}
     assert changed["price"] == 19.9
     assert client.patch("/products/toy-1", json={"price": None}).json()["price"] is None
+    assert client.get("/history?limit=1").json()["history"][0]["kind"] == "amend"
     gone = client.delete("/products/toy-1").json()
     assert gone == {"removed": 1, "generation": client.get("/info").json()["generation"]}
     assert client.get("/products/toy-1").status_code == 404
