@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
+
+from kinshelf.db.errors import EngineRefused
 
 if TYPE_CHECKING:
     from psycopg import Connection
 
+NEEDED = (0, 8)
+"""Of pgvector."""
 TABLES = (
     """CREATE TABLE products (
         row bigint PRIMARY KEY, id text COLLATE "C" NOT NULL, title text COLLATE "C",
@@ -51,6 +56,7 @@ def create_tables(connection: Connection, schema: str) -> None:
     # A name of a shelf is checked before (see cluster/address.py): letters, digits and _.
     connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
     connection.execute("CREATE EXTENSION IF NOT EXISTS vector WITH SCHEMA public")
+    _check_version(connection)
     for statement in TABLES:
         connection.execute(statement)
     found = connection.execute(
@@ -62,3 +68,14 @@ def create_tables(connection: Connection, schema: str) -> None:
     for name in [name for name in COLLATIONS if name in there][:1]:
         for statement in (LOWER, UPPER):
             connection.execute(statement.format(name))
+
+
+def _check_version(connection: Connection) -> None:
+    """Raises EngineRefused where pgvector cannot look on until enough rows match a filter."""
+    found = connection.execute("SELECT extversion FROM pg_extension WHERE extname = 'vector'")
+    version = str((found.fetchone() or ("0.0",))[0])
+    if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < NEEDED:
+        raise EngineRefused(
+            f"pgvector is {version} here, {NEEDED[0]}.{NEEDED[1]} or newer is needed: ALTER"
+            " EXTENSION vector UPDATE, or update its package first"
+        )

@@ -16,9 +16,17 @@ from engine_products import SETTINGS, fill, products
 from engines import Milvus, Postgres, running
 
 from kinshelf.cli import main
+from kinshelf.cluster import postgres_schema
 from kinshelf.cluster.blocks import spooled
 from kinshelf.cluster.opening import create_shelf, open_shelf
-from kinshelf.db.errors import GenerationNotFound, ProductNotFound, ShelfDamaged, ShelfLocked
+from kinshelf.db.errors import (
+    EngineRefused,
+    GenerationNotFound,
+    ProductNotFound,
+    ShelfDamaged,
+    ShelfLocked,
+    ShelfNotFound,
+)
 from kinshelf.db.product import Product
 from kinshelf.probe.freshness import probe_facts
 from kinshelf.probe.settings import ProbeSettings
@@ -167,3 +175,15 @@ def test_a_writer_whose_connection_and_lock_were_lost_writes_nothing_more(
                     shelf.upsert([made[0].replace(title="changed")], image[:1], text[:1])
             assert other.remove(["p1"]) == 1
     assert shelf.snapshot().get("p0").product == made[0]
+
+
+def test_a_pgvector_that_is_too_old_is_told_of_and_nothing_is_made(
+    engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not isinstance(engine, Postgres):
+        pytest.skip("of PostgreSQL")
+    monkeypatch.setattr(postgres_schema, "NEEDED", (99, 0))
+    with pytest.raises(EngineRefused, match=r"99\.0 or newer"):
+        create_shelf(engine.address("tooold"), encoder="fake")
+    with pytest.raises(ShelfNotFound):
+        open_shelf(engine.address("tooold"))
