@@ -34,6 +34,7 @@ PAGE = 8192
 TEXTS = ("id", "title", "category", "brand", "image", "split", "image_error")
 INDEXED = ("id", "category", "added", "removed")
 _ENTRY = ["key", "name", "value"]
+_UNOPENED = "Open local milvus failed"
 _NOT_LOADED = ("not loaded", "call load()")
 _UNREACHABLE = ("UNAVAILABLE", "Retry timeout", "Retry run out", "Fail connecting", "Connect",
                 "DEADLINE", "server unavailable", "closed channel")  # fmt: skip
@@ -64,7 +65,7 @@ class Link:
     def _connected(self) -> MilvusClient:
         if self._client is None:
             try:
-                from pymilvus import MilvusClient
+                import pymilvus  # noqa: F401
 
                 if self._address.engine == LITE:
                     import milvus_lite  # noqa: F401
@@ -72,21 +73,31 @@ class Link:
                 raise EngineUnavailable(
                     "Milvus needs packages that are not installed: pip install 'kinshelf[cluster]'"
                 ) from None
-            # it logs every error with its traceback, which is told by us
-            logging.getLogger("pymilvus").setLevel(logging.CRITICAL + 1)
-            options: dict[str, Any] = {
-                "db_name" if name == "db" else name: value
-                for name, value in self._address.options.items()
-            }
-            if self._address.engine == LITE:
-                Path(self._address.url).parent.mkdir(parents=True, exist_ok=True)
-            self._client = MilvusClient(
-                uri=self._address.url,
-                timeout=self._address.timeout,
-                dedicated=True,  # others of this process must not lose theirs with it
-                **options,
-            )
+            # they log every error with its traceback, which is told by us
+            for name in ("pymilvus", "milvus_lite"):
+                logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+            self._client = self._opened()
         return self._client
+
+    def _opened(self) -> MilvusClient:
+        from pymilvus import MilvusClient, MilvusException
+
+        address = self._address
+        options: dict[str, Any] = {
+            "db_name" if name == "db" else name: value for name, value in address.options.items()
+        }
+        if address.engine == LITE:
+            Path(address.url).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            # dedicated: others of this process must not lose theirs with it
+            return MilvusClient(uri=address.url, timeout=address.timeout, dedicated=True, **options)
+        except MilvusException as error:
+            if address.engine != LITE or _UNOPENED not in str(error):
+                raise
+            raise EngineUnavailable(
+                f"{address.shown} cannot be opened: another process has it open (Milvus Lite lets"
+                f" one in at a time), or {address.url} is not one of its folders"
+            ) from error
 
     def call(self, method: str, *arguments: Any, **named: Any) -> Any:
         """One method of the client. It waits for a server that went away and comes back."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -123,3 +126,34 @@ def test_a_short_page_of_a_cluster_is_not_taken_for_the_last(
     monkeypatch.setattr(Link, "_page", short)
     pages = Link(parse_address("milvus://h/c")).pages("c", "", ["row"], "row", 5)
     assert [entity for page in pages for entity in page] == stored
+
+
+HOLDER = """
+import sys
+from kinshelf.cluster.opening import create_shelf
+with create_shelf(sys.argv[1], encoder="fake"):
+    print("open", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_file_of_milvus_lite_that_is_open_elsewhere_or_none_is_told_of_in_a_line(
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("milvus_lite", reason="Milvus Lite is not installed")
+    address = f"milvus-lite://{tmp_path}/held.db/toys"
+    (tmp_path / "none.db").write_text("not a folder")
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, address],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as holder:  # fmt: skip
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "open\n"
+        for place in (address, f"milvus-lite://{tmp_path}/none.db/toys"):
+            command = [sys.executable, "-m", "kinshelf.cli", "list", "--shelf", place]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+            assert done.returncode == 3
+            assert done.stderr.startswith("Error: ")
+            assert "cannot be opened" in done.stderr
+            assert done.stderr.count("\n") == 1
+        holder.communicate("")
