@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import gc
 import os
 from typing import Any
 
@@ -56,6 +57,13 @@ def share_memory() -> None:
     """
     with contextlib.suppress(OSError, AttributeError):  # no glibc: nothing to share
         ctypes.CDLL(None).mallopt(_ARENA_MAX, 2)
+
+
+def return_memory() -> None:
+    """Give the system back what was freed; after something large was let go of."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # no glibc: it keeps what it has
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def faiss_for(queries: int) -> Any:
