@@ -39,8 +39,8 @@ class Runtime(Protocol):
     images_a_batch: int
     tokens_a_batch: int
 
-    def images(self, batches: list[Pixels]) -> list[FloatArray]:
-        """Features, (n, d), of each batch of (n, H, W, 3)."""
+    def images(self, batches: list[Sequence[Pixels]]) -> list[FloatArray]:
+        """Features, (n, d), of each batch of n (H, W, 3)."""
 
     def texts(self, batches: list[tuple[IntArray, IntArray]]) -> list[FloatArray]:
         """Features, (n, d), of each batch of token ids, (n, length), and ends, (n,)."""
@@ -87,7 +87,7 @@ class FastClipEncoder:
         """Unit rows, (n, d) float32, of n results of `preprocess`."""
         runtime = self._runtime(len(pixels))
         step = runtime.images_a_batch
-        batches = [np.stack(pixels[i : i + step]) for i in range(0, len(pixels), step)]
+        batches = [pixels[i : i + step] for i in range(0, len(pixels), step)]
         return self._unit(runtime.images(batches))
 
     def encode_images(self, images: Sequence[Image.Image]) -> FloatArray:
@@ -151,9 +151,9 @@ class _Quick:
     def __init__(self, model: QuickModel) -> None:
         self._model = model
 
-    def images(self, batches: list[Pixels]) -> list[FloatArray]:
+    def images(self, batches: list[Sequence[Pixels]]) -> list[FloatArray]:
         with _one_blas_thread:
-            return [self._model.images(each) for each in batches]
+            return [self._model.images(np.stack(each)) for each in batches]
 
     def texts(self, batches: list[tuple[IntArray, IntArray]]) -> list[FloatArray]:
         with _one_blas_thread:

@@ -52,8 +52,8 @@ class TorchClip:
     def images(self, pixels: NDArray[np.uint8]) -> FloatArray:
         """(n, d) of n pictures, (n, H, W, 3) uint8 as `Preprocessing.pixels` gives them."""
         with torch.inference_mode():
-            levels = torch.from_numpy(cut_patches(pixels, self._patch)).to(self._device)
-            patches = self._patches(levels.float())
+            levels = torch.from_numpy(pixels).to(self._device)
+            patches = self._patches(cut_patches(levels, self._patch).float())
             x = torch.cat([self._first.expand(len(patches), 1, -1), patches], 1)
             x = self._pre_norm(x.add_(self._vision.positions))
             return _to_numpy(self._vision.run(x, None))
@@ -139,7 +139,7 @@ def fold_normalisation(patches: FloatArray, preprocessing: Preprocessing) -> Lin
     return np.ascontiguousarray(kernel, dtype=np.float32), bias.astype(np.float32)
 
 
-def cut_patches(pixels: NDArray[np.uint8], patch: int) -> NDArray[np.uint8]:
+def cut_patches(pixels: torch.Tensor, patch: int) -> torch.Tensor:
     """(n, patches, patch * patch * 3), row by row; a margin narrower than a patch is left out."""
     count, height, width = len(pixels), pixels.shape[1] // patch, pixels.shape[2] // patch
     whole = pixels[:, : height * patch, : width * patch]
