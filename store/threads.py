@@ -11,6 +11,7 @@ import ctypes
 import functools
 import gc
 import os
+import threading
 from typing import Any
 
 from kinshelf.db.errors import InputError
@@ -64,6 +65,31 @@ def return_memory() -> None:
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):  # no glibc: it keeps what it has
         ctypes.CDLL(None).malloc_trim(0)
+
+
+class _OneBlasThread:
+    """While anybody is inside, BLAS uses one thread; the last one out puts its setting back."""
+
+    def __init__(self) -> None:
+        self._lock, self._inside = threading.Lock(), 0
+        self._limits: Any = None
+
+    def __enter__(self) -> None:
+        from threadpoolctl import threadpool_limits
+
+        with self._lock:
+            if not self._inside:
+                self._limits = threadpool_limits(1, user_api="blas")
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._limits.restore_original_limits()
+
+
+one_blas_thread = _OneBlasThread()
 
 
 def faiss_for(queries: int) -> Any:
