@@ -5,6 +5,7 @@
 A full-size CLIP with random weights is made in a temporary directory (or given by --model). The
 coursework's way is written anew here: transformers in float32, CLIPProcessor, batches of 32 padded
 to their longest text. Both ways read the same files and take turns; the best of --rounds counts.
+bench/encode_gpu.py is for a CUDA device.
 """
 
 from __future__ import annotations
@@ -75,10 +76,11 @@ def model_directory(given: Path | None, tokenizer: Path) -> Iterator[Path]:
 class Coursework:
     """The coursework's extractor: one pass of CLIPProcessor and CLIPModel over batches of 32."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, device: str = "cpu") -> None:
         from transformers import CLIPModel, CLIPProcessor
 
-        self._model = CLIPModel.from_pretrained(directory).eval()
+        self._device = device
+        self._model = CLIPModel.from_pretrained(directory).eval().to(device)
         self._processor = CLIPProcessor.from_pretrained(directory)
 
     def encode(self, products: Products) -> tuple[np.ndarray, np.ndarray]:
@@ -93,6 +95,7 @@ class Coursework:
         images = [Image.open(path).convert("RGB") for path in products.pictures[part]]
         wanted: dict[str, Any] = {"return_tensors": "pt", "padding": True, "truncation": True}
         inputs = self._processor(text=products.texts[part], images=images, **wanted)
+        inputs = inputs.to(self._device)
         with torch.no_grad():
             image = self._model.get_image_features(pixel_values=inputs["pixel_values"])
             text = self._model.get_text_features(
@@ -102,7 +105,7 @@ class Coursework:
 
 
 def _unit(found: Any) -> np.ndarray:
-    rows = getattr(found, "pooler_output", found).numpy()
+    rows = getattr(found, "pooler_output", found).cpu().numpy()
     return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
 
 
@@ -288,33 +291,6 @@ def _quiet(command: list[str]) -> None:
     subprocess.run(command, check=True, capture_output=True, env=environment)
 
 
-def gpu(directory: Path, products: Products) -> None:
-    """CUDA in bfloat16: images/s by batch size and by decode workers, and share of the peak."""
-    import torch
-
-    name = torch.cuda.get_device_name()
-    x = torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16)
-    torch.cuda.synchronize()
-    seconds = min(timed(lambda: (x @ x, torch.cuda.synchronize()))[0] for _ in range(5))
-    peak = 2 * 8192**3 / seconds
-    encoder: Any = load_encoder(str(directory), device="cuda", precision=BF16)
-    images = [Image.open(path).convert("RGB") for path in products.pictures]
-    pixels = [encoder.preprocess(image) for image in images] * 16
-    encoder.encode_pixels(pixels[:64])
-    per_image = 2.0 * read_weights(directory).parameters()[0] * PATCHES_AND_CLASS
-    for size in (64, 256, 1024):
-        encoder._bulk.images_a_batch = size
-        rate = len(pixels) / timed(lambda: encoder.encode_pixels(pixels))[0]
-        print(f"gpu         {name}: {rate:.0f} images/s at {size} a batch,"
-              f" {rate * per_image / peak:.0%} of {peak / 1e12:.0f} TFLOP/s")  # fmt: skip
-    data = [path.read_bytes() for path in products.pictures]
-    for workers in (2, 4, 8, 16):
-        preprocessor = Preprocessor(encoder, workers)
-        rate = len(data) / timed(lambda p=preprocessor: p.run(data))[0]
-        preprocessor.close()
-        print(f"gpu         {workers} decode workers: {rate:.0f} images/s")
-
-
 TINY = Path(__file__).parent.parent / "samples" / "tiny-clip"
 
 
@@ -387,12 +363,12 @@ def main() -> None:
     parser.add_argument("--products", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--many", type=int, default=60_000, help="products of the memory part")
-    parts = ("bulk", "preprocess", "one-shot", "memory", "gpu")
+    parts = ("bulk", "preprocess", "one-shot", "memory")
     parser.add_argument("--only", choices=parts, action="append")
     arguments = parser.parse_args()
     wanted = arguments.only or ["bulk", "preprocess", "one-shot"]
     products = read_products(arguments.data, arguments.products)
-    print(f"{_machine()}; {len(products.texts)} products")
+    print(f"{machine()}; {len(products.texts)} products")
     with model_directory(arguments.model, arguments.tokenizer) as directory:
         if "bulk" in wanted:
             bulk(directory, products, arguments.rounds)
@@ -402,11 +378,9 @@ def main() -> None:
             one_shot(directory, arguments.data, products, arguments.rounds)
         if "memory" in wanted:
             memory(directory, products, 600, arguments.many)
-        if "gpu" in wanted:
-            gpu(directory, products)
 
 
-def _machine() -> str:
+def machine() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
         name = next(line.partition(": ")[2] for line in lines if line.startswith("model name"))

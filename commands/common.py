@@ -181,6 +181,7 @@ def build_index(output: Output, shelf: AnyShelf, asked: Interruption | None = No
     """
     from kinshelf.db.errors import KinshelfError
 
+    shelf.release_encoder()  # the index needs the room
     listening = contextlib.nullcontext(asked) if asked else Interruption(output)
     with listening as stop, progress(output, "indexing", None) as update:
         try:

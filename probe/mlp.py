@@ -12,6 +12,7 @@ import numpy as np
 from kinshelf.db.errors import InvalidSetting
 from kinshelf.probe.data import FloatArray
 from kinshelf.probe.settings import ProbeSettings
+from kinshelf.store.threads import one_blas_thread
 
 if TYPE_CHECKING:
     import torch
@@ -76,7 +77,8 @@ def repeatable(seed: int, device: torch.device) -> Iterator[None]:
         # times as long), and sums must not depend on how many there are
         torch.set_num_threads(1)
         try:
-            yield
+            with one_blas_thread:
+                yield
         finally:
             torch.set_num_threads(threads)
             torch.use_deterministic_algorithms(enabled, warn_only=warn_only)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from kinshelf.store.clip_weights import read_weights
 from kinshelf.store.fingerprint import fingerprint
 from kinshelf.store.precision import FLOAT32, check_precision
 from kinshelf.store.preprocess import read_preprocessing
+from kinshelf.store.threads import one_blas_thread
 from kinshelf.store.tokens import Tokens
 
 if TYPE_CHECKING:
@@ -39,8 +40,8 @@ class Runtime(Protocol):
     images_a_batch: int
     tokens_a_batch: int
 
-    def images(self, batches: list[Pixels]) -> list[FloatArray]:
-        """Features, (n, d), of each batch of (n, H, W, 3)."""
+    def images(self, batches: list[Sequence[Pixels]]) -> list[FloatArray]:
+        """Features, (n, d), of each batch of n (H, W, 3)."""
 
     def texts(self, batches: list[tuple[IntArray, IntArray]]) -> list[FloatArray]:
         """Features, (n, d), of each batch of token ids, (n, length), and ends, (n,)."""
@@ -87,7 +88,7 @@ class FastClipEncoder:
         """Unit rows, (n, d) float32, of n results of `preprocess`."""
         runtime = self._runtime(len(pixels))
         step = runtime.images_a_batch
-        batches = [np.stack(pixels[i : i + step]) for i in range(0, len(pixels), step)]
+        batches = [pixels[i : i + step] for i in range(0, len(pixels), step)]
         return self._unit(runtime.images(batches))
 
     def encode_images(self, images: Sequence[Image.Image]) -> FloatArray:
@@ -151,12 +152,12 @@ class _Quick:
     def __init__(self, model: QuickModel) -> None:
         self._model = model
 
-    def images(self, batches: list[Pixels]) -> list[FloatArray]:
-        with _one_blas_thread:
-            return [self._model.images(each) for each in batches]
+    def images(self, batches: list[Sequence[Pixels]]) -> list[FloatArray]:
+        with one_blas_thread:
+            return [self._model.images(np.stack(each)) for each in batches]
 
     def texts(self, batches: list[tuple[IntArray, IntArray]]) -> list[FloatArray]:
-        with _one_blas_thread:
+        with one_blas_thread:
             return [self._model.texts(*each) for each in batches]
 
 
@@ -168,31 +169,6 @@ class QuickModel(Protocol):
 
     def texts(self, ids: IntArray, ends: IntArray) -> FloatArray:
         """(n, d) of (n, length) and (n,)."""
-
-
-class _OneBlasThread:
-    """While anybody is inside, BLAS uses one thread; the last one out puts its setting back."""
-
-    def __init__(self) -> None:
-        self._lock, self._inside = threading.Lock(), 0
-        self._limits: Any = None
-
-    def __enter__(self) -> None:
-        from threadpoolctl import threadpool_limits
-
-        with self._lock:
-            if not self._inside:
-                self._limits = threadpool_limits(1, user_api="blas")
-            self._inside += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if not self._inside:
-                self._limits.restore_original_limits()
-
-
-_one_blas_thread = _OneBlasThread()
 
 
 def _batches(ids: Sequence[list[int]], tokens: int) -> Iterator[tuple[IntArray, IntArray]]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from kinshelf.store.clip_linear import Apply, linear
-from kinshelf.store.precision import FLOAT32
+from kinshelf.store.precision import FLOAT32, text_attention
 
 if TYPE_CHECKING:
     from kinshelf.store.clip_weights import ClipWeights, Layer, Linear, Tower
@@ -42,8 +42,9 @@ class TorchClip:
         self._first = torch.from_numpy(weights.class_embedding).to(self._device)
         self._pre_norm = _norm(self._put(weights.pre_norm), weights.vision.eps)
         self._tokens = torch.from_numpy(weights.tokens).to(self._device)
-        self._vision = _TorchTower(weights.vision, precision, self._device)
-        self._text = _TorchTower(weights.text, precision, self._device)
+        self._vision = _TorchTower(weights.vision, precision, precision, self._device)
+        attention = text_attention(precision)
+        self._text = _TorchTower(weights.text, attention, precision, self._device)
 
     def _put(self, layer: Linear) -> tuple[torch.Tensor, torch.Tensor]:
         return _pair(layer, self._device)
@@ -51,8 +52,8 @@ class TorchClip:
     def images(self, pixels: NDArray[np.uint8]) -> FloatArray:
         """(n, d) of n pictures, (n, H, W, 3) uint8 as `Preprocessing.pixels` gives them."""
         with torch.inference_mode():
-            levels = torch.from_numpy(cut_patches(pixels, self._patch)).to(self._device)
-            patches = self._patches(levels.float())
+            levels = torch.from_numpy(pixels).to(self._device)
+            patches = self._patches(cut_patches(levels, self._patch).float())
             x = torch.cat([self._first.expand(len(patches), 1, -1), patches], 1)
             x = self._pre_norm(x.add_(self._vision.positions))
             return _to_numpy(self._vision.run(x, None))
@@ -69,11 +70,11 @@ class TorchClip:
 
 
 class _TorchTower:
-    def __init__(self, tower: Tower, precision: str, device: torch.device) -> None:
+    def __init__(self, tower: Tower, attention: str, precision: str, device: torch.device) -> None:
         self.positions = torch.from_numpy(tower.positions).to(device)
         self._norm = _norm(_pair(tower.final_norm, device), tower.eps)
         self._projection = torch.from_numpy(tower.projection).to(device)
-        self._blocks = [_Block(layer, tower, precision, device) for layer in tower.layers]
+        self._blocks = [_Block(each, tower, attention, precision, device) for each in tower.layers]
 
     def run(self, x: torch.Tensor, ends: torch.Tensor | None) -> torch.Tensor:
         """Causal and pooled at `ends`, or, without them, pooled at the first token."""
@@ -83,7 +84,9 @@ class _TorchTower:
 
 
 class _Block:
-    def __init__(self, layer: Layer, tower: Tower, precision: str, device: torch.device) -> None:
+    def __init__(
+        self, layer: Layer, tower: Tower, attention: str, precision: str, device: torch.device
+    ) -> None:
         def put(*layers: Linear) -> tuple[torch.Tensor, torch.Tensor]:
             pairs = [_pair(each, device) for each in layers]
             weight, bias = zip(*pairs, strict=True)
@@ -92,8 +95,8 @@ class _Block:
         quick = tower.activation == "quick_gelu"
         factor = _QUICK if quick else 1.0
         self._heads = tower.heads
-        self._qkv = linear(*put(layer.q, layer.k, layer.v), precision)
-        self._out = linear(*put(layer.out), precision)
+        self._qkv = linear(*put(layer.q, layer.k, layer.v), attention)
+        self._out = linear(*put(layer.out), attention)
         weight, bias = put(layer.fc1)
         self._fc1 = linear(weight * factor, bias * factor, precision, "swish" if quick else "gelu")
         weight, bias = put(layer.fc2)
@@ -136,7 +139,7 @@ def fold_normalisation(patches: FloatArray, preprocessing: Preprocessing) -> Lin
     return np.ascontiguousarray(kernel, dtype=np.float32), bias.astype(np.float32)
 
 
-def cut_patches(pixels: NDArray[np.uint8], patch: int) -> NDArray[np.uint8]:
+def cut_patches(pixels: torch.Tensor, patch: int) -> torch.Tensor:
     """(n, patches, patch * patch * 3), row by row; a margin narrower than a patch is left out."""
     count, height, width = len(pixels), pixels.shape[1] // patch, pixels.shape[2] // patch
     whole = pixels[:, : height * patch, : width * patch]

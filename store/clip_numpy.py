@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kinshelf.store.clip_numpy_linear import Apply, linear
-from kinshelf.store.precision import FLOAT32
+from kinshelf.store.precision import FLOAT32, text_attention
 
 if TYPE_CHECKING:
     from kinshelf.store.clip_weights import ClipWeights, Layer, Linear, Tower
@@ -31,7 +31,8 @@ class NumpyClip:
         self._weights = weights
         self._preprocessing = preprocessing
         apply = linear(precision)
-        self._vision, self._text = _Tower(weights.vision, apply), _Tower(weights.text, apply)
+        self._vision = _Tower(weights.vision, apply, apply)
+        self._text = _Tower(weights.text, linear(text_attention(precision)), apply)
 
     def images(self, pixels: NDArray[np.uint8]) -> FloatArray:
         """(n, d) of n pictures, (n, H, W, 3) uint8 as `Preprocessing.pixels` gives them."""
@@ -63,9 +64,9 @@ def _cut(pictures: FloatArray, patch: int) -> FloatArray:
 
 
 class _Tower:
-    def __init__(self, tower: Tower, apply: Apply) -> None:
+    def __init__(self, tower: Tower, attention: Apply, rest: Apply) -> None:
         self._tower = tower
-        self._linear = apply
+        self._attention, self._rest = attention, rest
 
     def run(self, x: FloatArray, mask: FloatArray | None, ends: NDArray[np.int64]) -> FloatArray:
         tower = self._tower
@@ -83,21 +84,22 @@ class _Tower:
         normed = wanted = _norm(x, layer.norm1, eps)
         if ends is not None:
             wanted, x = (each[np.arange(len(x)), ends][:, None] for each in (normed, x))
-        q = _heads(self._apply(wanted, layer.q), heads)
-        k, v = (_heads(self._apply(normed, each), heads) for each in (layer.k, layer.v))
+        q = _heads(_apply(self._attention, wanted, layer.q), heads)
+        k, v = (_heads(_apply(self._attention, normed, each), heads) for each in (layer.k, layer.v))
         q *= np.float32(q.shape[-1] ** -0.5)
         scores = q @ k.swapaxes(2, 3)
         if mask is not None:
             scores += mask
         mixed = (_softmax(scores) @ v).swapaxes(1, 2).reshape(x.shape)
-        x = x + self._apply(mixed, layer.out)
-        hidden = self._apply(_norm(x, layer.norm2, eps), layer.fc1)
-        return x + self._apply(_ACTIVATIONS[self._tower.activation](hidden), layer.fc2)
+        x = x + _apply(self._attention, mixed, layer.out)
+        hidden = _apply(self._rest, _norm(x, layer.norm2, eps), layer.fc1)
+        return x + _apply(self._rest, _ACTIVATIONS[self._tower.activation](hidden), layer.fc2)
 
-    def _apply(self, x: FloatArray, layer: Linear) -> FloatArray:
-        # One matrix product: NumPy would make one for each item of a stack.
-        flat = self._linear(x.reshape(-1, x.shape[-1]), layer)
-        return flat.reshape(*x.shape[:-1], -1)
+
+def _apply(linear: Apply, x: FloatArray, layer: Linear) -> FloatArray:
+    # One matrix product: NumPy would make one for each item of a stack.
+    flat = linear(x.reshape(-1, x.shape[-1]), layer)
+    return flat.reshape(*x.shape[:-1], -1)
 
 
 def _norm(x: FloatArray, layer: Linear, eps: float) -> FloatArray:

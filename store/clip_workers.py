@@ -48,16 +48,17 @@ class Workers:
     ) -> None:
         self._model = TorchClip(weights, preprocessing, precision, device)
         on_gpu = torch.device(device).type == "cuda"
-        cores = 1 if on_gpu else threads()
+        # On a GPU the second one puts its batch together while the first one's is computed.
+        cores = 2 if on_gpu else threads()
         self.images_a_batch = 256 if on_gpu else 8
         self.tokens_a_batch = 16384 if on_gpu else 640
         self._steady = steady
         self._count = cores if steady else min(cores, _ONE_THREAD_EACH)
         self._threads = max(1, cores // self._count)
 
-    def images(self, batches: list[NDArray[np.uint8]]) -> list[FloatArray]:
-        """Features, (n, d), of each batch of (n, H, W, 3) uint8."""
-        return self._map(self._model.images, batches)
+    def images(self, batches: list[Sequence[NDArray[np.uint8]]]) -> list[FloatArray]:
+        """Features, (n, d), of each batch of n (H, W, 3) uint8."""
+        return self._map(lambda batch: self._model.images(np.stack(batch)), batches)
 
     def texts(self, batches: list[tuple[NDArray[np.int64], NDArray[np.int64]]]) -> list[FloatArray]:
         """Features, (n, d), of each batch of token ids, (n, length), and ends, (n,)."""

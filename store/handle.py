@@ -103,6 +103,14 @@ class AnyShelf(ABC):
         self._encoder = encoder
         return encoder
 
+    def release_encoder(self) -> None:
+        """Let go of the encoder and its memory; what needs it next loads it again."""
+        from kinshelf.store.threads import return_memory
+
+        if self._encoder is not None:
+            self._encoder = None
+            return_memory()
+
     def check_encoder(self, encoder: Encoder) -> None:
         """Raises EncoderMismatch, naming both, unless the encoder is the shelf's own."""
         from kinshelf.store.matching import check_encoder

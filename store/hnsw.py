@@ -28,6 +28,7 @@ from kinshelf.store.threads import faiss_for
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
 KIND = "hnsw-sq8"
 LINKS = 24
 """Of a node. At 100,000 CLIP-like rows 24 over bytes ask as many steps as FAISS' usual 32 over
@@ -43,7 +44,10 @@ _DOOR_STEPS = {"both": 48, "image": 192, "text": 192}
 """Links are between whole products, so by a half alone a search among them goes astray sooner."""
 _TRAINING_ROWS = 20_000
 _BLOCK = 2048
-"""Rows added at once: half a second of work, after which it may be interrupted."""
+"""Rows added at once, half a second of work after which it may be interrupted; or scored at once,
+2 MB that stay in the cache."""
+_TOGETHER = 0.25
+"""From this share of kept rows on, going by all of them beats copying the kept ones together."""
 
 Progress = Callable[[int, int], None]
 
@@ -109,10 +113,48 @@ class Hnsw:
             doors = np.where(lacking, doors[:, :1], doors)
         return near, (np.maximum(doors, 0) * _stride(self.rows)).astype(np.int32)
 
+    def scored(
+        self, query: FloatArray, count: int, keep: BoolArray | None
+    ) -> tuple[FloatArray, IntArray]:
+        """The nearest by their bytes of all rows, or of those kept, (rows,) flags; query (1, d).
+
+        Similarities and places, (1, count) each, nearest first; hugely negative and -1 where none.
+        """
+        faiss = faiss_for(len(query))
+        storage = faiss.downcast_index(self.index.storage)
+        if keep is None:
+            found: tuple[FloatArray, IntArray] = storage.search(query, count)
+        elif np.count_nonzero(keep) >= _TOGETHER * len(keep):
+            selector = faiss.IDSelectorBitmap(np.packbits(keep, bitorder="little"))
+            found = storage.search(query, count, params=faiss.SearchParameters(sel=selector))
+        else:
+            found = _scored_apart(faiss, storage, query, count, np.flatnonzero(keep))
+        return found
+
     def decoded(self, start: int, stop: int) -> FloatArray:
         """The rows at places `start` to `stop` as the graph has them, rounded to bytes."""
         rows: FloatArray = self.index.reconstruct_n(start, stop - start)
         return rows
+
+
+def _scored_apart(
+    faiss: Any, storage: Any, query: FloatArray, count: int, places: IntArray
+) -> tuple[FloatArray, IntArray]:
+    """As `Hnsw.scored`, of the rows at ascending places: brought together block by block."""
+    shape = storage.ntotal, storage.code_size
+    codes = faiss.rev_swig_ptr(storage.codes.data(), shape[0] * shape[1]).reshape(shape)
+    block = faiss.IndexScalarQuantizer(storage.d, storage.sq.qtype, storage.metric_type)
+    block.sq, block.is_trained = storage.sq, True
+    found = []
+    for start in range(0, len(places), _BLOCK):
+        part = places[start : start + _BLOCK]
+        block.reset()
+        block.add_sa_codes(codes[part])
+        similarities, at = block.search(query, count)
+        found.append((similarities, np.where(at < 0, -1, part[at])))
+    similarities, chosen = (np.hstack(each) for each in zip(*found, strict=True))
+    order = np.argsort(-similarities, axis=1, kind="stable")[:, :count]
+    return np.take_along_axis(similarities, order, 1), np.take_along_axis(chosen, order, 1)
 
 
 def grown(

@@ -10,6 +10,7 @@ import sys
 import numpy as np
 from numpy.typing import NDArray
 
+from kinshelf.store.residence import looked_at
 from kinshelf.store.threads import faiss_for
 
 FloatArray = NDArray[np.float32]
@@ -18,10 +19,12 @@ BoolArray = NDArray[np.bool_]
 GATHER_SHARE = 0.2
 """Below this share of kept rows, scoring just them beats scanning all and hiding the rest."""
 _CHUNK = 1 << 14
+_APART = 1 << 11
+"""Rows here and there that are scored before the best are kept; see `store.residence`."""
 _GATHERED, _GATHERED_FOR_FEW = 1 << 10, 1 << 6
 """Rows gathered at once: 4 MB at 1024 floats a row for many queries, 256 KB for few, so that the
 copy stays in the cache."""
-_FEW = 4
+FEW = 4
 """Up to so many queries are scored one by one: each is as fast as memory allows on one thread,
 while BLAS wakes others for it, and on a busy machine waits for them ten times as long."""
 _QUERIES = 256
@@ -65,7 +68,7 @@ def best(similarities: FloatArray, places: IntArray, k: int) -> tuple[FloatArray
 def products(queries: FloatArray, rows: FloatArray) -> FloatArray:
     """The inner product of each query with each row, (n, m) float32."""
     scores = np.empty((len(queries), len(rows)), dtype=np.float32)
-    if len(queries) > _FEW:
+    if len(queries) > FEW:
         return np.matmul(queries, rows.T, out=scores)
     for query, into in zip(queries, scores, strict=True):
         np.vecdot(rows, query, out=into)
@@ -89,6 +92,7 @@ def _scan(
         if keep is not None:
             scores[:, ~keep[start : start + _CHUNK]] = -np.inf
         answer = _joined(answer, scores, np.arange(start, start + scores.shape[1]), k)
+        looked_at(vectors, scores.shape[1], apart=False)
     similarities, places = answer
     places[np.isneginf(similarities)] = -1
     return answer
@@ -98,21 +102,22 @@ def _gather(
     vectors: FloatArray, places: IntArray, queries: FloatArray, k: int
 ) -> tuple[FloatArray, IntArray]:
     answer = nothing(len(queries), k)
-    for start in range(0, len(places), _CHUNK):
-        part = places[start : start + _CHUNK]
+    for start in range(0, len(places), _APART):
+        part = places[start : start + _APART]
         answer = _joined(answer, _products_at(vectors, part, queries), part, k)
     return answer
 
 
 def _products_at(vectors: FloatArray, places: IntArray, queries: FloatArray) -> FloatArray:
     """The inner product of each query with each of the rows at `places`, (n, m) float32."""
-    if len(queries) <= _FEW and where_they_lie(vectors):
+    if len(queries) <= FEW and where_they_lie(vectors):
         return products_by_place(vectors, np.tile(places, (len(queries), 1)), queries)
     scores = np.empty((len(queries), len(places)), dtype=np.float32)
-    size = _GATHERED_FOR_FEW if len(queries) <= _FEW else _GATHERED
+    size = _GATHERED_FOR_FEW if len(queries) <= FEW else _GATHERED
     for at in range(0, len(places), size):
         chosen = places[at : at + size]
         scores[:, at : at + len(chosen)] = products(queries, vectors[chosen])
+        looked_at(vectors, len(chosen), apart=True)
     return scores
 
 
@@ -133,6 +138,7 @@ def products_by_place(vectors: FloatArray, places: IntArray, queries: FloatArray
     faiss.fvec_inner_products_by_idx(
         *map(faiss.swig_ptr, arrays), vectors.shape[1], *places.shape
     )  # `arrays` keeps them alive: FAISS is handed bare pointers
+    looked_at(vectors, places.size, apart=True)
     return scores
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kinshelf.store.hnsw import Hnsw
-from kinshelf.store.index import best, exact, nothing, products_by_place
+from kinshelf.store.index import FEW, best, exact, nothing, products_by_place
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
@@ -36,6 +36,11 @@ _HOPE, _CHEAP = 2, 4
 """A look so deep, in k, comes first where scoring all that is kept takes so many times as long."""
 _DEEPER = 0.5
 """Steps grow with the depth that is asked, at this rate: less and recall falls below that tuned."""
+_CODED = 1 << 12
+"""Kept rows from which on few queries are scored by the graph's bytes first: a quarter of the
+memory to read."""
+_DOUBTED = 2
+"""Bytes may be off by so many times what they were for the best; see `_by_bytes`."""
 _HALVES: dict[str, Callable[[int], slice]] = {
     "image": lambda dimension: slice(0, dimension),
     "text": lambda dimension: slice(dimension, None),
@@ -93,8 +98,7 @@ def nearest(rows: Rows, queries: FloatArray, k: int) -> Found:
 def _of_kind(rows: Rows, kind: str, queries: FloatArray, k: int) -> Found:
     effort = rows.graph.efforts.get(kind) if rows.graph else None
     if rows.graph is None or effort is None or effort.steps is None:
-        half = _HALVES[kind](queries.shape[1] // 2)
-        return Found(*exact(rows.vectors[:, half], queries[:, half], k, rows.keep), exhaustive=True)
+        return Found(*_all(rows, queries, k, _HALVES[kind](queries.shape[1] // 2)), exhaustive=True)
     return _by_graph(rows, rows.graph, (kind, effort.steps), queries, k)
 
 
@@ -132,7 +136,7 @@ def _by_graph(
         _fill(answer, left[enough], (found[0][enough], found[1][enough]))
         left = left[~enough]
     if len(left):
-        _fill(answer, left, exact(rows.vectors, queries[left], k, rows.keep))
+        _fill(answer, left, _all(rows, queries[left], k))
     return Found(*answer, exhaustive=len(left) == len(queries))
 
 
@@ -159,15 +163,47 @@ def _proposed(
     `asked`: how many candidates, by how many steps, for which kind of query.
     """
     places = _matching(rows, graph.candidates(queries, *asked))
-    after = rows.after(graph.rows)
-    needed = min(_needed(rows, k, asked[0]), rows.kept - after.kept)
+    needed = min(_needed(rows, k, asked[0]), rows.kept - rows.after(graph.rows).kept)
     enough = np.count_nonzero(places >= 0, axis=1) >= needed
     found = _scored(rows.vectors, queries, places[:, : max(2 * k, k + 20)], k)
-    if after.kept:
-        similarities, later = exact(after.vectors, queries, k, after.keep)
-        later[later >= 0] += graph.rows
-        found = best(np.hstack([found[0], similarities]), np.hstack([found[1], later]), k)
-    return found, enough
+    return _with_later(found, rows, graph, queries), enough
+
+
+def _with_later(found: Answer, rows: Rows, graph: Hnsw, queries: FloatArray) -> Answer:
+    """The best of those found and of the rows after the graph."""
+    after, k = rows.after(graph.rows), found[0].shape[1]
+    if not after.kept:
+        return found
+    similarities, later = exact(after.vectors, queries, k, after.keep)
+    later[later >= 0] += graph.rows
+    return best(np.hstack([found[0], similarities]), np.hstack([found[1], later]), k)
+
+
+def _all(rows: Rows, queries: FloatArray, k: int, half: slice = slice(None)) -> Answer:
+    """The k nearest, each row that is kept scored; `half` of the columns counts."""
+    graph, enough = rows.graph, max(_CODED, 9 * k)
+    if graph and graph.index is not None and len(queries) <= FEW and rows.kept >= enough:
+        found = [each for query in queries if (each := _by_bytes(rows, graph, query[None], k))]
+        if len(found) == len(queries):
+            similarities, places = zip(*found, strict=True)
+            return np.concatenate(similarities), np.concatenate(places)
+    return exact(rows.vectors[:, half], queries[:, half], k, rows.keep)
+
+
+def _by_bytes(rows: Rows, graph: Hnsw, query: FloatArray, k: int) -> Answer | None:
+    """The k nearest, scored by their bytes and the best of those by their vectors.
+
+    None if one that was passed over may be nearer: if the last one that was not, by its bytes, is
+    as near as the k-th, give or take what the bytes of those looked at are off.
+    """
+    rough, places = graph.scored(query, 4 * k + 64, _flags(rows, graph))
+    scores = products_by_place(rows.vectors, places, query)
+    found = best(scores, places, k)
+    if places[0, -1] >= 0:
+        off = np.abs(rough - scores).max()
+        if rough[0, -1] + _DOUBTED * off >= found[0][0, -1]:
+            return None
+    return _with_later(found, rows, graph, query)
 
 
 def _needed(rows: Rows, k: int, count: int) -> int:
@@ -190,3 +226,13 @@ def _matching(rows: Rows, places: IntArray) -> IntArray:
 def _scored(vectors: FloatArray, queries: FloatArray, places: IntArray, k: int) -> Answer:
     """The k best of the places of each query, by the vectors themselves."""
     return best(products_by_place(vectors, places, queries), places, k)
+
+
+def _flags(rows: Rows, graph: Hnsw) -> BoolArray | None:
+    """Which rows of the graph are kept, (graph.rows,); None for all."""
+    if rows.keep is None and graph.rows <= len(rows.vectors):
+        return None
+    flags = np.zeros(graph.rows, dtype=np.bool_)
+    there = min(graph.rows, len(rows.vectors))
+    flags[:there] = True if rows.keep is None else rows.keep[:there]
+    return flags

@@ -93,7 +93,7 @@ class Shelf(AnyShelf):
         A large shelf that grew gets its index here (half a minute for 100,000 rows; Ctrl-C loses
         nothing but it), unless `build_index` was called before, or told to stop.
         """
-        self._encoder = None  # the index needs the room
+        self.release_encoder()  # the index needs the room
         if self._wrote:
             self._wrote = False
             self._save_derived()

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from kinshelf.db.queries import View
 from kinshelf.store import fusion
 from kinshelf.store.interface import AnySnapshot
+from kinshelf.store.residence import looked_at
 from kinshelf.store.searching import Found, Rows, nearest
 from kinshelf.store.telling import Neighbours, told
 
@@ -84,7 +85,9 @@ class Snapshot(AnySnapshot):
     def halves(self, rows: IntArray | Sequence[int]) -> FloatArray:
         """Unit image and text halves as stored, (len(rows), 2 * dimension) float32, a copy."""
         places = np.asarray(rows, dtype=np.int64) - self._parts.first_row
-        return np.array(self._parts.vectors[places], dtype=np.float32)
+        found = np.array(self._parts.vectors[places], dtype=np.float32)
+        looked_at(self._parts.vectors, len(places), apart=True)
+        return found
 
     def kneighbors(
         self,
@@ -112,6 +115,7 @@ class Snapshot(AnySnapshot):
 
     def _told(self, queries: FloatArray, found: Found, weight_image: float) -> Neighbours:
         near = np.asarray(self._parts.vectors)[np.maximum(found.places, 0)]
+        looked_at(self._parts.vectors, found.places.size, apart=True)
         rows = np.where(found.places < 0, -1, found.places + self._parts.first_row)
         return told(queries, rows, near, weight_image, exhaustive=found.exhaustive)
 

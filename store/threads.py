@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import gc
 import os
+import threading
 from typing import Any
 
 from kinshelf.db.errors import InputError
@@ -56,6 +58,38 @@ def share_memory() -> None:
     """
     with contextlib.suppress(OSError, AttributeError):  # no glibc: nothing to share
         ctypes.CDLL(None).mallopt(_ARENA_MAX, 2)
+
+
+def return_memory() -> None:
+    """Give the system back what was freed; after something large was let go of."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # no glibc: it keeps what it has
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+class _OneBlasThread:
+    """While anybody is inside, BLAS uses one thread; the last one out puts its setting back."""
+
+    def __init__(self) -> None:
+        self._lock, self._inside = threading.Lock(), 0
+        self._limits: Any = None
+
+    def __enter__(self) -> None:
+        from threadpoolctl import threadpool_limits
+
+        with self._lock:
+            if not self._inside:
+                self._limits = threadpool_limits(1, user_api="blas")
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._limits.restore_original_limits()
+
+
+one_blas_thread = _OneBlasThread()
 
 
 def faiss_for(queries: int) -> Any:

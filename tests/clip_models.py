@@ -105,7 +105,8 @@ class Oracle:
         from transformers import AutoModel, AutoProcessor
 
         self.model = AutoModel.from_pretrained(directory).eval()
-        self.processor = AutoProcessor.from_pretrained(directory)
+        # Where torchvision is installed its own, of other rounding, would be the default.
+        self.processor = AutoProcessor.from_pretrained(directory, backend="pil")
         self.padding = padding
 
     def images(self, images: list[Image.Image]) -> np.ndarray:
