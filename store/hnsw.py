@@ -37,11 +37,14 @@ CONSTRUCTION = 40
 DOOR_STRIDE = 16
 """At 100,000 rows, 64 steps from the doors find as much as 160 steps down the levels."""
 _MOST_DOORS = 1 << 16
-_ENTERED = 8
-"""Doors that a search begins at."""
+_ENTERED = 64
+"""Doors that a search begins at, or as many as are looked at. At a million rows 64 ask half the
+steps of 8."""
 _DOOR_LINKS, _DOOR_CONSTRUCTION = 16, 64
-_DOOR_STEPS = {"both": 48, "image": 192, "text": 192}
+_DOOR_STEPS = {"both": 32, "image": 192, "text": 192}
 """Links are between whole products, so by a half alone a search among them goes astray sooner."""
+_DOORS_A_STEP = 512
+"""Among many doors the search takes more steps."""
 _TRAINING_ROWS = 20_000
 _BLOCK = 2048
 """Rows added at once, half a second of work after which it may be interrupted; or scored at once,
@@ -96,7 +99,7 @@ class Hnsw:
         places = np.empty((len(queries), count), dtype=np.int64)
         pointers = map(faiss.swig_ptr, (doors, near, similarities, places))
         self.index.search_level_0(
-            len(queries), faiss.swig_ptr(queries), count, *pointers, _ENTERED, 2,
+            len(queries), faiss.swig_ptr(queries), count, *pointers, doors.shape[1], 2,
             faiss.SearchParametersHNSW(efSearch=max(steps, count)),
         )  # fmt: skip
         return places
@@ -104,9 +107,10 @@ class Hnsw:
     def _entrances(
         self, faiss: Any, queries: FloatArray, kind: str
     ) -> tuple[FloatArray, NDArray[np.int32]]:
-        """The doors nearest to each query and how near they are, (n, _ENTERED) each."""
-        parameters = faiss.SearchParametersHNSW(efSearch=_DOOR_STEPS[kind])
-        near, doors = self.doors.search(queries, _ENTERED, params=parameters)
+        """The doors nearest to each query and how near they are, (n, up to _ENTERED) each."""
+        steps = max(_DOOR_STEPS[kind], self.doors.ntotal // _DOORS_A_STEP)
+        parameters = faiss.SearchParametersHNSW(efSearch=steps)
+        near, doors = self.doors.search(queries, min(_ENTERED, steps), params=parameters)
         if doors.min() < 0:  # few are connected: enter at the first one again
             lacking = doors < 0
             near = np.where(lacking, near[:, :1], near)
