@@ -19,6 +19,10 @@ _LONGEST = 0.03
 """Seconds that a batch waits for company at most."""
 
 
+_PAIR = 2
+"""Two cost less an item than one; more than a few gain little."""
+
+
 class Batcher(Generic[T, R]):
     """Gathers the items of many threads and lets `threads` of its own do them together.
 
@@ -76,12 +80,14 @@ class Batcher(Generic[T, R]):
         self._waiting.put(None)  # for the other threads
 
     def _gathered(self, first: tuple[T, Future[R]]) -> list[tuple[T, Future[R]]]:
-        wanted = min(self._share(1 + self._waiting.qsize()), self._largest)
+        most = min(self._share(1 + self._waiting.qsize()), self._largest)
+        enough = min(self._enough(), most)
         deadline = time.monotonic() + min(self._patience * self._took, _LONGEST)
         batch = [first]
-        while len(batch) < wanted:
+        while len(batch) < most:
+            left = deadline - time.monotonic() if len(batch) < enough else 0.0
             try:
-                following = self._waiting.get(timeout=max(deadline - time.monotonic(), 0.0))
+                following = self._waiting.get(timeout=max(left, 0.0))
             except queue.Empty:
                 break
             if following is None:
@@ -97,6 +103,11 @@ class Batcher(Generic[T, R]):
         now = (here + back if count == 1 else max(here, back)) + self._busy
         self._crowd = max(now, 0.9 * self._crowd)
         return math.ceil(round(self._crowd) / count)
+
+    def _enough(self) -> int:
+        """So many need wait for no more: while other threads work, some are on their way."""
+        count, crowd = len(self._threads), round(self._crowd)
+        return crowd if count == 1 else max(_PAIR, crowd // (count + 1))
 
     def _do(self, batch: list[tuple[T, Future[R]]]) -> None:
         self._on_batch(len(batch))
