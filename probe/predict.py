@@ -183,8 +183,10 @@ class Predictor:
         alone = np.zeros_like(halves)
         half = slice(0, dimension) if weight else slice(dimension, None)
         alone[:, half] = halves[:, half]
+        given: NDArray[np.bool_] = np.any(alone, axis=1)
+        if not given.any():
+            return [None] * len(halves)
         said = self._said(alone, self._search(alone, where, weight))
-        given: NDArray[np.bool_] = np.any(halves[:, half], axis=1)
         return [
             self._vote(p) if there else None for p, there in zip(said.hybrid, given, strict=True)
         ]

@@ -19,6 +19,10 @@ _LONGEST = 0.03
 """Seconds that a batch waits for company at most."""
 
 
+_PAIR = 2
+"""Two cost less an item than one; more than a few gain little."""
+
+
 class Batcher(Generic[T, R]):
     """Gathers the items of many threads and lets `threads` of its own do them together.
 
@@ -76,12 +80,14 @@ class Batcher(Generic[T, R]):
         self._waiting.put(None)  # for the other threads
 
     def _gathered(self, first: tuple[T, Future[R]]) -> list[tuple[T, Future[R]]]:
-        wanted = min(self._share(1 + self._waiting.qsize()), self._largest)
+        most = min(self._share(1 + self._waiting.qsize()), self._largest)
+        enough = min(self._enough(), most)
         deadline = time.monotonic() + min(self._patience * self._took, _LONGEST)
         batch = [first]
-        while len(batch) < wanted:
+        while len(batch) < most:
+            left = deadline - time.monotonic() if len(batch) < enough else 0.0
             try:
-                following = self._waiting.get(timeout=max(deadline - time.monotonic(), 0.0))
+                following = self._waiting.get(timeout=max(left, 0.0))
             except queue.Empty:
                 break
             if following is None:
@@ -91,12 +97,20 @@ class Batcher(Generic[T, R]):
         return batch
 
     def _share(self, here: int) -> int:
-        """A thread's share of all that ask: here, being worked on, or just answered."""
+        """A thread's share of all that ask: here, being worked on, or just answered.
+
+        Several threads leave a share for those on their way, or a thread that is done would find
+        nothing to do until its own come back.
+        """
         count = len(self._threads)
         back = self._answered if here + self._busy + self._answered > 2 else 0
-        now = (here + back if count == 1 else max(here, back)) + self._busy
+        now = here + back + self._busy
         self._crowd = max(now, 0.9 * self._crowd)
-        return math.ceil(round(self._crowd) / count)
+        return math.ceil(round(self._crowd) / (count if count == 1 else count + 1))
+
+    def _enough(self) -> int:
+        """So many need wait for no more."""
+        return self._largest if len(self._threads) == 1 else _PAIR
 
     def _do(self, batch: list[tuple[T, Future[R]]]) -> None:
         self._on_batch(len(batch))

@@ -8,12 +8,15 @@ that comes back is executed.
 
 from __future__ import annotations
 
+import functools
 import json
+import math
 import os
 import queue
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
@@ -33,8 +36,20 @@ if TYPE_CHECKING:
     Pixels = NDArray[np.uint8]
 
 
+_PIPE = 2**18
+"""Bytes that a pipe holds: a picture's pixels, so that neither side waits for the other."""
+
+_WATCH = 0.25
+"""Seconds between two looks at whose time is over."""
+
+
 class _Dead(Exception):
     """The process ended, or its time was over."""
+
+
+@functools.cache
+def _as_dict(how: Preprocessing) -> dict[str, Any]:
+    return asdict(how)
 
 
 class _Worker:
@@ -45,8 +60,9 @@ class _Worker:
         one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
         self._process = subprocess.Popen(  # noqa: S603 (our own interpreter and module)
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
-            env=os.environ | one,
+            env=os.environ | one, pipesize=_PIPE,
         )  # fmt: skip
+        self._deadline = math.inf
 
     @property
     def lives(self) -> bool:
@@ -55,9 +71,7 @@ class _Worker:
 
     def ask(self, head: Mapping[str, Any], data: bytes, seconds: float) -> tuple[Any, bytes]:
         """Send a frame, wait for one. Raises _Dead."""
-        killer = threading.Timer(seconds, self._process.kill)
-        killer.daemon = True
-        killer.start()
+        self._deadline = time.monotonic() + seconds
         try:
             assert self._process.stdin and self._process.stdout
             write_frame(self._process.stdin, head, data)
@@ -65,7 +79,12 @@ class _Worker:
         except (OSError, ValueError, EOFError) as error:
             raise _Dead from error
         finally:
-            killer.cancel()
+            self._deadline = math.inf
+
+    def end_if_late(self) -> None:
+        """Kill it if the time for its picture is over; from any thread."""
+        if time.monotonic() > self._deadline:
+            self._process.kill()
 
     def close(self) -> None:
         """End it at once."""
@@ -89,6 +108,9 @@ class Decoders:
         self._idle: queue.LifoQueue[_Worker | None] = queue.LifoQueue()
         self._count = count
         self._closed = False
+        self._begun: set[_Worker] = set()
+        self._ended = threading.Event()
+        threading.Thread(target=self._watch, name="kinshelf-decoders", daemon=True).start()
         self.killed = 0
         for _ in range(count):
             self._idle.put(None)
@@ -98,10 +120,21 @@ class Decoders:
         workers = [self._idle.get() for _ in range(self._count)]
         try:
             if not self._closed:
-                workers = [worker or _Worker(self._limits) for worker in workers]
+                workers = [worker or self._new() for worker in workers]
         finally:
             for worker in workers:
                 self._idle.put(worker)
+
+    def _new(self) -> _Worker:
+        worker = _Worker(self._limits)
+        self._begun.add(worker)
+        return worker
+
+    def _watch(self) -> None:
+        """One thread for all: a timer for each picture would be a thread each."""
+        while not self._ended.wait(min(_WATCH, self._seconds / 10)):
+            for worker in self._begun.copy():
+                worker.end_if_late()
 
     def check(self, data: bytes) -> None:
         """Decode for nothing but to know that it can be. Raises ImageRejected."""
@@ -116,7 +149,7 @@ class Decoders:
 
         Raises ImageRejected.
         """
-        head, raw = self._ask({"do": "pixels", "how": how and asdict(how)}, data)
+        head, raw = self._ask({"do": "pixels", "how": how and _as_dict(how)}, data)
         shape = (int(head["height"]), int(head["width"]), 3)
         return np.frombuffer(raw, np.uint8).reshape(shape)
 
@@ -128,7 +161,7 @@ class Decoders:
             if worker is not None and not worker.lives:
                 self._bury(worker)  # what is asked now is not to blame
                 worker = None
-            worker = worker or _Worker(self._limits)
+            worker = worker or self._new()
             told, raw = worker.ask(head, data, self._seconds)
         except _Dead:
             self._bury(worker)
@@ -144,6 +177,7 @@ class Decoders:
     def _bury(self, worker: _Worker | None) -> None:
         self.killed += 1
         if worker is not None:
+            self._begun.discard(worker)
             worker.close()
 
     def close(self) -> None:
@@ -153,5 +187,6 @@ class Decoders:
             worker = self._idle.get()
             if worker is not None:
                 worker.close()
+        self._ended.set()
         for _ in range(self._count):
             self._idle.put(None)

@@ -20,8 +20,8 @@ M = TypeVar("M", bound=BaseModel)
 _FIELDS = 32
 
 
-def service_of(request: Request) -> Service:
-    """The service that a request is for."""
+async def service_of(request: Request) -> Service:
+    """The service that a request is for; async, or each request would take a thread for it."""
     service: Service = request.app.state.service
     return service
 

@@ -149,11 +149,11 @@ def token_of(request: Request) -> str | None:
     return request.cookies.get(COOKIE)
 
 
-def reader(request: Request) -> None:
+async def reader(request: Request) -> None:
     """A dependency: the request may read."""
     request.app.state.guard.demand(request, "read")
 
 
-def writer(request: Request) -> None:
+async def writer(request: Request) -> None:
     """A dependency: the request may write."""
     request.app.state.guard.demand(request, "write")

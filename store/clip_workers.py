@@ -1,14 +1,16 @@
 """The bulk runtime: torch on every core, or on one GPU.
 
 On a CPU each worker thread computes its own batches with one thread inside: two such workers beat
-one with two threads, which would wait for each other in every small operation.
+one with two threads, which would wait for each other in every small operation. A batch that is
+alone gets the threads of the others.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -54,7 +56,7 @@ class Workers:
         self.tokens_a_batch = 16384 if on_gpu else 640
         self._steady = steady
         self._count = cores if steady else min(cores, _ONE_THREAD_EACH)
-        self._threads = max(1, cores // self._count)
+        self._cores, self._working, self._lock = cores, 0, threading.Lock()
 
     def images(self, batches: list[Sequence[NDArray[np.uint8]]]) -> list[FloatArray]:
         """Features, (n, d), of each batch of n (H, W, 3) uint8."""
@@ -66,23 +68,39 @@ class Workers:
 
     def _map(self, run: Callable[[T], FloatArray], batches: Sequence[T]) -> list[FloatArray]:
         """In worker threads that end with the call: an encoder needs no closing."""
-        ready = threading.Barrier(self._count + 1)
-
-        def start() -> None:
-            torch.set_num_threads(self._threads)
-            ready.wait()
-
-        with ThreadPoolExecutor(self._count, "kinshelf-encode", start) as pool:
+        if not batches:
+            return []
+        count = min(self._count, len(batches))
+        with self._shared(count) as each, ThreadPoolExecutor(count, "kinshelf-encode") as pool:
+            ready = threading.Barrier(count + 1)
             with _SETTING:
                 before = torch.get_num_threads()
                 # A task makes a thread only while none is idle, and none is before the barrier.
-                waiting = [pool.submit(int) for _ in range(self._count)]
+                waiting = [pool.submit(_prepare, each, ready) for _ in range(count)]
                 ready.wait()
                 # The setting is also the default of threads to come, and MKL's for all: give it
                 # back.
                 if not self._steady:
                     torch.set_num_threads(before)
             done = list(pool.map(run, batches))
-            for each in waiting:
-                each.result()
+            for task in waiting:
+                task.result()
         return done
+
+    @contextmanager
+    def _shared(self, count: int) -> Iterator[int]:
+        """How many threads each of `count` workers may use beside those of other calls."""
+        with self._lock:
+            self._working += count
+            each = 1 if self._steady else max(1, self._cores // self._working)
+        try:
+            yield each
+        finally:
+            with self._lock:
+                self._working -= count
+
+
+def _prepare(threads_each: int, ready: threading.Barrier) -> None:
+    torch.get_num_threads()  # a thread's first question would undo what it was told before
+    torch.set_num_threads(threads_each)
+    ready.wait()

@@ -135,7 +135,7 @@ class Neighbour:
 
     def as_dict(self) -> dict[str, Any]:
         """The fields of the JSON contract."""
-        return {name: value for name, value in asdict(self).items() if name != "row"}
+        return {name: getattr(self, name) for name in self.__slots__ if name != "row"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 
@@ -40,14 +38,15 @@ async def classify(request: Request, service: Served) -> Response:
     asked, data = await read_body(request, ClassifyRequest)
     _check(asked, data)
 
-    def work() -> dict[str, Any]:
+    def work() -> Response:
         picture = _picture(service, asked, data)
-        return service.classify(
+        found = service.classify(
             product_id=asked.id, image=picture, text=asked.text, k=asked.k, where=asked.where,
             probe=asked.probe,
-        ).as_dict()  # fmt: skip
+        )  # fmt: skip
+        return Json(found.as_dict())
 
-    return Json(await service.run(work))
+    return await service.run(work)
 
 
 @router.post(
@@ -59,13 +58,13 @@ async def similar(request: Request, service: Served) -> Response:
     asked, data = await read_body(request, SimilarRequest)
     _check(asked, data)
 
-    def work() -> dict[str, Any]:
+    def work() -> Response:
         picture = _picture(service, asked, data)
         found = service.similar(
             product_id=asked.id, image=picture, text=asked.text, k=asked.k, where=asked.where,
             weight_image=asked.weight_image,
         )  # fmt: skip
         rest = {n: getattr(found, n) for n in ("generation", "fingerprint", "exhaustive")}
-        return {"neighbours": [n.as_dict() for n in found.neighbours]} | rest
+        return Json({"neighbours": [n.as_dict() for n in found.neighbours]} | rest)
 
-    return Json(await service.run(work))
+    return await service.run(work)
