@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 FloatArray = NDArray[np.float32]
 KEPT_UP = 0.05
 """Of all rows: beyond it, a change is bulk, and who adds in bulk does not query in between."""
+WARMED = 16
+"""Queries asked after a small change, 10 ms at 100,000 rows: after one alone the next took 2.9
+times as long as before the change, after 16 1.9 times."""
 
 
 class Shelf(AnyShelf):
@@ -219,7 +222,9 @@ class Shelf(AnyShelf):
         """Take in a small change since a generation now: the next query need not wait for it."""
         if self._catalog.generation == since and 0 < rows <= KEPT_UP * self._ledger.rows:
             now = self.snapshot()
-            now.kneighbors(now.halves([self._ledger.rows - 1]), 1)
+            # What a commit touches has driven the graph and the rows out of the caches.
+            for row in np.linspace(self._ledger.first_row, self._ledger.rows - 1, WARMED):
+                now.kneighbors(now.halves([int(row)]), 10)
 
     @property
     def next_row(self) -> int:
