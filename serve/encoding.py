@@ -131,6 +131,11 @@ class EncoderProcess:
         self.fingerprint, self.precision = str(told["fingerprint"]), told["precision"]
         self.preprocessing = Preprocessing.of(told["preprocessing"])
 
+    @property
+    def pid(self) -> int:
+        """Of the process that was begun last."""
+        return self._process.pid
+
     def preprocess(self, image: Image.Image) -> Pixels:
         """As `Encoder.preprocess`; here, as it needs no model."""
         return self.preprocessing.pixels(image)
