@@ -61,6 +61,9 @@ def exact_among(
 
 def best(similarities: FloatArray, places: IntArray, k: int) -> tuple[FloatArray, IntArray]:
     """The k highest of each row, highest first and then by place; both (n, k or fewer)."""
+    if len(places) == 1:  # the same in half the time
+        at = np.lexsort((places[0], -similarities[0]))[:k]
+        return similarities[:, at], places[:, at]
     order = np.lexsort((places, -similarities), axis=1)[:, :k]
     return np.take_along_axis(similarities, order, 1), np.take_along_axis(places, order, 1)
 

@@ -48,6 +48,7 @@ class Ledger:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self._manifest_path = directory / "MANIFEST"  # made once: it is asked before every query
         self.reading = threading.RLock()  # threads take turns at taking in what is new
         self._poison: str | None = None
         self._swept: int | None = None
@@ -74,6 +75,7 @@ class Ledger:
         # The stamp first: a manifest that is replaced after it was read must be noticed.
         self._stamp = self._manifest_stamp()
         self.manifest = read_manifest(self.directory)
+        self._log_path = log_path(self.directory, self.manifest.epoch)
         self.generation = self.manifest.base_generation
         self.rows = self.first_row = self.manifest.first_row
         self.log_end = 0
@@ -90,7 +92,7 @@ class Ledger:
 
     def _manifest_stamp(self) -> tuple[int, int]:
         try:
-            status = (self.directory / "MANIFEST").stat()
+            status = self._manifest_path.stat()
         except OSError:
             return (0, 0)  # reading it says what is wrong
         return status.st_ino, status.st_mtime_ns
@@ -134,7 +136,7 @@ class Ledger:
 
     def refresh_log(self) -> None:
         """Take in every whole frame after the last one read."""
-        path = log_path(self.directory, self.manifest.epoch)
+        path = self._log_path
         if self.log_end and _size(path) == self.log_end:
             return
         tip = read_tip(self.directory)  # before the log, which only gets ahead of it
@@ -224,7 +226,7 @@ class Ledger:
 
     def bodies(self, entries: Sequence[Frame]) -> Iterator[Frame]:
         """Frames with their bodies, read again from the log."""
-        path = log_path(self.directory, self.manifest.epoch)
+        path = self._log_path
         try:
             file = path.open("rb")
         except FileNotFoundError:
@@ -376,7 +378,7 @@ class Ledger:
             place = (self.rows - self.first_row) * vectors.shape[1] * 4
             files.write_synced(vectors_path(self.directory, self.manifest.epoch), raw, place)
         data = log.encode(generation, head, body)
-        files.write_synced(log_path(self.directory, self.manifest.epoch), data, offset)
+        files.write_synced(self._log_path, data, offset)
         return Frame(generation, head, b"", offset, offset + len(data))
 
     def _guard(self, step: Callable[..., T], *arguments: Any) -> T:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import csv
+import gc
+import weakref
 from pathlib import Path
 
 import numpy as np
+import pytest
 from conftest import FakeEncoder, make_catalogue
 
+from kinshelf.commands.common import Output, build_index
 from kinshelf.store import AddOptions, Shelf
 from kinshelf.store.intake import Remembered
 
@@ -52,3 +56,19 @@ def test_what_is_remembered_does_not_keep_its_batch_alive() -> None:
     row = remembered.get("a")
     assert row is not None
     assert row.base is None
+
+
+def test_the_encoder_is_let_go_of_before_the_index_is_built_and_loaded_when_needed_again(
+    tmp_path: Path, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = shelf.use_encoder(FakeEncoder())
+    shelf.add(make_catalogue(tmp_path / "some", 3))
+    there, alive = weakref.ref(used), []
+    del used
+    monkeypatch.setattr(shelf, "build_index", lambda **_: alive.append(there() is not None))
+    build_index(Output(shelf.path, as_json=False, quiet=True), shelf)
+    gc.collect()
+    assert alive == [False]
+    again = FakeEncoder()
+    monkeypatch.setattr("kinshelf.store.canary.load_encoder_of", lambda *_: again)
+    assert shelf.encoder is again
