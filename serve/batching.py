@@ -97,20 +97,17 @@ class Batcher(Generic[T, R]):
         return batch
 
     def _share(self, here: int) -> int:
-        """A thread's share of all that ask: here, being worked on, or just answered.
-
-        Several threads leave a share for those on their way, or a thread that is done would find
-        nothing to do until its own come back.
-        """
+        """A thread's share of all that ask: here, being worked on, or just answered."""
         count = len(self._threads)
         back = self._answered if here + self._busy + self._answered > 2 else 0
-        now = here + back + self._busy
+        now = (here + back if count == 1 else max(here, back)) + self._busy
         self._crowd = max(now, 0.9 * self._crowd)
-        return math.ceil(round(self._crowd) / (count if count == 1 else count + 1))
+        return math.ceil(round(self._crowd) / count)
 
     def _enough(self) -> int:
-        """So many need wait for no more."""
-        return self._largest if len(self._threads) == 1 else _PAIR
+        """So many need wait for no more: while other threads work, some are on their way."""
+        count, crowd = len(self._threads), round(self._crowd)
+        return crowd if count == 1 else max(_PAIR, crowd // (count + 1))
 
     def _do(self, batch: list[tuple[T, Future[R]]]) -> None:
         self._on_batch(len(batch))

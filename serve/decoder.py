@@ -38,7 +38,7 @@ def _answer(ask: Mapping[str, Any], data: bytes) -> Answer:
     if ask["do"] == "check":
         return {}, b""
     if ask["how"] is not None:
-        pixels = _preprocessing(ask["how"]).pixels(picture)
+        pixels = Preprocessing.of(ask["how"]).pixels(picture)
         return {"height": pixels.shape[0], "width": pixels.shape[1]}, pixels.tobytes()
     return {"height": picture.height, "width": picture.width}, picture.tobytes()
 
@@ -48,11 +48,6 @@ def _thumbnail(picture: Image.Image, side: int) -> bytes:
     file = BytesIO()
     picture.save(file, "JPEG", quality=_QUALITY)
     return file.getvalue()
-
-
-def _preprocessing(how: Mapping[str, Any]) -> Preprocessing:
-    as_tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in how.items()}
-    return Preprocessing(**as_tuples)
 
 
 def main(limits: Mapping[str, int]) -> None:

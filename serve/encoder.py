@@ -1,7 +1,8 @@
 """One encoder for all requests: what comes at the same time is encoded as one batch.
 
 `SharedEncoder` is an `Encoder` like any other, so classify, similar and add need not know. Its
-pictures are decoded in other processes (`serve.decoding`).
+pictures are decoded in other processes (`serve.decoding`), and the model has a process of its own
+too (`serve.encoding`) unless it was loaded already.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from kinshelf.serve.batching import Batcher
+from kinshelf.serve.encoding import EncoderProcess
 from kinshelf.store.threads import threads
 
 if TYPE_CHECKING:
@@ -78,7 +80,14 @@ class SharedEncoder:
         """How many are longer than the encoder reads."""
         return self._inner.count_truncated(texts)
 
+    def rest(self) -> None:
+        """Let go of the model as far as can be: another encoder has taken its place."""
+        if isinstance(self._inner, EncoderProcess):
+            self._inner.rest()
+
     def close(self) -> None:
         """Finish what waits."""
         self.images.close()
         self.texts.close()
+        if isinstance(self._inner, EncoderProcess):
+            self._inner.close()

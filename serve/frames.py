@@ -1,4 +1,4 @@
-"""Frames between the server and its decoders: JSON and raw bytes, with their lengths."""
+"""Frames between the server and its other processes: JSON and raw bytes, with their lengths."""
 
 from __future__ import annotations
 

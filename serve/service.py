@@ -18,6 +18,7 @@ from kinshelf.probe.freshness import told_facts
 from kinshelf.probe.predict import Predictor
 from kinshelf.serve.decoding import Decoders
 from kinshelf.serve.encoder import SharedEncoder
+from kinshelf.serve.encoding import EncoderProcess
 from kinshelf.serve.errors import TooBusy
 from kinshelf.serve.jobs import Job, Jobs
 from kinshelf.serve.metrics import Metrics
@@ -25,7 +26,6 @@ from kinshelf.serve.pictures import Pictures
 from kinshelf.serve.predicting import SharedPredictor
 from kinshelf.serve.running import Running
 from kinshelf.store import Shelf, asking
-from kinshelf.store.canary import load_encoder_of
 from kinshelf.store.changing import amend
 
 if TYPE_CHECKING:
@@ -93,11 +93,17 @@ class Service:
         return self.shelf.fingerprint if self.shelf.manifest.fingerprint is None else None
 
     def _load(self) -> SharedEncoder:
-        inner = self._given or load_encoder_of(self.shelf.path, self.shelf.manifest)
+        inner = self._given or EncoderProcess(self.shelf.path, self.shelf.manifest)
         shared = SharedEncoder(
             inner, self.decoders, largest=self.settings.max_batch, on_batch=self.metrics.encoded
         )
-        self.shelf.use_encoder(shared)
+        try:
+            self.shelf.use_encoder(shared)
+        except KinshelfError:
+            shared.close()
+            raise
+        if self._encoder is not None:
+            self._encoder.rest()
         return shared
 
     def product(self, product_id: str, at: int | None = None) -> StoredProduct:

@@ -8,7 +8,7 @@ is bit for bit the same. Up to the crop a picture stays uint8, a quarter of the 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from PIL import Image
@@ -17,7 +17,7 @@ from kinshelf.db.errors import EncoderUnavailable, ImageRejected
 from kinshelf.store.model_files import PROCESSORS, read_json
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -71,6 +71,15 @@ class Preprocessing:
     scale: float
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> Self:
+        """From `dataclasses.asdict` as JSON gives it back."""
+        as_tuples: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in fields.items()
+        }
+        return cls(**as_tuples)
 
     def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
         """Resized and cropped, (H, W, 3) uint8. Safe to call from several threads.

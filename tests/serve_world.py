@@ -103,6 +103,15 @@ def until(true: Any, seconds: float = 30.0) -> None:
         time.sleep(0.02)
 
 
+def gone(pid: int) -> bool:
+    """Whether a process has ended; nobody may be there to reap it."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return True
+    return stat.rsplit(")", 1)[1].split()[0] == "Z"
+
+
 def error_of(response: httpx.Response) -> dict[str, Any]:
     """The one shape of failures, checked."""
     body = response.json()

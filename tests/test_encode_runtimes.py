@@ -445,3 +445,61 @@ def overlap(expected: tuple[np.ndarray, ...], rows: tuple[np.ndarray, ...]) -> f
         np.fill_diagonal(similarities, -2)
         nearest.append(np.argsort(-similarities, axis=1)[:, :10])
     return float(np.mean([len(set(a) & set(b)) / 10 for a, b in zip(*nearest, strict=True)]))
+
+
+def test_workers_have_one_thread_each_and_one_that_is_alone_has_them_all(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    monkeypatch.setenv("KINSHELF_THREADS", "3")
+    loaded: Any = fast(tiny, quick_items=0)
+    pixels = [loaded.preprocess(picture(40, 40))] * 48
+    loaded.encode_pixels(pixels[:1])
+    model, seen = loaded._bulk._model, []
+    images = model.images
+
+    def watched(batch: np.ndarray) -> np.ndarray:
+        before = torch.get_num_threads()
+        rows: np.ndarray = images(batch)
+        seen.append((before, torch.get_num_threads()))
+        return rows
+
+    monkeypatch.setattr(model, "images", watched)
+    for _ in range(3):
+        loaded.encode_pixels(pixels)
+    assert seen == [(1, 1)] * 18
+    seen.clear()
+    loaded.encode_pixels(pixels[:1])
+    assert seen == [(3, 3)]
+
+
+def test_calls_that_come_together_share_the_cores(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import threading
+
+    import torch
+
+    monkeypatch.setenv("KINSHELF_THREADS", "2")
+    loaded: Any = fast(tiny, quick_items=0)
+    pixels = [loaded.preprocess(picture(40, 40))]
+    loaded.encode_pixels(pixels)
+    model, images = loaded._bulk._model, loaded._bulk._model.images
+    first, second, seen = threading.Event(), threading.Event(), []
+
+    def watched(batch: np.ndarray) -> np.ndarray:
+        seen.append(torch.get_num_threads())
+        if len(seen) == 1:
+            first.set()
+            assert second.wait(20)
+        return images(batch)
+
+    monkeypatch.setattr(model, "images", watched)
+    with ThreadPoolExecutor(1) as pool:
+        under_way = pool.submit(loaded.encode_pixels, pixels)
+        assert first.wait(20)
+        loaded.encode_pixels(pixels)
+        second.set()
+        under_way.result(20)
+    assert seen == [2, 1]

@@ -235,3 +235,33 @@ def test_without_a_probe_the_neighbours_answer_alone(kinds: Shelf, tmp_path: Pat
         assert answer.probability == answer.knn.probability
     with pytest.raises(EmptyShelf, match="matches"):
         Predictor.for_shelf(kinds).predict(queries(tmp_path, KINDS), where="category = 'none'")
+
+
+def test_a_part_that_no_query_has_costs_no_search(
+    kinds: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_shelf(kinds, ProbeSettings(epochs=5))
+    predictor = Predictor.for_shelf(kinds)
+    whole = queries(tmp_path, KINDS).astype(np.float32)
+    pictures = whole.copy()
+    pictures[:, D:] = 0
+    together = predictor.predict(np.concatenate([pictures, whole]))
+    search, weights = predictor._search, []
+
+    def counted(halves: np.ndarray, where: str | None, weight: float) -> object:
+        weights.append(weight)
+        return search(halves, where, weight)
+
+    monkeypatch.setattr(predictor, "_search", counted)
+    alone = predictor.predict(pictures)
+    assert weights == [0.5, 1.0]
+    assert [a.text_only for a in alone] == [None] * len(pictures)
+    for one, other in zip(alone, together[: len(pictures)], strict=True):
+        assert one.image_only is not None
+        assert other.image_only is not None
+        assert one.image_only.category == other.image_only.category
+        assert one.image_only.probability == pytest.approx(other.image_only.probability)
+        assert one.probabilities == pytest.approx(other.probabilities)
+    weights.clear()
+    assert all(a.text_only and a.image_only for a in predictor.predict(whole))
+    assert weights == [0.5, 1.0, 0.0]

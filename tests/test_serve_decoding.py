@@ -11,13 +11,12 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from serve_world import png, until
+from serve_world import gone, png, until
 
 from kinshelf.db.errors import ImageRejected
 from kinshelf.db.images import decode_image
@@ -133,16 +132,7 @@ def test_a_process_ends_when_its_server_was_killed() -> None:
         assert server.stdout
         pid = int(server.stdout.readline())
         server.kill()
-
-    def gone() -> bool:
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return True
-        with Path(f"/proc/{pid}/stat").open() as file:  # nobody may be there to reap it
-            return file.read().rsplit(")", 1)[1].split()[0] == "Z"
-
-    until(gone, 10)
+    until(lambda: gone(pid), 10)
 
 
 def test_no_thread_is_left_behind(decoders: Decoders) -> None:
