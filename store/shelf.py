@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 FloatArray = NDArray[np.float32]
 KEPT_UP = 0.05
 """Of all rows: beyond it, a change is bulk, and who adds in bulk does not query in between."""
-WARMED, WARMING = 64, 0.007
+WARMED, WARMING, WARM_ROWS = 64, 0.007, 500_000
 """After a small change one query is asked for so many rows of it, for as many seconds at most.
 After one alone, the next query after 1,000 more rows took 2.9 times as long as before them, at
-100,000 rows; after these 1.8 to 2.2 times."""
+100,000 rows; after these 1.8 to 2.2 times. Beyond WARM_ROWS a query takes longer than that."""
 
 
 class Shelf(AnyShelf):
@@ -224,6 +224,8 @@ class Shelf(AnyShelf):
         """Take in a small change since a generation now: the next query need not wait for it."""
         if self._catalog.generation == since and 0 < rows <= KEPT_UP * self._ledger.rows:
             now, until = self.snapshot(), time.monotonic() + WARMING
+            if now.count > WARM_ROWS:
+                return
             # What a commit touches has driven the graph and the rows out of the caches.
             last, count = self._ledger.rows - 1, 1 + rows // WARMED
             for row in np.linspace(last, self._ledger.first_row, count):
