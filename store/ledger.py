@@ -47,8 +47,7 @@ class Ledger:
     """
 
     def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self._manifest_path = directory / "MANIFEST"  # made once: it is asked before every query
+        self.directory, self._manifest_path = directory, directory / "MANIFEST"
         self.reading = threading.RLock()  # threads take turns at taking in what is new
         self._poison: str | None = None
         self._swept: int | None = None
@@ -75,10 +74,9 @@ class Ledger:
         # The stamp first: a manifest that is replaced after it was read must be noticed.
         self._stamp = self._manifest_stamp()
         self.manifest = read_manifest(self.directory)
-        self._log_path = log_path(self.directory, self.manifest.epoch)
         self.generation = self.manifest.base_generation
         self.rows = self.first_row = self.manifest.first_row
-        self.log_end = 0
+        self.log_end, self._log_path = 0, log_path(self.directory, self.manifest.epoch)
         self.base: list[Frame] = []
         self.heads: list[Frame] = []
         self._base_rows = self.first_row
