@@ -42,6 +42,7 @@ def test_nothing_acknowledged_is_lost_when_the_server_is_killed_while_it_writes(
 ) -> None:
     """Three kills: each time the products that were answered for, and no halves of others."""
     acknowledged: set[str] = set()
+    asked_to_go: set[str] = set()
     removed: set[str] = set()
     lock = threading.Lock()
 
@@ -53,7 +54,11 @@ def test_nothing_acknowledged_is_lost_when_the_server_is_killed_while_it_writes(
                 if client.post("/products", json=product).status_code == 201:
                     with lock:
                         acknowledged.add(product["id"])
-                if i % 3 == 2 and client.delete(f"/products/{product['id']}").status_code == 200:
+                if i % 3 != 2:
+                    continue
+                with lock:
+                    asked_to_go.add(product["id"])
+                if client.delete(f"/products/{product['id']}").status_code == 200:
                     with lock:
                         removed.add(product["id"])
 
@@ -69,7 +74,8 @@ def test_nothing_acknowledged_is_lost_when_the_server_is_killed_while_it_writes(
         assert [f for f in findings if not f.harmless] == []
         with Shelf.open(shelf) as opened:
             there = set(opened.snapshot().view.row_by_id())
-        assert acknowledged - removed <= there
+        # a removal that nobody was answered for may have been committed, or not
+        assert acknowledged - asked_to_go <= there
         assert not removed & there
         # one a writer may have been under way, committed but not yet answered for
         others = {name for name in there - acknowledged if name.startswith(f"{life}-")}
