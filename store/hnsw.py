@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from kinshelf.db.catalog import file_hash, read_state, seal, side_file
 from kinshelf.db.errors import ShelfError
 from kinshelf.store import files
+from kinshelf.store.tail import Tail
 from kinshelf.store.threads import faiss_for
 
 FloatArray = NDArray[np.float32]
@@ -67,13 +68,14 @@ class Effort:
     recall: float
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Hnsw:
     """A graph over the first `rows` places of an epoch, and the doors into it.
 
     `anchor` tells of which vectors, `trained` on how many of them the bytes were fitted, and
     `efforts` what a query costs: of a whole product, of its picture alone, of its text alone;
-    `measured` is how many rows there were then.
+    `measured` is how many rows there were then. `vectors`, if any, are those of its rows, mapped
+    when it was opened: a mapping that was made anew since has no page in this process yet.
     """
 
     index: Any
@@ -85,6 +87,12 @@ class Hnsw:
     measured: int = 0
     size: int = 0
     held: Any = field(default=None, repr=False)
+    vectors: FloatArray | None = field(default=None, repr=False)
+
+    @functools.cached_property
+    def tail(self) -> Tail:
+        """The rows after it."""
+        return Tail(self.rows)
 
     @property
     def helps(self) -> bool:

@@ -79,6 +79,9 @@ class EpochIndex:
             if stamp not in (None, self._stamp) and self._ledger.manifest.epoch == self._epoch:
                 self._stamp = stamp
                 self._graph = open_graph(self.path, self._ledger) or self._graph
+            graph = self._graph
+            if graph and graph.vectors is None and graph.rows <= len(vectors):
+                self._graph = replace(graph, vectors=np.asarray(vectors[: graph.rows]))
             return self._graph
 
     def _written(self) -> tuple[int, int] | None:

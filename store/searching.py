@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from kinshelf.store.hnsw import Hnsw
 from kinshelf.store.index import FEW, best, exact, nothing, products_by_place
+from kinshelf.store.tail import LEAST, doubtful
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
@@ -39,8 +40,6 @@ _DEEPER = 0.5
 _CODED = 1 << 12
 """Kept rows from which on few queries are scored by the graph's bytes first: a quarter of the
 memory to read."""
-_DOUBTED = 2
-"""Bytes may be off by so many times what they were for the best; see `_by_bytes`."""
 _HALVES: dict[str, Callable[[int], slice]] = {
     "image": lambda dimension: slice(0, dimension),
     "text": lambda dimension: slice(dimension, None),
@@ -79,6 +78,15 @@ class Rows:
         """The rows from a place on, without a graph."""
         keep = None if self.keep is None else self.keep[place:]
         return Rows(self.vectors[place:], None, keep)
+
+    def at(self, places: IntArray) -> FloatArray:
+        """The vectors at these places, (..., width) float32, a copy."""
+        if self.graph is None or self.graph.vectors is None:
+            return self.vectors[places]
+        found = self.graph.vectors[np.minimum(places, self.graph.rows - 1)]
+        later = places >= self.graph.rows
+        found[later] = self.vectors[places[later]]
+        return found
 
 
 def nearest(rows: Rows, queries: FloatArray, k: int) -> Found:
@@ -165,18 +173,35 @@ def _proposed(
     places = _matching(rows, graph.candidates(queries, *asked))
     needed = min(_needed(rows, k, asked[0]), rows.kept - rows.after(graph.rows).kept)
     enough = np.count_nonzero(places >= 0, axis=1) >= needed
-    found = _scored(rows.vectors, queries, places[:, : max(2 * k, k + 20)], k)
-    return _with_later(found, rows, graph, queries), enough
+    places = places[:, : max(2 * k, k + 20)]
+    scores = products_by_place(_mapped(rows, graph), places, queries)
+    return _with_later(best(scores, places, k), rows, graph, queries), enough
 
 
 def _with_later(found: Answer, rows: Rows, graph: Hnsw, queries: FloatArray) -> Answer:
     """The best of those found and of the rows after the graph."""
-    after, k = rows.after(graph.rows), found[0].shape[1]
+    stop, k = graph.rows, found[0].shape[1]
+    if len(queries) <= FEW and len(rows.vectors) - stop >= LEAST:
+        least = found[0][:, -1]
+        coded, stop = graph.tail.nearest(rows.vectors, queries, least, k, rows.keep)
+        found = found if coded is None else _joined(found, coded)
+    after = rows.after(stop)
     if not after.kept:
         return found
     similarities, later = exact(after.vectors, queries, k, after.keep)
-    later[later >= 0] += graph.rows
-    return best(np.hstack([found[0], similarities]), np.hstack([found[1], later]), k)
+    graph.tail.scored_plainly(rows.vectors)
+    later[later >= 0] += stop
+    return _joined(found, (similarities, later))
+
+
+def _joined(one: Answer, other: Answer) -> Answer:
+    """The best of both, as many as there are of one."""
+    return best(np.hstack([one[0], other[0]]), np.hstack([one[1], other[1]]), one[0].shape[1])
+
+
+def _mapped(rows: Rows, graph: Hnsw) -> FloatArray:
+    """The vectors that the graph's places are of."""
+    return rows.vectors if graph.vectors is None else graph.vectors
 
 
 def _all(rows: Rows, queries: FloatArray, k: int, half: slice = slice(None)) -> Answer:
@@ -197,12 +222,10 @@ def _by_bytes(rows: Rows, graph: Hnsw, query: FloatArray, k: int) -> Answer | No
     as near as the k-th, give or take what the bytes of those looked at are off.
     """
     rough, places = graph.scored(query, 4 * k + 64, _flags(rows, graph))
-    scores = products_by_place(rows.vectors, places, query)
+    scores = products_by_place(_mapped(rows, graph), places, query)
     found = best(scores, places, k)
-    if places[0, -1] >= 0:
-        off = np.abs(rough - scores).max()
-        if rough[0, -1] + _DOUBTED * off >= found[0][0, -1]:
-            return None
+    if doubtful(rough, scores, places, found[0][:, -1]):
+        return None
     return _with_later(found, rows, graph, query)
 
 
@@ -221,11 +244,6 @@ def _matching(rows: Rows, places: IntArray) -> IntArray:
         return places
     order = np.argsort(~there, axis=1, kind="stable")
     return np.take_along_axis(np.where(there, places, -1), order, axis=1)
-
-
-def _scored(vectors: FloatArray, queries: FloatArray, places: IntArray, k: int) -> Answer:
-    """The k best of the places of each query, by the vectors themselves."""
-    return best(products_by_place(vectors, places, queries), places, k)
 
 
 def _flags(rows: Rows, graph: Hnsw) -> BoolArray | None:

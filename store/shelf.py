@@ -226,6 +226,8 @@ class Shelf(AnyShelf):
             now, until = self.snapshot(), time.monotonic() + WARMING
             if now.count > WARM_ROWS:
                 return
+            if graph := now.searched().graph:
+                graph.tail.take_in(self._ledger.vectors(self._ledger.rows))
             # What a commit touches has driven the graph and the rows out of the caches.
             last, count = self._ledger.rows - 1, 1 + rows // WARMED
             for row in np.linspace(last, self._ledger.first_row, count):

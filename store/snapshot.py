@@ -110,11 +110,14 @@ class Snapshot(AnySnapshot):
         self._check_queries(queries)
         weighted = fusion.Weighting(weight_image).query(queries)
         keep = self._kept(where, exclude, labelled_only=labelled_only, among=among)
-        found = nearest(self.searched(keep), weighted, min(k, self.count))
-        return self._told(queries, found, weight_image)
+        searched = self.searched(keep)
+        found = nearest(searched, weighted, min(k, self.count))
+        near = searched.at(np.maximum(found.places, 0))
+        return self._told(queries, found, near, weight_image)
 
-    def _told(self, queries: FloatArray, found: Found, weight_image: float) -> Neighbours:
-        near = np.asarray(self._parts.vectors)[np.maximum(found.places, 0)]
+    def _told(
+        self, queries: FloatArray, found: Found, near: FloatArray, weight_image: float
+    ) -> Neighbours:
         looked_at(self._parts.vectors, found.places.size, apart=True)
         rows = np.where(found.places < 0, -1, found.places + self._parts.first_row)
         return told(queries, rows, near, weight_image, exhaustive=found.exhaustive)
