@@ -7,6 +7,7 @@ quarter of it, and take a third of the time; what they are off is measured at ea
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,8 @@ _SPARE = 22
 _DOUBTED = 2
 """Bytes may be off by so many times what they were for the best; see `doubtful`."""
 _TOP = 127
+_BLOCK = 32
+"""Rows turned into bytes at once, which leave what queries need in the cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,16 +127,24 @@ def _searched(coded: _Coded, queries: FloatArray, count: int, keep: BoolArray | 
 
 
 def _extended(coded: _Coded, vectors: FloatArray) -> _Coded:
-    added = np.array(vectors[coded.stop :])
-    largest = max(coded.largest, float(np.abs(added).max()))
+    added = vectors[coded.stop :]
+    largest = max(coded.largest, *(float(np.abs(block).max()) for block in _blocks(added)))
+    kept = coded.codes
     if largest > coded.largest:  # then all of them are of another scale
-        added, kept = np.array(vectors[coded.first :]), coded.codes[:0]
-    else:
-        kept = coded.codes
-    codes = (np.rint(added * (_TOP / (largest or 1.0))) + _TOP + 1).astype(np.uint8)
-    codes = np.concatenate([kept.reshape(-1, codes.shape[1]), codes])
+        added, kept = vectors[coded.first :], kept[:0]
+    codes = np.empty((len(vectors) - coded.first, vectors.shape[1]), dtype=np.uint8)
+    codes[: len(kept)] = kept.reshape(-1, codes.shape[1])
+    into = codes[len(kept) :]
+    for at, block in zip(range(0, len(into), _BLOCK), _blocks(added), strict=True):
+        scaled = np.rint(block * (_TOP / (largest or 1.0)))
+        scaled += _TOP + 1
+        into[at : at + _BLOCK] = scaled
     faiss = faiss_for(1)
     signed = faiss.ScalarQuantizer.QT_8bit_direct_signed
     index = faiss.IndexScalarQuantizer(codes.shape[1], signed, faiss.METRIC_INNER_PRODUCT)
     index.add_sa_codes(codes)
     return _Coded(index, codes, largest, coded.first, len(vectors))
+
+
+def _blocks(vectors: FloatArray) -> Iterator[FloatArray]:
+    return (np.array(vectors[at : at + _BLOCK]) for at in range(0, len(vectors), _BLOCK))
