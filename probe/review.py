@@ -56,10 +56,12 @@ class Item:
 @dataclass(frozen=True, slots=True, eq=False)
 class ReviewQueue:
     """The items over one generation, the most suspect first; those without a category come
-    after, the surest first."""
+    after, the surest first. `older`: how many of those were not asked about, as they came before
+    the newest `UNCATEGORISED`."""
 
     audit: Audit
     items: tuple[Item, ...]
+    older: int = 0
 
     def counts(self) -> dict[str, int]:
         """Items of each kind that occurs, in the order of `KINDS`."""
@@ -92,7 +94,8 @@ class ReviewQueue:
 def review_queue(shelf: Shelf, audit: Audit) -> ReviewQueue:
     """What the audit suspects, and what `classify` says of products without a category."""
     suspects = [_suspect(audit, int(place)) for place in audit.places]
-    return ReviewQueue(audit, (*(s for s in suspects if s), *_uncategorised(shelf)))
+    without, older = _uncategorised(shelf)
+    return ReviewQueue(audit, (*(s for s in suspects if s), *without), older)
 
 
 def _suspect(audit: Audit, place: int) -> Item | None:
@@ -124,18 +127,21 @@ def _alternatives(audit: Audit, place: int) -> tuple[Vote, ...]:
     return tuple(Vote(judged.classes[code], float(judged.proba[at, code])) for code in others)
 
 
-def _uncategorised(shelf: Shelf) -> list[Item]:
+def _uncategorised(shelf: Shelf) -> tuple[list[Item], int]:
+    """The newest without a category, and how many older ones there are."""
     now = shelf.snapshot()
-    stored = now.select("category IS NULL")[-UNCATEGORISED:]
+    every = now.select("category IS NULL")
+    stored = every[-UNCATEGORISED:]
     if not stored:
-        return []
+        return [], 0
     try:
         predictor = Predictor.for_shelf(shelf)
     except EmptyShelf:
-        return []
+        return [], 0
     found = predictor.predict(now.halves([one.row for one in stored]))
     items = [_unlabelled(one.product.id, f) for one, f in zip(stored, found, strict=True)]
-    return sorted(items, key=lambda item: -item.choices[0].probability)
+    items.sort(key=lambda item: -item.choices[0].probability)
+    return items, len(every) - len(stored)
 
 
 def _unlabelled(product_id: str, found: Prediction) -> Item:

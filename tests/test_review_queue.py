@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from conftest import unit
 
+from kinshelf.probe import review
 from kinshelf.probe.audit import audit_shelf
 from kinshelf.probe.predict import Predictor
 from kinshelf.probe.review import CHOICES, KINDS, review_queue
@@ -73,6 +74,17 @@ def test_products_without_a_category_are_in_it_by_their_verdict(goods: Path) -> 
         assert found[product_id].choices[0].category == answer.category
     surest = [item.choices[0].probability for item in queue.items if item.category is None]
     assert surest == sorted(surest, reverse=True)
+
+
+def test_how_many_without_a_category_were_not_asked_about_is_told(
+    goods: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(review, "UNCATEGORISED", 5)
+    with Shelf.open(goods) as shelf:
+        queue = review_queue(shelf, audit_shelf(shelf, settings=SETTINGS))
+    newest = {item.id for item in queue.items if item.category is None}
+    assert newest == {f"p{i}" for i in range(187, 192)}
+    assert queue.older == 7
 
 
 def test_each_item_says_what_is_the_matter_and_shows_only_what_it_names(
