@@ -157,16 +157,10 @@ class Ledger:
 
     def _take_in(self, path: Path, size: int) -> None:
         with path.open("rb") as file:
-            file.seek(self.log_end)
-            data = memoryview(file.read(size - self.log_end))
-        start = self.log_end
-        found = [
-            Frame(f.generation, f.head, b"", start + f.offset, start + f.end)
-            for f in log.frames(data, 0, self.generation)
-        ]
-        end = found[-1].end if found else start
+            found, rest = log.read_frames(file, self.log_end, size, self.generation)
+        end = found[-1].end if found else self.log_end
         last = found[-1].generation if found else self.generation
-        self._refuse_damage(path, data[end - start :], end, last)
+        self._refuse_damage(path, rest, end, last)
         check_vectors(vectors_path(self.directory, self.manifest.epoch), self.first_row, found)
         try:
             for frame in found:

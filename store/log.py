@@ -12,12 +12,15 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BufferedReader
 from typing import Any
 
 HEADER = struct.Struct("<4sQQQII")
 MAGIC = b"KSL1"
 BASE = "base"
 """The kind of the frames that hold the state which a compacted log begins with."""
+_PART = 8 << 20
+"""Bytes of the log read at once: what is read again and again lies in the cache already."""
 LIMIT = 1 << 34
 """No frame is larger; a longer length is damage."""
 
@@ -88,6 +91,32 @@ def frames(data: memoryview, offset: int, generation: int) -> Iterator[Frame]:
     while (frame := decode(data, offset)) and frame.generation == generation + 1 - frame.is_base:
         yield frame
         offset, generation = frame.end, frame.generation
+
+
+def read_frames(
+    file: BufferedReader, start: int, end: int, generation: int
+) -> tuple[list[Frame], memoryview]:
+    """As `frames`, from byte `start` of a file on, without bodies; and what follows, up to `end`.
+
+    A part of the file is read at a time, into the same memory: as much as a frame is long.
+    """
+    found: list[Frame] = []
+    buffer = memoryview(bytearray(min(_PART, end - start)))
+    while True:
+        file.seek(start)
+        wanted = buffer[: end - start]
+        data = wanted[: file.readinto(wanted)]
+        inside = [
+            Frame(f.generation, f.head, b"", start + f.offset, start + f.end)
+            for f in frames(data, 0, generation)
+        ]
+        if inside:
+            found += inside
+            start, generation = inside[-1].end, inside[-1].generation
+        elif len(data) < len(buffer) or len(data) == end - start:
+            return found, data
+        else:
+            buffer = memoryview(bytearray(min(4 * len(buffer), end - start)))
 
 
 def later_frame(data: memoryview, offset: int) -> Frame | None:
