@@ -116,8 +116,9 @@ def _searched(coded: _Coded, queries: FloatArray, count: int, keep: BoolArray | 
     """Similarities by bytes and places after `first`, (n, count or fewer) each, nearest first."""
     faiss = faiss_for(len(queries))
     count = min(count, coded.stop - coded.first)
-    largest = np.maximum(np.abs(queries).max(axis=1, keepdims=True), np.finfo(np.float32).tiny)
-    bytes_ = np.rint(queries * (_TOP / largest)).astype(np.float32)
+    largest = np.abs(queries).max(axis=1, keepdims=True)
+    largest[largest == 0] = 1  # then every row is as near
+    bytes_ = np.rint(queries / largest * np.float32(_TOP))
     chosen = None
     if keep is not None:
         selector = faiss.IDSelectorBitmap(np.packbits(keep, bitorder="little"))

@@ -159,6 +159,20 @@ def test_bytes_follow_when_later_rows_are_larger_than_all_before() -> None:
         np.testing.assert_array_equal(found[1], truth)
 
 
+@pytest.mark.parametrize("size", [0.0, 1e-30, 1e20])
+def test_queries_of_any_size_are_answered_without_a_warning(size: float) -> None:
+    vectors = np.random.default_rng(4).normal(size=(400, WIDTH)).astype(np.float32)
+    shared, query = Tail(0), vectors[7:8] * np.float32(size)
+    shared.take_in(vectors)
+    least = np.full(1, -np.inf, dtype=np.float32)
+    found, _ = shared.nearest(vectors, query, least, 5, None)
+    if size:
+        assert found is not None
+        np.testing.assert_array_equal(found[1][0], np.argsort(-(vectors @ query[0]))[:5])
+    else:
+        assert found is None  # all are as near: bytes cannot tell
+
+
 def test_queries_go_on_while_another_thread_makes_bytes() -> None:
     rng = np.random.default_rng(3)
     vectors = rng.normal(size=(20_000, WIDTH)).astype(np.float32)
