@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kinshelf.probe.answer import Evidence
-from kinshelf.probe.data import FloatArray, IntArray
+from kinshelf.probe.data import BoolArray, FloatArray, IntArray
 from kinshelf.probe.duplicates import SIMILAR, SIMILAR_EACH
 from kinshelf.store import asking
 from kinshelf.store.telling import Neighbours
@@ -41,7 +41,8 @@ def gather(
     category or -1; `members` the rows of each code. The farthest of the k nearest give way to the
     nearest of the runner-up where these are not among them.
     """
-    extra = _nearest_of(snapshot, halves, runner_up, members, where)
+    wanted = np.where(_lacks(found, labels, runner_up, k), runner_up, -1)
+    extra = _nearest_of(snapshot, halves, wanted, members, where)
     whole = _side_by_side(found, extra)
     codes = np.hstack([labels, np.where(extra.rows < 0, -1, runner_up[:, None])])
     chosen = np.stack(
@@ -51,6 +52,18 @@ def gather(
         ]
     )
     return _take(whole, chosen)
+
+
+def _lacks(found: Neighbours, labels: IntArray, runner_up: IntArray, k: int) -> BoolArray:
+    """Of which queries (n,) too few of the runner-up are among those found; else they are its
+    nearest."""
+    own = (labels == runner_up[:, None]) & (found.rows >= 0)
+    return np.asarray(own.sum(axis=1) < _places(k), dtype=np.bool_)
+
+
+def _places(k: int) -> int:
+    """How many of k are kept for the runner-up."""
+    return min(RUNNERS_UP, k // 3)
 
 
 def _nearest_of(
@@ -96,7 +109,7 @@ def _take(found: Neighbours, columns: IntArray) -> Neighbours:
 def _choose(rows: IntArray, codes: IntArray, runner_up: int, k: int) -> IntArray:
     """Columns to show, ascending by rank, -1 where there are fewer than k."""
     first = [i for i in range(min(k, len(rows) - RUNNERS_UP)) if rows[i] >= 0]
-    wanted = min(RUNNERS_UP, k // 3)
+    wanted = _places(k)
     have = [i for i in first if codes[i] == runner_up]
     shown = {int(rows[i]) for i in first}
     others = [
@@ -117,10 +130,13 @@ def explain(
     snapshot: AnySnapshot, shown: Neighbours, best: Sequence[str], second: Sequence[str | None]
 ) -> list[list[Evidence]]:
     """The shown neighbours of each query with their roles."""
-    return [
-        _fold(snapshot, [Evidence(n, _role(n.category, b, s)) for n in near])
-        for near, b, s in zip(asking.neighbours(snapshot, shown), best, second, strict=True)
-    ]
+    near = asking.neighbours(snapshot, shown)
+    named = zip(near, best, second, strict=True)
+    told = [[Evidence(n, _role(n.category, b, s)) for n in each] for each, b, s in named]
+    if not any(told):
+        return told
+    alike = _alike(snapshot, shown.rows)
+    return [_fold(each, a) if a.any() else each for each, a in zip(told, alike, strict=True)]
 
 
 def _role(category: str | None, best: str, second: str | None) -> str:
@@ -129,18 +145,21 @@ def _role(category: str | None, best: str, second: str | None) -> str:
     return "runner-up" if category == second else "other"
 
 
-def _fold(snapshot: AnySnapshot, shown: list[Evidence]) -> list[Evidence]:
-    """Marks neighbours that are all but the same as a nearer one."""
-    if len(shown) < 2:
-        return shown
-    halves = snapshot.halves([e.neighbour.row for e in shown])
-    image, text = np.split(halves, 2, axis=1)
-    cosines = np.stack([image @ image.T, text @ text.T])
-    given = np.stack([image.any(axis=1), text.any(axis=1)])
-    both = given[:, :, None] & given[:, None, :]
+def _alike(snapshot: AnySnapshot, rows: IntArray) -> BoolArray:
+    """Which products (n, k, k), -1 for none, are all but the same as an earlier one of theirs."""
+    halves = snapshot.halves(np.where(rows < 0, rows.max(), rows).ravel())
+    sides = halves.reshape(*rows.shape, 2, -1).transpose(2, 0, 1, 3)
+    cosines = sides @ sides.swapaxes(2, 3)
+    given: BoolArray = np.any(sides, axis=3)
+    both = given[..., :, None] & given[..., None, :]
     alike = (cosines.sum(axis=0) / np.maximum(both.sum(axis=0), 1)) >= SIMILAR
     alike &= ((cosines >= SIMILAR_EACH) | ~both).all(axis=0)
-    alike &= (given[:, :, None] == given[:, None]).all(axis=0)
+    alike &= (given[..., :, None] == given[..., None, :]).all(axis=0)
+    return np.asarray(np.tril(alike, -1), dtype=np.bool_)
+
+
+def _fold(shown: list[Evidence], alike: BoolArray) -> list[Evidence]:
+    """Marks neighbours that are all but the same as a nearer one, by `alike` (k, k)."""
     folded: list[Evidence] = []
     for i, one in enumerate(shown):
         near = [j for j in range(i) if alike[i, j] and folded[j].duplicate_of is None]

@@ -51,6 +51,11 @@ class Voices:
         known = set(probe.classes) if probe else set()
         self.seen = np.array([name in known for name in self.classes], dtype=np.bool_)
 
+    @property
+    def weighs_shelf(self) -> bool:
+        """Whether a neighbour's weight is by its similarity on the shelf, whichever that was."""
+        return self.calibration.space == "fused"
+
     def answer(
         self, X: FloatArray, similarities: FloatArray, labels: IntArray, near: FloatArray
     ) -> Distributions:
@@ -60,7 +65,7 @@ class Voices:
         (n, k, D) float32 describe the neighbours. Raises InvalidEmbeddings.
         """
         calibration = self.calibration
-        if calibration.space != "fused":
+        if not self.weighs_shelf:
             similarities = similarities_in(calibration.space, X, near, self._metric, self._probe)
         p_knn = knn_distribution(similarities, labels, calibration.tau, len(self.classes))
         if self._probe is None:

@@ -37,7 +37,12 @@ def identical(queries: FloatArray, neighbours: FloatArray) -> BoolArray:
 
     They are the query's own row or a copy of it, and do not vote for it.
     """
-    same: BoolArray = (neighbours == queries[:, None, :]).all(axis=2)
+    width = queries.shape[1]
+    # Nearly always one number of each half tells that none is.
+    few = neighbours[:, :, :: max(width // 2, 1)] == queries[:, None, :: max(width // 2, 1)]
+    same: BoolArray = few.all(axis=2)
+    query, at = np.nonzero(same)
+    same[query, at] = (neighbours[query, at] == queries[query]).all(axis=1)
     return same
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -29,7 +30,7 @@ _LEAST_VARIANCE = 1e-6
 Array = NDArray[Any]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Relative:
     """Of embeddings with d dimensions and n_classes categories; float32 but for `counts`, int64.
 
@@ -69,16 +70,15 @@ class Relative:
     def distance(self, X: FloatArray) -> Float64Array:
         """Relative distance to the nearest known category, (n,), of embeddings (n, d)."""
         centred = X - self.mean
-        means = self.means[self.known]
-        within = self._within(means)
-        nearest = (within * means).sum(axis=1) - 2 * centred @ within.T
-        square = (self._within(centred) * centred).sum(axis=1)
+        within, squares = self._centres
+        nearest = squares - 2 * centred @ within.T
+        square = self._within_square(centred)
         return np.asarray(nearest.min(axis=1) + square, dtype=np.float64) - self._from_all(centred)
 
     def distance_to(self, X: FloatArray, centres: FloatArray) -> Float64Array:
         """Relative distance of each embedding (n, d) to a mean of its own, (n, d): (n,)."""
         apart = X - centres
-        square = (self._within(apart) * apart).sum(axis=1)
+        square = self._within_square(apart)
         return np.asarray(square, dtype=np.float64) - self._from_all(X - self.mean)
 
     def arrays(self) -> dict[str, Array]:
@@ -90,12 +90,21 @@ class Relative:
         """Raises KeyError where one is missing."""
         return cls(**{field.name: arrays[field.name] for field in fields(cls)})
 
-    def _within(self, X: FloatArray) -> FloatArray:
-        return _times(X, self.within_basis, self.within_gain, self.within_rest)
+    @cached_property
+    def _centres(self) -> tuple[FloatArray, FloatArray]:
+        """The known means times the precision within categories, and their squared lengths."""
+        means, rest = self.means[self.known], self.within_rest
+        within = rest * means + ((means @ self.within_basis.T) * self.within_gain) @ (
+            self.within_basis
+        )
+        return np.asarray(within, dtype=np.float32), self._within_square(means)
+
+    def _within_square(self, X: FloatArray) -> FloatArray:
+        return _square(X, self.within_basis, self.within_gain, self.within_rest)
 
     def _from_all(self, centred: FloatArray) -> Float64Array:
-        product = _times(centred, self.total_basis, self.total_gain, self.total_rest)
-        return np.asarray((product * centred).sum(axis=1), dtype=np.float64)
+        square = _square(centred, self.total_basis, self.total_gain, self.total_rest)
+        return np.asarray(square, dtype=np.float64)
 
 
 def _precision(centred: Float64Array) -> tuple[Float64Array, Float64Array, Float64Array]:
@@ -113,5 +122,6 @@ def _precision(centred: Float64Array) -> tuple[Float64Array, Float64Array, Float
     )
 
 
-def _times(X: FloatArray, basis: FloatArray, gain: FloatArray, rest: FloatArray) -> FloatArray:
-    return np.asarray(rest * X + ((X @ basis.T) * gain) @ basis, dtype=np.float32)
+def _square(X: FloatArray, basis: FloatArray, gain: FloatArray, rest: FloatArray) -> FloatArray:
+    """Squared lengths (n,) of rows (n, d) under a precision, from their parts along its basis."""
+    return np.asarray(rest * np.vecdot(X, X) + (X @ basis.T) ** 2 @ gain, dtype=np.float32)

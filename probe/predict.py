@@ -140,7 +140,7 @@ class Predictor:
             where,
         )  # fmt: skip
         evidence = explain(self.snapshot, shown, [b or "" for b in best], second)
-        parts = [self._part(halves, where, weight) for weight in (1.0, 0.0)]
+        parts = [self._part(halves, said, where, weight) for weight in (1.0, 0.0)]
         novelty = self._novelty_p(halves, found, where)
         sets = self._conformal.sets(said.hybrid) if self._conformal else None
         exhaustive = found.neighbours.exhaustive
@@ -177,19 +177,21 @@ class Predictor:
             found.near[:, :k],
         )
 
-    def _part(self, halves: FloatArray, where: str | None, weight: float) -> list[Vote | None]:
+    def _part(
+        self, halves: FloatArray, said: Distributions, where: str | None, weight: float
+    ) -> list[Vote | None]:
         """What the picture (weight 1) or the text (0) says alone; None where it is missing."""
-        dimension = halves.shape[1] // 2
-        alone = np.zeros_like(halves)
-        half = slice(0, dimension) if weight else slice(dimension, None)
-        alone[:, half] = halves[:, half]
-        given: NDArray[np.bool_] = np.any(alone, axis=1)
-        if not given.any():
-            return [None] * len(halves)
-        said = self._said(alone, self._search(alone, where, weight))
-        return [
-            self._vote(p) if there else None for p, there in zip(said.hybrid, given, strict=True)
-        ]
+        half, rest = np.split(np.arange(halves.shape[1]), 2)[:: 1 if weight else -1]
+        given: NDArray[np.bool_] = np.any(halves[:, half], axis=1)
+        # Of a query that has nothing else, `said` tells it already, unless neighbours weigh by
+        # their similarity on the shelf, of which a missing half takes a half.
+        again = given if self._voices.weighs_shelf else given & np.any(halves[:, rest], axis=1)
+        proba = said.hybrid.copy()
+        if again.any():
+            alone = halves[again]
+            alone[:, rest] = 0
+            proba[again] = self._said(alone, self._search(alone, where, weight)).hybrid
+        return [self._vote(p) if there else None for p, there in zip(proba, given, strict=True)]
 
     def _vote(self, proba: Float64Array) -> Vote:
         best = int(proba.argmax())

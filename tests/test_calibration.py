@@ -21,7 +21,7 @@ from kinshelf.probe.crossfit import CrossFit, cross_fit
 from kinshelf.probe.data import ArrayData
 from kinshelf.probe.fitting import HeldOut, fit_calibration, held_out_answers
 from kinshelf.probe.settings import SPACES, Calibration, ProbeSettings
-from kinshelf.probe.spaces import fit_metric
+from kinshelf.probe.spaces import fit_metric, similarities_in
 from kinshelf.probe.split import TrainingSet
 from kinshelf.probe.training import fit_probe
 from kinshelf.probe.unseen import Newcomers, fit_known
@@ -174,6 +174,23 @@ def test_whitening_is_that_of_fishers_discriminant():
     means = np.stack([projected[codes == c].mean(axis=0) for c in range(3)])
     nearest = (projected @ (means / np.linalg.norm(means, axis=1, keepdims=True)).T).argmax(axis=1)
     assert np.mean(nearest == oracle.predict(X)) > 0.97
+
+
+@given(st.integers(0, 2**31), st.integers(1, 5), st.integers(0, 6), st.integers(12, 300))
+@settings(deadline=None, max_examples=60)
+def test_similarities_of_whitened_rows_are_told_without_whitening_them(seed, n, k, rows):
+    X, codes = mixture(rows, 3, noise=0.8)
+    metric = fit_metric(training(X, codes), seed=0)
+    rng = np.random.default_rng(seed)
+    asked, near = X[rng.integers(0, rows, n)], X[rng.integers(0, rows, (n, k))]
+    asked, near = asked.copy(), near + rng.normal(0, 0.01, near.shape).astype(np.float32)
+    asked[rng.random(n) < 0.3, 16:] = 0
+    near[rng.random((n, k)) < 0.3, :16] = 0
+    near[rng.random((n, k)) < 0.1] = 0
+    found = similarities_in("whitened", asked, near, metric, None)
+    placed = metric.whitened(near.reshape(n * k, X.shape[1])).reshape(near.shape).astype(np.float64)
+    expected = np.einsum("nd,nkd->nk", metric.whitened(asked).astype(np.float64), placed)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_a_missing_half_stays_missing():

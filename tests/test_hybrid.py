@@ -130,6 +130,15 @@ def test_identical_compares_every_neighbour_with_its_query():
     assert identical(Q, neighbours).tolist() == [[True, False], [False, True], [False, True]]
 
 
+@given(st.integers(0, 2**31), st.integers(1, 9))
+def test_embeddings_that_agree_in_some_numbers_are_not_identical(seed, width):
+    rng = np.random.default_rng(seed)
+    Q = rng.integers(0, 2, (4, width)).astype(np.float32)
+    neighbours = rng.integers(0, 2, (4, 5, width)).astype(np.float32)
+    expected = [[bytes(n) == bytes(q) for n in near] for q, near in zip(Q, neighbours, strict=True)]
+    assert identical(Q, neighbours).tolist() == expected
+
+
 # -- the mixture ---------------------------------------------------------------------------------
 
 
