@@ -54,12 +54,15 @@ class Batcher(Generic[T, R]):
 
     def results(self, items: Sequence[T]) -> list[R]:
         """One result for each item. Raises what `work` raises, or ShuttingDown."""
+        return [future.result() for future in [self.put(item) for item in items]]
+
+    def put(self, item: T) -> Future[R]:
+        """Its result, once it is there. Raises ShuttingDown."""
         if self._closed:
             raise ShuttingDown("the server is shutting down")
-        futures: list[Future[R]] = [Future() for _ in items]
-        for entry in zip(items, futures, strict=True):
-            self._waiting.put(entry)
-        return [future.result() for future in futures]
+        future: Future[R] = Future()
+        self._waiting.put((item, future))
+        return future
 
     @property
     def depth(self) -> int:

@@ -2,7 +2,7 @@
 
 `SharedEncoder` is an `Encoder` like any other, so classify, similar and add need not know. Its
 pictures are decoded in other processes (`serve.decoding`), and the model has a process of its own
-too (`serve.encoding`) unless it was loaded already.
+too (`serve.encoding`), where pictures are gathered, unless it was loaded already.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from PIL import Image
 
 from kinshelf.serve.batching import Batcher
 from kinshelf.serve.encoding import EncoderProcess
-from kinshelf.store.threads import threads
 
 if TYPE_CHECKING:
     from kinshelf.serve.decoding import Decoders
@@ -24,11 +23,6 @@ if TYPE_CHECKING:
 
 FloatArray = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
-
-_PATIENCE = 0.25
-_THREADS = 8
-"""That encode pictures at most. A batch for each core keeps it busy while other batches' requests
-come and go; one batch over all cores would leave them idle meanwhile."""
 
 
 class SharedEncoder:
@@ -47,10 +41,9 @@ class SharedEncoder:
         self._preprocessing = getattr(inner, "preprocessing", None)
         if (precision := getattr(inner, "precision", None)) is not None:
             self.precision = precision
-        self.images = Batcher(
-            inner.encode_pixels, largest, lambda n: on_batch("image", n),
-            threads=min(threads(), _THREADS), patience=_PATIENCE,
-        )  # fmt: skip
+        self.images: Batcher[Pixels, FloatArray] | None = None
+        if not isinstance(inner, EncoderProcess):
+            self.images = Batcher(inner.encode_pixels, largest, lambda n: on_batch("image", n))
         self.texts = Batcher(inner.encode_texts, largest, lambda n: on_batch("text", n))
 
     def preprocess(self, image: Image.Image) -> Pixels:
@@ -66,6 +59,8 @@ class SharedEncoder:
 
     def encode_pixels(self, pixels: Sequence[Pixels]) -> FloatArray:
         """Unit rows, (n, d) float32."""
+        if self.images is None:
+            return self._inner.encode_pixels(pixels)
         return np.stack(self.images.results(pixels))
 
     def encode_images(self, images: Sequence[Image.Image]) -> FloatArray:
@@ -87,7 +82,8 @@ class SharedEncoder:
 
     def close(self) -> None:
         """Finish what waits."""
-        self.images.close()
+        if self.images is not None:
+            self.images.close()
         self.texts.close()
         if isinstance(self._inner, EncoderProcess):
             self._inner.close()

@@ -2,7 +2,8 @@
 
 Encoding keeps every core busy. In the server's own process its threads and those that answer would
 wait for each other at every step of the interpreter. The process speaks frames of JSON and raw
-bytes; several batches are under way at once. One that dies is begun anew, and what it was asked is
+bytes. Pictures that come at the same time it gathers into batches itself, or a core would wait
+for the next one's way through two processes. One that dies is begun anew, and what it was asked is
 asked once more. It ends when its standard input does, so also with a server that was killed.
 """
 
@@ -13,7 +14,7 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import asdict
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 FloatArray = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
+_Question = tuple[Mapping[str, Any], bytes | memoryview]
 _Answer = tuple[Any, bytes]
 
 _PIPE = 2**20
@@ -53,13 +55,13 @@ class _Dead(Exception):
 class _Process:
     """One life of the process. Any thread may ask; one of its own hands the answers out."""
 
-    def __init__(self, order: Mapping[str, Any]) -> None:
+    def __init__(self, order: Mapping[str, Any], on_batch: Callable[[int], None]) -> None:
         command = [sys.executable, "-m", "kinshelf.serve.encoding_process"]
         self._child = subprocess.Popen(  # noqa: S603 (our own interpreter and module)
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
             pipesize=_PIPE,
         )  # fmt: skip
-        self.pid, self.lives = self._child.pid, True
+        self.pid, self.lives, self._on_batch = self._child.pid, True, on_batch
         self._lock, self._numbers = threading.Lock(), itertools.count()
         self._waiting: dict[int, Future[_Answer]] = {}
         threading.Thread(target=self._read, name="kinshelf-encoded", daemon=True).start()
@@ -70,11 +72,12 @@ class _Process:
         told: Mapping[str, Any] = _checked(self._loaded.result())[0]
         return told
 
-    def ask(self, head: Mapping[str, Any], data: bytes) -> _Answer:
+    def ask(self, questions: Iterable[_Question]) -> list[_Answer]:
         """Raises _Dead, or what went wrong there."""
-        return _checked(self._send(head, data).result())
+        under_way = [self._send(*question) for question in questions]
+        return [_checked(answer.result()) for answer in under_way]
 
-    def _send(self, head: Mapping[str, Any], data: bytes) -> Future[_Answer]:
+    def _send(self, head: Mapping[str, Any], data: bytes | memoryview) -> Future[_Answer]:
         answer: Future[_Answer] = Future()
         with self._lock:
             if not self.lives:
@@ -92,13 +95,20 @@ class _Process:
         assert self._child.stdout
         with suppress(OSError, ValueError, EOFError), self._child.stdout as pipe:
             while True:
-                head, data = read_frame(pipe)
-                self._waiting.pop(head["number"]).set_result((head, data))
+                self._hand_out(*read_frame(pipe))
         self._child.kill()
         self._child.wait()
         self.finish()
         for answer in self._waiting.values():
             answer.set_exception(_Dead())
+
+    def _hand_out(self, head: Mapping[str, Any], data: bytes) -> None:
+        if "pictures" in head:
+            self._on_batch(head["pictures"])
+        numbers = head["numbers"]
+        share = len(data) // len(numbers)
+        for i, number in enumerate(numbers):
+            self._waiting.pop(number).set_result((head, data[i * share : (i + 1) * share]))
 
     def finish(self) -> None:
         """Ask nothing more; it ends when it has answered what it was asked."""
@@ -120,11 +130,20 @@ class _Process:
 class EncoderProcess:
     """`store.encoder.Encoder` of the shelf at `path`, for many threads at once.
 
-    Raises EncoderUnavailable or EncoderMismatch, as `store.canary.load_encoder_of` does.
+    Pictures of any thread are encoded together, at most `largest` a batch, of which `on_batch` is
+    told. Raises EncoderUnavailable or EncoderMismatch, as `store.canary.load_encoder_of` does.
     """
 
-    def __init__(self, path: Path | str, manifest: Manifest) -> None:
-        self._order = {"path": str(path), "manifest": asdict(manifest)}
+    def __init__(
+        self,
+        path: Path | str,
+        manifest: Manifest,
+        *,
+        largest: int = 32,
+        on_batch: Callable[[int], None] = lambda _size: None,
+    ) -> None:
+        self._order = {"path": str(path), "manifest": asdict(manifest), "largest": largest}
+        self._on_batch = on_batch
         self._lock, self._closed = threading.Lock(), False
         self._process, told = self._begin()
         self.name, self.dimension = str(told["name"]), int(told["dimension"])
@@ -144,9 +163,11 @@ class EncoderProcess:
         """Unit rows, (n, d) float32, of n results of `preprocess`. Raises EncoderError."""
         if not len(pixels):
             return np.empty((0, self.dimension), np.float32)
-        shape = (len(pixels), *pixels[0].shape)
-        data = b"".join(np.ascontiguousarray(each).data for each in pixels)
-        return self._rows(self._ask({"do": "pixels", "shape": shape}, data))
+        questions = [
+            ({"do": "pixels", "shape": each.shape}, np.ascontiguousarray(each).data)
+            for each in pixels
+        ]
+        return self._rows(self._ask(*questions))
 
     def encode_images(self, images: Sequence[Image.Image]) -> FloatArray:
         """Unit rows, (n, d) float32. Raises EncoderError."""
@@ -154,20 +175,21 @@ class EncoderProcess:
 
     def encode_texts(self, texts: Sequence[str]) -> FloatArray:
         """Unit rows, (n, d) float32. Raises EncoderError."""
-        return self._rows(self._ask({"do": "texts"}, json.dumps(list(texts)).encode()))
+        return self._rows(self._ask(({"do": "texts"}, json.dumps(list(texts)).encode())))
 
     def count_truncated(self, texts: Sequence[str]) -> int:
         """How many are longer than the encoder reads. Raises EncoderError."""
-        told, _ = self._ask({"do": "count"}, json.dumps(list(texts)).encode())
+        told, _ = self._ask(({"do": "count"}, json.dumps(list(texts)).encode()))[0]
         return int(told["count"])
 
-    def _rows(self, answer: _Answer) -> FloatArray:
-        return np.frombuffer(answer[1], np.float32).reshape(-1, self.dimension)
+    def _rows(self, answers: Sequence[_Answer]) -> FloatArray:
+        data = b"".join(rows for _, rows in answers)
+        return np.frombuffer(data, np.float32).reshape(-1, self.dimension)
 
-    def _ask(self, head: Mapping[str, Any], data: bytes) -> _Answer:
+    def _ask(self, *questions: _Question) -> list[_Answer]:
         for _ in range(2):
             try:
-                return self._living().ask(head, data)
+                return self._living().ask(questions)
             except _Dead:
                 continue
         raise EncoderUnavailable(
@@ -187,7 +209,7 @@ class EncoderProcess:
             return self._process
 
     def _begin(self) -> tuple[_Process, Mapping[str, Any]]:
-        process = _Process(self._order)
+        process = _Process(self._order, self._on_batch)
         try:
             return process, process.loaded()
         except _Dead:

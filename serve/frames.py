@@ -11,10 +11,10 @@ _HEAD = struct.Struct("<II")
 _LARGEST = 512 * 2**20
 
 
-def write_frame(pipe: IO[bytes], head: Mapping[str, Any], data: bytes = b"") -> None:
+def write_frame(pipe: IO[bytes], head: Mapping[str, Any], data: bytes | memoryview = b"") -> None:
     """Send one. Raises OSError where the other side is gone."""
     text = json.dumps(head).encode()
-    pipe.write(_HEAD.pack(len(text), len(data)) + text)
+    pipe.write(_HEAD.pack(len(text), memoryview(data).nbytes) + text)
     pipe.write(data)
     pipe.flush()
 

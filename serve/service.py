@@ -11,6 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kinshelf.db.errors import KinshelfError, ShelfLocked, ShelfPoisoned
@@ -93,10 +94,12 @@ class Service:
         return self.shelf.fingerprint if self.shelf.manifest.fingerprint is None else None
 
     def _load(self) -> SharedEncoder:
-        inner = self._given or EncoderProcess(self.shelf.path, self.shelf.manifest)
-        shared = SharedEncoder(
-            inner, self.decoders, largest=self.settings.max_batch, on_batch=self.metrics.encoded
-        )
+        largest, told = self.settings.max_batch, self.metrics.encoded
+        inner = self._given or EncoderProcess(
+            self.shelf.path, self.shelf.manifest, largest=largest,
+            on_batch=partial(told, "image"),
+        )  # fmt: skip
+        shared = SharedEncoder(inner, self.decoders, largest=largest, on_batch=told)
         try:
             self.shelf.use_encoder(shared)
         except KinshelfError:
