@@ -2,9 +2,10 @@
 
 Encoding keeps every core busy. In the server's own process its threads and those that answer would
 wait for each other at every step of the interpreter. The process speaks frames of JSON and raw
-bytes. Pictures that come at the same time it gathers into batches itself, or a core would wait
-for the next one's way through two processes. One that dies is begun anew, and what it was asked is
-asked once more. It ends when its standard input does, so also with a server that was killed.
+bytes. Pictures that come at the same time it gathers into batches itself, or a core would wait for
+the next one's way through two processes. One that dies is begun anew, and what it was asked is
+asked once more; one that hangs is killed. It ends when its standard input does, so also with a
+server that was killed.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -55,13 +57,16 @@ class _Dead(Exception):
 class _Process:
     """One life of the process. Any thread may ask; one of its own hands the answers out."""
 
-    def __init__(self, order: Mapping[str, Any], on_batch: Callable[[int], None]) -> None:
+    def __init__(
+        self, order: Mapping[str, Any], seconds: float, on_batch: Callable[[int], None]
+    ) -> None:
         command = [sys.executable, "-m", "kinshelf.serve.encoding_process"]
         self._child = subprocess.Popen(  # noqa: S603 (our own interpreter and module)
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
             pipesize=_PIPE,
         )  # fmt: skip
-        self.pid, self.lives, self._on_batch = self._child.pid, True, on_batch
+        self.pid, self.lives = self._child.pid, True
+        self._seconds, self._heard, self._on_batch = seconds, time.monotonic(), on_batch
         self._lock, self._numbers = threading.Lock(), itertools.count()
         self._waiting: dict[int, Future[_Answer]] = {}
         threading.Thread(target=self._read, name="kinshelf-encoded", daemon=True).start()
@@ -75,7 +80,16 @@ class _Process:
     def ask(self, questions: Iterable[_Question]) -> list[_Answer]:
         """Raises _Dead, or what went wrong there."""
         under_way = [self._send(*question) for question in questions]
-        return [_checked(answer.result()) for answer in under_way]
+        return [_checked(self._awaited(answer)) for answer in under_way]
+
+    def _awaited(self, answer: Future[_Answer]) -> _Answer:
+        """Raises _Dead, also where nobody was answered for so long that it must hang."""
+        while True:
+            try:
+                return answer.result(self._seconds)
+            except TimeoutError:
+                if time.monotonic() - self._heard >= self._seconds:
+                    self._child.kill()
 
     def _send(self, head: Mapping[str, Any], data: bytes | memoryview) -> Future[_Answer]:
         answer: Future[_Answer] = Future()
@@ -103,6 +117,7 @@ class _Process:
             answer.set_exception(_Dead())
 
     def _hand_out(self, head: Mapping[str, Any], data: bytes) -> None:
+        self._heard = time.monotonic()
         if "pictures" in head:
             self._on_batch(head["pictures"])
         numbers = head["numbers"]
@@ -131,7 +146,8 @@ class EncoderProcess:
     """`store.encoder.Encoder` of the shelf at `path`, for many threads at once.
 
     Pictures of any thread are encoded together, at most `largest` a batch, of which `on_batch` is
-    told. Raises EncoderUnavailable or EncoderMismatch, as `store.canary.load_encoder_of` does.
+    told. One that answers nobody for `seconds` is killed. Raises EncoderUnavailable or
+    EncoderMismatch, as `store.canary.load_encoder_of` does.
     """
 
     def __init__(
@@ -140,10 +156,11 @@ class EncoderProcess:
         manifest: Manifest,
         *,
         largest: int = 32,
+        seconds: float = 60.0,
         on_batch: Callable[[int], None] = lambda _size: None,
     ) -> None:
         self._order = {"path": str(path), "manifest": asdict(manifest), "largest": largest}
-        self._on_batch = on_batch
+        self._seconds, self._on_batch = seconds, on_batch
         self._lock, self._closed = threading.Lock(), False
         self._process, told = self._begin()
         self.name, self.dimension = str(told["name"]), int(told["dimension"])
@@ -209,7 +226,7 @@ class EncoderProcess:
             return self._process
 
     def _begin(self) -> tuple[_Process, Mapping[str, Any]]:
-        process = _Process(self._order, self._on_batch)
+        process = _Process(self._order, self._seconds, self._on_batch)
         try:
             return process, process.loaded()
         except _Dead:

@@ -11,6 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from kinshelf.db.errors import InputError
 from kinshelf.serve.app import create_app
+from kinshelf.serve.connections import Connection
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -45,14 +46,18 @@ def serve(settings: ServeSettings, ready: Callable[[str], None]) -> None:
     # would only wait for each other. The encoder's many threads are its own.
     threadpool_limits(1, user_api="blas")
     app = create_app(settings)
-    config = uvicorn.Config(
-        app, log_config=None, access_log=False, server_header=False, proxy_headers=False, ws="none",
-        limit_concurrency=CONNECTIONS, timeout_keep_alive=20,
-        timeout_graceful_shutdown=round(settings.drain_seconds),
-    )  # fmt: skip
     with listen(settings) as listening:
         ready(url_of(listening))
-        _Server(config, app).run([listening])
+        _Server(configured(app, settings), app).run([listening])
+
+
+def configured(app: FastAPI, settings: ServeSettings) -> uvicorn.Config:
+    """How uvicorn serves it."""
+    return uvicorn.Config(
+        app, log_config=None, access_log=False, server_header=False, proxy_headers=False, ws="none",
+        http=Connection, limit_concurrency=CONNECTIONS, timeout_keep_alive=20,
+        timeout_graceful_shutdown=round(settings.drain_seconds),
+    )  # fmt: skip
 
 
 def listen(settings: ServeSettings) -> socket.socket:

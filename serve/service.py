@@ -97,7 +97,7 @@ class Service:
         largest, told = self.settings.max_batch, self.metrics.encoded
         inner = self._given or EncoderProcess(
             self.shelf.path, self.shelf.manifest, largest=largest,
-            on_batch=partial(told, "image"),
+            seconds=self.settings.request_seconds, on_batch=partial(told, "image"),
         )  # fmt: skip
         shared = SharedEncoder(inner, self.decoders, largest=largest, on_batch=told)
         try:

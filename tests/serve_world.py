@@ -65,12 +65,11 @@ def settings_for(shelf: Path, **changes: Any) -> ServeSettings:
 @contextlib.contextmanager
 def in_thread(settings: ServeSettings, encoder: Any = None) -> Iterator[tuple[str, Any]]:
     """A real server on loopback: its URL and its app."""
-    from kinshelf.serve.server import listen, url_of
+    from kinshelf.serve.server import configured, listen, url_of
 
     app = create_app(settings, encoder=encoder)
     with listen(settings) as listening:
-        config = uvicorn.Config(app, log_config=None, ws="none")
-        server = uvicorn.Server(config)
+        server = uvicorn.Server(configured(app, settings))
         thread = threading.Thread(target=server.run, args=([listening],))
         thread.start()
         try:

@@ -103,6 +103,17 @@ def test_pictures_that_it_takes_to_its_grave_are_asked_for_once_more(
     assert elsewhere.pid != pid
 
 
+def test_one_that_hangs_is_killed_and_its_questions_are_asked_of_another(sample: Path) -> None:
+    elsewhere = EncoderProcess(sample, read_manifest(sample), seconds=3)
+    before, pid = elsewhere.encode_texts(TEXTS[:3]), elsewhere.pid
+    os.kill(pid, signal.SIGSTOP)
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda text: elsewhere.encode_texts([text])[0], TEXTS[:3]))
+    assert np.allclose(found, before, atol=1e-6)
+    assert gone(pid)
+    elsewhere.close()
+
+
 def test_after_its_death_the_next_question_is_answered(elsewhere: EncoderProcess) -> None:
     before, pid = elsewhere.encode_texts(TEXTS[:3]), elsewhere.pid
     os.kill(pid, signal.SIGKILL)

@@ -1,0 +1,73 @@
+"""Connections: uvicorn's, with limits for the head of a request, which it has none for."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+HEAD_SECONDS = 20.0
+"""That a request's line and headers may take to come; their bodies are `limits`' business."""
+
+HEAD_BYTES = 2**16
+"""That they may have: the parser keeps what it is sent, as long as it is sent more."""
+
+
+class Connection(HttpToolsProtocol):
+    """Closed where a request's head comes too slowly or is too long; others are not kept out."""
+
+    seconds: float = HEAD_SECONDS
+    _timer: asyncio.TimerHandle | None = None
+    _head = 0
+
+    def connection_made(self, transport: Any) -> None:
+        """The first request is awaited."""
+        super().connection_made(transport)
+        self._await_head()
+
+    def on_message_begin(self) -> None:
+        """Another one has begun, maybe while the one before is being answered."""
+        super().on_message_begin()
+        self._await_head()
+
+    def on_headers_complete(self) -> None:
+        """It is there."""
+        self._stop()
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        """What comes before the head is whole, is counted."""
+        if self.cycle is None or self.cycle.response_complete:
+            self._await_head()
+        super().data_received(data)
+        if self._timer is not None:
+            self._head += len(data)
+            if self._head > HEAD_BYTES:
+                self._refuse(f"The request's headers have more than {HEAD_BYTES} bytes.")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing more is awaited."""
+        self._stop()
+        super().connection_lost(exc)
+
+    def _await_head(self) -> None:
+        if self._timer is None:
+            self._timer = self.loop.call_later(self.seconds, self._late)
+            self._head = 0
+
+    def _stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _late(self) -> None:
+        if self._head:
+            self._refuse(f"The request's headers took more than {self.seconds:g} s.")
+        else:  # browsers open connections that they may never need
+            self.transport.close()
+
+    def _refuse(self, message: str) -> None:
+        self._stop()
+        if not self.transport.is_closing():
+            self.send_400_response(message)

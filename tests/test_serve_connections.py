@@ -1,0 +1,100 @@
+"""A client that is slow, silent or endless before its request has begun costs nobody else."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from serve_world import in_thread, sample_shelf, settings_for
+
+from kinshelf.serve.connections import HEAD_BYTES, Connection
+
+SECONDS = 0.5
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return sample_shelf(tmp_path_factory.mktemp("connections") / "sample.shelf", count=40)
+
+
+@pytest.fixture
+def url(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setattr(Connection, "seconds", SECONDS)
+    with in_thread(settings_for(shelf)) as (found, _):
+        yield found
+
+
+def connected(url: str) -> socket.socket:
+    parts = urlsplit(url)
+    assert parts.hostname and parts.port
+    return socket.create_connection((parts.hostname, parts.port), timeout=10)
+
+
+def rest(client: socket.socket) -> bytes:
+    """All that comes until the server closes."""
+    found = b""
+    while part := client.recv(4096):
+        found += part
+    return found
+
+
+def test_one_that_says_nothing_is_let_go_without_a_word(url: str) -> None:
+    with connected(url) as client:
+        started = time.monotonic()
+        assert rest(client) == b""
+        assert SECONDS * 0.9 < time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("before", [b"", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"])
+@pytest.mark.parametrize("drop", [b"X-Slow: 1\r\n", b"\r\n"])
+def test_headers_that_drip_in_are_given_up(url: str, before: bytes, drop: bytes) -> None:
+    with connected(url) as client:
+        if before:
+            client.sendall(before)
+            assert b"200 OK" in client.recv(4096)
+        start = b"" if drop == b"\r\n" else b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
+        started = time.monotonic()
+        with pytest.raises(OSError):
+            client.sendall(start)
+            while time.monotonic() - started < 5:
+                client.sendall(drop)
+                time.sleep(0.05)
+        assert SECONDS * 0.9 < time.monotonic() - started < 5
+
+
+def test_headers_without_an_end_are_refused(url: str) -> None:
+    with connected(url) as client:
+        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Long: ")
+        with pytest.raises(OSError):
+            for _ in range(1000):
+                client.sendall(b"a" * 4096)
+            rest(client)
+            client.sendall(b"a")
+
+
+def test_long_headers_and_slow_bodies_are_no_reason(url: str) -> None:
+    with httpx.Client(base_url=url) as client:
+        long = {"X-Long": "a" * (HEAD_BYTES - 2000)}
+        assert client.get("/healthz", headers=long).status_code == 200
+
+        def slow() -> Iterator[bytes]:
+            yield b'{"id": '
+            time.sleep(2 * SECONDS)
+            yield b'"none"}'
+
+        assert client.post("/similar", content=slow()).status_code == 404
+        time.sleep(2 * SECONDS)
+        assert client.get("/healthz").status_code == 200
+
+
+def test_requests_sent_ahead_are_all_answered(url: str) -> None:
+    one = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    last = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    with connected(url) as client:
+        client.sendall(one * 5 + last)
+        assert rest(client).count(b"200 OK") == 6
