@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-from kinshelf.store.report import Neighbour
+from kinshelf.store.report import Neighbour, fields_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,15 +88,15 @@ class Prediction:
             "prediction_set": self.prediction_set,
             "coverage": self.coverage,
             "probabilities": self.probabilities,
-            "probe": self.probe and {"version": self.probe_version, **asdict(self.probe)},
-            "knn": {**asdict(self.knn), "k": self.k},
+            "probe": self.probe and {"version": self.probe_version, **fields_of(self.probe)},
+            "knn": {**fields_of(self.knn), "k": self.k},
             "agreement": self.agreement,
-            "agreement_accuracy": self.agreement_accuracy and asdict(self.agreement_accuracy),
+            "agreement_accuracy": self.agreement_accuracy and fields_of(self.agreement_accuracy),
             "new_category": self.new_category,
             "novelty_p": self.novelty_p,
-            "image_only": self.image_only and asdict(self.image_only),
-            "text_only": self.text_only and asdict(self.text_only),
+            "image_only": self.image_only and fields_of(self.image_only),
+            "text_only": self.text_only and fields_of(self.text_only),
             "neighbours": [e.as_dict() for e in self.neighbours],
-            "receipt": asdict(self.receipt),
+            "receipt": fields_of(self.receipt),
         }
         return found if self.id is None else {"id": self.id} | found

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -254,8 +255,8 @@ class Json(JSONResponse):
     def render(self, content: Any) -> bytes:
         """The body."""
         try:
-            return super().render(content)
-        except ValueError:
+            return orjson.dumps(content)
+        except TypeError:  # integers of more than 64 bits, which attributes may be
             return super().render(_finite(content))
 
 

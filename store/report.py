@@ -120,6 +120,11 @@ class AddReport:
         return asdict(self) | {"reasons": dict(self.reasons)}
 
 
+def fields_of(value: Any) -> dict[str, Any]:
+    """The fields of a dataclass with slots, as they are: `asdict` copies, at ten times the cost."""
+    return {name: getattr(value, name) for name in value.__slots__}
+
+
 @dataclass(frozen=True, slots=True)
 class Neighbour:
     """One product near a query; image and text similarity are None where a modality is missing."""
@@ -135,7 +140,9 @@ class Neighbour:
 
     def as_dict(self) -> dict[str, Any]:
         """The fields of the JSON contract."""
-        return {name: getattr(self, name) for name in self.__slots__ if name != "row"}
+        found = fields_of(self)
+        del found["row"]
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +156,7 @@ class SearchResult:
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json` of many queries."""
-        return asdict(self) | {"neighbours": [each.as_dict() for each in self.neighbours]}
+        return fields_of(self) | {"neighbours": [each.as_dict() for each in self.neighbours]}
 
 
 @dataclass(frozen=True, slots=True)

@@ -375,6 +375,13 @@ def test_a_number_that_is_none_is_null() -> None:
     assert json.loads(told) == {"a": None, "b": [None, 1.5]}
 
 
+def test_numbers_of_any_length_and_all_letters_come_through() -> None:
+    sent = {"big": 10**30, "small": -(2**63), "é🧸": ["日本", 0.1, 1e300, None, True]}
+    assert json.loads(answers.Json(sent).body) == sent
+    with_none = answers.Json({**sent, "none": float("nan")}).body
+    assert json.loads(with_none) == {**sent, "none": None}
+
+
 def test_a_mistake_of_the_servers_own_has_the_same_shape_and_no_details(
     sample: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
