@@ -79,7 +79,7 @@ def _told(report: RepairReport) -> list[str]:
               help="How many of the newest generations --at can still ask for.")  # fmt: skip
 @shelf_options
 def compact(output: Output, keep: int) -> None:
-    """Give back the space of removed and replaced products.
+    """Give back the space of removed and replaced products, and of their downloaded pictures.
 
     Queries go on meanwhile, and it can be interrupted at any moment. Older generations than those
     kept cannot be asked any more; `history` still lists them.
@@ -94,3 +94,8 @@ def compact(output: Output, keep: int) -> None:
         f"generations {report.oldest} to {report.generation} kept: {report.rows_kept} rows,"
         f" {report.rows_dropped} dropped, {before:,.1f} MB became {after:,.1f} MB"
     )
+    if report.images_dropped:
+        output.say(
+            f"{report.images_dropped} pictures dropped that no product has any more:"
+            f" {report.image_bytes_dropped / 1e6:,.1f} MB"
+        )

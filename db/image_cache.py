@@ -22,7 +22,7 @@ from kinshelf.db.errors import ImageRejected
 from kinshelf.db.images import SUFFIXES, content_hash, image_format
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Set
 
 LOG_NAME = "urls.jsonl"
 _HASH = re.compile(r"[0-9a-f]{32}")
@@ -65,7 +65,9 @@ class ImageCache:
         """
         digest, suffix = content_hash(data), SUFFIXES[image_format(data)]
         path = self._path(digest, suffix)
-        if not _holds(path, data):
+        if _holds(path, data):
+            path.touch()  # or `drop_unused` might take it for one that nobody wants
+        else:
             _write_durably(path, data)
         with self._lock:
             self._append({"url": url, "hash": digest, "suffix": suffix, "etag": etag})
@@ -81,6 +83,24 @@ class ImageCache:
             problem = _problem(path)
             if problem is not None:
                 yield path, problem
+
+    def drop_unused(self, urls: Set[str], hashes: Set[str], before: float) -> tuple[int, int]:
+        """Delete the files that belong to none of `urls` or `hashes` and were stored before a time.
+
+        `before` is in seconds as `time.time` gives them: what was stored of late may belong to a
+        product that is yet to come. Returns how many files went, and their bytes.
+        """
+        with self._lock:
+            self._read_log()
+            used = {path.stem for url, path in self._paths.items() if url in urls} | hashes
+        count = size = 0
+        for path in filter(_is_ours, self.directory.glob("??/*")):
+            with contextlib.suppress(OSError):  # it goes next time
+                status = path.stat()
+                if path.stem not in used and status.st_mtime < before:
+                    path.unlink()
+                    count, size = count + 1, size + status.st_size
+        return count, size
 
     def _path(self, digest: str, suffix: str) -> Path:
         return self.directory / digest[:2] / (digest + suffix)
@@ -113,6 +133,11 @@ class ImageCache:
                 log.seek(end - 1)
                 line = line if log.read(1) == b"\n" else b"\n" + line
             log.write(line)
+
+
+def _is_ours(path: Path) -> bool:
+    named = _HASH.fullmatch(path.stem) is not None and path.suffix in SUFFIXES.values()
+    return path.is_file() and (named or path.name.startswith(_TEMPORARY))
 
 
 def _holds(path: Path, data: bytes) -> bool:

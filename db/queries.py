@@ -107,6 +107,11 @@ class View:
             query, limits = query.replace("LIMIT ? ", ""), [offset]
         return [stored_product(row) for row in self._run(query, parameters + limits).fetchall()]
 
+    def pictures(self) -> tuple[set[str], set[str]]:
+        """What the products of any kept generation name as their pictures, and content hashes."""
+        found = self._run("SELECT DISTINCT image, image_hash FROM products").fetchall()
+        return {name for name, _ in found if name}, {digest for _, digest in found if digest}
+
     def by_rows(self, rows: Sequence[int] | IntArray) -> dict[int, StoredProduct]:
         """The products of some row numbers, whatever became of them since."""
         wanted = {int(row) for row in rows}

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kinshelf.db.errors import InputError
+from kinshelf.db.image_cache import ImageCache
 from kinshelf.store.layout import log_path, vectors_path
 from kinshelf.store.ledger import Ledger
 from kinshelf.store.rewrite import Rewriting, Source
+
+if TYPE_CHECKING:
+    from kinshelf.db.queries import View
+
+_GRACE = 3600.0
+"""Seconds that a picture is left alone: it is fetched or sent before its product is added."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +27,7 @@ class CompactReport:
     """What a compaction did. `oldest` is the oldest generation that can still be asked.
 
     `rows_kept` and `rows_dropped` count stored rows, those of older generations included;
-    bytes are those of log and vectors.
+    bytes are those of log and vectors. `images_dropped` of the cache had no product any more.
     """
 
     generation: int
@@ -29,6 +37,8 @@ class CompactReport:
     rows_dropped: int
     bytes_before: int
     bytes_after: int
+    images_dropped: int = 0
+    image_bytes_dropped: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -52,6 +62,16 @@ def compact(ledger: Ledger, keep: int) -> CompactReport:
     ledger.begin_epoch(lambda: rewriting.write(epoch))
     kept, left = rewriting.count, _size(ledger.directory, epoch)
     return CompactReport(generation, oldest, epoch, kept, rows - kept, size, left)
+
+
+def drop_pictures(path: Path, view: View) -> tuple[int, int]:
+    """Delete cached pictures of the shelf at `path` that no product of a kept generation has.
+
+    Returns how many, and their bytes.
+    """
+    if not (path / "images").is_dir():
+        return 0, 0
+    return ImageCache(path / "images").drop_unused(*view.pictures(), time.time() - _GRACE)
 
 
 def _source(ledger: Ledger) -> Source:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -247,15 +248,17 @@ class Shelf(AnyShelf):
     def compact(self, keep: int = 1) -> CompactReport:
         """Give back the space of all but the newest `keep` generations; rows get new numbers.
 
-        Can be killed anywhere; readers go on meanwhile. Raises InputError or ShelfError.
+        Cached pictures that no product of these has go too, but for those of the last hour. Can be
+        killed anywhere; readers go on meanwhile. Raises InputError or ShelfError.
         """
-        from kinshelf.store.compact import compact
+        from kinshelf.store.compact import compact, drop_pictures
 
         with self.writing():
             report = compact(self._ledger, keep)
             self._wrote = True
             self._follow()
-        return report
+            count, size = drop_pictures(self.path, self.snapshot().view)
+        return replace(report, images_dropped=count, image_bytes_dropped=size)
 
     def build_index(self, *, stop: Stop = never, progress: Steps = silent) -> bool:
         """Build or grow the approximate index if the shelf wants one; True if it did.

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +16,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from conftest import unit
+from PIL import Image
 
 from kinshelf.cli import main
 from kinshelf.db.errors import GenerationNotFound, InputError, ShelfError
+from kinshelf.db.image_cache import ImageCache
 from kinshelf.db.product import Product
 from kinshelf.store import Shelf, files
 from kinshelf.store.probes import find_probe, save_probe
@@ -304,3 +309,53 @@ def test_the_command_says_what_was_given_back(path: Path) -> None:
     result = CliRunner().invoke(main, ["compact", "--keep", "2", "--shelf", str(path), "--json"])
     assert result.exit_code == 0
     assert json.loads(result.stdout)["oldest"] == 5
+
+
+def cached(cache: ImageCache, url: str, seed: int, *, age: float = 7200.0) -> Path:
+    """A picture in a shelf's cache that was stored a while ago."""
+    file = io.BytesIO()
+    pixels = np.random.default_rng(seed).integers(0, 256, (60, 60, 3), np.uint8)
+    Image.fromarray(pixels).save(file, "PNG")
+    path = cache.put(url, file.getvalue()).path
+    os.utime(path, (time.time() - age,) * 2)
+    return path
+
+
+def test_pictures_that_no_kept_generation_has_go_too(tmp_path: Path) -> None:
+    shelf = Shelf.create(tmp_path / "toys.shelf", encoder="fake")
+    cache = ImageCache(shelf.path / "images")
+    names = ["kept", "removed", "replaced", "shared", "recent"]
+    files = {n: cached(cache, f"upload://{n}", i) for i, n in enumerate(names)}
+    assert cached(cache, "upload://twin", names.index("shared")) == files["shared"]
+    cached(cache, "upload://recent", names.index("recent"), age=60.0)
+    foreign = cache.directory / "ab" / "notes.txt"
+    foreign.parent.mkdir(exist_ok=True)
+    foreign.write_text("not ours")
+    os.utime(foreign, (0, 0))
+    rows = unit(np.random.default_rng(0).standard_normal((5, DIMENSION)))
+    products = [Product(n, n, image=f"upload://{n}") for n in names[:4]]
+    shelf.upsert([*products, Product("twin", "twin", image="upload://twin")], rows, rows)
+    shelf.remove(["removed", "shared"])
+    newer = Product("replaced", "new", image="upload://kept")
+    shelf.upsert([newer], rows[:1], rows[:1])
+    older = shelf.compact(keep=2)  # "replaced" still has its first picture in the older one
+    assert (older.images_dropped, files["removed"].exists()) == (1, False)
+    report = shelf.compact()
+    assert report.images_dropped == 1
+    assert report.image_bytes_dropped > 0
+    there = {name for name, path in files.items() if path.exists()}
+    assert there == {"kept", "shared", "recent"}
+    assert cache.get("upload://twin") is not None
+    assert foreign.exists()
+    foreign.unlink()
+    assert damage(shelf.path) == []
+    shelf.close()
+
+
+def test_a_picture_that_is_sent_once_more_is_not_taken_for_an_old_one(tmp_path: Path) -> None:
+    with Shelf.create(tmp_path / "toys.shelf", encoder="fake") as shelf:
+        cache = ImageCache(shelf.path / "images")
+        path = cached(cache, "upload://one", 1)
+        cache.put("upload://one", path.read_bytes())  # its product is yet to come
+        assert shelf.compact().images_dropped == 0
+        assert path.exists()
