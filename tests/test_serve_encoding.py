@@ -104,7 +104,7 @@ def test_pictures_that_it_takes_to_its_grave_are_asked_for_once_more(
 
 
 def test_one_that_hangs_is_killed_and_its_questions_are_asked_of_another(sample: Path) -> None:
-    elsewhere = EncoderProcess(sample, read_manifest(sample), seconds=3)
+    elsewhere = EncoderProcess(sample, read_manifest(sample), seconds=10)
     before, pid = elsewhere.encode_texts(TEXTS[:3]), elsewhere.pid
     os.kill(pid, signal.SIGSTOP)
     with ThreadPoolExecutor(3) as pool:
