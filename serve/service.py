@@ -43,9 +43,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _PREDICTORS = 8
 _JUDGEMENTS = 8
-_HANGS = 3
-"""Request limits without any answer after which the encoding process must hang: that of one batch
-of a large model on a slow machine may come after one of them."""
+_HANGS = 120.0
+"""Seconds beyond the time that a request waits: an encoding process that answers nobody for so long
+hangs. The first batch, or one of a large model on a slow machine, may outlast a request."""
 _JUDGES = 4
 """Evaluations and audits that may wait; more would take the threads of quick requests."""
 
@@ -100,7 +100,7 @@ class Service:
         largest, told = self.settings.max_batch, self.metrics.encoded
         inner = self._given or EncoderProcess(
             self.shelf.path, self.shelf.manifest, largest=largest,
-            seconds=_HANGS * self.settings.request_seconds, on_batch=partial(told, "image"),
+            seconds=self.settings.request_seconds + _HANGS, on_batch=partial(told, "image"),
         )  # fmt: skip
         shared = SharedEncoder(inner, self.decoders, largest=largest, on_batch=told)
         try:
