@@ -181,7 +181,9 @@ class Predictor:
         self, halves: FloatArray, said: Distributions, where: str | None, weight: float
     ) -> list[Vote | None]:
         """What the picture (weight 1) or the text (0) says alone; None where it is missing."""
-        half, rest = np.split(np.arange(halves.shape[1]), 2)[:: 1 if weight else -1]
+        middle = halves.shape[1] // 2
+        sides = slice(0, middle), slice(middle, None)
+        half, rest = sides if weight else sides[::-1]
         given: NDArray[np.bool_] = np.any(halves[:, half], axis=1)
         # Of a query that has nothing else, `said` tells it already, unless neighbours weigh by
         # their similarity on the shelf, of which a missing half takes a half.
