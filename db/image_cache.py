@@ -137,7 +137,8 @@ class ImageCache:
 
 def _is_ours(path: Path) -> bool:
     named = _HASH.fullmatch(path.stem) is not None and path.suffix in SUFFIXES.values()
-    return path.is_file() and (named or path.name.startswith(_TEMPORARY))
+    linked = path.is_symlink() or path.parent.is_symlink()
+    return path.is_file() and not linked and (named or path.name.startswith(_TEMPORARY))
 
 
 def _holds(path: Path, data: bytes) -> bool:

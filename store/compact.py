@@ -67,11 +67,12 @@ def compact(ledger: Ledger, keep: int) -> CompactReport:
 def drop_pictures(path: Path, view: View) -> tuple[int, int]:
     """Delete cached pictures of the shelf at `path` that no product of a kept generation has.
 
-    Returns how many, and their bytes.
+    Not those that lie elsewhere: other shelves may have them too. Returns how many, their bytes.
     """
-    if not (path / "images").is_dir():
+    images = path / "images"
+    if images.is_symlink() or not images.is_dir():
         return 0, 0
-    return ImageCache(path / "images").drop_unused(*view.pictures(), time.time() - _GRACE)
+    return ImageCache(images).drop_unused(*view.pictures(), time.time() - _GRACE)
 
 
 def _source(ledger: Ledger) -> Source:

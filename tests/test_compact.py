@@ -359,3 +359,15 @@ def test_a_picture_that_is_sent_once_more_is_not_taken_for_an_old_one(tmp_path: 
         cache.put("upload://one", path.read_bytes())  # its product is yet to come
         assert shelf.compact().images_dropped == 0
         assert path.exists()
+
+
+@pytest.mark.parametrize("linked", ["images", "images/aa"])
+def test_pictures_that_lie_elsewhere_are_left_alone(tmp_path: Path, linked: str) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    theirs = cached(ImageCache(elsewhere), "upload://theirs", 1)
+    with Shelf.create(tmp_path / "toys.shelf", encoder="fake") as shelf:
+        link = shelf.path / linked
+        link.parent.mkdir(exist_ok=True)
+        link.symlink_to(elsewhere if linked == "images" else theirs.parent)
+        assert shelf.compact().images_dropped == 0
+    assert theirs.exists()
