@@ -13,7 +13,9 @@ from PIL import Image
 SHARED = Path(__file__).parents[2] / "shared"
 TOKENIZER = SHARED / "clip-tokenizer"
 PICTURES = SHARED / "amazon2020" / "images"
-CLOSE = 1e-6
+# Two float32 passes differ by up to 1.2e-6 (60 such models, 60 pictures each; against float64 the
+# reference errs by 0.7e-6, ours by 1.0e-6).
+CLOSE = 2e-6
 
 TEXTS = [
     "a red wooden train",
@@ -65,8 +67,9 @@ def lively(model: Any, seed: int = 0) -> Any:
     import torch
 
     generator = torch.Generator().manual_seed(seed)
-    for parameter in model.parameters():
-        if parameter.dim() > 1:
+    for name, parameter in model.named_parameters():
+        # A vector too, where it isn't a bias or a norm: what torch draws by itself has no seed.
+        if parameter.dim() > 1 or name.endswith("class_embedding"):
             with torch.no_grad():
                 parameter.normal_(std=0.15, generator=generator)
     return model
