@@ -20,6 +20,7 @@ from kinshelf.commands import (
     sample,
     serving,
 )  # fmt: skip
+from kinshelf.commands.common import speak_any_text
 from kinshelf.db.errors import KinshelfError
 from kinshelf.store.threads import announce
 
@@ -58,6 +59,7 @@ def main() -> None:
     2 wrong usage; 3 something that the message says how to mend.
     """
     announce()  # before anything imports NumPy
+    speak_any_text()
 
 
 for command in (

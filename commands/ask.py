@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kinshelf.commands.common import PATH, Output, at_option, progress, shelf_options
+from kinshelf.commands.common import PATH, Number, Output, at_option, progress, shelf_options
 from kinshelf.commands.ingest import source_options
 from kinshelf.db.errors import InputError
 
@@ -136,7 +136,7 @@ def _write_card(output: Output, shelf: AnyShelf, html: Path, asked: list[Asked])
 @source_options
 @click.option("-k", type=click.IntRange(1), default=10, show_default=True, help=K_HELP)
 @click.option("--where", help=WHERE_HELP)
-@click.option("--weight-image", type=click.FloatRange(0, 1), default=0.5, show_default=True,
+@click.option("--weight-image", type=Number(0, 1), default=0.5, show_default=True,
               help="How much the picture counts; the text counts the rest.")  # fmt: skip
 @at_option
 @shelf_options

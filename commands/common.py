@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import math
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -37,6 +38,20 @@ class _Address(click.ParamType["Path | str"]):
 
 
 ADDRESS = _Address()
+
+
+class Number(click.FloatRange):
+    """A number within a range; click's own takes NaN, which is in none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        found = super().convert(value, param, ctx)
+        if math.isnan(found):
+            self.fail(f"{value} is not a number that can be compared with.", param, ctx)
+        return found
+
+
+WAIT = Number(0)
+"""Seconds to wait for another writer; inf is for as long as it takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +82,14 @@ class Output:
 
     def emit(self, value: Any) -> None:
         """One line of JSON on stdout."""
-        click.echo(json.dumps(value, ensure_ascii=False, default=str))
+        click.echo(_line(value))
 
-    def say(self, text: str) -> None:
-        """A line for a person, on stderr."""
+    def say(self, text: str, *, style: str = "") -> None:
+        """A line for a person, on stderr; what a name or a path holds is never read as markup."""
         if not self.quiet:
-            self.console(stderr=True).print(text, highlight=False, soft_wrap=True)
+            self.console(stderr=True).print(
+                text, style=style, markup=False, emoji=False, highlight=False, soft_wrap=True
+            )
 
     def warn(self, text: str) -> None:
         """A line that even --quiet shows, on stderr."""
@@ -84,6 +101,40 @@ class Output:
 
         stream = sys.stderr if stderr else sys.stdout
         return Console(file=stream, width=None if stream.isatty() else 120)
+
+
+def speak_any_text() -> None:
+    """Let stdout replace what its encoding lacks: a title must not end a command half-way."""
+    if sys.stdout.errors == "strict" or not _is_utf_8(sys.stdout):
+        with contextlib.suppress(AttributeError):  # a stand-in that is no file
+            sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
+
+
+def _is_utf_8(stream: TextIO) -> bool:
+    return stream.encoding.lower().replace("-", "") == "utf8"
+
+
+def _line(value: Any) -> str:
+    """A value as JSON that any parser takes, and that stdout can hold."""
+    try:
+        line = json.dumps(value, ensure_ascii=False, allow_nan=False, default=str)
+    except (TypeError, ValueError):
+        value = _plain(value)
+        line = json.dumps(value, ensure_ascii=False, default=str)
+    try:
+        line.encode(sys.stdout.encoding)
+    except UnicodeEncodeError:  # of a name that is no text too, only escapes can be written
+        return json.dumps(value, default=str)
+    return line
+
+
+def _plain(value: Any) -> Any:
+    """NaN and infinities, which JSON lacks, as null; keys that are no text as text."""
+    if isinstance(value, dict):
+        return {key if isinstance(key, str) else str(key): _plain(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(member) for member in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def shelf_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -158,9 +209,12 @@ def progress(output: Output, what: str, total: int | None) -> Iterator[Callable[
         TimeRemainingColumn,
     )
 
+    def told(name: str) -> TextColumn:
+        return TextColumn(f"{{task.{name}}}", markup=False)
+
     columns = (
-        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+        SpinnerColumn(), told("description"), BarColumn(), MofNCompleteColumn(),
+        told("fields[rate]"), TimeRemainingColumn(), told("fields[note]"),
     )  # fmt: skip
     with Progress(*columns, console=output.console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=total, note="", rate="")

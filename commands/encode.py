@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kinshelf.commands.common import PATH, Interruption, Output, progress, shelf_options
+from kinshelf.commands.common import PATH, Interruption, Number, Output, progress, shelf_options
 from kinshelf.commands.ingest import PRECISIONS, mapping_of
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
               help="Encoders on Ray; as many as fit otherwise.")  # fmt: skip
 @click.option("--cpus", type=click.IntRange(1), default=1, show_default=True,
               help="Of each worker.")  # fmt: skip
-@click.option("--timeout", type=click.FloatRange(0, min_open=True), default=1800.0,
+@click.option("--timeout", type=Number(0, 1e9, min_open=True), default=1800.0,
               show_default=True,
               help="Seconds for one part on Ray; then it is tried again.")  # fmt: skip
 @click.option("--encoder",

@@ -11,6 +11,7 @@ import click
 
 from kinshelf.commands.common import (
     PATH,
+    WAIT,
     Interruption,
     Output,
     build_index,
@@ -91,7 +92,7 @@ def source_options(command: Any) -> Any:
 @click.option("--max-per-class", type=click.IntRange(1), help="Sample larger categories down.")
 @click.option("--val-fraction", type=float, help="Split: this share becomes `val`, by category.")
 @click.option("--seed", type=int, default=42, show_default=True, help="Of sampling and split.")
-@click.option("--wait", type=float, default=0.0, help="Seconds to wait for another writer.")
+@click.option("--wait", type=WAIT, default=0.0, help="Seconds to wait for another writer.")
 @shelf_options
 def add(
     output: Output,
@@ -211,7 +212,7 @@ def export(output: Output, file: Path, where: str | None) -> None:
 @click.option("--encoder", help=ENCODER_HELP + " Default: the shelf's own.")
 @click.option("--revision", help="Commit, tag or branch of the hub id.")
 @click.option("--precision", type=click.Choice(PRECISIONS), help="Of the encoder's arithmetic.")
-@click.option("--wait", type=float, default=0.0, help="Seconds to wait for another writer.")
+@click.option("--wait", type=WAIT, default=0.0, help="Seconds to wait for another writer.")
 @shelf_options
 def reembed(output: Output, **settings: Any) -> None:
     """Embed every product anew with another encoder or precision, then switch at once.

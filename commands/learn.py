@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kinshelf.commands.common import PATH, Output, shelf_options
+from kinshelf.commands.common import PATH, Number, Output, shelf_options
 
 if TYPE_CHECKING:
     from kinshelf.probe.held_out import Evaluation
@@ -154,7 +154,7 @@ def evaluate(output: Output, split: str, directory: Path | None, probe: int | No
         metrics = found.metrics
         output.console().print(metrics_tables(dict(metrics)))
         for note in evaluation_notes(list(metrics.values())[-1]):
-            output.console().print(note, highlight=False, soft_wrap=True)
+            output.console().print(note, markup=False, emoji=False, highlight=False, soft_wrap=True)
     output.say(found.protocol)
 
 
@@ -167,7 +167,7 @@ def _report(shelf: AnyShelf, found: Evaluation, split: str, directory: Path) -> 
     return path
 
 
-_SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
+_SHARE = Number(0, 1, min_open=True, max_open=True)
 
 
 @click.command()

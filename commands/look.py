@@ -50,7 +50,8 @@ def list_products(
             output.emit(stored.as_dict())
         return
     output.console().print(products_table(found))
-    output.say(f"{len(found)} of {total}" + ("; more with --limit" if len(found) < total else ""))
+    more = offset + len(found) < total
+    output.say(f"{len(found)} of {total}" + ("; more with --limit" if more else ""))
 
 
 @click.command()
@@ -113,12 +114,12 @@ def sql(output: Output, query: str) -> None:
     with output.open() as shelf:
         table = shelf.sql(query)
         names = distinct(table.columns)
-        rows = [dict(zip(names, row, strict=True)) for row in table.rows]
-    if output.as_json:
-        for row in rows:
-            output.emit(row)
-    else:
-        output.console().print(rows_table(names, rows))
+        rows = (dict(zip(names, row, strict=True)) for row in table.rows)
+        if output.as_json:
+            for row in rows:  # as they come: they may be more than the memory holds
+                output.emit(row)
+        else:
+            output.console().print(rows_table(names, list(rows)))
 
 
 def distinct(names: Sequence[str]) -> list[str]:

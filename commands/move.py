@@ -9,6 +9,7 @@ import click
 
 from kinshelf.commands.common import (
     ADDRESS,
+    WAIT,
     Interruption,
     Output,
     build_index,
@@ -20,7 +21,7 @@ from kinshelf.commands.common import (
 @click.command()
 @click.argument("shelf_path", type=ADDRESS, metavar="SHELF")
 @click.argument("other", type=ADDRESS, metavar="OTHER")
-@click.option("--wait", type=float, default=0.0, help="Seconds to wait for another writer.")
+@click.option("--wait", type=WAIT, default=0.0, help="Seconds to wait for another writer.")
 @print_options
 def copy(output: Output, other: Path | str, wait: float) -> None:
     """Copy a shelf to another place, such as from a directory to an engine or back.

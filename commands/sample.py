@@ -69,7 +69,7 @@ class _Demo:
             self._new_category(shelf)
 
     def _title(self, number: int, text: str) -> None:
-        self.output.say(f"\n[bold]{number}. {text}[/bold]")
+        self.output.say(f"\n{number}. {text}", style="bold")
 
     def _add(self, shelf: Shelf) -> None:
         from kinshelf.commands.terminal import add_summary

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from kinshelf.commands.common import PATH, Output, shelf_options
+from kinshelf.commands.common import PATH, WAIT, Number, Output, shelf_options
 
 MISSING = "the server needs FastAPI and uvicorn: pip install 'kinshelf[serve]'"
 
@@ -23,9 +23,9 @@ MISSING = "the server needs FastAPI and uvicorn: pip install 'kinshelf[serve]'"
               help="A name that the server is reached by, such as behind a proxy.")  # fmt: skip
 @click.option("--allow-private-hosts", is_flag=True,
               help="Fetch images from private and loopback addresses too.")  # fmt: skip
-@click.option("--rate", type=click.FloatRange(0, min_open=True), default=50.0, show_default=True,
+@click.option("--rate", type=Number(0, 1e9, min_open=True), default=50.0, show_default=True,
               help="Requests a second that one address may make.")  # fmt: skip
-@click.option("--wait", type=click.FloatRange(0), default=5.0, show_default=True,
+@click.option("--wait", type=WAIT, default=5.0, show_default=True,
               help="Seconds that a write waits for another writer.")  # fmt: skip
 @shelf_options
 def serve(output: Output, token_file: Path | None, wait: float, **settings: Any) -> None:

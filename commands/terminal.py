@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -33,7 +32,7 @@ def plain_table(*columns: str, title: str | None = None) -> Table:
     """A table without a frame."""
     table = Table(title=title, box=None, header_style="bold", title_justify="left", pad_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(Text(column), overflow="fold")
     return table
 
 
@@ -47,7 +46,7 @@ def fields_table(fields: dict[str, Any]) -> Table:
 
 def rows_table(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> Table:
     """One line a row; numbers to the right."""
-    table = plain_table(*map(escape, columns))
+    table = plain_table(*columns)
     for column, name in zip(table.columns, columns, strict=True):
         values = [row[name] for row in rows if row[name] is not None]
         if values and all(isinstance(value, _NUMBERS) for value in values):
@@ -112,9 +111,9 @@ def add_summary(report: AddReport) -> list[str]:
     if report.image_failed:
         lines.append(f"{report.image_failed} kept as text-only: their picture could not be used")
     for reason, count in report.reasons.most_common():
-        lines.append(f"  {reason} x {count}, such as: {escape(report.examples[reason])}")
+        lines.append(f"  {reason} x {count}, such as: {report.examples[reason]}")
     if report.training_set is not None:
-        lines += [escape(line) for line in report.training_set.lines()]
+        lines += report.training_set.lines()
     return lines
 
 

@@ -34,6 +34,8 @@ FIELDS = (
 )  # fmt: skip
 """The columns of a stored product, `attributes` as JSON text."""
 
+_MOST = 1 << 30
+"""Rows that are asked for at most: DuckDB takes no number of more than 63 bits."""
 _MET = 4096
 """Products that a catalogue remembers: asking DuckDB takes longer than searching a small shelf."""
 
@@ -102,9 +104,9 @@ class View:
         sql, parameters = self._visible(where)
         fields = ", ".join(f"p.{name}" for name in FIELDS)
         query = f"SELECT {fields} FROM products p WHERE {sql} ORDER BY p.row LIMIT ? OFFSET ?"
-        limits = [-1 if limit is None else limit, offset]
+        limits = [min(number, _MOST) for number in (limit, offset) if number is not None]
         if limit is None:
-            query, limits = query.replace("LIMIT ? ", ""), [offset]
+            query = query.replace("LIMIT ? ", "")
         return [stored_product(row) for row in self._run(query, parameters + limits).fetchall()]
 
     def pictures(self) -> tuple[set[str], set[str]]:
@@ -235,7 +237,7 @@ class View:
             " updated, removed, rejected FROM commits WHERE generation <= ?"
             " ORDER BY generation DESC"
         )
-        found = self._run(query, [self.generation]).fetchmany(limit or 1 << 30)
+        found = self._run(query, [self.generation]).fetchmany(min(limit or _MOST, _MOST))
         return [dict(zip(names, row, strict=True)) for row in found]
 
     def rejects(self, *, kept: bool | None = None) -> list[dict[str, Any]]:

@@ -107,7 +107,7 @@ def _take(found: Neighbours, columns: IntArray) -> Neighbours:
 
 
 def _choose(rows: IntArray, codes: IntArray, runner_up: int, k: int) -> IntArray:
-    """Columns to show, ascending by rank, -1 where there are fewer than k."""
+    """Columns to show, at most k, ascending by rank; -1 where there are fewer."""
     first = [i for i in range(min(k, len(rows) - RUNNERS_UP)) if rows[i] >= 0]
     wanted = _places(k)
     have = [i for i in first if codes[i] == runner_up]
@@ -121,7 +121,7 @@ def _choose(rows: IntArray, codes: IntArray, runner_up: int, k: int) -> IntArray
             more.append(i)
             shown.add(int(rows[i]))
     kept = first[: k - len(more)]
-    found = np.full(k, -1, dtype=np.int64)
+    found = np.full(min(k, len(rows)), -1, dtype=np.int64)
     found[: len(kept) + len(more)] = kept + more
     return found
 

@@ -51,7 +51,7 @@ def device_of(settings: ProbeSettings) -> torch.device:
     name = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.ones(1, device=device).item()  # "meta" holds no numbers
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise InvalidSetting(f"device {name!r} cannot be used ({reason}): try 'cpu'") from error

@@ -37,7 +37,7 @@ class WriterLock:
         self._fd = -1
 
     def __enter__(self) -> WriterLock:
-        if not self._thread.acquire(timeout=max(self._wait, 60.0)):
+        if not self._thread.acquire(timeout=min(max(self._wait, 60.0), threading.TIMEOUT_MAX)):
             raise ShelfLocked(f"{self._path.parent} is being written by another thread")
         try:
             if self._depth == 0:

@@ -240,7 +240,7 @@ def test_a_loss_that_diverges_is_one_clear_error():
         train_probe(ArrayData(X * 1e38, categories), QUICK.override(lr=10.0, epochs=50))
 
 
-@pytest.mark.parametrize("device", ["cuda:99", "warp drive"])
+@pytest.mark.parametrize("device", ["cuda:99", "warp drive", "meta"])
 def test_a_device_that_is_not_there_is_refused_by_name(device):
     with pytest.raises(InvalidSetting, match=f"{device}.*try 'cpu'"):
         train_probe(ArrayData(*clusters(20)), QUICK.override(device=device))

@@ -1,0 +1,151 @@
+"""What is printed can be printed anywhere, and JSON is JSON whatever is in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import FakeEncoder, unit
+
+import kinshelf.store.encoder
+from kinshelf.cli import main
+from kinshelf.db.product import Product
+from kinshelf.store import Shelf
+
+NAMES = {"plain": "toys", "markup": "x[/b]y", "bold": "[bold]x", "emoji": ":smile:"}
+
+
+def run(*arguments: Any, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "kinshelf.cli", *map(str, arguments)]
+    return subprocess.run(
+        command, capture_output=True, check=False, env=os.environ | environment, timeout=60
+    )
+
+
+def strictly(line: str | bytes) -> Any:
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is no JSON")
+
+    return json.loads(line, parse_constant=refuse)
+
+
+def filled(path: Path) -> Path:
+    made = [Product(f"ü{i}", f"Żółty zamek 😀 {i}", category=f"Ké {i % 2}") for i in range(6)]
+    with Shelf.create(path, encoder="fake") as shelf:
+        shelf.use_encoder(FakeEncoder())
+        shelf.upsert(made, None, unit(np.random.default_rng(0).standard_normal((6, 16))))
+    return path
+
+
+@pytest.fixture(scope="module")
+def accented(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return filled(tmp_path_factory.mktemp("terminal") / "a.shelf")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+def test_a_title_that_the_terminal_lacks_letters_for_is_shown_as_well_as_can_be(
+    accented: Path, encoding: str
+) -> None:
+    done = run("list", "--shelf", accented, PYTHONIOENCODING=encoding)
+    assert (done.returncode, b"Traceback" in done.stderr) == (0, False), done.stderr
+    assert b"zamek" in done.stdout
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
+def test_json_keeps_every_letter_in_any_encoding(accented: Path, encoding: str) -> None:
+    done = run("show", "ü1", "--json", "--shelf", accented, PYTHONIOENCODING=encoding)
+    assert done.returncode == 0, done.stderr
+    assert strictly(done.stdout.decode(encoding))["title"] == "Żółty zamek 😀 1"
+
+
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape"])
+def test_a_shelf_whose_name_is_no_text_is_told_of(tmp_path: Path, errors: str) -> None:
+    path, encoding = tmp_path / "n\udcff.shelf", f"utf-8:{errors}"
+    assert run("init", "--shelf", path, PYTHONIOENCODING=encoding).returncode == 0
+    assert run("info", "--shelf", path, PYTHONIOENCODING=encoding).returncode == 0
+    done = run("info", "--json", "--shelf", path, PYTHONIOENCODING=encoding)
+    assert strictly(done.stdout.decode())["shelf"].endswith("n\udcff.shelf")
+
+
+@pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
+def test_a_name_is_never_read_as_markup(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for command in ("init", "verify"):
+        main([command, "--shelf", name], standalone_mode=False)
+        assert name in capsys.readouterr().err
+
+
+def test_json_has_no_nan_and_no_key_that_is_no_text(accented: Path) -> None:
+    query = (
+        "SELECT 'nan'::DOUBLE n, ['inf'::FLOAT, 1] l, {'a': '-inf'::DOUBLE} s,"
+        " MAP {DATE '2020-01-01': 1} m, MAP {'x'::BLOB: 'nan'::DOUBLE} b"
+    )
+    done = run("sql", query, "--json", "--shelf", accented)
+    assert strictly(done.stdout) == {
+        "n": None, "l": [None, 1.0], "s": {"a": None}, "m": {"2020-01-01": 1}, "b": {"b'x'": None},
+    }  # fmt: skip
+
+
+HUGE = 10**24
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("list", "--limit", HUGE),
+        ("list", "--offset", HUGE),
+        ("list", "--offset", 2**63, "--limit", 2**63, "--json"),
+        ("history", "--limit", HUGE),
+        ("similar", "--text", "zamek", "-k", HUGE),
+        ("classify", "--text", "zamek", "-k", HUGE),
+        ("classify", "--text", "zamek", "-k", 10**9),
+    ],
+    ids=lambda command: " ".join(map(str, command)),
+)
+def test_more_than_there_is_may_be_asked_for(
+    accented: Path, command: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kinshelf.store.encoder, "load_encoder", lambda *_a, **_k: FakeEncoder())
+    main([*map(str, command), "--shelf", str(accented)], standalone_mode=False)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("similar", "--text", "a", "--weight-image", "nan"),
+        ("add", "a.csv", "--wait", "nan"),
+        ("add", "a.csv", "--wait", "-1"),
+        ("policy", "--precision", "nan"),
+        ("serve", "--rate", "nan"),
+        ("serve", "--rate", "inf"),
+        ("encode", "a.csv", "-o", "out", "--timeout", "nan"),
+    ],
+    ids=" ".join,
+)
+def test_a_number_that_is_none_is_wrong_usage(command: tuple[str, ...]) -> None:
+    done = run(*command)
+    assert done.returncode == 2
+    assert f"'{command[-2]}'".encode() in done.stderr
+    assert command[-1].encode() in done.stderr
+
+
+def test_a_write_may_wait_for_as_long_as_it_takes(accented: Path) -> None:
+    with Shelf.open(accented, wait=float("inf")) as shelf, shelf.writing():
+        pass
+
+
+def test_a_page_beyond_the_last_promises_no_more(
+    accented: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for offset, told in ((0, "2 of 6; more"), (4, "2 of 6\n"), (9, "0 of 6\n")):
+        options = ["--limit", "2", "--offset", str(offset), "--shelf", str(accented)]
+        main(["list", *options], standalone_mode=False)
+        assert told in capsys.readouterr().err
