@@ -6,6 +6,7 @@ import contextlib
 import functools
 import json
 import math
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -104,7 +105,14 @@ class Output:
 
 
 def speak_any_text() -> None:
-    """Let stdout replace what its encoding lacks: a title must not end a command half-way."""
+    """Let stdout replace what its encoding lacks: a title must not end a command half-way.
+
+    Nor must a stream that is closed, as a daemon's may be: what goes there goes nowhere.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            nowhere = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - to the end
+            setattr(sys, name, nowhere)
     if sys.stdout.errors == "strict" or not _is_utf_8(sys.stdout):
         with contextlib.suppress(AttributeError):  # a stand-in that is no file
             sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]

@@ -18,6 +18,7 @@ from kinshelf.cli import main
 from kinshelf.db.product import Product
 from kinshelf.store import Shelf
 
+CLOSED = {"stdout": 1, "stderr": 2}
 NAMES = {"plain": "toys", "markup": "x[/b]y", "bold": "[bold]x", "emoji": ":smile:"}
 
 
@@ -62,6 +63,18 @@ def test_json_keeps_every_letter_in_any_encoding(accented: Path, encoding: str) 
     done = run("show", "ü1", "--json", "--shelf", accented, PYTHONIOENCODING=encoding)
     assert done.returncode == 0, done.stderr
     assert strictly(done.stdout.decode(encoding))["title"] == "Żółty zamek 😀 1"
+
+
+@pytest.mark.parametrize("stream", CLOSED)
+@pytest.mark.parametrize("command", ["list", "list --json", "verify", "history"])
+def test_a_stream_that_is_closed_costs_only_what_was_meant_for_it(
+    accented: Path, stream: str, command: str
+) -> None:
+    script = f'exec "$0" -m kinshelf.cli "$@" {CLOSED[stream]}>&-'
+    words = ["bash", "-c", script, sys.executable, *command.split(), "--shelf", str(accented)]
+    done = subprocess.run(words, capture_output=True, check=False, timeout=60)
+    assert (done.returncode, b"Traceback" in done.stderr) == (0, False), done.stderr
+    assert bool(done.stdout) == (stream == "stderr" and command != "verify")
 
 
 @pytest.mark.parametrize("errors", ["strict", "surrogateescape"])
