@@ -62,17 +62,19 @@ class Link:
         self._client = None
         self._loaded = set()
 
+    def _check_installed(self) -> None:
+        try:
+            import pymilvus  # noqa: F401
+
+            if self._address.engine == LITE:
+                import milvus_lite  # noqa: F401
+        except ImportError:
+            raise EngineUnavailable(
+                "Milvus needs packages that are not installed: pip install 'kinshelf[cluster]'"
+            ) from None
+
     def _connected(self) -> MilvusClient:
         if self._client is None:
-            try:
-                import pymilvus  # noqa: F401
-
-                if self._address.engine == LITE:
-                    import milvus_lite  # noqa: F401
-            except ImportError:
-                raise EngineUnavailable(
-                    "Milvus needs packages that are not installed: pip install 'kinshelf[cluster]'"
-                ) from None
             # they log every error with its traceback, which is told by us
             for name in ("pymilvus", "milvus_lite"):
                 logging.getLogger(name).setLevel(logging.CRITICAL + 1)
@@ -105,6 +107,8 @@ class Link:
         return self._patiently(lambda: self._call(method, arguments, named))
 
     def _patiently(self, work: Callable[[], T]) -> T:
+        if self._client is None:
+            self._check_installed()
         from pymilvus import MilvusException
         from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 

@@ -35,7 +35,7 @@ _SECONDS = 60.0
 
 def scheme_of(place: str) -> str:
     """ "s3" of "s3://bucket/key", "" of a path."""
-    return urlsplit(place).scheme.casefold() if is_url(place) else ""
+    return place.partition(":")[0].casefold() if is_url(place) else ""
 
 
 @contextlib.contextmanager
@@ -53,10 +53,17 @@ def local_copy(source: str) -> Iterator[tuple[Path, Callable[[str], str]]]:
         known = ", ".join(sorted(STORES | set(_WEB)))
         raise UnreadableSource(f"{source}: {scheme}:// is not read; these are: {known}")
     with tempfile.TemporaryDirectory(prefix="kinshelf-") as folder:
-        path = Path(folder, posixpath.basename(urlsplit(source).path))
+        path = Path(folder, _basename(source))
         (_download if scheme in _WEB else _copy)(source, path)
         base = source[: source.rindex("/", 0, len(source.partition("?")[0])) + 1]
         yield path, lambda image: _outside(image, f"{folder}/", base)
+
+
+def _basename(url: str) -> str:
+    try:
+        return posixpath.basename(urlsplit(url).path)
+    except ValueError as problem:
+        raise UnreadableSource(f"{url} is not a URL: {problem}") from problem
 
 
 def _outside(image: str, folder: str, base: str) -> str:

@@ -17,8 +17,9 @@ from kinshelf.db.product import Product, Reject
 from kinshelf.db.text import normalise
 from kinshelf.store.adding import open_downloader, read_batches
 from kinshelf.store.encoding import BatchEncoder
-from kinshelf.store.ingest import Candidate, bring, candidates, halves_of
+from kinshelf.store.ingest import Candidate, bring, candidates, halves_of, width_of
 from kinshelf.store.intake import Picture, Preprocessor, is_url, read_pictures
+from kinshelf.store.matching import check_dimension
 from kinshelf.store.report import AddOptions, AddReport, Neighbour, SearchResult
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ def embed_source(shelf: AnyShelf, source: Path, options: AddOptions) -> Iterator
 def _query_batch(shelf: AnyShelf, batch: ReadBatch, downloader: Downloader) -> QueryBatch:
     found = candidates(batch)
     if batch.image_embeddings is not None or batch.text_embeddings is not None:
+        check_dimension(width_of(batch), shelf.name, shelf.manifest, empty=False)
         bring(found, batch)
     else:
         pictures = read_pictures([c.product.image for c in found], downloader)

@@ -153,7 +153,7 @@ class Ingest:
         self, wanted: list[Candidate], found: list[Candidate], batch: ReadBatch
     ) -> list[Candidate]:
         if found:
-            self.shelf.fit_dimension(_width(batch))
+            self.shelf.fit_dimension(width_of(batch))
         bring(found, batch)
         for candidate in wanted:
             candidate.content_hash = records.content_hash(
@@ -274,7 +274,8 @@ def bring(found: list[Candidate], batch: ReadBatch) -> None:
             candidate.reject = records.reject(candidate, "no-embedding", "it has no embedding")
 
 
-def _width(batch: ReadBatch) -> int:
+def width_of(batch: ReadBatch) -> int:
+    """Numbers a row of a batch's embeddings. Raises InvalidEmbeddings where its halves differ."""
     given = [e for e in (batch.image_embeddings, batch.text_embeddings) if e is not None]
     if len({e.shape[1] for e in given}) != 1:
         raise InvalidEmbeddings(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
-from urllib.parse import urlsplit
 
 from kinshelf.db.errors import ImageRejected
 from kinshelf.store.threads import share_memory
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
     Pixels = NDArray[np.uint8]
 
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]+:", re.I | re.A)
+"""Of two letters or more, as one may be a drive. urlsplit raises for some that are no URL."""
+
 
 @dataclass(frozen=True, slots=True)
 class Picture:
@@ -36,7 +39,7 @@ class Picture:
 
 def is_url(image: str) -> bool:
     """Whether an image value is to be fetched rather than read (any scheme: some are refused)."""
-    return len(urlsplit(image).scheme) > 1 and "://" in image
+    return "://" in image and _SCHEME.match(image) is not None
 
 
 def read_pictures(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -243,6 +244,25 @@ def test_a_bad_image_costs_only_itself(run: Run, tmp_path: Path) -> None:
         failed = now.get("truncated.jpg")
         assert failed.image_error == "truncated"
         assert not now.halves([failed.row])[0, :16].any()
+
+
+def test_a_url_that_is_none_costs_only_its_picture(run: Run, tmp_path: Path) -> None:
+    places = ["http://[::1", "//[x/y.jpg", "http://[v1.x]:x/", "https://a:b/c.jpg"]
+    rows = [{"id": p, "title": f"word {i}", "image": p} for i, p in enumerate(places)]
+    assert run("add", write_csv(tmp_path / "urls.csv", rows)).exit_code == 0
+    assert count(tmp_path) == len(places)
+    for place in places:
+        refused(run("classify", "--image", place))
+        refused(run("encode", place, "-o", tmp_path / "out", "--encoder", "fake"))
+
+
+def test_an_engine_whose_packages_are_not_there_is_one_line(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("pymilvus", "milvus_lite", "psycopg", "pgvector"):
+        monkeypatch.setitem(sys.modules, name, None)
+    for address in ("milvus://host/toys", "milvus-lite://toys.db/toys", "postgresql://host/toys"):
+        refused(run("info", "--shelf", address), "pip install 'kinshelf[cluster]'")
 
 
 def test_a_product_with_a_bad_image_and_no_text_is_rejected(run: Run, tmp_path: Path) -> None:

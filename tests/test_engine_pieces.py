@@ -117,6 +117,7 @@ def test_rows_that_match_several_filters_match_all_of_them(
 def test_a_short_page_of_a_cluster_is_not_taken_for_the_last(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    pytest.importorskip("pymilvus", reason="pymilvus is not installed")
     stored = [{"row": row} for row in range(10)]
 
     def short(_link: Link, _collection: str, condition: str, *_: Any) -> list[dict[str, int]]:

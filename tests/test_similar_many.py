@@ -101,6 +101,18 @@ def test_a_file_and_a_picture_together_are_wrong_usage(folder: Path) -> None:
     assert "--input FILE" in done.output
 
 
+@pytest.mark.parametrize("command", ["classify", "similar"])
+@pytest.mark.parametrize("width", [3, 2 * DIMENSION])
+def test_embeddings_of_another_width_are_refused_with_both_numbers(
+    folder: Path, command: str, width: int
+) -> None:
+    np.save(folder / "other.npy", unit(np.random.default_rng(0).standard_normal((ASKED, width))))
+    options = ["--input", str(folder / "asked.csv"), f"--text-embeddings={folder / 'other.npy'}"]
+    done = run(folder, command, *options, code=3)
+    assert f"{width} numbers a row" in done.stderr
+    assert f"holds {DIMENSION}" in done.stderr
+
+
 def test_nothing_is_stored(folder: Path) -> None:
     asked(folder)
     with Shelf.open(folder / "a.shelf") as shelf:
