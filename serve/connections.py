@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from kinshelf.serve.errors import RequestRefused, error_body
 
 HEAD_SECONDS = 20.0
 """That a request's line and headers may take to come; their bodies are `limits`' business."""
@@ -66,6 +69,16 @@ class Connection(HttpToolsProtocol):
             self._refuse(f"The request's headers took more than {self.seconds:g} s.")
         else:  # browsers open connections that they may never need
             self.transport.close()
+
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP is refused in the form of every failure."""
+        body = json.dumps(error_body(RequestRefused(msg))).encode()
+        head = (
+            "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
+            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        self.transport.close()
 
     def _refuse(self, message: str) -> None:
         self._stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import time
 from collections.abc import Iterator
@@ -65,6 +66,20 @@ def test_headers_that_drip_in_are_given_up(url: str, before: bytes, drop: bytes)
                 client.sendall(drop)
                 time.sleep(0.05)
         assert SECONDS * 0.9 < time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize(
+    "sent", [b"FOO / HTTP/1.1\r\n\r\n", b"get / HTTP/1.1\r\n\r\n", b"no HTTP at all\r\n\r\n"]
+)
+def test_what_is_no_http_is_refused_in_the_form_of_every_failure(url: str, sent: bytes) -> None:
+    with connected(url) as client:
+        client.sendall(sent)
+        head, _, body = rest(client).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"content-type: application/json" in head
+    error = json.loads(body)["error"]
+    assert set(error) == {"type", "message", "reason", "retry_after"}
+    assert "Invalid HTTP request" in error["message"]
 
 
 def test_headers_without_an_end_are_refused(url: str) -> None:
