@@ -124,7 +124,8 @@ def _write_card(output: Output, shelf: AnyShelf, html: Path, asked: list[Asked])
     from kinshelf.probe.card_page import card_page
     from kinshelf.probe.thumbnails import Thumbnails
 
-    html.write_text(card_page(asked, Thumbnails(shelf.path / "images")), encoding="utf-8")
+    page = card_page(asked, Thumbnails(shelf.path / "images"))
+    html.write_text(page, encoding="utf-8", errors="replace")  # what was asked may be no text
     output.say(f"wrote {html}")
 
 

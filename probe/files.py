@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -203,5 +204,7 @@ def export_checkpoint(probe: Probe, path: Path) -> None:
         "temperature": probe.calibration.temperature,
     }
     temporary = path.with_name(path.name + ".tmp")
-    torch.save(checkpoint, temporary)
+    buffer = io.BytesIO()  # torch calls whatever goes wrong with a file RuntimeError
+    torch.save(checkpoint, buffer)
+    temporary.write_bytes(buffer.getvalue())
     temporary.replace(path)

@@ -68,12 +68,10 @@ def train_shelf(
     rows to train and calibrate from in place of the shelf's own, of the same encoder (see
     `cluster.blocks`). `fit` fits the weights as `probe.training.fit_probe` does. Raises
     TooFewClasses, InvalidSetting, ProbeNotFound, ShelfLocked, or InputError for a checkpoint that
-    has no folder to go to.
+    has no folder to go to or is one.
     """
-    if checkpoint is not None and not checkpoint.parent.is_dir():
-        raise InputError(
-            f"there is no folder {checkpoint.parent} for the checkpoint: make it first"
-        )
+    if checkpoint is not None:
+        _check_target(checkpoint)
     started = time.monotonic()
     now = shelf.snapshot()
     before = find_probe(shelf, now) if warm_start else None
@@ -105,6 +103,15 @@ def train_shelf(
         calibration=asdict(probe.calibration),
         warm_start=before.version if before else None,
     )
+
+
+def _check_target(checkpoint: Path) -> None:
+    if checkpoint.is_dir():
+        raise InputError(f"the checkpoint {checkpoint} is a folder: name a file in it")
+    if not checkpoint.parent.is_dir():
+        raise InputError(
+            f"there is no folder {checkpoint.parent} for the checkpoint: make it first"
+        )
 
 
 def _lost_policy(shelf: AnyShelf, now: AnySnapshot) -> tuple[str, ...]:

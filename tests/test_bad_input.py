@@ -385,6 +385,13 @@ def test_wrong_usage_exits_with_2(run: Run) -> None:
         assert run(*command).exit_code == 2
 
 
+def test_a_question_that_is_no_text_gets_its_page(run: Run, tmp_path: Path) -> None:
+    run("add", make_catalogue(tmp_path / "source"))
+    page = tmp_path / "card.html"
+    assert run("classify", "--text", "red \udcff", "--html", page).exit_code == 0
+    assert "red ?" in page.read_text(encoding="utf-8")
+
+
 def test_a_missing_picture_of_a_query_is_one_line(run: Run, tmp_path: Path) -> None:
     run("add", make_catalogue(tmp_path / "source"))
     refused(run("classify", "--image", "no-such.jpg"), "no-such.jpg")
@@ -398,6 +405,9 @@ def test_a_missing_picture_of_a_query_is_one_line(run: Run, tmp_path: Path) -> N
         ("export", "{folder}/none/all.parquet"),
         ("classify", "--text", "red", "--html", "{folder}/none/card.html"),
         ("train", "--epochs", "1", "--checkpoint", "{folder}/none/probe.pth"),
+        ("train", "--epochs", "1", "--checkpoint", "/proc/probe.pth"),
+        ("train", "--epochs", "1", "--checkpoint", "{folder}"),
+        ("train", "--epochs", "1", "--checkpoint", ""),
         ("audit", "-o", "{folder}/none/audit.csv"),
     ],
 )
