@@ -20,6 +20,7 @@ class Connection(HttpToolsProtocol):
     seconds: float = HEAD_SECONDS
     _timer: asyncio.TimerHandle | None = None
     _head = 0
+    _body = False
 
     def connection_made(self, transport: Any) -> None:
         """The first request is awaited."""
@@ -34,14 +35,29 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """It is there."""
         self._stop()
+        self._body = True
         super().on_headers_complete()
 
-    def data_received(self, data: bytes) -> None:
-        """What comes before the head is whole, is counted."""
-        if self.cycle is None or self.cycle.response_complete:
+    def on_message_complete(self) -> None:
+        """After a body that came later than its answer, uvicorn sets no time for the next one."""
+        super().on_message_complete()
+        self._body = False
+        if not self._answering:
+            self._stop()
             self._await_head()
+
+    def data_received(self, data: bytes) -> None:
+        """What comes before the head is whole, is counted.
+
+        What is left of a body that is answered already, as when it is refused, has as long to come:
+        who sends it may only then read the answer.
+        """
+        if not self._answering:
+            self._await_head()
+        timer, body = self._timer, self._body
         super().data_received(data)
-        if self._timer is not None:
+        # A head that began in this piece stands behind what else was in it.
+        if self._timer is not None and self._timer is timer and not body:
             self._head += len(data)
             if self._head > HEAD_BYTES:
                 self._refuse(f"The request's headers have more than {HEAD_BYTES} bytes.")
@@ -50,6 +66,10 @@ class Connection(HttpToolsProtocol):
         """Nothing more is awaited."""
         self._stop()
         super().connection_lost(exc)
+
+    @property
+    def _answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
 
     def _await_head(self) -> None:
         if self._timer is None:
@@ -62,12 +82,16 @@ class Connection(HttpToolsProtocol):
             self._timer = None
 
     def _late(self) -> None:
-        if self._head:
+        if self._answering:  # a head sent ahead has at least as long as that answer
+            self._timer = self.loop.call_later(self.seconds, self._late)
+        elif self._head:
             self._refuse(f"The request's headers took more than {self.seconds:g} s.")
         else:  # browsers open connections that they may never need
             self.transport.close()
 
     def _refuse(self, message: str) -> None:
         self._stop()
-        if not self.transport.is_closing():
+        if self._answering:  # it would be taken for that answer
+            self.transport.close()
+        elif not self.transport.is_closing():
             self.send_400_response(message)
