@@ -8,7 +8,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -359,6 +359,48 @@ def test_a_picture_that_is_sent_once_more_is_not_taken_for_an_old_one(tmp_path: 
         cache.put("upload://one", path.read_bytes())  # its product is yet to come
         assert shelf.compact().images_dropped == 0
         assert path.exists()
+
+
+def test_a_picture_that_goes_while_it_is_sent_once_more_is_stored_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = ImageCache(tmp_path)
+    path = cached(cache, "upload://one", 1)
+    data, real = path.read_bytes(), os.utime
+
+    def utime(*asked: Any, **named: Any) -> None:  # another process's compact comes first
+        path.unlink(missing_ok=True)
+        real(*asked, **named)
+
+    monkeypatch.setattr(os, "utime", utime)
+    cache.put("upload://one", data)
+    assert path.read_bytes() == data
+
+
+def test_a_picture_that_is_sent_once_more_while_it_goes_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = ImageCache(tmp_path)
+    path = cached(cache, "upload://one", 1)
+    data, real = path.read_bytes(), Path.stat
+    for moment in range(6):
+        looks = iter(range(100))
+
+        def stat(self: Path, moment: int = moment, looks: Iterator[int] = looks, **how: Any) -> Any:
+            found = real(self, **how)
+            if next(looks) == moment:  # another process stores it
+                ImageCache(tmp_path).put("upload://one", data)
+            return found
+
+        os.utime(path, (0, 0))
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "stat", stat)
+            gone = cache.drop_unused(set(), set(), time.time() - 3600)
+        if next(looks) <= moment:  # it was not looked at so often
+            assert gone == (1, len(data))
+            cache.put("upload://one", data)
+        assert path.read_bytes() == data
+        assert list(path.parent.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("linked", ["images", "images/aa"])
