@@ -160,3 +160,23 @@ def test_a_slow_head_sent_ahead_is_not_answered_in_place_of_the_one_before(
         time.sleep(2 * SECONDS)
         client.sendall(LAST[20:])
         assert rest(client).count(b"HTTP/1.1 200 OK") == 2
+
+
+@pytest.mark.parametrize("piece", [b"a" * 4096, b"X-More: aaaaaaaaaa\r\n" * 200])
+def test_headers_behind_a_body_have_an_end_too(url: str, piece: bytes) -> None:
+    chunked = b"POST /similar HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with connected(url) as client:
+        client.sendall(chunked + b"2\r\n{}\r\n0\r\nX-Long: ")
+        with pytest.raises(OSError):
+            for _ in range(1000):
+                client.sendall(piece)
+
+
+def test_a_body_in_many_small_chunks_is_read_to_its_end(url: str) -> None:
+    def chunks() -> Iterator[bytes]:
+        yield b'{"id": "none", "k": 5'
+        for _ in range(HEAD_BYTES // 16):  # with their lengths, more than headers may have
+            yield b" " * 16
+        yield b"}"
+
+    assert httpx.post(f"{url}/similar", content=chunks()).status_code == 404
