@@ -22,6 +22,9 @@ from kinshelf.cli import main
 from kinshelf.db.errors import GenerationNotFound, InputError, ShelfError
 from kinshelf.db.image_cache import ImageCache
 from kinshelf.db.product import Product
+from kinshelf.serve.decoding import Decoders
+from kinshelf.serve.pictures import Pictures
+from kinshelf.serve.settings import ServeSettings
 from kinshelf.store import Shelf, files
 from kinshelf.store.probes import find_probe, save_probe
 from kinshelf.store.verify import verify_path
@@ -359,6 +362,20 @@ def test_a_picture_that_is_sent_once_more_is_not_taken_for_an_old_one(tmp_path: 
         cache.put("upload://one", path.read_bytes())  # its product is yet to come
         assert shelf.compact().images_dropped == 0
         assert path.exists()
+
+
+def test_a_picture_named_by_url_of_a_product_to_come_is_kept(tmp_path: Path) -> None:
+    url = "http://192.0.2.1/picture.png"  # nobody is there: it cannot be fetched once more
+    with Shelf.create(tmp_path / "toys.shelf", encoder="fake") as shelf:
+        path = cached(ImageCache(shelf.path / "images"), url, 1)
+        settings = ServeSettings(shelf.path, allow_private_hosts=True)
+        decoders = Decoders(1, seconds=5, memory=2**30, pixels=2**20)
+        pictures = Pictures(settings, decoders)
+        assert pictures.keep_url(url) == url  # and then the server waits for its turn to write
+        assert shelf.compact().images_dropped == 0
+        assert path.exists()
+        pictures.close()
+        decoders.close()
 
 
 def test_a_picture_that_goes_while_it_is_sent_once_more_is_stored_anew(
