@@ -16,9 +16,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -167,6 +167,7 @@ class EncoderProcess:
         self._order = {"path": str(path), "manifest": asdict(manifest), "largest": largest}
         self._seconds, self._on_batch = seconds, on_batch
         self._lock, self._closed = threading.Lock(), False
+        self._count, self._askers, self._rests = threading.Lock(), 0, False
         self._process, told = self._begin()
         self.name, self.dimension = str(told["name"]), int(told["dimension"])
         self.fingerprint, self.precision = str(told["fingerprint"]), told["precision"]
@@ -209,15 +210,30 @@ class EncoderProcess:
         return np.frombuffer(data, np.float32).reshape(-1, self.dimension)
 
     def _ask(self, *questions: _Question) -> list[_Answer]:
-        for _ in range(2):
-            try:
-                return self._living().ask(questions)
-            except _Dead:
-                continue
+        with self._asking():
+            for _ in range(2):
+                try:
+                    return self._living().ask(questions)
+                except _Dead:
+                    continue
         raise EncoderUnavailable(
             "the process that encodes ended twice at this: its log or the system's says why"
             " (often too little memory)"
         )
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        """The last one to be answered ends the process of an encoder that rests."""
+        with self._count:
+            self._askers += 1
+        try:
+            yield
+        finally:
+            with self._count:
+                self._askers -= 1
+                last = self._rests and not self._askers
+            if last:
+                self._process.finish()
 
     def _living(self) -> _Process:
         with self._lock:
@@ -243,8 +259,12 @@ class EncoderProcess:
             raise
 
     def rest(self) -> None:
-        """Let the process end once it has answered; who asks later begins another."""
-        self._process.finish()
+        """Have no process but while somebody asks, as another encoder has taken its place."""
+        with self._count:
+            self._rests = True
+            idle = not self._askers
+        if idle:
+            self._process.finish()
 
     def close(self) -> None:
         """End the process."""

@@ -233,6 +233,11 @@ def test_one_that_rests_has_no_process_until_it_is_asked(elsewhere: EncoderProce
     pid = elsewhere.pid
     elsewhere.rest()
     until(lambda: gone(pid))
+    with ThreadPoolExecutor(8) as pool:  # those that were about to ask when it was to rest
+        found = list(pool.map(lambda text: elsewhere.encode_texts([text])[0], TEXTS))
+    assert len(found) == len(TEXTS)
+    last = elsewhere.pid
+    until(lambda: gone(last))
     assert elsewhere.encode_texts(TEXTS[:1]).shape == (1, elsewhere.dimension)
     last = elsewhere.pid
     elsewhere.close()
