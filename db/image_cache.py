@@ -65,9 +65,7 @@ class ImageCache:
         """
         digest, suffix = content_hash(data), SUFFIXES[image_format(data)]
         path = self._path(digest, suffix)
-        if _holds(path, data):
-            path.touch()  # or `drop_unused` might take it for one that nobody wants
-        else:
+        if not _renewed(path, data):
             _write_durably(path, data)
         with self._lock:
             self._append({"url": url, "hash": digest, "suffix": suffix, "etag": etag})
@@ -96,10 +94,8 @@ class ImageCache:
         count = size = 0
         for path in filter(_is_ours, self.directory.glob("??/*")):
             with contextlib.suppress(OSError):  # it goes next time
-                status = path.stat()
-                if path.stem not in used and status.st_mtime < before:
-                    path.unlink()
-                    count, size = count + 1, size + status.st_size
+                if path.stem not in used and (length := _dropped(path, before)) is not None:
+                    count, size = count + 1, size + length
         return count, size
 
     def _path(self, digest: str, suffix: str) -> Path:
@@ -141,11 +137,30 @@ def _is_ours(path: Path) -> bool:
     return path.is_file() and not linked and (named or path.name.startswith(_TEMPORARY))
 
 
-def _holds(path: Path, data: bytes) -> bool:
+def _renewed(path: Path, data: bytes) -> bool:
+    """Whether it holds these bytes; `drop_unused` then takes it for one that was stored now."""
     try:
-        return path.stat().st_size == len(data) and path.read_bytes() == data
-    except FileNotFoundError:
+        there = path.stat().st_size == len(data) and path.read_bytes() == data
+        if there:
+            os.utime(path)
+    except (FileNotFoundError, PermissionError):  # dropped meanwhile, or another user's
         return False
+    return there
+
+
+def _dropped(path: Path, before: float) -> int | None:
+    """Its bytes; None where it was stored, maybe once more, since `before`."""
+    if path.stat().st_mtime >= before:
+        return None
+    # Without its name nobody renews it, so that what its age says then is the last word.
+    aside = path.with_name(f"{_TEMPORARY}{os.getpid()}-{path.name}")
+    path.replace(aside)
+    status = aside.stat()
+    if status.st_mtime >= before:
+        aside.replace(path)
+        return None
+    aside.unlink()
+    return status.st_size
 
 
 def _write_durably(path: Path, data: bytes) -> None:

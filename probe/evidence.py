@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 RUNNERS_UP = 2
 """Neighbours of the second most probable category that are shown, if there are as many."""
+
+_PAIRS = 2**20
+"""Pairs of neighbours that are compared together: they take some 20 bytes each."""
 
 
 def gather(
@@ -135,7 +139,12 @@ def explain(
     told = [[Evidence(n, _role(n.category, b, s)) for n in each] for each, b, s in named]
     if not any(told):
         return told
-    alike = _alike(snapshot, shown.rows)
+    # In the place of none stands any product, which no evidence is of.
+    rows = np.where(shown.rows < 0, shown.rows.max(), shown.rows)
+    few = max(1, _PAIRS // rows.shape[1] ** 2)
+    alike = chain.from_iterable(
+        _alike(snapshot, rows[i : i + few]) for i in range(0, len(rows), few)
+    )
     return [_fold(each, a) if a.any() else each for each, a in zip(told, alike, strict=True)]
 
 
@@ -146,8 +155,8 @@ def _role(category: str | None, best: str, second: str | None) -> str:
 
 
 def _alike(snapshot: AnySnapshot, rows: IntArray) -> BoolArray:
-    """Which products (n, k, k), -1 for none, are all but the same as an earlier one of theirs."""
-    halves = snapshot.halves(np.where(rows < 0, rows.max(), rows).ravel())
+    """Which of the products `rows` (n, k) are all but the same as an earlier one: (n, k, k)."""
+    halves = snapshot.halves(rows.ravel())
     sides = halves.reshape(*rows.shape, 2, -1).transpose(2, 0, 1, 3)
     cosines = sides @ sides.swapaxes(2, 3)
     given: BoolArray = np.any(sides, axis=3)

@@ -23,6 +23,7 @@ class Connection(HttpToolsProtocol):
     seconds: float = HEAD_SECONDS
     _timer: asyncio.TimerHandle | None = None
     _head = 0
+    """Bytes that came, piece by piece, since one brought a part of a body or the end of a head."""
 
     def connection_made(self, transport: Any) -> None:
         """The first request is awaited."""
@@ -32,32 +33,53 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Another one has begun, maybe while the one before is being answered."""
         super().on_message_begin()
+        self._head = 1  # not what else stood before it in this piece
         self._await_head()
 
     def on_headers_complete(self) -> None:
         """It is there."""
         self._stop()
+        self._head = 0
         super().on_headers_complete()
 
-    def data_received(self, data: bytes) -> None:
-        """What comes before the head is whole, is counted."""
-        if self.cycle is None or self.cycle.response_complete:
+    def on_body(self, body: bytes) -> None:
+        """Of bodies `limits` counts every byte."""
+        self._head = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """After a body that came later than its answer, uvicorn sets no time for the next one."""
+        super().on_message_complete()
+        self._head = 0
+        if not self._answering:
+            self._stop()
             self._await_head()
+
+    def data_received(self, data: bytes) -> None:
+        """What comes before the head is whole, is counted, and what comes behind a chunked body.
+
+        What is left of a body that is answered already, as when it is refused, has as long to come
+        as a head: who sends it may only then read the answer.
+        """
+        if not self._answering:
+            self._await_head()
+        self._head += len(data)
         super().data_received(data)
-        if self._timer is not None:
-            self._head += len(data)
-            if self._head > HEAD_BYTES:
-                self._refuse(f"The request's headers have more than {HEAD_BYTES} bytes.")
+        if self._head > HEAD_BYTES:
+            self._refuse(f"The request's headers have more than {HEAD_BYTES} bytes.")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing more is awaited."""
         self._stop()
         super().connection_lost(exc)
 
+    @property
+    def _answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
     def _await_head(self) -> None:
         if self._timer is None:
             self._timer = self.loop.call_later(self.seconds, self._late)
-            self._head = 0
 
     def _stop(self) -> None:
         if self._timer is not None:
@@ -65,7 +87,9 @@ class Connection(HttpToolsProtocol):
             self._timer = None
 
     def _late(self) -> None:
-        if self._head:
+        if self._answering:  # a head sent ahead has at least as long as that answer
+            self._timer = self.loop.call_later(self.seconds, self._late)
+        elif self._head:
             self._refuse(f"The request's headers took more than {self.seconds:g} s.")
         else:  # browsers open connections that they may never need
             self.transport.close()
@@ -82,5 +106,7 @@ class Connection(HttpToolsProtocol):
 
     def _refuse(self, message: str) -> None:
         self._stop()
-        if not self.transport.is_closing():
+        if self._answering:  # it would be taken for that answer
+            self.transport.close()
+        elif not self.transport.is_closing():
             self.send_400_response(message)

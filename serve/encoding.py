@@ -16,9 +16,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -69,27 +69,29 @@ class _Process:
         self._seconds, self._heard, self._on_batch = seconds, time.monotonic(), on_batch
         self._lock, self._numbers = threading.Lock(), itertools.count()
         self._waiting: dict[int, Future[_Answer]] = {}
+        self._ended = threading.Event()
         threading.Thread(target=self._read, name="kinshelf-encoded", daemon=True).start()
         self._loaded = self._send(order, b"")
 
     def loaded(self) -> Mapping[str, Any]:
         """What the encoder is. Raises EncoderError, or _Dead."""
         told: Mapping[str, Any] = _checked(self._loaded.result())[0]
+        threading.Thread(target=self._watch, name="kinshelf-watch", daemon=True).start()
         return told
 
     def ask(self, questions: Iterable[_Question]) -> list[_Answer]:
         """Raises _Dead, or what went wrong there."""
         under_way = [self._send(*question) for question in questions]
-        return [_checked(self._awaited(answer)) for answer in under_way]
+        return [_checked(answer.result()) for answer in under_way]
 
-    def _awaited(self, answer: Future[_Answer]) -> _Answer:
-        """Raises _Dead, also where nobody was answered for so long that it must hang."""
-        while True:
-            try:
-                return answer.result(self._seconds)
-            except TimeoutError:
-                if time.monotonic() - self._heard >= self._seconds:
-                    self._child.kill()
+    def _watch(self) -> None:
+        """Kill it where nobody who asks was answered for so long that it must hang.
+
+        In a thread of its own: those that ask may be kept by the full pipe of one that hangs.
+        """
+        while not self._ended.wait(self._seconds / 10):
+            if self._waiting and time.monotonic() - self._heard >= self._seconds:
+                self._child.kill()
 
     def _send(self, head: Mapping[str, Any], data: bytes | memoryview) -> Future[_Answer]:
         answer: Future[_Answer] = Future()
@@ -97,6 +99,8 @@ class _Process:
             if not self.lives:
                 raise _Dead
             number = next(self._numbers)
+            if not self._waiting:
+                self._heard = time.monotonic()
             self._waiting[number] = answer
             assert self._child.stdin
             try:
@@ -112,6 +116,7 @@ class _Process:
                 self._hand_out(*read_frame(pipe))
         self._child.kill()
         self._child.wait()
+        self._ended.set()
         self.finish()
         for answer in self._waiting.values():
             answer.set_exception(_Dead())
@@ -135,11 +140,11 @@ class _Process:
 
     def close(self) -> None:
         """End it, and wait until it has ended."""
+        late = threading.Timer(_END_SECONDS, self._child.kill)
+        late.start()
         self.finish()
-        with suppress(subprocess.TimeoutExpired):
-            self._child.wait(_END_SECONDS)
-        self._child.kill()
         self._child.wait()
+        late.cancel()
 
 
 class EncoderProcess:
@@ -162,6 +167,7 @@ class EncoderProcess:
         self._order = {"path": str(path), "manifest": asdict(manifest), "largest": largest}
         self._seconds, self._on_batch = seconds, on_batch
         self._lock, self._closed = threading.Lock(), False
+        self._count, self._askers, self._rests = threading.Lock(), 0, False
         self._process, told = self._begin()
         self.name, self.dimension = str(told["name"]), int(told["dimension"])
         self.fingerprint, self.precision = str(told["fingerprint"]), told["precision"]
@@ -204,15 +210,30 @@ class EncoderProcess:
         return np.frombuffer(data, np.float32).reshape(-1, self.dimension)
 
     def _ask(self, *questions: _Question) -> list[_Answer]:
-        for _ in range(2):
-            try:
-                return self._living().ask(questions)
-            except _Dead:
-                continue
+        with self._asking():
+            for _ in range(2):
+                try:
+                    return self._living().ask(questions)
+                except _Dead:
+                    continue
         raise EncoderUnavailable(
             "the process that encodes ended twice at this: its log or the system's says why"
             " (often too little memory)"
         )
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        """The last one to be answered ends the process of an encoder that rests."""
+        with self._count:
+            self._askers += 1
+        try:
+            yield
+        finally:
+            with self._count:
+                self._askers -= 1
+                last = self._rests and not self._askers
+            if last:
+                self._process.finish()
 
     def _living(self) -> _Process:
         with self._lock:
@@ -238,8 +259,12 @@ class EncoderProcess:
             raise
 
     def rest(self) -> None:
-        """Let the process end once it has answered; who asks later begins another."""
-        self._process.finish()
+        """Have no process but while somebody asks, as another encoder has taken its place."""
+        with self._count:
+            self._rests = True
+            idle = not self._askers
+        if idle:
+            self._process.finish()
 
     def close(self) -> None:
         """End the process."""

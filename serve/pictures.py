@@ -6,8 +6,10 @@ An uploaded picture of a product is kept in the shelf's `images/`, under a URL o
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,7 +58,9 @@ class Pictures:
     def keep_url(self, url: str) -> str:
         """Fetch a product's picture into the shelf. Returns its URL. Raises ImageRejected."""
         check_url(url)
-        self._kept.fetch(url)
+        kept = self._kept.fetch(url)
+        with suppress(OSError):  # or a compact that this add waits for might drop it meanwhile
+            os.utime(kept.path)
         return url
 
     def keep_upload(self, data: bytes) -> str:

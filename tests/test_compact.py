@@ -8,7 +8,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,9 @@ from kinshelf.cli import main
 from kinshelf.db.errors import GenerationNotFound, InputError, ShelfError
 from kinshelf.db.image_cache import ImageCache
 from kinshelf.db.product import Product
+from kinshelf.serve.decoding import Decoders
+from kinshelf.serve.pictures import Pictures
+from kinshelf.serve.settings import ServeSettings
 from kinshelf.store import Shelf, files
 from kinshelf.store.probes import find_probe, save_probe
 from kinshelf.store.verify import verify_path
@@ -359,6 +362,62 @@ def test_a_picture_that_is_sent_once_more_is_not_taken_for_an_old_one(tmp_path: 
         cache.put("upload://one", path.read_bytes())  # its product is yet to come
         assert shelf.compact().images_dropped == 0
         assert path.exists()
+
+
+def test_a_picture_named_by_url_of_a_product_to_come_is_kept(tmp_path: Path) -> None:
+    url = "http://192.0.2.1/picture.png"  # nobody is there: it cannot be fetched once more
+    with Shelf.create(tmp_path / "toys.shelf", encoder="fake") as shelf:
+        path = cached(ImageCache(shelf.path / "images"), url, 1)
+        settings = ServeSettings(shelf.path, allow_private_hosts=True)
+        decoders = Decoders(1, seconds=5, memory=2**30, pixels=2**20)
+        pictures = Pictures(settings, decoders)
+        assert pictures.keep_url(url) == url  # and then the server waits for its turn to write
+        assert shelf.compact().images_dropped == 0
+        assert path.exists()
+        pictures.close()
+        decoders.close()
+
+
+def test_a_picture_that_goes_while_it_is_sent_once_more_is_stored_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = ImageCache(tmp_path)
+    path = cached(cache, "upload://one", 1)
+    data, real = path.read_bytes(), os.utime
+
+    def utime(*asked: Any, **named: Any) -> None:  # another process's compact comes first
+        path.unlink(missing_ok=True)
+        real(*asked, **named)
+
+    monkeypatch.setattr(os, "utime", utime)
+    cache.put("upload://one", data)
+    assert path.read_bytes() == data
+
+
+def test_a_picture_that_is_sent_once_more_while_it_goes_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = ImageCache(tmp_path)
+    path = cached(cache, "upload://one", 1)
+    data, real = path.read_bytes(), Path.stat
+    for moment in range(6):
+        looks = iter(range(100))
+
+        def stat(self: Path, moment: int = moment, looks: Iterator[int] = looks, **how: Any) -> Any:
+            found = real(self, **how)
+            if next(looks) == moment:  # another process stores it
+                ImageCache(tmp_path).put("upload://one", data)
+            return found
+
+        os.utime(path, (0, 0))
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "stat", stat)
+            gone = cache.drop_unused(set(), set(), time.time() - 3600)
+        if next(looks) <= moment:  # it was not looked at so often
+            assert gone == (1, len(data))
+            cache.put("upload://one", data)
+        assert path.read_bytes() == data
+        assert list(path.parent.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("linked", ["images", "images/aa"])

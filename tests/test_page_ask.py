@@ -38,7 +38,7 @@ def words(visit: Visit, selector: str) -> str:
 def test_a_dropped_picture_and_a_title_give_the_card_that_classify_gives(visit: Visit) -> None:
     visit.goto("/")
     drop(visit)
-    assert visit.page.is_visible(".preview")
+    visit.page.wait_for_selector(".preview")  # once the browser has decoded it
     visit.page.fill("#text", TITLE)
     visit.page.click("text=Classify >> visible=true >> nth=-1")
     visit.page.wait_for_selector("#answer .card")
@@ -65,8 +65,9 @@ def test_a_dropped_picture_and_a_title_give_the_card_that_classify_gives(visit: 
 def test_a_picture_can_be_taken_back(visit: Visit) -> None:
     visit.goto("/")
     drop(visit)
+    visit.page.wait_for_selector(".preview")
     visit.page.click("text=Remove the picture")
-    assert not visit.page.is_visible(".preview")
+    visit.page.wait_for_selector(".preview", state="hidden")
     assert visit.page.evaluate("document.querySelector('#image').files.length") == 0
 
 

@@ -54,8 +54,7 @@ def test_a_key_gives_a_category_as_a_generation_and_another_takes_it_back(visit:
     }  # fmt: skip
     assert category(visit, first) == offered != before
     assert shown_id(visit) != first
-    focused = visit.page.evaluate("document.activeElement.id")
-    assert focused == "item-title"
+    visit.page.wait_for_function("() => document.activeElement.id === 'item-title'")
     press(visit, "u", f"Generation {start + 1} is undone")
     assert newest(visit)["generation"] == start + 2
     assert category(visit, first) == before

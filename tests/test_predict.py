@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -216,6 +217,23 @@ def test_near_duplicates_among_the_evidence_name_the_nearer_one(
     assert {folded[f"copy{i}"] for i in range(3)} == {None, first}
     assert folded[first] is None
     assert all(value is None for name, value in folded.items() if not name.startswith("copy"))
+
+
+def test_many_neighbours_of_many_queries_are_compared_a_part_at_a_time(
+    kinds: Shelf, tmp_path: Path
+) -> None:
+    kinds.add(*make_source(tmp_path / "more", KINDS, 150, seed=3))
+    halves = queries(tmp_path, KINDS, n=21)
+    predictor = Predictor.for_shelf(kinds, k=500)
+    tracemalloc.start()
+    answers = predictor.predict(halves)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100 * 2**20  # the cosines of all pairs alone would be 120 MB
+    for query in (0, 62):
+        (alone,) = predictor.predict(halves[query : query + 1])
+        folded = [(e.neighbour.id, e.duplicate_of) for e in alone.neighbours]
+        assert [(e.neighbour.id, e.duplicate_of) for e in answers[query].neighbours] == folded
 
 
 def test_a_classifier_from_the_shelf_gives_the_shelfs_answers(kinds: Shelf, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -14,6 +15,7 @@ import pytest
 from serve_world import in_thread, sample_shelf, settings_for
 
 from kinshelf.serve.connections import HEAD_BYTES, Connection
+from kinshelf.serve.service import Service
 
 SECONDS = 0.5
 
@@ -113,3 +115,83 @@ def test_requests_sent_ahead_are_all_answered(url: str) -> None:
     with connected(url) as client:
         client.sendall(one * 5 + last)
         assert rest(client).count(b"200 OK") == 6
+
+
+REFUSED = b"POST /none HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+LAST = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+
+
+def test_an_upload_that_is_refused_at_once_may_go_on_to_its_end(url: str) -> None:
+    piece = b"a" * HEAD_BYTES
+    with connected(url) as client:
+        client.sendall(REFUSED % (8 * len(piece)))
+        answer = client.recv(4096)
+        for _ in range(8):
+            client.sendall(piece)
+            time.sleep(0.02)
+        client.sendall(LAST)
+        assert b" 404 " in answer
+        after = rest(client)
+    assert after.startswith(b"HTTP/1.1 200 OK")
+    assert after.count(b"HTTP/1.1") == 1
+
+
+def test_the_end_of_an_upload_that_was_refused_is_not_awaited_for_ever(url: str) -> None:
+    for end in (b"a" * 99, b"a" * 100):  # the last one is whole, and then nothing comes
+        started = time.monotonic()
+        with connected(url) as client:
+            client.sendall(REFUSED % 100)
+            assert b" 404 " in client.recv(4096)
+            client.sendall(end)
+            assert rest(client) == b""
+        assert SECONDS * 0.9 < time.monotonic() - started < 5
+
+
+def test_a_head_behind_a_large_body_is_not_taken_for_a_long_one(url: str) -> None:
+    body = b'{"id": "' + b"a" * HEAD_BYTES + b'"}'
+    head = b"POST /similar HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with connected(url) as client:
+        client.sendall(head + body + LAST[:20])
+        time.sleep(0.2)
+        client.sendall(LAST[20:])
+        found = rest(client)
+    assert found.count(b"HTTP/1.1 ") == 2
+    assert b"HTTP/1.1 400" not in found
+    assert found.count(b"200 OK") == 1
+
+
+def test_a_slow_head_sent_ahead_is_not_answered_in_place_of_the_one_before(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Service.info
+
+    def slow(self: Service) -> dict[str, Any]:
+        time.sleep(3 * SECONDS)
+        return found(self)
+
+    monkeypatch.setattr(Service, "info", slow)
+    with connected(url) as client:
+        client.sendall(b"GET /info HTTP/1.1\r\nHost: localhost\r\n\r\n" + LAST[:20])
+        time.sleep(2 * SECONDS)
+        client.sendall(LAST[20:])
+        assert rest(client).count(b"HTTP/1.1 200 OK") == 2
+
+
+@pytest.mark.parametrize("piece", [b"a" * 4096, b"X-More: aaaaaaaaaa\r\n" * 200])
+def test_headers_behind_a_body_have_an_end_too(url: str, piece: bytes) -> None:
+    chunked = b"POST /similar HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with connected(url) as client:
+        client.sendall(chunked + b"2\r\n{}\r\n0\r\nX-Long: ")
+        with pytest.raises(OSError):
+            for _ in range(1000):
+                client.sendall(piece)
+
+
+def test_a_body_in_many_small_chunks_is_read_to_its_end(url: str) -> None:
+    def chunks() -> Iterator[bytes]:
+        yield b'{"id": "none", "k": 5'
+        for _ in range(HEAD_BYTES // 16):  # with their lengths, more than headers may have
+            yield b" " * 16
+        yield b"}"
+
+    assert httpx.post(f"{url}/similar", content=chunks()).status_code == 404

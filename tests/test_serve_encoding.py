@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -114,6 +115,52 @@ def test_one_that_hangs_is_killed_and_its_questions_are_asked_of_another(sample:
     elsewhere.close()
 
 
+def test_one_that_hangs_while_it_is_sent_more_than_a_pipe_holds_is_killed_too(
+    sample: Path,
+) -> None:
+    elsewhere = EncoderProcess(sample, read_manifest(sample), seconds=5)
+    (picture,) = pictures(1)
+    many = [elsewhere.preprocess(picture)] * 200
+    assert sum(pixels.nbytes for pixels in many) > 2 * encoding._PIPE
+    os.kill(elsewhere.pid, signal.SIGSTOP)
+    found: list[int] = []
+    asking = threading.Thread(
+        target=lambda: found.append(len(elsewhere.encode_pixels(many))), daemon=True
+    )
+    asking.start()
+    asking.join(60)
+    assert found == [200]
+    elsewhere.close()
+
+
+def test_closing_does_not_wait_for_one_that_hangs(
+    sample: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoding, "_END_SECONDS", 1.0)
+    elsewhere = EncoderProcess(sample, read_manifest(sample), seconds=1000)
+    (picture,) = pictures(1)
+    many = [elsewhere.preprocess(picture)] * 200
+    os.kill(elsewhere.pid, signal.SIGSTOP)
+    errors: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            elsewhere.encode_pixels(many)
+        except ShuttingDown as error:
+            errors.append(error)
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    time.sleep(1)  # then its pipe is full, and the rest waits to be sent
+    assert elsewhere._process._lock.locked()
+    closing = threading.Thread(target=elsewhere.close, daemon=True)
+    closing.start()
+    closing.join(30)
+    asking.join(30)
+    assert not closing.is_alive()
+    assert len(errors) == 1
+
+
 def test_after_its_death_the_next_question_is_answered(elsewhere: EncoderProcess) -> None:
     before, pid = elsewhere.encode_texts(TEXTS[:3]), elsewhere.pid
     os.kill(pid, signal.SIGKILL)
@@ -186,6 +233,11 @@ def test_one_that_rests_has_no_process_until_it_is_asked(elsewhere: EncoderProce
     pid = elsewhere.pid
     elsewhere.rest()
     until(lambda: gone(pid))
+    with ThreadPoolExecutor(8) as pool:  # those that were about to ask when it was to rest
+        found = list(pool.map(lambda text: elsewhere.encode_texts([text])[0], TEXTS))
+    assert len(found) == len(TEXTS)
+    last = elsewhere.pid
+    until(lambda: gone(last))
     assert elsewhere.encode_texts(TEXTS[:1]).shape == (1, elsewhere.dimension)
     last = elsewhere.pid
     elsewhere.close()
