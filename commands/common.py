@@ -113,13 +113,13 @@ def speak_any_text() -> None:
         if getattr(sys, name) is None:
             nowhere = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - to the end
             setattr(sys, name, nowhere)
-    if sys.stdout.errors == "strict" or not _is_utf_8(sys.stdout):
-        with contextlib.suppress(AttributeError):  # a stand-in that is no file
+    with contextlib.suppress(AttributeError):  # a stand-in that is no file
+        if sys.stdout.errors == "strict" or not _is_utf_8(sys.stdout):
             sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
 
 
 def _is_utf_8(stream: TextIO) -> bool:
-    return stream.encoding.lower().replace("-", "") == "utf8"
+    return (stream.encoding or "utf-8").lower().replace("-", "") == "utf8"
 
 
 def _line(value: Any) -> str:
@@ -130,7 +130,7 @@ def _line(value: Any) -> str:
         value = _plain(value)
         line = json.dumps(value, ensure_ascii=False, default=str)
     try:
-        line.encode(sys.stdout.encoding)
+        line.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:  # of a name that is no text too, only escapes can be written
         return json.dumps(value, default=str)
     return line

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 from fastapi.responses import JSONResponse
+from starlette.requests import ClientDisconnect
 
 from kinshelf.db.errors import KinshelfError
 from kinshelf.serve.errors import (
@@ -32,6 +33,9 @@ _FORGOTTEN = 4096
 """Addresses whose rate is remembered."""
 
 _HEADERS = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+_LEFT = 499
+"""The status that is counted where the client went before it was answered: nginx's number."""
+
 _FREE = ("/healthz", "/static/")
 
 
@@ -86,6 +90,8 @@ class Limits:
         except RequestRefused as error:
             if exchange.status is None:
                 await answer(error)(scope, receive, exchange.send)
+        except ClientDisconnect:  # nobody is left to be answered
+            exchange.status = exchange.status or _LEFT
         except Exception as error:
             if exchange.status is None:
                 await answer(_unexpected(error))(scope, receive, exchange.send)

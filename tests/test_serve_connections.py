@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from serve_world import in_thread, sample_shelf, settings_for
+from serve_world import in_thread, sample_shelf, settings_for, until
 
 from kinshelf.serve.connections import HEAD_BYTES, Connection
 from kinshelf.serve.service import Service
@@ -195,3 +195,16 @@ def test_a_body_in_many_small_chunks_is_read_to_its_end(url: str) -> None:
         yield b"}"
 
     assert httpx.post(f"{url}/similar", content=chunks()).status_code == 404
+
+
+def test_a_client_that_leaves_in_the_middle_of_its_upload_is_no_failure_of_the_server(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with connected(url) as client:
+        client.sendall(
+            b"POST /similar HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n"
+            b"Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\n"
+        )
+    left = 'kinshelf_requests_total{method="POST",route="/similar",status="499"} 1.0'
+    until(lambda: left in httpx.get(f"{url}/metrics").text)
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import subprocess
@@ -75,6 +77,12 @@ def test_a_stream_that_is_closed_costs_only_what_was_meant_for_it(
     done = subprocess.run(words, capture_output=True, check=False, timeout=60)
     assert (done.returncode, b"Traceback" in done.stderr) == (0, False), done.stderr
     assert bool(done.stdout) == (stream == "stderr" and command != "verify")
+
+
+def test_a_stdout_that_is_no_file_is_written_to_like_any_other(accented: Path) -> None:
+    with contextlib.redirect_stdout(io.StringIO()) as found:
+        main(["show", "ü1", "--json", "--shelf", str(accented)], standalone_mode=False)
+    assert strictly(found.getvalue())["title"] == "Żółty zamek 😀 1"
 
 
 @pytest.mark.parametrize("errors", ["strict", "surrogateescape"])
