@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -168,8 +169,11 @@ class Ingest:
         fresh = [c for c in wanted if not self._failed_before(c)]
         pictures = read_pictures([c.product.image for c in fresh], self.downloader)
         for candidate, picture in zip(fresh, pictures, strict=True):
-            candidate.picture = picture
-            candidate.image_hash = picture.content_hash if picture else None
+            if picture and picture.error and _only_moved(candidate, picture.error):
+                self.report.note(records.keep_picture(candidate, picture.error))
+            else:
+                candidate.picture = picture
+                candidate.image_hash = picture.content_hash if picture else None
             candidate.content_hash = records.content_hash(candidate.product, candidate.image_hash)
         return _changed(fresh)
 
@@ -231,6 +235,14 @@ class _Staged:
     found: list[Candidate]
     wanted: list[Candidate]
     changed: list[Candidate] = field(default_factory=list)
+
+
+def _only_moved(candidate: Candidate, error: ImageRejected) -> bool:
+    """Whether a file is not there whose picture the shelf has, wherever it lay then."""
+    old, image = candidate.old, candidate.product.image
+    if error.reason != "missing-file" or old is None or not (old.has_image and old.image_hash):
+        return False
+    return Path(old.product.image or "").name == Path(image or "").name
 
 
 def _brings(batch: ReadBatch) -> bool:

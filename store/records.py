@@ -74,6 +74,15 @@ def fail_image(candidate: Candidate, error: ImageRejected) -> None:
     candidate.reject = reject(candidate, f"image-{error.reason}", message, kept=kept)
 
 
+def keep_picture(candidate: Candidate, error: ImageRejected) -> Reject:
+    """Let it have the picture that the shelf has of it; what is to be told of it."""
+    assert candidate.old
+    candidate.product = candidate.product.replace(image=candidate.old.product.image)
+    candidate.image_hash = candidate.old.image_hash
+    message = f"{error}; the picture that the shelf has of it is kept"
+    return reject(candidate, f"image-{error.reason}", message, kept=True)
+
+
 def reject(candidate: Candidate, reason: str, message: str, *, kept: bool = False) -> Reject:
     """A reject of a row that is known by its product."""
     product = candidate.product

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 import sys
 import zlib
@@ -244,6 +245,33 @@ def test_a_bad_image_costs_only_itself(run: Run, tmp_path: Path) -> None:
         failed = now.get("truncated.jpg")
         assert failed.image_error == "truncated"
         assert not now.halves([failed.row])[0, :16].any()
+
+
+def test_a_picture_that_is_no_longer_where_it_lay_is_kept(run: Run, tmp_path: Path) -> None:
+    bad_images(tmp_path / "pictures")
+    rows = [{"id": "a", "title": "words", "price": "5", "image": "good.jpg"}]
+    assert run("add", write_csv(tmp_path / "pictures" / "p.csv", rows)).exit_code == 0
+    with Shelf.open(tmp_path / "toys.shelf") as shelf:
+        before = shelf.snapshot().get("a")
+        halves = shelf.snapshot().halves([before.row])
+    elsewhere = write_csv(tmp_path / "p.csv", rows)
+    told = json.loads(run("add", elsewhere, "--json").stdout)
+    assert (told["unchanged"], told["reasons"]) == (1, {"image-missing-file": 1})
+    rows[0] |= {"price": "6", "title": "other words"}
+    result = run("add", write_csv(tmp_path / "p.csv", rows))
+    assert "good.jpg" in result.stderr and "is kept" in result.stderr
+    with Shelf.open(tmp_path / "toys.shelf") as shelf:
+        now = shelf.snapshot()
+        a = now.get("a")
+        assert (a.product.price, a.product.title, a.has_image) == (6, "other words", True)
+        assert a.product.image == before.product.image
+        changed = now.halves([a.row])
+        assert np.array_equal(changed[0, :16], halves[0, :16])
+        assert not np.array_equal(changed[0, 16:], halves[0, 16:])
+    rows[0]["image"] = "another.jpg"
+    assert run("add", write_csv(tmp_path / "p.csv", rows)).exit_code == 0
+    with Shelf.open(tmp_path / "toys.shelf") as shelf:
+        assert not shelf.snapshot().get("a").has_image, "another picture was meant"
 
 
 def test_a_url_that_is_none_costs_only_its_picture(run: Run, tmp_path: Path) -> None:
