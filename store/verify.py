@@ -193,7 +193,7 @@ def _probes(shelf: Shelf, now: Snapshot) -> Iterator[Finding]:
     names = {probe.path.name for probe in known}
     for path in sorted((shelf.path / "probes").glob("[0-9]*")):
         if path.name not in names:
-            problem = "a probe that was never committed"
+            problem = "a probe of no use: never committed, or of the encoder before `reembed`"
             yield Finding(f"probes/{path.name}", problem, _NONE, harmless=True)
 
 
