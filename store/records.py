@@ -80,7 +80,7 @@ def keep_picture(candidate: Candidate, error: ImageRejected) -> Reject:
     candidate.product = candidate.product.replace(image=candidate.old.product.image)
     candidate.image_hash = candidate.old.image_hash
     message = f"{error}; the picture that the shelf has of it is kept"
-    return reject(candidate, f"image-{error.reason}", message, kept=True)
+    return reject(candidate, "image-kept", message, kept=True)
 
 
 def reject(candidate: Candidate, reason: str, message: str, *, kept: bool = False) -> Reject:
