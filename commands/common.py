@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import json
 import math
 import os
@@ -12,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -113,13 +114,13 @@ def speak_any_text() -> None:
         if getattr(sys, name) is None:
             nowhere = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - to the end
             setattr(sys, name, nowhere)
-    with contextlib.suppress(AttributeError):  # a stand-in that is no file
-        if sys.stdout.errors == "strict" or not _is_utf_8(sys.stdout):
-            sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
+    out = sys.stdout
+    if isinstance(out, io.TextIOWrapper) and (out.errors == "strict" or not _is_utf_8(out)):
+        out.reconfigure(errors="replace")
 
 
-def _is_utf_8(stream: TextIO) -> bool:
-    return (stream.encoding or "utf-8").lower().replace("-", "") == "utf8"
+def _is_utf_8(stream: io.TextIOWrapper) -> bool:
+    return stream.encoding.lower().replace("-", "") == "utf8"
 
 
 def _line(value: Any) -> str:
