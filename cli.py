@@ -8,21 +8,12 @@ from typing import Any
 
 import click
 
-from kinshelf.commands import (
-    ask,
-    care,
-    encode,
-    ingest,
-    learn,
-    look,
-    move,
-    review,
-    sample,
-    serving,
-)  # fmt: skip
+from kinshelf.commands import ask, care, encode, ingest, learn, look, move, review
+from kinshelf.commands import demo as sample
+from kinshelf.commands import serve as serving  # fmt: skip
 from kinshelf.commands.common import speak_any_text
 from kinshelf.db.errors import KinshelfError
-from kinshelf.store.threads import announce
+from kinshelf.db.threads import announce
 
 
 class _Group(click.Group):

@@ -23,11 +23,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from kinshelf.probe.audit import Audit, audit_shelf
-from kinshelf.probe.conflicts import find_conflicts
-from kinshelf.probe.data import BoolArray, Float64Array, FloatArray, IntArray, ObjectArray
-from kinshelf.probe.facts import read_facts
-from kinshelf.store import Product, Shelf
+from kinshelf import Shelf
+from kinshelf.probe.audit.audit import Audit, audit_shelf
+from kinshelf.probe.audit.conflicts import find_conflicts
+from kinshelf.probe.audit.facts import read_facts
+from kinshelf.probe.fit.data import BoolArray, Float64Array, FloatArray, IntArray, ObjectArray
+from kinshelf.store import Product
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "amazon2020" / "embeddings"
 SHARE = 0.05

@@ -30,12 +30,12 @@ from typing import Any
 
 import numpy as np
 
+from kinshelf import Shelf
 from kinshelf.cluster.parts import PartCounts, part_bytes, write_once
-from kinshelf.db.parts import NAME, PartEntry, PartsManifest
 from kinshelf.db.product import Product
+from kinshelf.db.sources.parts import NAME, PartEntry, PartsManifest
 from kinshelf.samples import catalogue_dir
-from kinshelf.store import Shelf
-from kinshelf.store.ingest import Candidate
+from kinshelf.store.ingest.pipeline import Candidate
 
 ENCODE_BAR = 0.85
 MEMORY_BAR = 1.5

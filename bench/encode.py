@@ -29,10 +29,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from kinshelf.store.clip_weights import read_weights
-from kinshelf.store.encoder import Encoder, load_encoder
-from kinshelf.store.intake import Preprocessor
-from kinshelf.store.precision import BF16, FLOAT32, INT8, cpu_flags, has_bf16, has_int8
+from kinshelf.store.encode.clip.weights import read_weights
+from kinshelf.store.encode.encoder import Encoder, load_encoder
+from kinshelf.store.encode.precision import BF16, FLOAT32, INT8, cpu_flags, has_bf16, has_int8
+from kinshelf.store.ingest.pictures import Preprocessor
 
 BATCH = 32
 TARGETS = {FLOAT32: 1.4, BF16: 3.0, INT8: 4.5}
@@ -190,7 +190,7 @@ def _report(
 
 def flops(directory: Path, encoder: Encoder, products: Products) -> float:
     """Of the linear layers, for all products, with no padding."""
-    from kinshelf.store.tokens import Tokens
+    from kinshelf.store.encode.tokenizer import Tokens
 
     vision, text = read_weights(directory).parameters()
     tokens = sum(map(len, Tokens(directory, 77).ids(products.texts)))
@@ -201,7 +201,7 @@ def gemm_peak(precision: str) -> float:
     """Operations a second of one core in the vision tower's largest product."""
     import torch
 
-    from kinshelf.store.clip_linear import linear
+    from kinshelf.store.encode.clip.torch_linear import linear
 
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -217,7 +217,7 @@ def preprocessing(directory: Path, products: Products, rounds: int) -> None:
     import torch
     from transformers import CLIPImageProcessor
 
-    from kinshelf.store.preprocess import read_preprocessing
+    from kinshelf.store.encode.image_processor import read_preprocessing
 
     torch.set_num_threads(1)
     ours, theirs = read_preprocessing(directory), CLIPImageProcessor.from_pretrained(directory)

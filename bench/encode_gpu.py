@@ -31,10 +31,10 @@ from encode import (
     timed,
 )
 
-from kinshelf.store.clip_weights import read_weights
-from kinshelf.store.encoder import load_encoder
-from kinshelf.store.intake import Preprocessor
-from kinshelf.store.precision import BF16
+from kinshelf.store.encode.clip.weights import read_weights
+from kinshelf.store.encode.encoder import load_encoder
+from kinshelf.store.encode.precision import BF16
+from kinshelf.store.ingest.pictures import Preprocessor
 
 ROUNDS = 3
 PART = 512

@@ -18,7 +18,7 @@ from catalogues import DATA, Catalogue, products
 from quality import accuracy, fit_recipe, machine
 
 from kinshelf.probe import HybridClassifier
-from kinshelf.probe.data import Float64Array, FloatArray
+from kinshelf.probe.fit.data import Float64Array, FloatArray
 
 LABELS = (1, 2, 4, 8, 16, 32)
 ADDED = (5, 20)

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import search
 
-from kinshelf.store import Shelf
+from kinshelf import Shelf
 
 STEP = 16_384
 QUERIES = 200
@@ -32,7 +32,7 @@ OPEN = """
 import sys, time
 started = time.perf_counter()
 import numpy as np
-from kinshelf.store import Shelf
+from kinshelf import Shelf
 Shelf.open(sys.argv[1]).snapshot().kneighbors(np.load(sys.argv[2])[:1], 10)
 print(time.perf_counter() - started)
 """
@@ -42,9 +42,9 @@ import json, os, sys, time
 import numpy as np
 import xxhash
 from kinshelf.db.product import Product
-from kinshelf.store import Shelf
-from kinshelf.store.checking import check_vectors
-from kinshelf.store.layout import vectors_path
+from kinshelf import Shelf
+from kinshelf.store.log.checksums import check_vectors
+from kinshelf.store.log.layout import vectors_path
 queries, more = np.load(sys.argv[2]), np.load(sys.argv[3])
 shelf = Shelf.open(sys.argv[1])
 shelf.snapshot().kneighbors(queries[:1], 10)

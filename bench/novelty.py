@@ -23,11 +23,11 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 
-from kinshelf.probe.data import ArrayData, Float64Array, FloatArray, IntArray
-from kinshelf.probe.knn import ExactNeighbours
-from kinshelf.probe.novelty import NEIGHBOURS, NoveltyModel
-from kinshelf.probe.novelty_fit import fit_novelty
-from kinshelf.probe.split import training_set
+from kinshelf.probe.fit.data import ArrayData, Float64Array, FloatArray, IntArray
+from kinshelf.probe.fit.knn import ExactNeighbours
+from kinshelf.probe.fit.split import training_set
+from kinshelf.probe.novelty.fit import fit_novelty
+from kinshelf.probe.novelty.model import NEIGHBOURS, NoveltyModel
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "amazon2020" / "embeddings"
 BAR = 0.93

@@ -14,7 +14,7 @@ class Kinshelf(Peer):
     batch_rows = 1 << 14
 
     def create(self, width: int) -> None:
-        from kinshelf.store import Shelf
+        from kinshelf import Shelf
 
         self.shelf = Shelf.create(self.directory / "shelf", encoder="brought")
 
@@ -26,7 +26,7 @@ class Kinshelf(Peer):
         self.shelf.build_index()
 
     def open(self) -> None:
-        from kinshelf.store import Shelf
+        from kinshelf import Shelf
 
         self.shelf = Shelf.open(self.directory / "shelf")
 

@@ -24,10 +24,10 @@ from typing import Any
 
 import numpy as np
 
+from kinshelf import Shelf
 from kinshelf.db.product import Product
-from kinshelf.store import Shelf
-from kinshelf.store.index import exact
-from kinshelf.store.tuning import recall_of
+from kinshelf.store.search.exact import exact
+from kinshelf.store.search.recall import recall_of
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "amazon2020" / "embeddings"
 WIDTH = 512
@@ -39,7 +39,7 @@ FIRST = """
 import json, os, sys, time
 started = time.perf_counter()
 import numpy as np
-from kinshelf.store import Shelf
+from kinshelf import Shelf
 imported = time.perf_counter() - started
 query = np.load(sys.argv[2])
 with Shelf.open(sys.argv[1]) as shelf:

@@ -31,13 +31,13 @@ from pathlib import Path
 
 import numpy as np
 
-from kinshelf.db.images import content_hash
+from kinshelf import Shelf
+from kinshelf.db.images.decode import content_hash
+from kinshelf.db.threads import threads
 from kinshelf.probe import train_shelf
 from kinshelf.samples import catalogue_dir, tiny_clip_dir
-from kinshelf.store import Shelf
-from kinshelf.store.encoder import load_encoder
-from kinshelf.store.intake import Preprocessor
-from kinshelf.store.threads import threads
+from kinshelf.store.encode.encoder import load_encoder
+from kinshelf.store.ingest.pictures import Preprocessor
 
 CLIENTS = 8
 BATCH = 32

@@ -21,9 +21,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from engines import KINDS, running
 
-from kinshelf.cluster.opening import create_shelf
+from kinshelf import create as create_shelf
 from kinshelf.db.product import Product
-from kinshelf.store.threads import announce
+from kinshelf.db.threads import announce
 
 DIMENSION, GROUPS, QUERIES, BATCH = 512, 20, 40, 2000
 

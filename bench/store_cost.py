@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
+from kinshelf import Shelf
 from kinshelf.db.product import Product
-from kinshelf.store import Shelf
 
 DIMENSION = 512
 VECTOR = 8 * DIMENSION
@@ -29,9 +29,9 @@ VECTOR = 8 * DIMENSION
 OPENING = """
 import json, os, sys, time
 import numpy as np
-import duckdb, kinshelf.store.shelf, kinshelf.store.snapshot, kinshelf.db.queries
+import duckdb, kinshelf.store.shelf, kinshelf.store.snapshot, kinshelf.db.catalog.queries
 started = time.perf_counter()
-from kinshelf.store import Shelf
+from kinshelf import Shelf
 with Shelf.open(sys.argv[1]) as shelf:
     opened = time.perf_counter() - started
     now = shelf.snapshot()

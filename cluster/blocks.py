@@ -19,12 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kinshelf.db.errors import EmptySource, EncoderMismatch, InvalidEmbeddings, UnreadableSource
-from kinshelf.db.parts import PartsManifest, parts_of
-from kinshelf.store import files, fusion
+from kinshelf.db.sources.parts import PartsManifest, parts_of
+from kinshelf.store.log import disk
+from kinshelf.store.search import fusion
 
 if TYPE_CHECKING:
-    from kinshelf.store.handle import AnyShelf
-    from kinshelf.store.interface import AnySnapshot
+    from kinshelf.store.base import AnyShelf
+    from kinshelf.store.generation import AnySnapshot
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
@@ -183,7 +184,7 @@ class SpooledData:
     def _append(self, halves: FloatArray) -> None:
         self._width = self._width or halves.shape[1]
         data, offset = fusion.fused(halves).data, 4 * self._width * self._rows
-        files.write(self._file.fileno(), data, offset)
+        disk.write(self._file.fileno(), data, offset)
         self._rows += len(halves)
 
     def labelled(self, split: str | None = None) -> tuple[IntArray, ObjectArray]:

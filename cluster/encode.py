@@ -12,15 +12,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kinshelf.cluster.encode_part import EncoderSpec, PartEncoder
-from kinshelf.cluster.encode_tasks import Task, read_tasks
+from kinshelf.cluster.part import EncoderSpec, PartEncoder
 from kinshelf.cluster.parts import begin, finish
 from kinshelf.cluster.remote import local_copy
+from kinshelf.cluster.tasks import Task, read_tasks
 from kinshelf.db.errors import InputError
-from kinshelf.db.parts import PartsManifest
+from kinshelf.db.sources.parts import PartsManifest
 
 if TYPE_CHECKING:
-    from kinshelf.store.manifest import Manifest
+    from kinshelf.store.log.manifest import Manifest
 
 PART_ROWS = 2048
 """Rows of a part: 8 MB of embeddings, and about a minute of work for one core."""
@@ -117,9 +117,9 @@ def _named(source: str, path: Path) -> str:
 
 def _identify(source: str, options: EncodeOptions) -> tuple[EncoderSpec, PartsManifest]:
     """What every part is encoded by, and the manifest that says so."""
-    from kinshelf.store.canary import identity_of
-    from kinshelf.store.creating import manifest_for
-    from kinshelf.store.encoder import load_encoder
+    from kinshelf.store.encode.canary import identity_of
+    from kinshelf.store.encode.encoder import load_encoder
+    from kinshelf.store.log.create import manifest_for
 
     wanted = manifest_for(options.encoder, options.revision, options.precision)
     encoder = load_encoder(wanted.encoder, revision=wanted.revision, precision=wanted.precision)
@@ -135,7 +135,7 @@ def _identify(source: str, options: EncodeOptions) -> tuple[EncoderSpec, PartsMa
 
 
 def _reading(options: EncodeOptions) -> Any:
-    from kinshelf.db.readers import ReadOptions
+    from kinshelf.db.sources.readers import ReadOptions
 
     if options.part_rows < 1:
         raise InputError(f"part_rows is {options.part_rows}, but must be 1 or more")

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from kinshelf.db.errors import ClusterError
-from kinshelf.db.parts import NAME, PartEntry, PartsManifest
-from kinshelf.store import exporting, files
-from kinshelf.store.ingest import Candidate
+from kinshelf.db.sources.parts import NAME, PartEntry, PartsManifest
+from kinshelf.store.ingest.candidate import Candidate
+from kinshelf.store.log import disk
+from kinshelf.store.maintain import export
 
 REJECTS = "rejects.jsonl"
 _KEY = b"kinshelf"
@@ -48,8 +49,8 @@ def part_bytes(
     import pyarrow.parquet as pq
 
     said = {**asdict(counts), "fingerprint": fingerprint, "rejects": [asdict(r) for r in rejects]}
-    layout = exporting.schema().with_metadata({_KEY: json.dumps(said).encode()})
-    table = exporting.columns(
+    layout = export.schema().with_metadata({_KEY: json.dumps(said).encode()})
+    table = export.columns(
         [c.product for c in encoded], [c.image for c in encoded], [c.text for c in encoded]
     )
     stream = pa.BufferOutputStream()
@@ -67,10 +68,10 @@ def write_once(path: Path, data: bytes) -> None:
         return
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        files.write_synced(temporary, data, 0)
-        files.rename(temporary, path)
+        disk.write_synced(temporary, data, 0)
+        disk.rename(temporary, path)
     finally:
-        files.unlink(temporary)
+        disk.unlink(temporary)
 
 
 def read_said(path: Path) -> dict[str, Any]:
@@ -89,13 +90,13 @@ def read_said(path: Path) -> dict[str, Any]:
 
 def begin(directory: Path, wanted: PartsManifest) -> None:
     """Make the folder, or take up what was begun in it. Raises ClusterError if that differs."""
-    files.make_directory(directory)
+    disk.make_directory(directory)
     if (directory / NAME).is_file():
         _check_same(directory, PartsManifest.read(directory), wanted)
     elif any(not entry.name.startswith(".") for entry in directory.iterdir()):
         raise ClusterError(f"{directory} is not empty, and no encoding: choose another folder")
     else:
-        files.replace(directory / NAME, wanted.dump())
+        disk.replace(directory / NAME, wanted.dump())
 
 
 def _check_same(directory: Path, found: PartsManifest, wanted: PartsManifest) -> None:
@@ -121,13 +122,13 @@ def finish(directory: Path, manifest: PartsManifest, names: Sequence[str]) -> Pa
             size = (directory / name).stat().st_size
             entries.append(PartEntry(name, said["products"], size))
             counts = _sum(counts, said)
-    files.sync_file(temporary)
-    files.rename(temporary, directory / REJECTS)
+    disk.sync_file(temporary)
+    disk.rename(temporary, directory / REJECTS)
     done = manifest.replace(
         finished=True, rows=counts.rows, products=counts.products, rejected=counts.rejected,
         image_failed=counts.image_failed, parts=tuple(entries),
     )  # fmt: skip
-    files.replace(directory / NAME, done.dump())
+    disk.replace(directory / NAME, done.dump())
     _sweep(directory, names)
     return done
 
@@ -147,4 +148,4 @@ def _sweep(directory: Path, names: Sequence[str]) -> None:
     for entry in os.scandir(directory):
         stale = entry.name.startswith("part-") and entry.name not in kept
         if stale or (entry.name.startswith(".part-") and entry.name.endswith(".tmp")):
-            files.unlink(Path(entry.path))
+            disk.unlink(Path(entry.path))

@@ -11,17 +11,40 @@ import os
 import threading
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from kinshelf.cluster.encode_part import EncoderSpec, PartEncoder
+from kinshelf.cluster.part import EncoderSpec, PartEncoder
 from kinshelf.cluster.ray_start import ray_cluster
 from kinshelf.db.errors import ClusterError, KinshelfError
-from kinshelf.store import files
-from kinshelf.store.threads import SETTING
+from kinshelf.db.threads import SETTING
+from kinshelf.store.log import disk
 
 if TYPE_CHECKING:
-    from kinshelf.cluster.encode import Run
-    from kinshelf.cluster.encode_tasks import Task
+    from kinshelf.cluster.tasks import Task
+
+
+class Options(Protocol):
+    """How many workers there may be, and how long each has for a part."""
+
+    @property
+    def workers(self) -> int | None: ...
+    @property
+    def cpus(self) -> int: ...
+    @property
+    def timeout(self) -> float: ...
+
+
+class Run(Protocol):
+    """What the workers need of the encoding under way; `cluster.encode.Run` has it."""
+
+    spec: EncoderSpec
+    directory: Path
+
+    @property
+    def options(self) -> Options: ...
+    def part_done(self, rows: int) -> bool:
+        """Count a part that was done; whether to go on."""
+
 
 TASKS = "tasks"
 TRIES = 5
@@ -37,15 +60,15 @@ def encode_on_ray(run: Run, tasks: Iterable[Task], address: str) -> None:
     Raises ClusterError, naming the parts that could not be done, once all others are.
     """
     folder = run.directory / TASKS
-    files.remove_tree(folder)
-    files.make_directory(folder)
+    disk.remove_tree(folder)
+    disk.make_directory(folder)
     rows = {task.name: _spool(folder, task) for task in tasks}
     if rows:
         with ray_cluster(address) as ray:
             failed = _run(run, ray, rows)
         if failed:
             raise ClusterError(_told(failed, len(rows)))
-    files.remove_tree(folder)
+    disk.remove_tree(folder)
 
 
 def _spool(folder: Path, task: Task) -> int:

@@ -98,7 +98,7 @@ def _own_token() -> None:
 
 
 def _local() -> dict[str, Any]:
-    from kinshelf.store.threads import threads
+    from kinshelf.db.threads import threads
 
     return {
         "address": LOCAL,

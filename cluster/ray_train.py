@@ -23,19 +23,19 @@ import torch.distributed as dist
 from kinshelf.cluster.blocks import LabelledBlock, SpooledData, part_blocks, shelf_blocks
 from kinshelf.cluster.ray_start import ray_cluster
 from kinshelf.db.errors import ClusterError
-from kinshelf.db.parts import parts_of
-from kinshelf.probe.data import IntArray
-from kinshelf.probe.files import LOG_FILE, read_probe, write_probe
-from kinshelf.probe.model import Probe
-from kinshelf.probe.settings import ProbeSettings
-from kinshelf.probe.split import TrainingSet, training_set
-from kinshelf.probe.trainer import Trainer
-from kinshelf.probe.training import EpochResult, OnEpoch, Trained, fit_probe, warnings_of
-from kinshelf.probe.whitening import Whitening
-from kinshelf.store import Shelf
+from kinshelf.db.sources.parts import parts_of
+from kinshelf.probe.fit.data import IntArray
+from kinshelf.probe.fit.model import Probe
+from kinshelf.probe.fit.settings import ProbeSettings
+from kinshelf.probe.fit.split import TrainingSet, training_set
+from kinshelf.probe.fit.storage import LOG_FILE, read_probe, write_probe
+from kinshelf.probe.fit.trainer import Trainer
+from kinshelf.probe.fit.training import EpochResult, OnEpoch, Trained, fit_probe, warnings_of
+from kinshelf.probe.fit.whitening import Whitening
+from kinshelf.store.shelf import DirectoryShelf
 
 if TYPE_CHECKING:
-    from kinshelf.db.parts import PartsManifest
+    from kinshelf.db.sources.parts import PartsManifest
 
 LEAST = 1000
 """Rows that each worker must have at least: fewer are trained in a moment on one."""
@@ -156,7 +156,7 @@ def _share(config: dict[str, Any], rank: int, world: int) -> Iterator[SpooledDat
         with SpooledData(_own_blocks(config, manifest, rank, world), manifest.fingerprint) as data:
             yield data
         return
-    with Shelf.open(config["shelf"]) as shelf:
+    with DirectoryShelf(config["shelf"]) as shelf:
         now = shelf.snapshot(config["generation"])
         own = itertools.islice(shelf_blocks(now), rank, None, world)
         with SpooledData(own, now.fingerprint) as data:

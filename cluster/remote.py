@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from kinshelf.db.errors import ClusterError, ImageRejected, SourceNotFound, UnreadableSource
-from kinshelf.store.intake import Picture, is_url, read_pictures
+from kinshelf.store.ingest.pictures import Picture, is_url, read_pictures
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kinshelf.db.download import Downloader
+    from kinshelf.db.images.download import Downloader
 
 STORES = frozenset(
     {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "hdfs", "webhdfs", "memory"}
@@ -124,7 +124,7 @@ def read_any(images: Sequence[str | None], downloader: Downloader | None) -> lis
 
 
 def _picture(place: str) -> Picture:
-    from kinshelf.db.images import MAX_BYTES, content_hash
+    from kinshelf.db.images.decode import MAX_BYTES, content_hash
 
     try:
         with _opened(place) as remote:

@@ -14,9 +14,9 @@ from kinshelf.commands.ingest import source_options
 from kinshelf.db.errors import InputError
 
 if TYPE_CHECKING:
-    from kinshelf.probe.card_page import Asked
-    from kinshelf.store.handle import AnyShelf
-    from kinshelf.store.report import SearchResult
+    from kinshelf.face import Shelf
+    from kinshelf.probe.pages.card import Asked
+    from kinshelf.store.results import SearchResult
 
 K_HELP = "How many neighbours."
 WHERE_HELP = "Only neighbours that match this SQL condition."
@@ -69,11 +69,11 @@ class _Answered:
 
 
 def _classify_one(
-    output: Output, shelf: AnyShelf, image: str | None, text: str | None, asked: dict[str, Any]
+    output: Output, shelf: Shelf, image: str | None, text: str | None, asked: dict[str, Any]
 ) -> _Answered:
-    from kinshelf.commands.card import evidence_card
-    from kinshelf.probe.card_page import Asked
-    from kinshelf.probe.predict import classify as classify_one
+    from kinshelf.commands.terminal.card import evidence_card
+    from kinshelf.probe.pages.card import Asked
+    from kinshelf.probe.predict.predictor import classify as classify_one
 
     found = classify_one(shelf, image=image, text=text, **asked)
     if output.as_json:
@@ -85,16 +85,16 @@ def _classify_one(
 
 def _classify_many(
     output: Output,
-    shelf: AnyShelf,
+    shelf: Shelf,
     source: Path,
     settings: dict[str, Any],
     asked: dict[str, Any],
     *,
     keep: bool,
 ) -> _Answered:
-    from kinshelf.commands.card import answers_table
-    from kinshelf.probe.card_page import Asked
-    from kinshelf.probe.predict import classify_source
+    from kinshelf.commands.terminal.card import answers_table
+    from kinshelf.probe.pages.card import Asked
+    from kinshelf.probe.predict.predictor import classify_source
     from kinshelf.store import AddOptions
 
     whole = _Answered()
@@ -120,9 +120,9 @@ def _classify_many(
     return whole
 
 
-def _write_card(output: Output, shelf: AnyShelf, html: Path, asked: list[Asked]) -> None:
-    from kinshelf.probe.card_page import card_page
-    from kinshelf.probe.thumbnails import Thumbnails
+def _write_card(output: Output, shelf: Shelf, html: Path, asked: list[Asked]) -> None:
+    from kinshelf.probe.pages.card import card_page
+    from kinshelf.probe.pages.thumbnails import Thumbnails
 
     page = card_page(asked, Thumbnails(shelf.path / "images"))
     html.write_text(page, encoding="utf-8", errors="replace")  # what was asked may be no text
@@ -158,7 +158,7 @@ def similar(
         if source is not None:
             rejected = _similar_to_many(output, shelf, source, settings, asked)
         else:
-            from kinshelf.store.asking import similar as similar_to
+            from kinshelf.store.ingest.queries import similar as similar_to
 
             rejected = 0
             asked |= {"allow_private_hosts": settings["allow_private_hosts"]}
@@ -169,7 +169,7 @@ def similar(
 
 
 def _show_similar(output: Output, found: SearchResult) -> None:
-    from kinshelf.commands.card import neighbours_table
+    from kinshelf.commands.terminal.card import neighbours_table
 
     if output.as_json:
         for neighbour in found.neighbours:
@@ -181,12 +181,12 @@ def _show_similar(output: Output, found: SearchResult) -> None:
 
 
 def _similar_to_many(
-    output: Output, shelf: AnyShelf, source: Path, settings: dict[str, Any], asked: dict[str, Any]
+    output: Output, shelf: Shelf, source: Path, settings: dict[str, Any], asked: dict[str, Any]
 ) -> int:
     """One answer a product; how many rows had none."""
-    from kinshelf.commands.card import nearest_table
+    from kinshelf.commands.terminal.card import nearest_table
     from kinshelf.store import AddOptions
-    from kinshelf.store.asking import similar_source
+    from kinshelf.store.ingest.queries import similar_source
 
     done = rejected = 0
     with progress(output, f"searching for {source.name}", None) as update:

@@ -11,8 +11,8 @@ import click
 from kinshelf.commands.common import Output, build_index, shelf_options
 
 if TYPE_CHECKING:
-    from kinshelf.store.repair import RepairReport
-    from kinshelf.store.report import Finding
+    from kinshelf.store.maintain.repair import RepairReport
+    from kinshelf.store.results import Finding
 
 
 @click.command()
@@ -27,7 +27,7 @@ def verify(output: Output, repair: bool) -> None:
     if repair:
         _repair(output)
         return
-    from kinshelf.store.verify import verify_path
+    from kinshelf.store.maintain.verify import verify_path
 
     findings, generation = verify_path(output.path)
     _print(output, findings)
@@ -46,8 +46,8 @@ def _print(output: Output, findings: list[Finding]) -> None:
 
 
 def _repair(output: Output) -> None:
-    from kinshelf.store.repair import repair
-    from kinshelf.store.verify import verify_path
+    from kinshelf.store.maintain.repair import repair
+    from kinshelf.store.maintain.verify import verify_path
 
     report = repair(output.path)
     left = [finding for finding in verify_path(output.path)[0] if not finding.harmless]

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from kinshelf.store.handle import AnyShelf
+    from kinshelf.face import Shelf
+    from kinshelf.store.base import AnyShelf
 
 DEFAULT_SHELF = "kin.shelf"
 PATH = click.Path(path_type=Path)
@@ -76,11 +77,11 @@ class Output:
             " the engine's own tools"
         )
 
-    def open(self, *, wait: float = 0.0) -> AnyShelf:
+    def open(self, *, wait: float = 0.0) -> Shelf:
         """The shelf that --shelf names."""
-        from kinshelf.cluster.opening import open_shelf
+        from kinshelf.face import Shelf
 
-        return open_shelf(self.address, wait=wait)
+        return Shelf.open(self.address, wait=wait)
 
     def emit(self, value: Any) -> None:
         """One line of JSON on stdout."""

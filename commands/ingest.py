@@ -20,9 +20,9 @@ from kinshelf.commands.common import (
 )
 
 if TYPE_CHECKING:
-    from kinshelf.db.prepare import TrainingSetOptions
+    from kinshelf.db.sources.prepare import TrainingSetOptions
+    from kinshelf.face import Shelf
     from kinshelf.store import AddOptions, AddReport
-    from kinshelf.store.handle import AnyShelf
 
 PRECISIONS = ("float32", "bf16", "int8")
 ENCODER_HELP = "Hub id of a CLIP model, or a directory that holds one."
@@ -37,11 +37,9 @@ ENCODER_HELP = "Hub id of a CLIP model, or a directory that holds one."
 @shelf_options
 def init(output: Output, encoder: str | None, revision: str | None, precision: str | None) -> None:
     """Make an empty shelf."""
-    from kinshelf.cluster.opening import create_shelf
+    from kinshelf.face import create
 
-    with create_shelf(
-        output.address, encoder=encoder, revision=revision, precision=precision
-    ) as shelf:
+    with create(output.address, encoder=encoder, revision=revision, precision=precision) as shelf:
         made = {"shelf": shelf.name, "encoder": shelf.manifest.encoder}
     if output.as_json:
         output.emit(made)
@@ -130,7 +128,7 @@ def _training_set(settings: dict[str, Any]) -> TrainingSetOptions | None:
     seed = settings.pop("seed")
     if all(value is None for value in given.values()):
         return None
-    from kinshelf.db.prepare import TrainingSetOptions
+    from kinshelf.db.sources.prepare import TrainingSetOptions
 
     return TrainingSetOptions(**given, seed=seed)
 
@@ -142,7 +140,7 @@ def _add_options(settings: dict[str, Any], training: TrainingSetOptions | None) 
 
 
 def _run(
-    output: Output, shelf: AnyShelf, source: Path | None, options: AddOptions, stop: Interruption
+    output: Output, shelf: Shelf, source: Path | None, options: AddOptions, stop: Interruption
 ) -> AddReport:
     name = "rejects" if source is None else source.name
     with progress(output, f"adding {name}", _rows(source, options)) as update:
@@ -159,14 +157,14 @@ def _rows(source: Path | None, options: AddOptions) -> int | None:
     """How many rows are to come, for the bar's time left; extrapolated for a large file."""
     if source is None or options.training is not None:
         return None
-    from kinshelf.db.readers import count_rows
-    from kinshelf.store.adding import reading_options
+    from kinshelf.db.sources.readers import count_rows
+    from kinshelf.store.ingest.add import reading_options
 
     return count_rows(source, reading_options(options))
 
 
 def _finish(output: Output, reports: list[AddReport], max_rejects: int) -> None:
-    from kinshelf.commands.terminal import add_summary
+    from kinshelf.commands.terminal.tables import add_summary
     from kinshelf.store import AddReport
 
     total = AddReport.total(reports)
@@ -220,7 +218,7 @@ def reembed(output: Output, **settings: Any) -> None:
     Until then the old embeddings answer. Interrupted, it goes on where it stopped. Probes are
     dropped, since they read the old embeddings: train again afterwards.
     """
-    from kinshelf.store.reembed import reembed_path
+    from kinshelf.store.maintain.reembed import reembed_path
 
     with Interruption(output) as stop, progress(output, "embedding anew", None) as update:
         report = reembed_path(

@@ -13,11 +13,11 @@ import click
 from kinshelf.commands.common import PATH, Number, Output, shelf_options
 
 if TYPE_CHECKING:
-    from kinshelf.probe.held_out import Evaluation
-    from kinshelf.probe.settings import Policy
-    from kinshelf.probe.shelf import TrainReport
-    from kinshelf.probe.training import EpochResult
-    from kinshelf.store.handle import AnyShelf
+    from kinshelf.face import Shelf
+    from kinshelf.probe.evaluate.held_out import Evaluation
+    from kinshelf.probe.fit.settings import Policy
+    from kinshelf.probe.fit.training import EpochResult
+    from kinshelf.probe.train import TrainReport
 
 
 @click.command()
@@ -52,7 +52,7 @@ def train(
     **settings: Any,
 ) -> None:
     """Train a probe from the shelf's embeddings; defaults are the published recipe's."""
-    from kinshelf.probe.settings import ProbeSettings
+    from kinshelf.probe.fit.settings import ProbeSettings
 
     base = ProbeSettings.from_toml(config) if config else ProbeSettings()
     chosen = base.override(**settings)
@@ -82,12 +82,12 @@ def train(
 
 @contextlib.contextmanager
 def _trained_by(
-    shelf: AnyShelf, parts: Path | None, ray: str | None, workers: int
+    shelf: Shelf, parts: Path | None, ray: str | None, workers: int
 ) -> Iterator[Callable[..., TrainReport]]:
     """`probe.shelf.train_shelf`, from the rows and on the machines that were asked for."""
     from kinshelf.cluster.blocks import open_parts, spooled
-    from kinshelf.probe.shelf import train_shelf
-    from kinshelf.store import Shelf
+    from kinshelf.probe.train import train_shelf
+    from kinshelf.store.shelf import DirectoryShelf
 
     more: dict[str, Any] = {}
     if ray is not None:
@@ -97,7 +97,7 @@ def _trained_by(
             at = shelf.snapshot().generation  # what comes to the shelf from now on is new
             data = open_parts(parts, shelf.fingerprint, generation=at)
             more["data"] = stack.enter_context(data)
-        elif not isinstance(shelf, Shelf):
+        elif not isinstance(shelf, DirectoryShelf):
             more["data"] = stack.enter_context(spooled(shelf))
         if ray is not None:
             from kinshelf.cluster.ray_train import fit_on_ray
@@ -108,12 +108,12 @@ def _trained_by(
         yield functools.partial(train_shelf, **more)
 
 
-def _check_shared(shelf: AnyShelf, parts: Path | None) -> None:
+def _check_shared(shelf: Shelf, parts: Path | None) -> None:
     """Raises OnlyInDirectory where Ray's workers could not read the rows."""
     from kinshelf.db.errors import OnlyInDirectory
-    from kinshelf.store import Shelf
+    from kinshelf.store.shelf import DirectoryShelf
 
-    if parts is None and not isinstance(shelf, Shelf):
+    if parts is None and not isinstance(shelf, DirectoryShelf):
         raise OnlyInDirectory(
             "--ray reads a shelf in a directory, or the parts of `encode`: give --from DIR"
         )
@@ -138,8 +138,8 @@ def evaluate(output: Output, split: str, directory: Path | None, probe: int | No
 
     Where no product has that split, five-fold cross-validation over all of them is reported.
     """
-    from kinshelf.commands.terminal import metrics_tables
-    from kinshelf.probe.held_out import evaluate_shelf
+    from kinshelf.commands.terminal.tables import metrics_tables
+    from kinshelf.probe.evaluate.held_out import evaluate_shelf
 
     with output.open() as shelf:
         found = evaluate_shelf(shelf, split=split, version=probe)
@@ -149,7 +149,7 @@ def evaluate(output: Output, split: str, directory: Path | None, probe: int | No
     if output.as_json:
         output.emit(found.metrics)
     else:
-        from kinshelf.probe.wording import evaluation_notes
+        from kinshelf.probe.predict.wording import evaluation_notes
 
         metrics = found.metrics
         output.console().print(metrics_tables(dict(metrics)))
@@ -158,9 +158,9 @@ def evaluate(output: Output, split: str, directory: Path | None, probe: int | No
     output.say(found.protocol)
 
 
-def _report(shelf: AnyShelf, found: Evaluation, split: str, directory: Path) -> Path:
-    from kinshelf.probe.report_page import write_report
-    from kinshelf.probe.thumbnails import Thumbnails
+def _report(shelf: Shelf, found: Evaluation, split: str, directory: Path) -> Path:
+    from kinshelf.probe.pages.report import write_report
+    from kinshelf.probe.pages.thumbnails import Thumbnails
 
     path = directory / "report.html"
     write_report(path, shelf.snapshot(), found, split, Thumbnails(shelf.path / "images"))
@@ -184,14 +184,14 @@ def policy(output: Output, precision: float, confidence: float, probe: int | Non
     answers, probe and neighbours agreeing, are right often enough. Stored with a new version of
     the probe, whose `classify` accepts by it.
     """
-    from kinshelf.probe.policy import set_policy
+    from kinshelf.probe.calibrate.policy import set_policy
 
     with output.open() as shelf:
         report = set_policy(shelf, precision, confidence=confidence, version=probe)
     if output.as_json:
         output.emit(report.as_dict())
     else:
-        from kinshelf.commands.terminal import fields_table
+        from kinshelf.commands.terminal.tables import fields_table
 
         output.console().print(fields_table(policy_fields(report.policy)))
     output.say(
@@ -202,7 +202,7 @@ def policy(output: Output, precision: float, confidence: float, probe: int | Non
 
 def policy_fields(chosen: Policy) -> dict[str, str]:
     """A policy in words."""
-    from kinshelf.probe.pages import percent
+    from kinshelf.db.text import percent
 
     low, high = percent(chosen.precision_low), percent(chosen.precision_high)
     return {

@@ -17,7 +17,7 @@ from kinshelf.commands.common import Output, at_option, shelf_options
 @shelf_options
 def show(output: Output, product_id: str, at: int | None) -> None:
     """Show all that the shelf knows of one product."""
-    from kinshelf.commands.terminal import fields_table
+    from kinshelf.commands.terminal.tables import fields_table
 
     with output.open() as shelf:
         found = shelf.snapshot(at).get(product_id).as_dict()
@@ -38,7 +38,7 @@ def list_products(
     output: Output, where: str | None, limit: int | None, offset: int, at: int | None
 ) -> None:
     """List products, in the order in which they were added."""
-    from kinshelf.commands.terminal import products_table
+    from kinshelf.commands.terminal.tables import products_table
 
     with output.open() as shelf:
         now = shelf.snapshot(at)
@@ -60,8 +60,8 @@ def list_products(
 @shelf_options
 def info(output: Output, at: int | None, recall: bool) -> None:
     """What the shelf holds: counts, categories, encoder, index, probes, rejects."""
-    from kinshelf.commands.terminal import info_tables
-    from kinshelf.probe.freshness import told_facts
+    from kinshelf.commands.terminal.tables import info_tables
+    from kinshelf.probe.predict.freshness import told_facts
 
     with output.open() as shelf:
         facts, trouble = told_facts(shelf, at)
@@ -77,7 +77,7 @@ def info(output: Output, at: int | None, recall: bool) -> None:
 
 def _probe_lines(found: dict[str, Any]) -> dict[str, str | None]:
     """The newest probe in words: what came since it was trained, and its policy."""
-    from kinshelf.probe.wording import freshness_lines, policy_line
+    from kinshelf.probe.predict.wording import freshness_lines, policy_line
 
     since, policy = found["since_training"], found["policy"]
     lines: dict[str, str | None] = {} if since is None else dict(freshness_lines(since))
@@ -109,7 +109,7 @@ def _index_lines(index: dict[str, Any]) -> dict[str, str]:
 @shelf_options
 def sql(output: Output, query: str) -> None:
     """Answer one read-only SQL query over products, commits, rejects and probes."""
-    from kinshelf.commands.terminal import rows_table
+    from kinshelf.commands.terminal.tables import rows_table
 
     with output.open() as shelf:
         table = shelf.sql(query)
@@ -137,7 +137,7 @@ def distinct(names: Sequence[str]) -> list[str]:
 @shelf_options
 def history(output: Output, limit: int | None) -> None:
     """List the shelf's generations, newest first, and which of them --at can ask for."""
-    from kinshelf.commands.terminal import rows_table
+    from kinshelf.commands.terminal.tables import rows_table
 
     with output.open() as shelf:
         found = shelf.history(limit)

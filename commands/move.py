@@ -32,7 +32,7 @@ def copy(output: Output, other: Path | str, wait: float) -> None:
     history. Interrupted, or run again later, it copies what is missing. At the end both are
     compared.
     """
-    from kinshelf.cluster.copying import copy_shelf, open_target
+    from kinshelf.store.engines.copy import copy_shelf, open_target
 
     with (
         output.open() as shelf,

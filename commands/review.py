@@ -11,7 +11,7 @@ import click
 from kinshelf.commands.common import PATH, Output, progress, shelf_options
 
 if TYPE_CHECKING:
-    from kinshelf.probe.audit import Audit
+    from kinshelf.probe.audit.audit import Audit
 
 SHOWN = 20
 
@@ -27,9 +27,9 @@ def audit(output: Output, file: Path | None, novel: bool) -> None:
     Nothing is changed. Fill in `new_category` in the .csv file, or put yes under `accept` to take
     the suggestion, and give the file to `kinshelf relabel`.
     """
-    from kinshelf.probe.audit import audit_shelf
-    from kinshelf.probe.audit_files import check_target, write_audit
-    from kinshelf.probe.thumbnails import Thumbnails
+    from kinshelf.probe.audit.audit import audit_shelf
+    from kinshelf.probe.audit.files import check_target, write_audit
+    from kinshelf.probe.pages.thumbnails import Thumbnails
 
     if file is not None:
         check_target(file)
@@ -50,7 +50,7 @@ def _print(output: Output, found: Audit, *, quietly: bool) -> None:
         for row in found.rows:
             output.emit(asdict(row))
     elif not quietly:
-        from kinshelf.commands.terminal import rows_table
+        from kinshelf.commands.terminal.tables import rows_table
 
         columns, rows = _table(found)
         output.console().print(rows_table(columns, rows))
@@ -90,7 +90,7 @@ def relabel(output: Output, file: Path) -> None:
     FILE has a column `id` and one of `new_category`, `accept` with `suggested_category`, or
     `category`. Products whose category stays are left alone; nothing is encoded again.
     """
-    from kinshelf.store.changing import read_changes
+    from kinshelf.store.ingest.edit import read_changes
 
     changes = read_changes(file)
     with output.open() as shelf:

@@ -1,6 +1,6 @@
 """Every error that kinshelf raises, in one tree.
 
-KinshelfError                   (a server's refusals are in serve/errors.py)
+KinshelfError                   (a server's refusals are in serve/base/errors.py)
 ├── InputError                  a source or a value in it is not usable
 │   ├── SourceNotFound
 │   ├── EmptySource

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from typing import Any
 
 Scalar = str | int | float | bool | None
 """What an attribute may hold."""
+
+TEXT_COLUMNS = ("id", "title", "description", "category", "brand", "image", "split")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,3 +54,28 @@ class Reject:
     reason: str
     message: str
     kept: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StoredProduct:
+    """A product as the shelf keeps it; `row` is its number, `added` the generation it came in."""
+
+    product: Product
+    row: int
+    has_image: bool
+    has_text: bool
+    image_hash: str | None
+    image_error: str | None
+    content_hash: str
+    added: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        names = (*TEXT_COLUMNS[:4], "price", *TEXT_COLUMNS[4:])
+        product = {name: getattr(self.product, name) for name in names}
+        rest = ("row", "has_image", "has_text", "image_error", "added")
+        return (
+            product
+            | {"attributes": self.product.attributes}
+            | {name: getattr(self, name) for name in rest}
+        )

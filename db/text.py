@@ -140,3 +140,18 @@ def _finite(amount: float, text: str) -> float:
     if math.isinf(amount):
         raise ValueError(f"{text!r} is not a finite price")
     return amount
+
+
+def percent(value: float, digits: int = 1) -> str:
+    """0.973 as "97.3 %"; never 100 % for what is not quite 1, nor 0 for what is more than 0."""
+    scale = 10**digits
+    shown = round(value * 100 * scale) / scale
+    if shown in (0, 100) and value not in (0, 1):
+        shown = 100 - 1 / scale if shown else 1 / scale
+        return f"{'>' if value > 0.5 else '<'} {shown:.{digits}f} %"
+    return f"{shown:.{digits}f} %"
+
+
+def fixed(value: float | None, digits: int = 2) -> str:
+    """A number with so many digits, a dash for None or NaN."""
+    return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"

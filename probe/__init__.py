@@ -6,13 +6,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kinshelf.probe.answer import Prediction
     from kinshelf.probe.classifier import HybridClassifier
-    from kinshelf.probe.held_out import evaluate_shelf
-    from kinshelf.probe.model import Probe
-    from kinshelf.probe.predict import classify, classify_source
-    from kinshelf.probe.settings import Calibration, ProbeSettings
-    from kinshelf.probe.shelf import train_shelf
+    from kinshelf.probe.evaluate.held_out import evaluate_shelf
+    from kinshelf.probe.fit.model import Probe
+    from kinshelf.probe.fit.settings import Calibration, ProbeSettings
+    from kinshelf.probe.predict.prediction import Prediction
+    from kinshelf.probe.predict.predictor import classify, classify_source
+    from kinshelf.probe.train import train_shelf
 
 __all__ = [
     "Calibration",
@@ -28,15 +28,15 @@ __all__ = [
 
 # scikit-learn takes a second to import: only those who ask for a name wait for what it needs.
 _HOMES = {
-    "Calibration": "settings",
+    "Calibration": "fit.settings",
     "HybridClassifier": "classifier",
-    "Prediction": "answer",
-    "Probe": "model",
-    "ProbeSettings": "settings",
-    "classify": "predict",
-    "classify_source": "predict",
-    "evaluate_shelf": "held_out",
-    "train_shelf": "shelf",
+    "Prediction": "predict.prediction",
+    "Probe": "fit.model",
+    "ProbeSettings": "fit.settings",
+    "classify": "predict.predictor",
+    "classify_source": "predict.predictor",
+    "evaluate_shelf": "evaluate.held_out",
+    "train_shelf": "train",
 }
 
 

@@ -12,18 +12,18 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from kinshelf.db.errors import InvalidSetting, ProbeError, TooFewClasses
-from kinshelf.probe.calibrate import calibrate
-from kinshelf.probe.conformal import COVERAGE, Conformal
-from kinshelf.probe.data import ArrayData, BoolArray, Float64Array, FloatArray, IntArray
-from kinshelf.probe.hybrid import Distributions, Voices, joined
-from kinshelf.probe.knn import NO_VOTE, ExactNeighbours
-from kinshelf.probe.settings import Calibration, ProbeSettings
-from kinshelf.probe.split import TrainingSet
-from kinshelf.probe.training import fit_probe
-from kinshelf.probe.unseen import newcomers_of
+from kinshelf.probe.calibrate.calibrate import calibrate
+from kinshelf.probe.calibrate.conformal import COVERAGE, Conformal
+from kinshelf.probe.calibrate.hybrid import Distributions, Voices, joined
+from kinshelf.probe.calibrate.new_categories import newcomers_of
+from kinshelf.probe.fit.data import ArrayData, BoolArray, Float64Array, FloatArray, IntArray
+from kinshelf.probe.fit.knn import NO_VOTE, ExactNeighbours
+from kinshelf.probe.fit.settings import Calibration, ProbeSettings
+from kinshelf.probe.fit.split import TrainingSet
+from kinshelf.probe.fit.training import fit_probe
 
 if TYPE_CHECKING:
-    from kinshelf.store.handle import AnyShelf
+    from kinshelf.store.base import AnyShelf
 
 Labels = NDArray[Any]
 _BLOCK = 256
@@ -81,7 +81,7 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         The categorised products of the newest generation are held in memory and vote; classes are
         texts. Raises ProbeNotFound, ShelfDamaged or ProbeError.
         """
-        from kinshelf.probe.files import read_probe
+        from kinshelf.probe.fit.storage import read_probe
         from kinshelf.store.probes import find_probe
 
         snapshot = shelf.snapshot()

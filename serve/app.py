@@ -14,15 +14,15 @@ from starlette.exceptions import HTTPException
 
 from kinshelf.db.errors import KinshelfError
 from kinshelf.serve import pages
-from kinshelf.serve.errors import Unusable
-from kinshelf.serve.limits import Limits, answer
+from kinshelf.serve.base.errors import Unusable
+from kinshelf.serve.http.limits import Limits, answer
+from kinshelf.serve.http.security import Guard, read_tokens
 from kinshelf.serve.routes import asking, jobs, judging, products, status
-from kinshelf.serve.security import Guard, read_tokens
-from kinshelf.serve.service import Service
+from kinshelf.serve.service.service import Service
 
 if TYPE_CHECKING:
-    from kinshelf.serve.settings import ServeSettings
-    from kinshelf.store.encoder import Encoder
+    from kinshelf.serve.base.settings import ServeSettings
+    from kinshelf.store.encode.encoder import Encoder
 
 DESCRIPTION = """Puts products into categories, with a calibrated probability and the products that
 vouch for it. Answers are what the command line prints with `--json`; every failure is a `Failure`.

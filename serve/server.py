@@ -11,14 +11,14 @@ from threadpoolctl import threadpool_limits
 
 from kinshelf.db.errors import InputError
 from kinshelf.serve.app import create_app
-from kinshelf.serve.connections import Connection
+from kinshelf.serve.http.connections import Connection
 
 if TYPE_CHECKING:
     from types import FrameType
 
     from fastapi import FastAPI
 
-    from kinshelf.serve.settings import ServeSettings
+    from kinshelf.serve.base.settings import ServeSettings
 
 CONNECTIONS = 2048
 

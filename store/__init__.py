@@ -7,38 +7,44 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kinshelf.db.product import Product, Reject
-    from kinshelf.store.compact import CompactReport
-    from kinshelf.store.report import AddOptions, AddReport, Finding, Neighbour, SearchResult
-    from kinshelf.store.shelf import Shelf
+    from kinshelf.store.results import (
+        AddOptions,
+        AddReport,
+        CompactReport,
+        Finding,
+        Neighbour,
+        SearchResult,
+    )
+    from kinshelf.store.search.neighbours import Neighbours
+    from kinshelf.store.shelf import DirectoryShelf
     from kinshelf.store.snapshot import Snapshot
-    from kinshelf.store.telling import Neighbours
 
 __all__ = [
     "AddOptions",
     "AddReport",
     "CompactReport",
+    "DirectoryShelf",
     "Finding",
     "Neighbour",
     "Neighbours",
     "Product",
     "Reject",
     "SearchResult",
-    "Shelf",
     "Snapshot",
 ]
 
 # NumPy alone takes longer to import than `kinshelf --help` may: who asks for a name waits for it.
 _HOMES = {
-    "AddOptions": "store.report",
-    "AddReport": "store.report",
-    "CompactReport": "store.compact",
-    "Finding": "store.report",
-    "Neighbour": "store.report",
-    "Neighbours": "store.telling",
+    "AddOptions": "store.results",
+    "AddReport": "store.results",
+    "CompactReport": "store.results",
+    "Finding": "store.results",
+    "Neighbour": "store.results",
+    "Neighbours": "store.search.neighbours",
     "Product": "db.product",
     "Reject": "db.product",
-    "SearchResult": "store.report",
-    "Shelf": "store.shelf",
+    "SearchResult": "store.results",
+    "DirectoryShelf": "store.shelf",
     "Snapshot": "store.snapshot",
 }
 

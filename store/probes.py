@@ -6,29 +6,21 @@ What a probe *is* the probe layer knows; here its files are made durable and nam
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kinshelf.db.catalog import file_hash
+from kinshelf.db.catalog.tables import file_hash
 from kinshelf.db.errors import ProbeNotFound, ShelfDamaged, ShelfError
-from kinshelf.store import files
+from kinshelf.store.log import disk
+from kinshelf.store.results import ProbeEntry
 
 if TYPE_CHECKING:
-    from kinshelf.store.handle import AnyShelf
-    from kinshelf.store.interface import AnySnapshot
+    from kinshelf.store.base import AnyShelf
+    from kinshelf.store.generation import AnySnapshot
 
 
-@dataclass(frozen=True, slots=True)
-class ProbeEntry:
-    """A probe of a shelf: its number, where its files lie, and what the log says of it."""
-
-    version: int
-    path: Path
-    generation: int
-    trained_on: int
-    metrics: dict[str, Any]
-    files: dict[str, str]
+FACTS_FILE = "probe.json"
+"""What a probe states of itself; `generation` in it is the newest that it could know."""
 
 
 def save_probe(
@@ -64,7 +56,7 @@ def save_probe(
 
 
 def _write_files(final: Path, write: Callable[[Path], None]) -> dict[str, str]:
-    files.write_directory(final, write)
+    disk.write_directory(final, write)
     return {file.name: file_hash(file) for file in sorted(final.iterdir())}
 
 

@@ -4,34 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kinshelf.db.catalog.queries import View
 from kinshelf.db.errors import KinshelfError
-from kinshelf.db.queries import View
-from kinshelf.store import derived, describing
-from kinshelf.store.creating import create, manifest_for
-from kinshelf.store.handle import AnyShelf
-from kinshelf.store.indexing import EpochIndex, Steps, Stop, never, silent
-from kinshelf.store.known import Known
-from kinshelf.store.ledger import Ledger
-from kinshelf.store.lock import WriterLock
-from kinshelf.store.manifest import Manifest
+from kinshelf.store import info
+from kinshelf.store.base import AnyShelf
+from kinshelf.store.log import catalog_cache
+from kinshelf.store.log.known import Known
+from kinshelf.store.log.ledger import Ledger
+from kinshelf.store.log.lock import WriterLock
+from kinshelf.store.log.manifest import Manifest
+from kinshelf.store.search.lifecycle import EpochIndex, Steps, Stop, never, silent
 from kinshelf.store.snapshot import Parts, Snapshot
 
 if TYPE_CHECKING:
-    from kinshelf.db.queries import StoredProduct
-    from kinshelf.db.sql import Table
-    from kinshelf.store.compact import CompactReport
-    from kinshelf.store.encoder import Encoder
-    from kinshelf.store.records import OpenRejects
+    from kinshelf.db.catalog.sql import Table
+    from kinshelf.db.product import StoredProduct
+    from kinshelf.store.encode.encoder import Encoder
+    from kinshelf.store.log.records import OpenRejects
 
 FloatArray = NDArray[np.float32]
+T = TypeVar("T")
 KEPT_UP = 0.05
 """Of all rows: beyond it, a change is bulk, and who adds in bulk does not query in between."""
 WARMED, WARMING, WARM_ROWS = 64, 0.007, 500_000
@@ -40,8 +39,8 @@ After one alone, the next query after 1,000 more rows took 2.9 times as long as 
 100,000 rows; after these 1.8 to 2.2 times. Beyond WARM_ROWS a query takes longer than that."""
 
 
-class Shelf(AnyShelf):
-    """A handle on a shelf. Any number of handles may read; one may write at a time.
+class DirectoryShelf(AnyShelf):
+    """A handle on a shelf in a directory. Any number of handles may read; one may write at a time.
 
     Reading takes no lock: `snapshot()` is the newest committed generation, and each answer is
     computed from one snapshot. Writing methods take the writer lock for their duration and raise
@@ -51,6 +50,11 @@ class Shelf(AnyShelf):
     def __init__(
         self, path: Path | str, *, wait: float = 0.0, encoder: Encoder | None = None
     ) -> None:
+        """Open the shelf at `path`; `wait` is how many seconds a write may wait for the lock.
+
+        `encoder` is one that is loaded already; without it the shelf's own is loaded when it is
+        first needed. Raises ShelfNotFound, ShelfDamaged, UnsupportedFormat or EncoderMismatch.
+        """
         self.path = Path(path)
         self._ledger = Ledger(self.path)
         self._lock = WriterLock(self.path, wait=wait)
@@ -61,33 +65,6 @@ class Shelf(AnyShelf):
         self._ledger.settled(self._match)
         if encoder is not None:
             self.use_encoder(encoder)
-
-    @classmethod
-    def create(
-        cls,
-        path: Path | str,
-        *,
-        encoder: str | None = None,
-        revision: str | None = None,
-        precision: str | None = None,
-    ) -> Self:
-        """Make an empty shelf; the encoder is loaded only when it is first needed.
-
-        `encoder` is a hub id or a local directory; None is `openai/clip-vit-base-patch32`.
-        `precision` is a class of store/precision.py; None is the best of the machine where the
-        encoder is first used. Raises ShelfExists, or EncoderUnavailable for no such precision.
-        """
-        create(Path(path), manifest_for(encoder, revision, precision))
-        return cls(path)
-
-    @classmethod
-    def open(cls, path: Path | str, *, wait: float = 0.0, encoder: Encoder | None = None) -> Self:
-        """Open a shelf; `wait` is how many seconds a write may wait for the writer lock.
-
-        `encoder` is one that is loaded already; without it the shelf's own is loaded when it is
-        first needed. Raises ShelfNotFound, ShelfDamaged, UnsupportedFormat or EncoderMismatch.
-        """
-        return cls(path, wait=wait, encoder=encoder)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._index.declined |= kind is not None
@@ -110,7 +87,7 @@ class Shelf(AnyShelf):
         # Derived files are a convenience: a full disk or another writer is no reason to fail.
         with contextlib.suppress(KinshelfError, OSError), self.writing(), self._refreshing:
             self._follow()
-            derived.save_catalog(self.path, self._ledger, self._catalog)
+            catalog_cache.save_catalog(self.path, self._ledger, self._catalog)
             self._index.discard_unused(self._ledger.vectors(self._ledger.rows))
         with contextlib.suppress(KinshelfError, OSError):
             self.build_index()
@@ -127,7 +104,7 @@ class Shelf(AnyShelf):
             self._load_derived()
 
     def _load_derived(self) -> None:
-        self._catalog = derived.load_catalog(self.path, self._ledger)
+        self._catalog = catalog_cache.load_catalog(self.path, self._ledger)
         self._index = EpochIndex(self.path, self._ledger)
         self._known: Known | None = None
         self._newest: Snapshot | None = None
@@ -145,7 +122,7 @@ class Shelf(AnyShelf):
 
     def _at(self, generation: int) -> Snapshot:
         self._match()
-        derived.check_kept(self._ledger, generation)
+        catalog_cache.check_kept(self._ledger, generation)
         return self._take_snapshot(generation)
 
     def _take_snapshot(self, generation: int) -> Snapshot:
@@ -159,7 +136,7 @@ class Shelf(AnyShelf):
         if self._catalog.generation == self._ledger.generation:
             return
         try:
-            derived.catch_up(self._catalog, self._ledger)
+            catalog_cache.catch_up(self._catalog, self._ledger)
         except BaseException:  # interrupted, it may hold a change that it does not know of
             self._load_derived()
             raise
@@ -245,20 +222,12 @@ class Shelf(AnyShelf):
         """Change fields of the manifest, durably; the caller is inside `writing()`."""
         self._ledger.set_manifest(**changes)
 
-    def compact(self, keep: int = 1) -> CompactReport:
-        """Give back the space of all but the newest `keep` generations; rows get new numbers.
-
-        Cached pictures that no product of these has go too, but for those of the last hour. Can be
-        killed anywhere; readers go on meanwhile. Raises InputError or ShelfError.
-        """
-        from kinshelf.store.compact import compact, drop_pictures
-
-        with self.writing():
-            report = compact(self._ledger, keep)
-            self._wrote = True
-            self._follow()
-            count, size = drop_pictures(self.path, self.snapshot().view)
-        return replace(report, images_dropped=count, image_bytes_dropped=size)
+    def replace_truth(self, rewrite: Callable[[Ledger], T]) -> T:
+        """Let `rewrite` begin a new epoch of the ledger; the caller is inside `writing()`."""
+        done = rewrite(self._ledger)
+        self._wrote = True
+        self._follow()
+        return done
 
     def build_index(self, *, stop: Stop = never, progress: Steps = silent) -> bool:
         """Build or grow the approximate index if the shelf wants one; True if it did.
@@ -276,12 +245,18 @@ class Shelf(AnyShelf):
         Tables: `products`, `commits`, `rejects`, `probes`. No files, no network, no extensions.
         Raises FilterError.
         """
-        return describing.run_sql(self.path, self._ledger, query)
+        return info.run_sql(self.path, self._ledger, query)
 
     def info(self, at: int | None = None, *, recall: bool = False) -> dict[str, Any]:
         """Counts, categories, encoder, index, probes, open rejects; `recall`: measure it now."""
-        return describing.info(self, at, recall=recall)
+        now = self.snapshot(at)
+        index = self._index.told(now.searched().vectors)
+        if recall and now.count:
+            from kinshelf.store.search.recall import measured
+
+            index["measured"] = measured(now.searched()).as_dict()
+        return info.facts(self, now, index)
 
     def history(self, limit: int | None = None) -> list[dict[str, Any]]:
         """The changes, newest first; `kept` tells whether `at=` can ask for that generation."""
-        return describing.history(self, limit)
+        return info.history(self, limit)

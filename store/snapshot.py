@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from kinshelf.db.queries import View
-from kinshelf.store import fusion
-from kinshelf.store.interface import AnySnapshot
-from kinshelf.store.residence import looked_at
-from kinshelf.store.searching import Found, Rows, nearest
-from kinshelf.store.telling import Neighbours, told
+from kinshelf.db.catalog.queries import View
+from kinshelf.store.generation import AnySnapshot
+from kinshelf.store.search import fusion
+from kinshelf.store.search.neighbours import Neighbours, told
+from kinshelf.store.search.paging import looked_at
+from kinshelf.store.search.planner import Found, Rows, nearest
 
 if TYPE_CHECKING:
-    from kinshelf.db.queries import StoredProduct
-    from kinshelf.store.hnsw import Hnsw
+    from kinshelf.db.product import StoredProduct
+    from kinshelf.store.search.hnsw import Hnsw
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]

@@ -50,8 +50,9 @@ def opened_browser() -> Iterator[Any]:
 
 def make_shelf(path: Path, products: int = PRODUCTS, epochs: int = 8) -> None:
     """A part of the sample on a trained shelf, and all of its new arrivals."""
+    from kinshelf import Shelf
     from kinshelf.probe import ProbeSettings, train_shelf
-    from kinshelf.store import AddOptions, Shelf
+    from kinshelf.store import AddOptions
 
     sample = catalogue_dir()
     part = path.with_suffix(".csv")
@@ -69,7 +70,8 @@ def make_shelf(path: Path, products: int = PRODUCTS, epochs: int = 8) -> None:
 
 def add_hostile(path: Path) -> None:
     """A product whose id, title and description try to be more than text."""
-    from kinshelf.store import Product, Shelf
+    from kinshelf import Shelf
+    from kinshelf.store import Product
 
     with Shelf.open(path) as shelf:
         shelf.upsert([Product(HOSTILE_ID, title=HOSTILE, description=HOSTILE)])
@@ -103,7 +105,7 @@ def served(shelf: Path, *options: str) -> Iterator[Server]:
 HOLD = """
 import sys, time
 from pathlib import Path
-from kinshelf.store.lock import WriterLock
+from kinshelf.store.log.lock import WriterLock
 with WriterLock(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.readline()

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kinshelf.store import Shelf
+from kinshelf import Shelf
 
 AMAZON = Path(__file__).resolve().parents[2] / "shared" / "amazon2020"
 

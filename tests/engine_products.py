@@ -6,8 +6,8 @@ import numpy as np
 from conftest import unit
 
 from kinshelf.db.product import Product
-from kinshelf.probe.settings import ProbeSettings
-from kinshelf.store.handle import AnyShelf
+from kinshelf.probe.fit.settings import ProbeSettings
+from kinshelf.store.base import AnyShelf
 
 DIMENSION = 8
 CATEGORIES = ["Toys | Puzzles", "Toys | Dolls", "Books"]

@@ -20,12 +20,12 @@ import numpy as np
 import uvicorn
 from PIL import Image
 
+from kinshelf import Shelf
 from kinshelf.probe import train_shelf
-from kinshelf.probe.settings import ProbeSettings
+from kinshelf.probe.fit.settings import ProbeSettings
 from kinshelf.samples import catalogue_dir, tiny_clip_dir
 from kinshelf.serve.app import create_app
-from kinshelf.serve.settings import ServeSettings
-from kinshelf.store import Shelf
+from kinshelf.serve.base.settings import ServeSettings
 
 FAST = {"rate": 1e6, "burst": 10**6}
 

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from conftest import FakeEncoder
 
-from kinshelf.db.prepare import TrainingSetOptions
-from kinshelf.probe.held_out import evaluate_shelf
-from kinshelf.probe.predict import classify_source
-from kinshelf.probe.shelf import train_shelf
+from kinshelf import Shelf
+from kinshelf.db.sources.prepare import TrainingSetOptions
+from kinshelf.probe.evaluate.held_out import evaluate_shelf
+from kinshelf.probe.predict.predictor import classify_source
+from kinshelf.probe.train import train_shelf
 from kinshelf.samples import tiny_clip_dir
-from kinshelf.store import AddOptions, Shelf
+from kinshelf.store import AddOptions
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:

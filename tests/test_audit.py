@@ -16,19 +16,20 @@ from conftest import unit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kinshelf import Shelf
 from kinshelf.db.errors import EmptyShelf, InputError
-from kinshelf.probe.audit import Audit, AuditRow, audit_shelf
-from kinshelf.probe.audit_files import write_audit
-from kinshelf.probe.conflicts import find_conflicts
-from kinshelf.probe.duplicates import copies, find_duplicates
-from kinshelf.probe.facts import Facts, read_facts
-from kinshelf.probe.graph import Graph, build_graph
-from kinshelf.probe.label_errors import find_label_errors
-from kinshelf.probe.novel import novelty_p, propose_categories
-from kinshelf.probe.outliers import find_outliers, neighbour_distance
-from kinshelf.probe.settings import ProbeSettings
-from kinshelf.probe.thumbnails import Thumbnails
-from kinshelf.store import Product, Shelf
+from kinshelf.probe.audit.audit import Audit, AuditRow, audit_shelf
+from kinshelf.probe.audit.conflicts import find_conflicts
+from kinshelf.probe.audit.duplicates import copies, find_duplicates
+from kinshelf.probe.audit.facts import Facts, read_facts
+from kinshelf.probe.audit.files import write_audit
+from kinshelf.probe.audit.graph import Graph, build_graph
+from kinshelf.probe.audit.label_errors import find_label_errors
+from kinshelf.probe.audit.outliers import find_outliers, neighbour_distance
+from kinshelf.probe.audit.proposals import novelty_p, propose_categories
+from kinshelf.probe.fit.settings import ProbeSettings
+from kinshelf.probe.pages.thumbnails import Thumbnails
+from kinshelf.store import Product
 
 D = 24
 KINDS = ("ball", "boat", "book")

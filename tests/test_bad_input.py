@@ -16,10 +16,11 @@ from click.testing import CliRunner, Result
 from conftest import FakeEncoder, make_catalogue, unit, write_csv
 from PIL import Image
 
-import kinshelf.store.encoder
+import kinshelf.store.encode.encoder
+from kinshelf import Shelf
 from kinshelf.cli import main
 from kinshelf.db.product import Product
-from kinshelf.store import Shelf, log
+from kinshelf.store.log import frames as log
 
 Run = Callable[..., Result]
 
@@ -27,7 +28,7 @@ Run = Callable[..., Result]
 @pytest.fixture
 def run(tmp_path: Path, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch) -> Run:
     """The command line on a shelf of its own, over the fake encoder."""
-    monkeypatch.setattr(kinshelf.store.encoder, "load_encoder", lambda *_a, **_k: encoder)
+    monkeypatch.setattr(kinshelf.store.encode.encoder, "load_encoder", lambda *_a, **_k: encoder)
     monkeypatch.setenv("KINSHELF_SHELF", str(tmp_path / "toys.shelf"))
     runner = CliRunner()
 

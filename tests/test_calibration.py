@@ -16,15 +16,15 @@ from scipy.special import log_softmax, softmax
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from kinshelf.probe import HybridClassifier
-from kinshelf.probe.conformal import ENOUGH, Conformal
-from kinshelf.probe.crossfit import CrossFit, cross_fit
-from kinshelf.probe.data import ArrayData
-from kinshelf.probe.fitting import HeldOut, fit_calibration, held_out_answers
-from kinshelf.probe.settings import SPACES, Calibration, ProbeSettings
-from kinshelf.probe.spaces import fit_metric, similarities_in
-from kinshelf.probe.split import TrainingSet
-from kinshelf.probe.training import fit_probe
-from kinshelf.probe.unseen import Newcomers, fit_known
+from kinshelf.probe.calibrate.conformal import ENOUGH, Conformal
+from kinshelf.probe.calibrate.crossfit import CrossFit, cross_fit
+from kinshelf.probe.calibrate.mixture import HeldOut, fit_calibration, held_out_answers
+from kinshelf.probe.calibrate.new_categories import Newcomers, fit_known
+from kinshelf.probe.calibrate.vote_space import fit_metric, similarities_in
+from kinshelf.probe.fit.data import ArrayData
+from kinshelf.probe.fit.settings import SPACES, Calibration, ProbeSettings
+from kinshelf.probe.fit.split import TrainingSet
+from kinshelf.probe.fit.training import fit_probe
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "amazon2020" / "embeddings"
 QUICK = ProbeSettings(epochs=8, hidden=16, batch_size=32, lr=1e-2)

@@ -11,9 +11,10 @@ import pytest
 from clip_models import write_tiny_clip
 from PIL import Image
 
+from kinshelf import Shelf
 from kinshelf.db.errors import EncoderMismatch, EncoderUnavailable
-from kinshelf.store import Shelf, canary
-from kinshelf.store.clip import FastClipEncoder
+from kinshelf.store.encode import canary
+from kinshelf.store.encode.clip.encoder import FastClipEncoder
 
 
 @pytest.fixture(scope="session")

@@ -13,15 +13,16 @@ import pytest
 from conftest import unit
 from rich.console import Console
 
-from kinshelf.commands.card import evidence_card
-from kinshelf.probe.answer import Evidence, Prediction, Receipt, TrackRecord, Vote
-from kinshelf.probe.card_page import Asked, card_page
-from kinshelf.probe.predict import Predictor
-from kinshelf.probe.settings import ProbeSettings
-from kinshelf.probe.shelf import train_shelf
-from kinshelf.probe.thumbnails import Thumbnails
-from kinshelf.probe.wording import chosen_evidence, notes, reason
-from kinshelf.store import Neighbour, Product, Shelf
+from kinshelf import Shelf
+from kinshelf.commands.terminal.card import evidence_card
+from kinshelf.probe.fit.settings import ProbeSettings
+from kinshelf.probe.pages.card import Asked, card_page
+from kinshelf.probe.pages.thumbnails import Thumbnails
+from kinshelf.probe.predict.prediction import Evidence, Prediction, Receipt, TrackRecord, Vote
+from kinshelf.probe.predict.predictor import Predictor
+from kinshelf.probe.predict.wording import chosen_evidence, notes, reason
+from kinshelf.probe.train import train_shelf
+from kinshelf.store import Neighbour, Product
 
 GAMES, PUZZLES = "Toys | Games | Board Games", "Toys | Puzzles"
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from conftest import unit
 
+from kinshelf import Shelf
 from kinshelf.db.product import Product
-from kinshelf.store import Shelf, derived
+from kinshelf.store.log import catalog_cache
 
 DIMENSION = 8
 
@@ -90,7 +91,7 @@ def test_a_handle_that_is_asked_takes_in_a_small_add_before_the_next_query(
     def refuse(*_: object) -> None:
         raise AssertionError("the query had to wait for the catalogue")
 
-    monkeypatch.setattr(derived, "catch_up", refuse)
+    monkeypatch.setattr(catalog_cache, "catch_up", refuse)
     now = shelf.snapshot()
     row = int(now.kneighbors(query, 1, where="shade >= 0").rows[0, 0])
     assert now.view.by_rows([row])[row].product.id == "p200"
@@ -98,7 +99,11 @@ def test_a_handle_that_is_asked_takes_in_a_small_add_before_the_next_query(
 
 def test_a_folder_whose_name_is_no_text_holds_a_shelf_as_any_other(tmp_path: Path) -> None:
     for first in (0, 100):
-        with Shelf(tmp_path / "a\udcff") if first else Shelf.create(tmp_path / "a\udcff") as shelf:
+        with (
+            Shelf.open(tmp_path / "a\udcff")
+            if first
+            else Shelf.create(tmp_path / "a\udcff") as shelf
+        ):
             put(shelf, first, 100)
             assert shelf.snapshot().count == first + 100
 
@@ -112,7 +117,7 @@ def test_a_disk_that_is_full_for_the_catalogue_costs_no_product(
     with Shelf.create(tmp_path / "a.shelf") as shelf:
         put(shelf, 0, 10)
         for name in ("save", "finish"):
-            monkeypatch.setattr(derived.Catalog, name, full)
+            monkeypatch.setattr(catalog_cache.Catalog, name, full)
     assert not (shelf.path / "catalog.duckdb").exists()
     with Shelf.open(shelf.path) as again:
         assert again.snapshot().count == 10

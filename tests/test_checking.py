@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 from test_index import WIDTH, made, put
 
+from kinshelf import Shelf
 from kinshelf.db.errors import ShelfDamaged
-from kinshelf.store import Shelf, checking
+from kinshelf.store.log import checksums
 
 ROWS = 200
 
 
 @pytest.fixture(params=[1, 4])
 def readers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(checking, "_APART", 0)
+    monkeypatch.setattr(checksums, "_APART", 0)
     monkeypatch.setenv("KINSHELF_THREADS", str(request.param))
     return int(request.param)
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kinshelf.db.columns import resolve_columns
 from kinshelf.db.errors import InputError, UnknownColumn
-from kinshelf.db.values import embedding_of, scalar, text_of, typed
+from kinshelf.db.sources.columns import resolve_columns
+from kinshelf.db.sources.values import embedding_of, scalar, text_of, typed
 
 OWN = ["id", "title", "description", "category", "price", "brand", "image", "split"]
 AMAZON_PIXEL = "https://images-na.ssl-images-amazon.com/images/G/01/transparent-pixel.jpg"

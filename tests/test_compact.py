@@ -18,16 +18,17 @@ from click.testing import CliRunner
 from conftest import unit
 from PIL import Image
 
+from kinshelf import Shelf
 from kinshelf.cli import main
 from kinshelf.db.errors import GenerationNotFound, InputError, ShelfError
-from kinshelf.db.image_cache import ImageCache
+from kinshelf.db.images.cache import ImageCache
 from kinshelf.db.product import Product
-from kinshelf.serve.decoding import Decoders
-from kinshelf.serve.pictures import Pictures
-from kinshelf.serve.settings import ServeSettings
-from kinshelf.store import Shelf, files
+from kinshelf.serve.base.settings import ServeSettings
+from kinshelf.serve.service.pictures import Pictures
+from kinshelf.serve.workers.decoding import Decoders
+from kinshelf.store.log import disk
+from kinshelf.store.maintain.verify import verify_path
 from kinshelf.store.probes import find_probe, save_probe
-from kinshelf.store.verify import verify_path
 
 DIMENSION = 8
 State = dict[str, tuple[Product, int, bytes]]
@@ -239,7 +240,7 @@ def die_at(monkeypatch: pytest.MonkeyPatch, step: int) -> Callable[[], int]:
         return run
 
     for name in ("write", "sync", "sync_directory", "rename", "unlink", "create"):
-        monkeypatch.setattr(files, name, guarded(getattr(files, name)))
+        monkeypatch.setattr(disk, name, guarded(getattr(disk, name)))
     return lambda: done
 
 
@@ -279,7 +280,7 @@ def test_a_full_disk_leaves_the_shelf_as_it_was(
     shelf = Shelf.open(path)
     before = state_of(shelf)
     with monkeypatch.context() as patch:
-        patch.setattr(files, "write", full)
+        patch.setattr(disk, "write", full)
         with pytest.raises(ShelfError, match="No space left"):
             shelf.compact()
     assert not list(path.glob("*-1.*"))
@@ -289,8 +290,8 @@ def test_a_full_disk_leaves_the_shelf_as_it_was(
 def test_a_damaged_part_of_the_base_costs_that_part_alone(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kinshelf.store import rewrite
-    from kinshelf.store.repair import repair
+    from kinshelf.store.maintain import rewrite
+    from kinshelf.store.maintain.repair import repair
 
     monkeypatch.setattr(rewrite, "PART", 2)
     with Shelf.open(path) as shelf:

@@ -29,11 +29,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from kinshelf.db.addresses import check_url, is_public
-from kinshelf.db.download import MAX_REDIRECTS, Downloader
 from kinshelf.db.errors import ImageRejected
-from kinshelf.db.image_cache import CachedImage, ImageCache
-from kinshelf.db.images import content_hash
+from kinshelf.db.images.addresses import check_url, is_public
+from kinshelf.db.images.cache import CachedImage, ImageCache
+from kinshelf.db.images.decode import content_hash
+from kinshelf.db.images.download import MAX_REDIRECTS, Downloader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -333,7 +333,7 @@ def test_a_lasting_failure_is_reported_after_the_retries(shop: Shop, open_downlo
 def test_retry_after_is_obeyed_but_capped(
     shop: Shop, open_downloader: Make, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
-    monkeypatch.setattr("kinshelf.db.download.MAX_WAIT", 0.3)
+    monkeypatch.setattr("kinshelf.db.images.download.MAX_WAIT", 0.3)
     asked = "3600" if form == "seconds" else formatdate(time.time() + 3600, usegmt=True)
     url = shop.serve("/toy.jpg", b"", status=429, Retry_After=asked)
     began = time.monotonic()

@@ -11,8 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from kinshelf.db.embeddings import check_dimension, check_row_count, clean_rows, load_embeddings
 from kinshelf.db.errors import InvalidEmbeddings, SourceNotFound
+from kinshelf.db.sources.embeddings import (
+    check_dimension,
+    check_row_count,
+    clean_rows,
+    load_embeddings,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable

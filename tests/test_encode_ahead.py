@@ -12,9 +12,10 @@ import pytest
 from conftest import FakeEncoder, make_catalogue
 from PIL import Image
 
+from kinshelf import Shelf
 from kinshelf.db.errors import DuplicateId
 from kinshelf.db.product import Product
-from kinshelf.store import AddOptions, Shelf
+from kinshelf.store import AddOptions
 
 SIZE = 5
 OPTIONS = AddOptions(batch_size=SIZE)

@@ -13,8 +13,8 @@ from clip_models import TEXTS, TOKENIZER
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kinshelf.store import canary
-from kinshelf.store.tokens import FEW, Tokens
+from kinshelf.store.encode import canary
+from kinshelf.store.encode.tokenizer import FEW, Tokens
 
 SAMPLE = Path(__file__).resolve().parents[1] / "samples" / "tiny-clip"
 DIRECTORIES = [SAMPLE] + [TOKENIZER] * TOKENIZER.is_dir()

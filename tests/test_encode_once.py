@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from conftest import FakeEncoder, make_catalogue
 
+from kinshelf import Shelf
 from kinshelf.commands.common import Output, build_index
-from kinshelf.store import AddOptions, Shelf
-from kinshelf.store.intake import Remembered
+from kinshelf.store import AddOptions
+from kinshelf.store.ingest.pictures import Remembered
 
 
 def repeated(folder: Path, times: int) -> Path:
@@ -70,5 +71,5 @@ def test_the_encoder_is_let_go_of_before_the_index_is_built_and_loaded_when_need
     gc.collect()
     assert alive == [False]
     again = FakeEncoder()
-    monkeypatch.setattr("kinshelf.store.canary.load_encoder_of", lambda *_: again)
+    monkeypatch.setattr("kinshelf.store.encode.canary.load_encoder_of", lambda *_: again)
     assert shelf.encoder is again

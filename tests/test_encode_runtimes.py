@@ -33,10 +33,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from kinshelf.db.errors import EncoderUnavailable
-from kinshelf.store import clip, encoder, precision
-from kinshelf.store.clip import QUICK_ITEMS, FastClipEncoder
-from kinshelf.store.clip_torch import ClipEncoder
-from kinshelf.store.encoder import Encoder, load_encoder
+from kinshelf.store.encode import encoder, precision
+from kinshelf.store.encode.clip import encoder as clip
+from kinshelf.store.encode.clip.encoder import QUICK_ITEMS, FastClipEncoder
+from kinshelf.store.encode.clip.transformers_clip import ClipEncoder
+from kinshelf.store.encode.encoder import Encoder, load_encoder
 
 RUNTIMES = pytest.mark.parametrize("quick_items", [0, 10**6], ids=["bulk", "quick"])
 
@@ -214,7 +215,8 @@ def test_few_items_are_encoded_without_torch_in_every_precision_and_many_with_it
     tiny: Path,
 ) -> None:
     code = (
-        "import sys; from PIL import Image; from kinshelf.store.encoder import load_encoder\n"
+        "import sys; from PIL import Image\n"
+        "from kinshelf.store.encode.encoder import load_encoder\n"
         "for precision in ('float32', 'int8', 'bf16'):\n"
         f"    loaded = load_encoder({str(tiny)!r}, device='cpu', precision=precision)\n"
         "    loaded.encode_texts(['a train']); loaded.encode_images([Image.new('RGB', (80, 90))])\n"
@@ -350,15 +352,15 @@ def test_a_query_in_numpy_is_rounded_as_the_products_in_torch_are(
 def test_one_product_is_the_same_in_numpy_and_torch(wanted: str, error: float) -> None:
     import torch
 
-    from kinshelf.store import clip_linear, clip_numpy_linear
+    from kinshelf.store.encode.clip import numpy_linear, torch_linear
 
     needs_int8(wanted)
     random = np.random.default_rng(0)
     x, weight, bias = (
         random.standard_normal(shape).astype(np.float32) for shape in ((9, 96), (300, 96), (300,))
     )
-    here = clip_numpy_linear.linear(wanted)(x.copy(), (weight, bias))
-    there = clip_linear.linear(torch.from_numpy(weight), torch.from_numpy(bias), wanted)
+    here = numpy_linear.linear(wanted)(x.copy(), (weight, bias))
+    there = torch_linear.linear(torch.from_numpy(weight), torch.from_numpy(bias), wanted)
     # bfloat16 keeps 8 bits, and sums in another order may round to the neighbour.
     np.testing.assert_allclose(here, there(torch.from_numpy(x)).numpy(), rtol=error, atol=error)
 

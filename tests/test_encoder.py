@@ -36,11 +36,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from kinshelf.db.errors import EncoderUnavailable, ImageRejected
-from kinshelf.store import fingerprint as fingerprint_module
-from kinshelf.store import hub
-from kinshelf.store.encoder import DEFAULT_ENCODER, DEFAULT_REVISION, Encoder, load_encoder
-from kinshelf.store.fingerprint import fingerprint
-from kinshelf.store.preprocess import read_preprocessing
+from kinshelf.store.encode import fingerprint as fingerprint_module
+from kinshelf.store.encode import hub
+from kinshelf.store.encode.encoder import DEFAULT_ENCODER, DEFAULT_REVISION, Encoder, load_encoder
+from kinshelf.store.encode.fingerprint import fingerprint
+from kinshelf.store.encode.image_processor import read_preprocessing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -510,7 +510,7 @@ def test_siglip_loads_with_its_own_padding_and_projection_size(tmp_path: Path, t
 
 def test_importing_the_encoder_imports_nothing_heavy() -> None:
     code = (
-        "import sys, kinshelf.store.encoder\n"
+        "import sys, kinshelf.store.encode.encoder\n"
         "heavy = {'torch', 'transformers', 'huggingface_hub', 'sklearn'} & set(sys.modules)\n"
         "sys.exit(str(heavy) if heavy else 0)"
     )

@@ -15,10 +15,11 @@ from click.testing import CliRunner
 from engine_products import SETTINGS, fill, products
 from engines import Milvus, Postgres, running
 
+from kinshelf import Shelf
+from kinshelf import create as create_shelf
+from kinshelf import open as open_shelf
 from kinshelf.cli import main
-from kinshelf.cluster import postgres_schema
 from kinshelf.cluster.blocks import spooled
-from kinshelf.cluster.opening import create_shelf, open_shelf
 from kinshelf.db.errors import (
     EngineRefused,
     GenerationNotFound,
@@ -28,11 +29,11 @@ from kinshelf.db.errors import (
     ShelfNotFound,
 )
 from kinshelf.db.product import Product
-from kinshelf.probe.freshness import probe_facts
-from kinshelf.probe.settings import ProbeSettings
-from kinshelf.probe.shelf import train_shelf
-from kinshelf.store import Shelf
-from kinshelf.store.handle import AnyShelf
+from kinshelf.probe.fit.settings import ProbeSettings
+from kinshelf.probe.predict.freshness import probe_facts
+from kinshelf.probe.train import train_shelf
+from kinshelf.store.base import AnyShelf
+from kinshelf.store.engines.postgres import schema
 from kinshelf.store.probes import find_probe
 
 
@@ -182,7 +183,7 @@ def test_a_pgvector_that_is_too_old_is_told_of_and_nothing_is_made(
 ) -> None:
     if not isinstance(engine, Postgres):
         pytest.skip("of PostgreSQL")
-    monkeypatch.setattr(postgres_schema, "NEEDED", (99, 0))
+    monkeypatch.setattr(schema, "NEEDED", (99, 0))
     with pytest.raises(EngineRefused, match=r"99\.0 or newer"):
         create_shelf(engine.address("tooold"), encoder="fake")
     with pytest.raises(ShelfNotFound):

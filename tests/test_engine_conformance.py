@@ -18,8 +18,10 @@ from conftest import FakeEncoder
 from engine_products import DIMENSION, SETTINGS, fill, products
 from engines import KINDS, running
 
+from kinshelf import Shelf
+from kinshelf import create as create_shelf
+from kinshelf import open as open_shelf
 from kinshelf.cli import main
-from kinshelf.cluster.opening import create_shelf, open_shelf
 from kinshelf.db.errors import (
     DuplicateId,
     EmptyShelf,
@@ -33,12 +35,11 @@ from kinshelf.db.errors import (
     ShelfNotFound,
 )
 from kinshelf.db.product import Product
-from kinshelf.probe.freshness import probe_facts
-from kinshelf.probe.held_out import evaluate_shelf
-from kinshelf.probe.predict import Predictor
-from kinshelf.probe.shelf import train_shelf
-from kinshelf.store import Shelf
-from kinshelf.store.handle import AnyShelf
+from kinshelf.probe.evaluate.held_out import evaluate_shelf
+from kinshelf.probe.predict.freshness import probe_facts
+from kinshelf.probe.predict.predictor import Predictor
+from kinshelf.probe.train import train_shelf
+from kinshelf.store.base import AnyShelf
 
 
 @pytest.fixture(scope="module", params=list(KINDS))

@@ -18,10 +18,12 @@ from click.testing import CliRunner
 from engine_products import products
 from engines import Milvus, Postgres, free_port, running
 
+from kinshelf import create as create_shelf
+from kinshelf import open as open_shelf
 from kinshelf.cli import main
-from kinshelf.cluster import milvus, postgres
-from kinshelf.cluster.opening import create_shelf, open_shelf
 from kinshelf.db.errors import EngineUnavailable, InputError
+from kinshelf.store.engines.milvus import backend as milvus
+from kinshelf.store.engines.postgres import backend as postgres
 
 BATCHES, SIZE = 24, 5
 
@@ -95,8 +97,9 @@ WRITER = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[2])
 from test_engine_crash import batch
-from kinshelf.cluster import milvus, postgres
-from kinshelf.cluster.opening import open_shelf
+from kinshelf.store.engines.milvus import backend as milvus
+from kinshelf.store.engines.postgres import backend as postgres
+from kinshelf import open as open_shelf
 
 def end(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -136,7 +139,7 @@ LITE = """
 import sys
 sys.path.insert(0, sys.argv[2])
 from test_engine_crash import BATCHES, batch
-from kinshelf.cluster.opening import open_shelf
+from kinshelf import open as open_shelf
 
 with open_shelf(sys.argv[1]) as shelf:
     for number in range(BATCHES):
@@ -218,7 +221,7 @@ def test_what_only_a_directory_can_do_says_so(engine: Postgres | Milvus) -> None
 
 def test_no_engine_is_loaded_for_a_directory() -> None:
     code = (
-        "import sys; from kinshelf.cluster.opening import open_shelf; import kinshelf.cli;"
+        "import sys; from kinshelf.store.engines.open import open_shelf; import kinshelf.cli;"
         "assert not {'psycopg', 'pymilvus', 'grpc'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env=dict(os.environ))

@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kinshelf.cluster import engine_snapshot, milvus_lease
-from kinshelf.cluster.address import parse_address
-from kinshelf.cluster.backend import Condition
-from kinshelf.cluster.engine_snapshot import Vectors
-from kinshelf.cluster.engine_view import EngineView
-from kinshelf.cluster.milvus_lease import Lease
-from kinshelf.cluster.milvus_link import Link
-from kinshelf.db.catalog import Catalog
+from kinshelf.db.catalog.tables import Catalog
 from kinshelf.db.errors import InputError, ShelfLocked
+from kinshelf.store.engines import snapshot
+from kinshelf.store.engines.address import parse_address
+from kinshelf.store.engines.backend import Condition
+from kinshelf.store.engines.milvus import lease as milvus_lease
+from kinshelf.store.engines.milvus.client import Link
+from kinshelf.store.engines.milvus.lease import Lease
+from kinshelf.store.engines.snapshot import Vectors
+from kinshelf.store.engines.view import EngineView
 
 
 @pytest.mark.parametrize(
@@ -87,7 +88,7 @@ def test_a_lease_that_was_lost_is_not_given_back_in_anothers_place(
 def test_vectors_are_the_same_whether_they_are_remembered_or_not(
     limit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_snapshot, "REMEMBERED_BYTES", limit)
+    monkeypatch.setattr(snapshot, "REMEMBERED_BYTES", limit)
     stored = np.random.default_rng(0).standard_normal((200, 4)).astype(np.float32)
     vectors = Vectors(lambda rows: stored[rows])
     for count in (30, 1, 100, 8, 9, 30):
@@ -131,7 +132,7 @@ def test_a_short_page_of_a_cluster_is_not_taken_for_the_last(
 
 HOLDER = """
 import sys
-from kinshelf.cluster.opening import create_shelf
+from kinshelf import create as create_shelf
 with create_shelf(sys.argv[1], encoder="fake"):
     print("open", flush=True)
     sys.stdin.read()

@@ -10,11 +10,14 @@ import pytest
 from conftest import unit
 from engines import Milvus, Postgres, running
 
-from kinshelf.cluster import measuring, milvus, postgres
-from kinshelf.cluster.address import parse_address
-from kinshelf.cluster.engine import EngineShelf
-from kinshelf.cluster.opening import backend_of, create_shelf
+from kinshelf import create as create_shelf
 from kinshelf.db.product import Product
+from kinshelf.face import _OnEngine as EngineShelf
+from kinshelf.store.engines import recall as measuring
+from kinshelf.store.engines.address import parse_address
+from kinshelf.store.engines.milvus import backend as milvus
+from kinshelf.store.engines.open import backend_of
+from kinshelf.store.engines.postgres import backend as postgres
 
 ROWS, DIMENSION, GROUPS = 2000, 24, 20
 

@@ -17,13 +17,13 @@ from sklearn.metrics import accuracy_score, classification_report, f1_score, log
 from sklearn.model_selection import StratifiedKFold
 
 from kinshelf.db.errors import EmptyShelf
-from kinshelf.probe.data import ArrayData
-from kinshelf.probe.evaluation import evaluate, write_evaluation
-from kinshelf.probe.figures import confusion_figure, confusion_png, short_labels
-from kinshelf.probe.hybrid import Voices
-from kinshelf.probe.knn import ExactNeighbours
-from kinshelf.probe.metrics import aurc, ece, measure, measure_sets, nll, reliability
-from kinshelf.probe.training import train_probe
+from kinshelf.probe.calibrate.hybrid import Voices
+from kinshelf.probe.evaluate.figures import confusion_figure, confusion_png, short_labels
+from kinshelf.probe.evaluate.methods import evaluate, write_evaluation
+from kinshelf.probe.evaluate.metrics import aurc, ece, measure, measure_sets, nll, reliability
+from kinshelf.probe.fit.data import ArrayData
+from kinshelf.probe.fit.knn import ExactNeighbours
+from kinshelf.probe.fit.training import train_probe
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "amazon2020" / "embeddings"
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from conftest import unit
 
+from kinshelf import Shelf
 from kinshelf.db.errors import InputError
 from kinshelf.db.product import Product
-from kinshelf.store import Shelf
-from kinshelf.store.verify import verify_path
+from kinshelf.store.maintain.verify import verify_path
 
 DIMENSION = 8
 EXPORTED = (

@@ -18,7 +18,8 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from kinshelf.db.errors import FilterError
-from kinshelf.db.filters import Filter, compile_where
+from kinshelf.db.filters.compiler import Filter
+from kinshelf.db.filters.filter import compile_where
 
 Row = dict[str, Any]
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kinshelf import Shelf
 from kinshelf.db.errors import UnsupportedFormat
 from kinshelf.db.product import Product
-from kinshelf.store import Shelf
-from kinshelf.store.manifest import FORMAT, read_manifest
-from kinshelf.store.verify import verify_path
+from kinshelf.store.log.manifest import FORMAT, read_manifest
+from kinshelf.store.maintain.verify import verify_path
 
 OLD = Path(__file__).parent / "data" / "shelf-format-1"
 """Written by the first version: two additions, an update with a reject, a removal, a probe."""

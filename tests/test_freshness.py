@@ -11,11 +11,12 @@ import pytest
 from click.testing import CliRunner
 from conftest import unit
 
+from kinshelf import Shelf
 from kinshelf.cli import main
-from kinshelf.probe.files import read_probe
-from kinshelf.probe.settings import ProbeSettings
-from kinshelf.probe.shelf import train_shelf
-from kinshelf.store import Product, Shelf
+from kinshelf.probe.fit.settings import ProbeSettings
+from kinshelf.probe.fit.storage import read_probe
+from kinshelf.probe.train import train_shelf
+from kinshelf.store import Product
 from kinshelf.store.probes import find_probe
 
 D = 12

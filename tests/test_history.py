@@ -11,10 +11,10 @@ import pytest
 from click.testing import CliRunner
 from conftest import unit
 
+from kinshelf import Shelf
 from kinshelf.cli import main
 from kinshelf.db.errors import GenerationNotFound, ProductNotFound
 from kinshelf.db.product import Product
-from kinshelf.store import Shelf
 
 DIMENSION = 8
 

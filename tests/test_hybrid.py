@@ -15,10 +15,10 @@ from sklearn.utils.estimator_checks import check_estimator
 
 from kinshelf.db.errors import InvalidSetting, KinshelfError, TooFewClasses
 from kinshelf.probe import HybridClassifier
-from kinshelf.probe.hybrid import Voices, mix, spread
-from kinshelf.probe.knn import NO_VOTE, ExactNeighbours, identical, knn_distribution
-from kinshelf.probe.model import WEIGHT_NAMES, Probe
-from kinshelf.probe.settings import Calibration, ProbeSettings
+from kinshelf.probe.calibrate.hybrid import Voices, mix, spread
+from kinshelf.probe.fit.knn import NO_VOTE, ExactNeighbours, identical, knn_distribution
+from kinshelf.probe.fit.model import WEIGHT_NAMES, Probe
+from kinshelf.probe.fit.settings import Calibration, ProbeSettings
 
 QUICK = ProbeSettings(epochs=8, hidden=16, batch_size=16, lr=1e-2)
 

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageFile, features
 
 from kinshelf.db.errors import ImageRejected
-from kinshelf.db.images import (
+from kinshelf.db.images.decode import (
     MAX_BYTES,
     MAX_PIXELS,
     content_hash,
@@ -326,7 +326,7 @@ def test_a_decompression_bomb_costs_no_memory() -> None:
     script = """
         import resource, sys
         from kinshelf.db.errors import ImageRejected
-        from kinshelf.db.images import decode_image
+        from kinshelf.db.images.decode import decode_image
         data = sys.stdin.buffer.read()
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         try:

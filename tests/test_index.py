@@ -16,13 +16,17 @@ from conftest import unit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kinshelf import Shelf
 from kinshelf.cli import main
+from kinshelf.db import threads
 from kinshelf.db.errors import InputError
 from kinshelf.db.product import Product
-from kinshelf.store import Shelf, files, hnsw, indexing, threads, tuning
-from kinshelf.store.index import best, exact
-from kinshelf.store.repair import repair
-from kinshelf.store.verify import verify_path
+from kinshelf.store.log import disk
+from kinshelf.store.maintain.repair import repair
+from kinshelf.store.maintain.verify import verify_path
+from kinshelf.store.search import hnsw, lifecycle
+from kinshelf.store.search import recall as tuning
+from kinshelf.store.search.exact import best, exact
 
 ROWS, WIDTH, GROUPS = 4500, 24, 8
 
@@ -30,8 +34,8 @@ ROWS, WIDTH, GROUPS = 4500, 24, 8
 @pytest.fixture(autouse=True)
 def small_shelves_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
     """A graph pays from 2,000 rows on, as far as these tests are concerned."""
-    monkeypatch.setattr(indexing, "MINIMUM_BYTES", 2000 * 2 * WIDTH * 4)
-    monkeypatch.setattr(indexing, "TAIL_ROWS", 500)
+    monkeypatch.setattr(lifecycle, "MINIMUM_BYTES", 2000 * 2 * WIDTH * 4)
+    monkeypatch.setattr(lifecycle, "TAIL_ROWS", 500)
 
 
 def made(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -62,7 +66,7 @@ def drop(shelf: Shelf, rows: np.ndarray) -> None:
 def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A shelf of ROWS products with its graph."""
     patch = pytest.MonkeyPatch()
-    patch.setattr(indexing, "MINIMUM_BYTES", 2000 * 2 * WIDTH * 4)
+    patch.setattr(lifecycle, "MINIMUM_BYTES", 2000 * 2 * WIDTH * 4)
     path = tmp_path_factory.mktemp("built") / "toys.shelf"
     Shelf.create(path, encoder="brought").close()
     with Shelf.open(path) as shelf:
@@ -137,7 +141,7 @@ def test_a_small_shelf_has_no_graph_and_imports_no_faiss(tmp_path: Path) -> None
         put(shelf, *made(50, 0))
     assert not list((tmp_path / "s").glob("index-*"))
     script = (
-        "import sys; from kinshelf.store import Shelf; s = Shelf.open(sys.argv[1]);"
+        "import sys; from kinshelf import Shelf; s = Shelf.open(sys.argv[1]);"
         " now = s.snapshot(); assert now.kneighbors(now.halves([3]), 5).rows[0][0] == 3;"
         " assert not {'faiss', 'torch'} & set(sys.modules)"
     )
@@ -434,7 +438,7 @@ def test_a_full_disk_costs_the_index_and_nothing_else(
         file.unlink()
     with Shelf.open(path) as shelf:
         shelf.remove(["p1"])
-        monkeypatch.setattr(files, "sync_file", full)
+        monkeypatch.setattr(disk, "sync_file", full)
     monkeypatch.undo()
     with Shelf.open(path) as shelf:
         assert shelf.snapshot().count == ROWS - 1
@@ -461,8 +465,9 @@ def test_a_compaction_by_another_while_it_is_built_makes_the_graph_void(path: Pa
 def test_a_reader_in_another_process_goes_on_while_the_writer_builds(path: Path) -> None:
     reader = """
 import sys, numpy as np
-from kinshelf.store import Shelf, indexing
-indexing.MINIMUM_BYTES = int(sys.argv[2])
+from kinshelf import Shelf
+from kinshelf.store.search import lifecycle
+lifecycle.MINIMUM_BYTES = int(sys.argv[2])
 query = np.load(sys.argv[3])
 with Shelf.open(sys.argv[1]) as shelf:
     print("ready", flush=True)
@@ -476,7 +481,7 @@ with Shelf.open(sys.argv[1]) as shelf:
     query, _ = made(1, 11)
     np.save(path.parent / "query.npy", query)
     right = " ".join(map(str, np.argsort(-(rows @ query[0]))[:5]))
-    command = [sys.executable, "-c", reader, str(path), str(indexing.MINIMUM_BYTES),
+    command = [sys.executable, "-c", reader, str(path), str(lifecycle.MINIMUM_BYTES),
                str(path.parent / "query.npy")]  # fmt: skip
     answers = []
     with subprocess.Popen(
@@ -534,7 +539,7 @@ def test_info_tells_the_index_and_measures_its_recall_when_asked(
     assert now["queries"] == 200
     assert not now["exhaustive"]
     assert "recall@10 now" in " ".join(run("--recall").split())
-    monkeypatch.setattr(indexing, "MINIMUM_BYTES", 1 << 30)
+    monkeypatch.setattr(lifecycle, "MINIMUM_BYTES", 1 << 30)
     now = json.loads(run("--json", "--recall"))["index"]
     assert now["kind"] == "exact"
     assert (now["measured"]["recall"], now["measured"]["exhaustive"]) == (1, True)
@@ -579,7 +584,7 @@ def test_a_graph_that_does_not_help_costs_no_memory_and_is_not_built_again_and_a
         assert found.exhaustive
         assert found.rows[:, 0].tolist() == [int(row) for row in now.view.rows()[:5]]
     graph = hnsw.load(
-        indexing.index_path(where, 0), hnsw.stated(indexing.index_path(where, 0))["anchor"]
+        lifecycle.index_path(where, 0), hnsw.stated(lifecycle.index_path(where, 0))["anchor"]
     )
     assert graph is not None
     assert graph.index is None

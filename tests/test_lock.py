@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 
 from kinshelf.db.errors import ShelfError, ShelfLocked
-from kinshelf.store.lock import NAME, WriterLock
+from kinshelf.store.log.lock import NAME, WriterLock
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from kinshelf.store.lock import WriterLock
+from kinshelf.store.log.lock import WriterLock
 with WriterLock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(float(sys.argv[2]))
@@ -136,7 +136,7 @@ def test_a_failure_while_locking_leaves_the_lock_free(
 
     lock = WriterLock(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr("kinshelf.store.lock._write_note", fail)
+        patch.setattr("kinshelf.store.log.lock._write_note", fail)
         with pytest.raises(KeyboardInterrupt), lock:
             pass
     with lock, pytest.raises(ShelfLocked), WriterLock(tmp_path):

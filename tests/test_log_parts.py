@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kinshelf.store import log
+from kinshelf.store.log import frames
 
 FRAMES = st.lists(st.integers(0, 300), min_size=1, max_size=12)
 
@@ -16,7 +16,7 @@ FRAMES = st.lists(st.integers(0, 300), min_size=1, max_size=12)
 def written(sizes: list[int]) -> bytes:
     """A frame of each size, generations 1, 2, ..."""
     made = [
-        log.encode(i, {"kind": "add", "n": i}, {"x": "y" * size})
+        frames.encode(i, {"kind": "add", "n": i}, {"x": "y" * size})
         for i, size in enumerate(sizes, start=1)
     ]
     return b"".join(made)
@@ -33,10 +33,10 @@ def test_it_is_what_all_bytes_together_give(
         data[flip] ^= 1
     path = tmp_path / "log"
     path.write_bytes(b"before" + data + b"what was not there yet")
-    whole = list(log.frames(memoryview(data), 0, 0))
+    whole = list(frames.frames(memoryview(data), 0, 0))
     with pytest.MonkeyPatch.context() as patch, path.open("rb") as file:
-        patch.setattr(log, "_PART", part)
-        found, rest = log.read_frames(file, 6, 6 + len(data), 0)
+        patch.setattr(frames, "_PART", part)
+        found, rest = frames.read_frames(file, 6, 6 + len(data), 0)
     assert [(f.generation, f.head, f.offset - 6, f.end - 6) for f in found] == [
         (f.generation, f.head, f.offset, f.end) for f in whole
     ]
@@ -48,6 +48,6 @@ def test_a_file_that_became_shorter_meanwhile_gives_what_is_left(tmp_path: Path)
     path = tmp_path / "log"
     path.write_bytes(data[:-10])
     with path.open("rb") as file:
-        found, rest = log.read_frames(file, 0, len(data) + 1000, 0)
+        found, rest = frames.read_frames(file, 0, len(data) + 1000, 0)
     assert [f.generation for f in found] == [1, 2]
     assert bytes(rest) == data[found[-1].end : -10]

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from kinshelf.db.errors import InvalidEmbeddings
-from kinshelf.probe.data import ArrayData, Float64Array, FloatArray, IntArray
-from kinshelf.probe.knn import ExactNeighbours
-from kinshelf.probe.mahalanobis import SHRINKAGE, Relative
-from kinshelf.probe.novelty import NEIGHBOURS, NoveltyModel, p_values
-from kinshelf.probe.novelty_fit import fit_novelty
-from kinshelf.probe.split import training_set
+from kinshelf.probe.fit.data import ArrayData, Float64Array, FloatArray, IntArray
+from kinshelf.probe.fit.knn import ExactNeighbours
+from kinshelf.probe.fit.split import training_set
+from kinshelf.probe.novelty.fit import fit_novelty
+from kinshelf.probe.novelty.mahalanobis import SHRINKAGE, Relative
+from kinshelf.probe.novelty.model import NEIGHBOURS, NoveltyModel, p_values
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "amazon2020" / "embeddings"
 CLASSES, DIMENSION = 8, 48

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from browser import HOSTILE, Visit
 
+from kinshelf import Shelf
+from kinshelf.db.text import percent
 from kinshelf.probe import classify
-from kinshelf.probe.pages import percent
-from kinshelf.probe.wording import notes, reason
+from kinshelf.probe.predict.wording import notes, reason
 from kinshelf.samples import catalogue_dir
-from kinshelf.store import Shelf
 
 PICTURE = catalogue_dir() / "images" / "IN-0001.jpg"
 TITLE = "Pinebrook Castle Dreams Floor Puzzle, 24 pcs"

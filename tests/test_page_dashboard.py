@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from browser import Visit
 
-from kinshelf.probe.fitting import HeldOut
-from kinshelf.probe.freshness import probe_facts
-from kinshelf.probe.metrics import ece
-from kinshelf.probe.pages import percent
-from kinshelf.probe.predict import Predictor
-from kinshelf.probe.wording import freshness_lines
-from kinshelf.store import Shelf
+from kinshelf import Shelf
+from kinshelf.db.text import percent
+from kinshelf.probe.calibrate.mixture import HeldOut
+from kinshelf.probe.evaluate.metrics import ece
+from kinshelf.probe.predict.freshness import probe_facts
+from kinshelf.probe.predict.predictor import Predictor
+from kinshelf.probe.predict.wording import freshness_lines
 
 
 def test_it_shows_counts_quality_and_drift(visit: Visit) -> None:

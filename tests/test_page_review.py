@@ -9,7 +9,7 @@ import httpx
 import pytest
 from browser import Visit, held, release
 
-from kinshelf.store import Shelf
+from kinshelf import Shelf
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import httpx
 import pytest
 from browser import HOSTILE, HOSTILE_ID, PRODUCTS, Visit
 
+from kinshelf import Shelf
 from kinshelf.samples import catalogue_dir
-from kinshelf.store import Shelf
 
 
 @pytest.fixture

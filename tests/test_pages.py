@@ -14,19 +14,20 @@ import pytest
 from conftest import unit
 from PIL import Image
 
-from kinshelf.db.image_cache import ImageCache
-from kinshelf.probe.answer import Prediction
-from kinshelf.probe.audit import audit_shelf
-from kinshelf.probe.audit_files import write_audit
-from kinshelf.probe.card_page import SHOWN_ANSWERS, Asked, card_page
-from kinshelf.probe.held_out import Evaluation
-from kinshelf.probe.pages import fixed, percent
-from kinshelf.probe.predict import Predictor
-from kinshelf.probe.report_page import risk_coverage, write_report
-from kinshelf.probe.settings import ProbeSettings
-from kinshelf.probe.thumbnails import SIDE, Thumbnails
-from kinshelf.probe.wording import reason
-from kinshelf.store import Product, Shelf
+from kinshelf import Shelf
+from kinshelf.db.images.cache import ImageCache
+from kinshelf.db.text import fixed, percent
+from kinshelf.probe.audit.audit import audit_shelf
+from kinshelf.probe.audit.files import write_audit
+from kinshelf.probe.evaluate.held_out import Evaluation
+from kinshelf.probe.fit.settings import ProbeSettings
+from kinshelf.probe.pages.card import SHOWN_ANSWERS, Asked, card_page
+from kinshelf.probe.pages.report import risk_coverage, write_report
+from kinshelf.probe.pages.thumbnails import SIDE, Thumbnails
+from kinshelf.probe.predict.prediction import Prediction
+from kinshelf.probe.predict.predictor import Predictor
+from kinshelf.probe.predict.wording import reason
+from kinshelf.store import Product
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)> {{ 7 * 7 }} & <b>'
 D = 16

@@ -12,16 +12,17 @@ from click.testing import CliRunner, Result
 from conftest import unit
 from scipy.stats import binomtest
 
+from kinshelf import Shelf
 from kinshelf.cli import main
 from kinshelf.db.errors import InvalidSetting, ProbeError
-from kinshelf.probe.files import read_probe
-from kinshelf.probe.fitting import HeldOut
-from kinshelf.probe.intervals import lower_bound, upper_bound
-from kinshelf.probe.policy import find_policy, set_policy
-from kinshelf.probe.predict import Predictor
-from kinshelf.probe.settings import ProbeSettings
-from kinshelf.probe.shelf import train_shelf
-from kinshelf.store import Product, Shelf
+from kinshelf.probe.calibrate.intervals import lower_bound, upper_bound
+from kinshelf.probe.calibrate.mixture import HeldOut
+from kinshelf.probe.calibrate.policy import find_policy, set_policy
+from kinshelf.probe.fit.settings import ProbeSettings
+from kinshelf.probe.fit.storage import read_probe
+from kinshelf.probe.predict.predictor import Predictor
+from kinshelf.probe.train import train_shelf
+from kinshelf.store import Product
 from kinshelf.store.probes import find_probe
 
 D = 12

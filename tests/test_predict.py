@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 from conftest import unit, write_csv
 
+from kinshelf import Shelf
 from kinshelf.db.errors import EmptyShelf, GenerationNotFound, ProbeNotFound
 from kinshelf.probe import HybridClassifier
-from kinshelf.probe.answer import Prediction
-from kinshelf.probe.files import read_probe
-from kinshelf.probe.predict import Predictor
-from kinshelf.probe.settings import ProbeSettings
-from kinshelf.probe.shelf import train_shelf
-from kinshelf.probe.spaces import Metric, similarities_in
-from kinshelf.store import AddOptions, Shelf
+from kinshelf.probe.calibrate.vote_space import Metric, similarities_in
+from kinshelf.probe.fit.settings import ProbeSettings
+from kinshelf.probe.fit.storage import read_probe
+from kinshelf.probe.predict.prediction import Prediction
+from kinshelf.probe.predict.predictor import Predictor
+from kinshelf.probe.train import train_shelf
+from kinshelf.store import AddOptions
 from kinshelf.store.probes import find_probe
 
 D = 12

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 from conftest import unit
 
+from kinshelf import Shelf
 from kinshelf.probe import HybridClassifier
-from kinshelf.probe.conformal import ENOUGH, Conformal
-from kinshelf.probe.held_out import evaluate_shelf
-from kinshelf.probe.model import Probe
-from kinshelf.probe.predict import Predictor
-from kinshelf.probe.settings import ProbeSettings
-from kinshelf.probe.shelf import train_shelf
-from kinshelf.store import Product, Shelf
+from kinshelf.probe.calibrate.conformal import ENOUGH, Conformal
+from kinshelf.probe.evaluate.held_out import evaluate_shelf
+from kinshelf.probe.fit.model import Probe
+from kinshelf.probe.fit.settings import ProbeSettings
+from kinshelf.probe.predict.predictor import Predictor
+from kinshelf.probe.train import train_shelf
+from kinshelf.store import Product
 
 D = 10
 QUICK = ProbeSettings(epochs=6, hidden=16, batch_size=16, lr=1e-2)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kinshelf.db.errors import EmptySource, InputError, UnknownColumn
-from kinshelf.db.prepare import (
+from kinshelf.db.sources.prepare import (
     LeftOut,
     TrainingSetOptions,
     TrainingSetPlan,
@@ -21,7 +21,7 @@ from kinshelf.db.prepare import (
     plan_training_set,
     prepare,
 )
-from kinshelf.db.readers import ReadOptions
+from kinshelf.db.sources.readers import ReadOptions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from kinshelf.db.errors import KinshelfError, ProbeError, ProbeNotFound, UnsupportedFormat
-from kinshelf.probe.files import export_checkpoint, read_probe, write_probe
-from kinshelf.probe.model import WEIGHT_NAMES, Probe
-from kinshelf.probe.settings import Calibration, ProbeSettings
-from kinshelf.probe.training import EpochResult
+from kinshelf.probe.fit.model import WEIGHT_NAMES, Probe
+from kinshelf.probe.fit.settings import Calibration, ProbeSettings
+from kinshelf.probe.fit.storage import export_checkpoint, read_probe, write_probe
+from kinshelf.probe.fit.training import EpochResult
 
 LOG = (
     EpochResult("fit", 1, 0.5, 0.4, 0.9, 0.01, 1e-3),

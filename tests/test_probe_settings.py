@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kinshelf.db.errors import InvalidSetting, SourceNotFound
-from kinshelf.probe.settings import Calibration, ProbeSettings
+from kinshelf.probe.fit.settings import Calibration, ProbeSettings
 
 
 def test_the_defaults_are_the_courseworks_recipe():

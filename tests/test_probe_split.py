@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kinshelf.db.errors import InvalidEmbeddings, TooFewClasses
-from kinshelf.probe.batches import BLOCK_ROWS, Batches, hide_modality
-from kinshelf.probe.data import ArrayData
-from kinshelf.probe.split import encode, folds, hold_out, training_set
+from kinshelf.probe.fit.batches import BLOCK_ROWS, Batches, hide_modality
+from kinshelf.probe.fit.data import ArrayData
+from kinshelf.probe.fit.split import encode, folds, hold_out, training_set
 
 codes_strategy = st.lists(st.integers(0, 6), min_size=1, max_size=120)
 

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kinshelf.db.errors import InvalidEmbeddings, InvalidSetting, ProbeError, TooFewClasses
-from kinshelf.probe.data import ArrayData
-from kinshelf.probe.model import Probe, softmax
-from kinshelf.probe.settings import Calibration, ProbeSettings
-from kinshelf.probe.training import train_probe
+from kinshelf.probe.fit.data import ArrayData
+from kinshelf.probe.fit.model import Probe, softmax
+from kinshelf.probe.fit.settings import Calibration, ProbeSettings
+from kinshelf.probe.fit.training import train_probe
 
 QUICK = ProbeSettings(epochs=8, hidden=16, batch_size=16, lr=1e-2)
 
@@ -81,7 +81,7 @@ def test_the_reported_held_out_loss_is_that_of_the_stored_weights():
     splits = [None] * 200
     settings = QUICK.override(val_fraction=0.25, refit_below=0)
     probe = train_probe(ArrayData(X, categories, splits), settings).probe
-    from kinshelf.probe.split import hold_out, training_set
+    from kinshelf.probe.fit.split import hold_out, training_set
 
     source = training_set(ArrayData(X, categories))
     held = hold_out(source.codes, 0.25, settings.seed)
@@ -144,8 +144,8 @@ def test_numpy_and_torch_give_the_same_probabilities():
 def test_a_probe_answers_without_torch_and_scikit_learn():
     code = """
 import sys, numpy as np
-from kinshelf.probe.model import Probe, WEIGHT_NAMES
-from kinshelf.probe import hybrid, settings, files, knn
+from kinshelf.probe.fit.model import Probe, WEIGHT_NAMES
+from kinshelf.probe.calibrate import hybrid; from kinshelf.probe.fit import settings, storage, knn
 shapes = [(5, 8), (5,), (2, 5), (2,)]
 weights = {n: np.ones(s, dtype=np.float32) for n, s in zip(WEIGHT_NAMES, shapes)}
 probe = Probe(("a", "b"), weights, settings.ProbeSettings(hidden=5), 2)

@@ -9,8 +9,8 @@ from kinshelf.db import errors
 
 def test_the_public_names_are_pinned() -> None:
     assert set(kinshelf.store.__all__) == {
-        "AddOptions", "AddReport", "CompactReport", "Finding", "Neighbour", "Neighbours", "Product",
-        "Reject", "SearchResult", "Shelf", "Snapshot",
+        "AddOptions", "AddReport", "CompactReport", "DirectoryShelf", "Finding", "Neighbour",
+        "Neighbours", "Product", "Reject", "SearchResult", "Snapshot",
     }  # fmt: skip
     assert set(kinshelf.probe.__all__) == {
         "Calibration", "HybridClassifier", "Prediction", "Probe", "ProbeSettings", "classify",

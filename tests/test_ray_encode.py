@@ -33,12 +33,13 @@ from ray_helpers import (
     wait_for,
 )
 
+from kinshelf import Shelf
 from kinshelf.cli import main
 from kinshelf.cluster.encode import EncodeOptions, encode_source
-from kinshelf.cluster.encode_part import EncoderSpec
-from kinshelf.cluster.encode_tasks import read_tasks
+from kinshelf.cluster.part import EncoderSpec
 from kinshelf.cluster.parts import write_once
 from kinshelf.cluster.ray_encode import TASKS, TRIES, RayEncoder
+from kinshelf.cluster.tasks import read_tasks
 from kinshelf.db.errors import (
     ClusterError,
     EncoderMismatch,
@@ -47,11 +48,10 @@ from kinshelf.db.errors import (
     UnfinishedParts,
     UnreadableSource,
 )
-from kinshelf.db.parts import PartsManifest
-from kinshelf.db.readers import ReadOptions
+from kinshelf.db.sources.parts import PartsManifest
+from kinshelf.db.sources.readers import ReadOptions
 from kinshelf.samples import catalogue_dir, tiny_clip_dir
-from kinshelf.store import Shelf
-from kinshelf.store.encoder import load_encoder
+from kinshelf.store.encode.encoder import load_encoder
 
 TINY = str(tiny_clip_dir())
 

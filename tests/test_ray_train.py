@@ -13,18 +13,19 @@ import pytest
 from conftest import unit
 from ray_helpers import BIN, QUIET, need_ray
 
+from kinshelf import Shelf
 from kinshelf.cluster.blocks import BLOCK, LabelledBlock, SpooledData, open_parts, shelf_blocks
 from kinshelf.cluster.parts import PartCounts, part_bytes, write_once
 from kinshelf.db.errors import EmptySource, EncoderMismatch, UnreadableSource
-from kinshelf.db.parts import NAME, PartEntry, PartsManifest
 from kinshelf.db.product import Product
-from kinshelf.probe.batches import MIXED, RUN, block_order
-from kinshelf.probe.data import ArrayData
-from kinshelf.probe.freshness import probe_facts
-from kinshelf.probe.settings import ProbeSettings
-from kinshelf.probe.training import train_probe
-from kinshelf.store import Shelf, fusion
-from kinshelf.store.ingest import Candidate
+from kinshelf.db.sources.parts import NAME, PartEntry, PartsManifest
+from kinshelf.probe.fit.batches import MIXED, RUN, block_order
+from kinshelf.probe.fit.data import ArrayData
+from kinshelf.probe.fit.settings import ProbeSettings
+from kinshelf.probe.fit.training import train_probe
+from kinshelf.probe.predict.freshness import probe_facts
+from kinshelf.store.ingest.candidate import Candidate
+from kinshelf.store.search import fusion
 
 HALF = 16
 
@@ -116,7 +117,7 @@ def test_rows_sorted_by_category_train_as_well_in_blocks(monkeypatch: pytest.Mon
     settings = ProbeSettings(epochs=3, batch_size=256)
     usual = train_probe(data, settings).probe.metrics["val_accuracy"]
     for name, value in (("WHOLE", 100), ("RUN", 64), ("MIXED", 16)):
-        monkeypatch.setattr(f"kinshelf.probe.batches.{name}", value)
+        monkeypatch.setattr(f"kinshelf.probe.fit.batches.{name}", value)
     by_blocks = train_probe(data, settings).probe.metrics["val_accuracy"]
     assert float(by_blocks) == pytest.approx(float(usual), abs=0.01)  # type: ignore[arg-type]
 

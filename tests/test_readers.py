@@ -27,8 +27,14 @@ from kinshelf.db.errors import (
     UnreadableSource,
 )
 from kinshelf.db.product import Product, Reject
-from kinshelf.db.readers import ReadBatch, ReadOptions, count_rows, read_source, source_columns
-from kinshelf.db.seen import SeenIds
+from kinshelf.db.sources.readers import (
+    ReadBatch,
+    ReadOptions,
+    count_rows,
+    read_source,
+    source_columns,
+)
+from kinshelf.db.sources.seen import SeenIds
 
 
 def source(folder: Path, name: str, content: str | bytes) -> Path:
@@ -121,7 +127,7 @@ def test_a_delimiter_may_be_given(tmp_path: Path, delimiter: str) -> None:
 
 
 def test_a_gzip_is_unpacked_as_it_is_read(tmp_path: Path) -> None:
-    path = source(tmp_path, "a.csv.gz", gzip.compress(b"id,title\n007,a\n"))
+    path = source(tmp_path, "a.csv.gz", gzip.compress(b"id,title\n007,a\n", mtime=0))
     assert products(path)[0].id == "007"
     assert count_rows(path) is None
 
@@ -251,7 +257,7 @@ def test_a_json_array_is_refused_with_the_remedy(tmp_path: Path) -> None:
 
 BARE = """
 import sys, duckdb
-from kinshelf.db.parquet import ParquetSource
+from kinshelf.db.sources.parquet import ParquetSource
 source = ParquetSource(sys.argv[1])
 with source._connection() as connection:
     shown = connection.execute("SELECT current_setting('enable_progress_bar')").fetchone()[0]
@@ -505,7 +511,7 @@ def test_an_unknown_suffix_names_the_known_ones(tmp_path: Path) -> None:
     [
         (b"PK\x03\x04rest", "save it as CSV"),
         (b"PAR1rest", r"\.parquet"),
-        (gzip.compress(b"id,title\n"), r"\.gz"),
+        (gzip.compress(b"id,title\n", mtime=0), r"\.gz"),
         ("id,title\n1,a\n".encode("utf-16"), "iconv -f UTF-16"),
         (b"id,title\n1,\x00\n", "byte 11 is NUL"),
     ],
@@ -609,7 +615,7 @@ def test_batches_hold_as_many_rows_as_asked(tmp_path: Path) -> None:
 
 MEASURE = """
 import resource, sys
-from kinshelf.db.readers import read_source
+from kinshelf.db.sources.readers import read_source
 rows = sum(len(batch.products) for batch in read_source(sys.argv[1]))
 print(rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """

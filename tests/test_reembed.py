@@ -9,11 +9,12 @@ import pytest
 from clip_models import write_tiny_clip
 from conftest import FakeEncoder, make_catalogue
 
+from kinshelf import Shelf
 from kinshelf.db.errors import EncoderMismatch
-from kinshelf.store import Shelf, reembed
-from kinshelf.store.manifest import Manifest
-from kinshelf.store.reembed import ReembedReport
-from kinshelf.store.verify import verify_path
+from kinshelf.store.log.manifest import Manifest
+from kinshelf.store.maintain import reembed
+from kinshelf.store.maintain.reembed import ReembedReport
+from kinshelf.store.maintain.verify import verify_path
 
 OTHER = Manifest(encoder="other")
 

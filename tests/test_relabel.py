@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from conftest import FakeEncoder, unit, write_csv
 
+from kinshelf import Shelf
 from kinshelf.db.errors import (
     DuplicateId,
     GenerationNotFound,
@@ -16,8 +17,8 @@ from kinshelf.db.errors import (
     ProductNotFound,
     UnknownColumn,
 )
-from kinshelf.store import Product, Shelf
-from kinshelf.store.changing import read_changes, undo_relabel
+from kinshelf.store import Product
+from kinshelf.store.ingest.edit import read_changes, undo_relabel
 
 
 def categories(shelf: Shelf, at: int | None = None) -> dict[str, str | None]:

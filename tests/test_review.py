@@ -11,10 +11,11 @@ import pytest
 from click.testing import CliRunner, Result
 from conftest import unit, write_csv
 
+from kinshelf import Shelf
 from kinshelf.cli import main
-from kinshelf.probe.settings import ProbeSettings
-from kinshelf.probe.shelf import train_shelf
-from kinshelf.store import Product, Shelf
+from kinshelf.probe.fit.settings import ProbeSettings
+from kinshelf.probe.train import train_shelf
+from kinshelf.store import Product
 
 D = 16
 KINDS = ("ball", "boat", "book")

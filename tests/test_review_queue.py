@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 from conftest import unit
 
-from kinshelf.probe import review
-from kinshelf.probe.audit import audit_shelf
-from kinshelf.probe.predict import Predictor
-from kinshelf.probe.review import CHOICES, KINDS, review_queue
-from kinshelf.probe.settings import ProbeSettings
-from kinshelf.probe.shelf import train_shelf
-from kinshelf.probe.thumbnails import Thumbnails
-from kinshelf.store import Product, Shelf
+from kinshelf import Shelf
+from kinshelf.probe.audit import review_queue as review
+from kinshelf.probe.audit.audit import audit_shelf
+from kinshelf.probe.audit.review_queue import CHOICES, KINDS, review_queue
+from kinshelf.probe.fit.settings import ProbeSettings
+from kinshelf.probe.pages.thumbnails import Thumbnails
+from kinshelf.probe.predict.predictor import Predictor
+from kinshelf.probe.train import train_shelf
+from kinshelf.store import Product
 
 D = 16
 NAMES = ("ball", "boat", "book", "bell", "belt", "bowl")

@@ -12,15 +12,16 @@ import numpy as np
 import pytest
 from test_index import WIDTH, drop, made, put
 
-from kinshelf.store import Shelf, fusion, indexing, searching
+from kinshelf import Shelf
+from kinshelf.store.search import fusion, lifecycle, planner
 
 pytestmark = pytest.mark.usefixtures("bytes_pay_from_the_first_row")
 
 
 @pytest.fixture(autouse=True)
 def bytes_pay_from_the_first_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(indexing, "MINIMUM_BYTES", 2000 * 2 * WIDTH * 4)
-    monkeypatch.setattr(searching, "_CODED", 0)
+    monkeypatch.setattr(lifecycle, "MINIMUM_BYTES", 2000 * 2 * WIDTH * 4)
+    monkeypatch.setattr(planner, "_CODED", 0)
 
 
 @pytest.fixture
@@ -49,9 +50,9 @@ def test_it_is_what_numpy_finds_whatever_was_removed_or_added_since(
     shelf: Shelf, weight: float, at: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked, by_bytes = made(20, 9)[0], []
-    plainly = searching._by_bytes
+    plainly = planner._by_bytes
     monkeypatch.setattr(
-        searching, "_by_bytes", lambda *a: by_bytes.append(plainly(*a)) or by_bytes[-1]
+        planner, "_by_bytes", lambda *a: by_bytes.append(plainly(*a)) or by_bytes[-1]
     )
     snapshot = shelf.snapshot()
     kept = np.arange(3300) % 7 > 0
@@ -80,7 +81,7 @@ def test_many_copies_of_one_product_are_all_nearer_than_any_other(tmp_path: Path
 
 LOOKING = """
 import sys, numpy as np
-from kinshelf.store import index, residence
+from kinshelf.store.search import exact as index, paging as residence
 residence.LARGE, residence.AT_ONCE = 1 << 20, 8 << 20
 import faiss
 def resident():

@@ -16,11 +16,11 @@ from click.testing import CliRunner
 from fastapi.testclient import TestClient
 from serve_world import copied, error_of, png, sample_shelf, settings_for, until
 
+from kinshelf import Shelf
 from kinshelf.cli import main
 from kinshelf.samples import catalogue_dir
-from kinshelf.serve import answers
 from kinshelf.serve.app import create_app
-from kinshelf.store import Shelf
+from kinshelf.serve.http import answers
 
 
 @pytest.fixture(scope="module")
@@ -397,16 +397,16 @@ def test_a_mistake_of_the_servers_own_has_the_same_shape_and_no_details(
 def test_a_full_disk_costs_the_change_and_the_next_one_needs_no_restart(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kinshelf.store import files
+    from kinshelf.store.log import disk
 
-    real, full = files.write_synced, [True]
+    real, full = disk.write_synced, [True]
 
     def write(*arguments: Any) -> None:
         if full.pop() if full else False:
             raise OSError(28, "No space left on device")
         real(*arguments)
 
-    monkeypatch.setattr(files, "write_synced", write)
+    monkeypatch.setattr(disk, "write_synced", write)
     product = {"id": "d", "title": "Disk"}
     failed = client.post("/products", json=product)
     assert failed.status_code == 500

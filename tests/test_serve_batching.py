@@ -14,11 +14,11 @@ import pytest
 from fastapi.testclient import TestClient
 from serve_world import error_of, png, settings_for, until
 
+from kinshelf import Shelf
 from kinshelf.serve.app import create_app
-from kinshelf.serve.batching import Batcher
-from kinshelf.serve.errors import ShuttingDown, TooBusy, TooSlow
-from kinshelf.serve.running import Running
-from kinshelf.store import Shelf
+from kinshelf.serve.base.errors import ShuttingDown, TooBusy, TooSlow
+from kinshelf.serve.service.executor import Running
+from kinshelf.serve.workers.batching import Batcher
 
 
 def rows(items: list[Any]) -> np.ndarray:

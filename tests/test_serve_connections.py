@@ -14,8 +14,8 @@ import httpx
 import pytest
 from serve_world import in_thread, sample_shelf, settings_for, until
 
-from kinshelf.serve.connections import HEAD_BYTES, Connection
-from kinshelf.serve.service import Service
+from kinshelf.serve.http.connections import HEAD_BYTES, Connection
+from kinshelf.serve.service.service import Service
 
 SECONDS = 0.5
 

@@ -19,11 +19,11 @@ from PIL import Image
 from serve_world import gone, png, until
 
 from kinshelf.db.errors import ImageRejected
-from kinshelf.db.images import decode_image
+from kinshelf.db.images.decode import decode_image
 from kinshelf.samples import catalogue_dir, tiny_clip_dir
-from kinshelf.serve.decoding import Decoders
-from kinshelf.serve.errors import ShuttingDown
-from kinshelf.store.preprocess import read_preprocessing
+from kinshelf.serve.base.errors import ShuttingDown
+from kinshelf.serve.workers.decoding import Decoders
+from kinshelf.store.encode.image_processor import read_preprocessing
 
 MEMORY = 1_500_000_000
 
@@ -122,7 +122,7 @@ def test_a_thumbnail_is_a_small_jpeg(decoders: Decoders) -> None:
 def test_a_process_ends_when_its_server_was_killed() -> None:
     script = (
         "import sys, time\n"
-        "from kinshelf.serve.decoding import Decoders\n"
+        "from kinshelf.serve.workers.decoding import Decoders\n"
         "d = Decoders(1, seconds=9, memory=1_500_000_000, pixels=10**6)\n"
         "d.begin()\n"
         "print(d._idle.queue[0]._process.pid, flush=True)\n"

@@ -17,14 +17,14 @@ import pytest
 from PIL import Image
 from serve_world import copied, gone, png, process, sample_shelf, until
 
+from kinshelf import Shelf
 from kinshelf.db.errors import EncoderMismatch, EncoderUnavailable
 from kinshelf.samples import catalogue_dir, tiny_clip_dir
-from kinshelf.serve import encoding
-from kinshelf.serve.encoding import EncoderProcess
-from kinshelf.serve.errors import ShuttingDown
-from kinshelf.store import Shelf
-from kinshelf.store.canary import load_encoder_of
-from kinshelf.store.manifest import Manifest, read_manifest
+from kinshelf.serve.base.errors import ShuttingDown
+from kinshelf.serve.workers import encoding
+from kinshelf.serve.workers.encoding import EncoderProcess
+from kinshelf.store.encode.canary import load_encoder_of
+from kinshelf.store.log.manifest import Manifest, read_manifest
 
 
 @pytest.fixture(scope="module")

@@ -14,14 +14,14 @@ from fastapi.testclient import TestClient
 from numpy.random import default_rng
 from serve_world import png, settings_for
 
+from kinshelf import Shelf
 from kinshelf.cli import main
 from kinshelf.db.product import Product
 from kinshelf.serve.app import create_app
-from kinshelf.serve.decoding import Decoders
-from kinshelf.serve.jobs import Jobs
 from kinshelf.serve.pages.files import _Thumbnails
-from kinshelf.serve.running import Running
-from kinshelf.store import Shelf
+from kinshelf.serve.service.executor import Running
+from kinshelf.serve.service.jobs import Jobs
+from kinshelf.serve.workers.decoding import Decoders
 
 TOKEN = "a-token-of-the-tests"
 

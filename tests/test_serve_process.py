@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 from serve_world import copied, error_of, process, sample_shelf, until
 
-from kinshelf.store import Shelf
-from kinshelf.store.verify import verify_path
+from kinshelf import Shelf
+from kinshelf.store.maintain.verify import verify_path
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,7 @@ def test_a_terminated_server_finishes_what_is_under_way_and_takes_nothing_more(
 
 HOLD = """
 import sys, time
-from kinshelf.store import Shelf
+from kinshelf import Shelf
 with Shelf.open(sys.argv[1]) as shelf, shelf.writing():
     print("held", flush=True)
     time.sleep(float(sys.argv[2]))

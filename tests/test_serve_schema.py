@@ -22,7 +22,7 @@ from schemathesis.specs.openapi.checks import (
 )
 from serve_world import in_thread, settings_for
 
-from kinshelf.store import Shelf
+from kinshelf import Shelf
 
 CHECKS = [
     not_a_server_error, status_code_conformance, content_type_conformance,
@@ -80,7 +80,7 @@ def _quick_training(monkeypatch: pytest.MonkeyPatch) -> None:
 
         raise TooFewClasses("not in this test")
 
-    monkeypatch.setattr("kinshelf.serve.training.train_shelf", refuse)
+    monkeypatch.setattr("kinshelf.serve.service.training.train_shelf", refuse)
 
 
 def test_no_case_of_some_hundred_is_a_server_error(server: str) -> None:

@@ -17,15 +17,15 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from serve_world import error_of, png, settings_for
 
+from kinshelf import Shelf
 from kinshelf.cli import main
 from kinshelf.db.errors import InputError, KinshelfError, SourceNotFound
-from kinshelf.serve import security
 from kinshelf.serve.app import create_app
-from kinshelf.serve.errors import RequestRefused, TooManyRequests, status_of
-from kinshelf.serve.limits import Limits, Rate
-from kinshelf.serve.security import Guard, read_tokens
-from kinshelf.serve.settings import ServeSettings
-from kinshelf.store import Shelf
+from kinshelf.serve.base.errors import RequestRefused, TooManyRequests, status_of
+from kinshelf.serve.base.settings import ServeSettings
+from kinshelf.serve.http import security
+from kinshelf.serve.http.limits import Limits, Rate
+from kinshelf.serve.http.security import Guard, read_tokens
 
 READ, WRITE = "reader-0123456789", "writer-0123456789"
 
@@ -253,7 +253,7 @@ def test_who_asks_too_often_is_told_when_to_ask_again(path: Path, encoder: Any) 
 
 def test_the_rate_is_one_of_each_address_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr("kinshelf.serve.limits.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("kinshelf.serve.http.limits.time.monotonic", lambda: now[0])
     rate = Rate(2.0, 4)
     for _ in range(4):
         rate.take("a")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from conftest import FakeEncoder, make_catalogue, write_csv
 
+from kinshelf import Shelf
 from kinshelf.db.errors import (
     DuplicateId,
     EncoderMismatch,
@@ -18,7 +19,7 @@ from kinshelf.db.errors import (
     ShelfLocked,
     ShelfNotFound,
 )
-from kinshelf.store import AddOptions, Shelf
+from kinshelf.store import AddOptions
 
 
 def exact_neighbours(shelf: Shelf, row: int, k: int) -> list[int]:

@@ -16,10 +16,10 @@ from click.testing import CliRunner, Result
 from conftest import FakeEncoder, unit, write_csv
 from PIL import Image
 
-import kinshelf.store.encoder
+import kinshelf.store.encode.encoder
+from kinshelf import Shelf
 from kinshelf.cli import main
 from kinshelf.db.product import Product
-from kinshelf.store import Shelf
 
 DIMENSION, STORED, ASKED = 16, 50, 9
 
@@ -127,7 +127,7 @@ def test_a_wrong_filter_is_one_line_before_anything_is_encoded(
     def refused(*_: object) -> None:
         raise AssertionError("encoded")
 
-    monkeypatch.setattr("kinshelf.store.asking._query_batch", refused)
+    monkeypatch.setattr("kinshelf.store.ingest.queries._query_batch", refused)
     given = [command, "--input", str(folder / "asked.csv"), "--where", "bad filter"]
     done = run(folder, *given, *arrays(folder, "asked"), code=3)
     assert done.stdout == ""
@@ -138,7 +138,7 @@ def test_a_wrong_filter_is_one_line_before_anything_is_encoded(
 def test_a_picture_of_this_network_is_fetched_only_where_that_was_allowed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoder: FakeEncoder
 ) -> None:
-    monkeypatch.setattr(kinshelf.store.encoder, "load_encoder", lambda *_a, **_k: encoder)
+    monkeypatch.setattr(kinshelf.store.encode.encoder, "load_encoder", lambda *_a, **_k: encoder)
     file = io.BytesIO()
     Image.new("RGB", (64, 64), "red").save(file, "PNG")
     with Shelf.create(tmp_path / "a.shelf", encoder="fake") as shelf:

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kinshelf.db import sql
+from kinshelf.db.catalog import sql
+from kinshelf.db.catalog.sql import check_select, lock_down, run_select
 from kinshelf.db.errors import FilterError
-from kinshelf.db.sql import check_select, lock_down, run_select
 
 SECRET = "a-secret-that-no-query-may-see"
 ENDLESS = (

@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 from test_index import WIDTH, drop, made, put
 
-from kinshelf.store import Shelf, fusion, indexing, searching, tail
+from kinshelf import Shelf
 from kinshelf.store import shelf as shelves
-from kinshelf.store.tail import Tail
+from kinshelf.store.search import fusion, lifecycle, planner, unindexed
+from kinshelf.store.search.unindexed import Tail
 
 
 @pytest.fixture(autouse=True)
 def a_graph_pays_early(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(indexing, "MINIMUM_BYTES", 2000 * 2 * WIDTH * 4)
-    monkeypatch.setattr(searching, "ROWS_PER_STEP", 1)
+    monkeypatch.setattr(lifecycle, "MINIMUM_BYTES", 2000 * 2 * WIDTH * 4)
+    monkeypatch.setattr(planner, "ROWS_PER_STEP", 1)
     monkeypatch.setattr(shelves, "KEPT_UP", 1.0)
 
 
@@ -134,10 +135,10 @@ def test_a_reader_makes_bytes_once_it_was_asked_often_enough(path: Path) -> None
         with Shelf.open(path) as writer:
             put(writer, *made(300, 5), first=3000)
         stops = []
-        for _ in range(2 * tail._PAYS):
+        for _ in range(2 * unindexed._PAYS):
             reader.snapshot().kneighbors(query, 10)
             stops.append(the_tail(reader).stop)
-    assert stops[0] == stops[tail._PAYS - 2] == 3000
+    assert stops[0] == stops[unindexed._PAYS - 2] == 3000
     assert stops[-1] == 3300
 
 

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from conftest import FakeEncoder, unit
 
-import kinshelf.store.encoder
+import kinshelf.store.encode.encoder
+from kinshelf import Shelf
 from kinshelf.cli import main
 from kinshelf.db.product import Product
-from kinshelf.store import Shelf
 
 CLOSED = {"stdout": 1, "stderr": 2}
 NAMES = {"plain": "toys", "markup": "x[/b]y", "bold": "[bold]x", "emoji": ":smile:"}
@@ -134,7 +134,9 @@ HUGE = 10**24
 def test_more_than_there_is_may_be_asked_for(
     accented: Path, command: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kinshelf.store.encoder, "load_encoder", lambda *_a, **_k: FakeEncoder())
+    monkeypatch.setattr(
+        kinshelf.store.encode.encoder, "load_encoder", lambda *_a, **_k: FakeEncoder()
+    )
     main([*map(str, command), "--shelf", str(accented)], standalone_mode=False)
 
 

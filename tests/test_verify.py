@@ -12,14 +12,14 @@ import pytest
 from click.testing import CliRunner
 from conftest import unit
 
+from kinshelf import Shelf
 from kinshelf.cli import main
 from kinshelf.db.errors import ShelfDamaged, ShelfNotFound
 from kinshelf.db.product import Product
-from kinshelf.store import Shelf
-from kinshelf.store import log as framing
+from kinshelf.store.log import frames as framing
+from kinshelf.store.maintain.repair import repair
+from kinshelf.store.maintain.verify import verify, verify_path
 from kinshelf.store.probes import save_probe
-from kinshelf.store.repair import repair
-from kinshelf.store.verify import verify, verify_path
 
 DIMENSION = 8
 State = dict[str, tuple[Product, bytes]]

@@ -11,15 +11,16 @@ import pytest
 from click.testing import CliRunner, Result
 from conftest import unit
 
+from kinshelf import Shelf
 from kinshelf.cli import main
 from kinshelf.db.errors import InvalidSetting
-from kinshelf.probe.data import ArrayData
-from kinshelf.probe.model import Probe
-from kinshelf.probe.settings import ProbeSettings
-from kinshelf.probe.shelf import train_shelf
-from kinshelf.probe.split import training_set
-from kinshelf.probe.training import fit_probe
-from kinshelf.store import Product, Shelf
+from kinshelf.probe.fit.data import ArrayData
+from kinshelf.probe.fit.model import Probe
+from kinshelf.probe.fit.settings import ProbeSettings
+from kinshelf.probe.fit.split import training_set
+from kinshelf.probe.fit.training import fit_probe
+from kinshelf.probe.train import train_shelf
+from kinshelf.store import Product
 
 D = 12
 QUICK = ProbeSettings(epochs=8, hidden=16, batch_size=16, lr=1e-2)

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Depends, File, Form, Request, Response, UploadFile
 
 from kinshelf.db.errors import FilterError, KinshelfError
-from kinshelf.probe.card_page import Asked, answer_values
-from kinshelf.probe.thumbnails import data_uri
-from kinshelf.serve.errors import status_of
+from kinshelf.probe.pages.card import Asked, answer_values
+from kinshelf.probe.pages.thumbnails import data_uri
+from kinshelf.serve.base.errors import status_of
+from kinshelf.serve.http.security import reader
 from kinshelf.serve.pages.files import Links
 from kinshelf.serve.pages.filtering import column_names, footer, problem_of
 from kinshelf.serve.pages.rendering import PageRoute, page, part, wants_part
-from kinshelf.serve.security import reader
 
 if TYPE_CHECKING:
-    from kinshelf.probe.answer import Prediction
-    from kinshelf.serve.service import Service
+    from kinshelf.probe.predict.prediction import Prediction
+    from kinshelf.serve.service.service import Service
 
 router = APIRouter(route_class=PageRoute, dependencies=[Depends(reader)])
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from kinshelf.db.errors import EmptyShelf, FilterError
-from kinshelf.probe.card_page import neighbour, thumbnail
+from kinshelf.probe.pages.card import neighbour, thumbnail
+from kinshelf.serve.http.security import reader
 from kinshelf.serve.pages.files import Links
 from kinshelf.serve.pages.filtering import (
     category_rows,
@@ -18,13 +19,12 @@ from kinshelf.serve.pages.filtering import (
 )
 from kinshelf.serve.pages.rendering import PageRoute, address, page
 from kinshelf.serve.pages.telling import told_generation
-from kinshelf.serve.security import reader
-from kinshelf.store import asking
+from kinshelf.store.ingest import queries as asking
 
 if TYPE_CHECKING:
-    from kinshelf.db.queries import StoredProduct
-    from kinshelf.serve.service import Service
-    from kinshelf.store import Snapshot
+    from kinshelf.db.product import StoredProduct
+    from kinshelf.serve.service.service import Service
+    from kinshelf.store.generation import AnySnapshot
 
 router = APIRouter(route_class=PageRoute, dependencies=[Depends(reader)])
 
@@ -119,7 +119,7 @@ def _facts(stored: StoredProduct) -> list[tuple[str, Any]]:
 
 
 def _similar(
-    now: Snapshot, stored: StoredProduct, where: str, weight: float
+    now: AnySnapshot, stored: StoredProduct, where: str, weight: float
 ) -> list[dict[str, Any]]:
     queries = now.halves([stored.row])
     found = now.kneighbors(
@@ -151,7 +151,7 @@ def _compared(service: Service, ids: list[str]) -> dict[str, Any]:
     return {"goods": shown, "rows": rows, "shelf": footer(now, service.shelf.path.name)}
 
 
-def _to_first(now: Snapshot, goods: list[StoredProduct]) -> dict[int, Any]:
+def _to_first(now: AnySnapshot, goods: list[StoredProduct]) -> dict[int, Any]:
     """Similarity of each of the others to the first, by row."""
     import numpy as np
 

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Depends, Form, Request, Response
 
 from kinshelf.db.errors import EmptyShelf, ProbeError, ShelfError
-from kinshelf.probe.fitting import HeldOut
-from kinshelf.probe.metrics import ece, measure_agreement
-from kinshelf.probe.report_page import reliability_values
-from kinshelf.probe.wording import freshness_lines, policy_line, track_record
-from kinshelf.serve.errors import JobRunning
+from kinshelf.probe.calibrate.mixture import HeldOut
+from kinshelf.probe.evaluate.metrics import ece, measure_agreement
+from kinshelf.probe.pages.report import reliability_values
+from kinshelf.probe.predict.wording import freshness_lines, policy_line, track_record
+from kinshelf.serve.base.errors import JobRunning
+from kinshelf.serve.http.security import reader, writer
 from kinshelf.serve.pages.filtering import category_rows, footer
 from kinshelf.serve.pages.rendering import PageRoute, page, part, see, wants_part
-from kinshelf.serve.security import reader, writer
 
 if TYPE_CHECKING:
-    from kinshelf.probe.predict import Predictor
-    from kinshelf.serve.jobs import Job
-    from kinshelf.serve.service import Service
+    from kinshelf.probe.predict.predictor import Predictor
+    from kinshelf.serve.service.jobs import Job
+    from kinshelf.serve.service.service import Service
 
 router = APIRouter(route_class=PageRoute, dependencies=[Depends(reader)])
 

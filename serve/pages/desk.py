@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
-from kinshelf.probe.review import KINDS, Item, ReviewQueue, review_queue
+from kinshelf.probe.audit.review_queue import KINDS, Item, ReviewQueue, review_queue
 
 if TYPE_CHECKING:
-    from kinshelf.serve.jobs import Job, Tell
-    from kinshelf.serve.service import Service
-    from kinshelf.store import Snapshot
+    from kinshelf.serve.service.jobs import Job, Tell
+    from kinshelf.serve.service.service import Service
+    from kinshelf.store.generation import AnySnapshot
 
 JOB = "review"
 
@@ -26,7 +26,7 @@ class Desk:
 
     def look(self, service: Service) -> Job:
         """Begin to look through the shelf. Raises JobRunning or ShuttingDown."""
-        from kinshelf.probe.audit import audit_shelf
+        from kinshelf.probe.audit.audit import audit_shelf
 
         def work(tell: Tell) -> dict[str, Any]:
             def step(what: str, done: int, parts: int) -> None:
@@ -49,7 +49,7 @@ class Desk:
         with self._lock:
             self._kept = self._kept - {product_id}
 
-    def open_items(self, now: Snapshot) -> tuple[Item, ...]:
+    def open_items(self, now: AnySnapshot) -> tuple[Item, ...]:
         """The items that nobody decided on: not kept, still there, still of that category."""
         with self._lock:
             queue, kept = self.queue, self._kept

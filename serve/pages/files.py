@@ -11,15 +11,15 @@ import xxhash
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from kinshelf.db.errors import ImageRejected, KinshelfError
-from kinshelf.serve.errors import status_of
+from kinshelf.serve.base.errors import status_of
+from kinshelf.serve.http.security import reader
 from kinshelf.serve.pages.rendering import address, static_files
-from kinshelf.serve.security import reader
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from kinshelf.db.queries import StoredProduct
-    from kinshelf.serve.service import Service
+    from kinshelf.db.product import StoredProduct
+    from kinshelf.serve.service.service import Service
 
 router = APIRouter()
 

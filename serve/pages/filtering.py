@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from kinshelf.db.queries import FILTER_COLUMNS
+from kinshelf.db.catalog.queries import FILTER_COLUMNS
 
 if TYPE_CHECKING:
-    from kinshelf.store import Snapshot
+    from kinshelf.store.generation import AnySnapshot
 
 _AT = re.compile(r"at character (\d+)")
 _UP_TO = re.compile(r"up to character (\d+)")
@@ -40,7 +40,7 @@ def _place(where: str, message: str) -> tuple[int, int] | None:
     return seen.span() if seen else None
 
 
-def column_names(now: Snapshot) -> list[str]:
+def column_names(now: AnySnapshot) -> list[str]:
     """What a condition may name."""
     return [*FILTER_COLUMNS, *now.view.attribute_types()]
 
@@ -62,11 +62,11 @@ def condition(category: str | None) -> str:
     return "category = '" + category.replace("'", "''") + "'"
 
 
-def known_categories(now: Snapshot) -> Sequence[str]:
+def known_categories(now: AnySnapshot) -> Sequence[str]:
     """All categories, by name."""
     return sorted(name for name in now.view.categories() if name is not None)
 
 
-def footer(now: Snapshot, name: str) -> dict[str, Any]:
+def footer(now: AnySnapshot, name: str) -> dict[str, Any]:
     """What a page's foot says of the shelf."""
     return {"name": name, "generation": now.generation, "products": now.count}

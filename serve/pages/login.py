@@ -7,8 +7,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Form, Request, Response
 
+from kinshelf.serve.http.security import COOKIE
 from kinshelf.serve.pages.rendering import PageRoute, page, see
-from kinshelf.serve.security import COOKIE
 
 router = APIRouter(route_class=PageRoute)
 

@@ -15,9 +15,9 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.routing import APIRoute
 
 from kinshelf.db.errors import KinshelfError
-from kinshelf.probe.pages import TEMPLATES as SHARED
-from kinshelf.probe.pages import environment as shared_environment
-from kinshelf.serve.errors import Unauthorised, status_of
+from kinshelf.probe.pages.html import TEMPLATES as SHARED
+from kinshelf.probe.pages.html import environment as shared_environment
+from kinshelf.serve.base.errors import Unauthorised, status_of
 
 if TYPE_CHECKING:
     from jinja2 import Environment

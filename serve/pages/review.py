@@ -8,22 +8,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Depends, Form, Query, Request, Response
 
 from kinshelf.db.errors import InputError, ShelfLocked
-from kinshelf.probe.review import CHOICES, KINDS, Item
-from kinshelf.serve.errors import JobRunning, status_of
+from kinshelf.probe.audit.review_queue import CHOICES, KINDS, Item
+from kinshelf.serve.base.errors import JobRunning, status_of
+from kinshelf.serve.http.security import reader, writer
 from kinshelf.serve.pages.browse import Generation
 from kinshelf.serve.pages.desk import JOB, Desk, kind_counts, of_kind, pick
 from kinshelf.serve.pages.files import Links
 from kinshelf.serve.pages.filtering import footer, known_categories
 from kinshelf.serve.pages.rendering import PageRoute, address, page, part, see, wants_part
 from kinshelf.serve.pages.telling import told_generation, told_kept, told_locked, undo_word
-from kinshelf.serve.security import reader, writer
-from kinshelf.store.changing import relabel, undo_relabel
+from kinshelf.store.ingest.edit import relabel, undo_relabel
 
 if TYPE_CHECKING:
-    from kinshelf.probe.review import ReviewQueue
-    from kinshelf.serve.jobs import Job
-    from kinshelf.serve.service import Service
-    from kinshelf.store import Shelf, Snapshot
+    from kinshelf.face import Shelf
+    from kinshelf.probe.audit.review_queue import ReviewQueue
+    from kinshelf.serve.service.jobs import Job
+    from kinshelf.serve.service.service import Service
+    from kinshelf.store.generation import AnySnapshot
 
 router = APIRouter(route_class=PageRoute, dependencies=[Depends(reader)])
 writing = [Depends(writer)]
@@ -186,7 +187,7 @@ def _work(
 
 
 def _item(
-    now: Snapshot, queue: ReviewQueue, items: list[Item], item: Item | None
+    now: AnySnapshot, queue: ReviewQueue, items: list[Item], item: Item | None
 ) -> dict[str, Any]:
     if item is None:
         return {"item": None}

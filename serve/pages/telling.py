@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kinshelf.probe.wording import leaf
+from kinshelf.probe.predict.wording import leaf
 from kinshelf.serve.pages.rendering import said
 
 if TYPE_CHECKING:
-    from kinshelf.serve.service import Service
+    from kinshelf.serve.service.service import Service
 
 MOST_WAITS = 12
 """How often a change that found the shelf locked is tried again by itself."""

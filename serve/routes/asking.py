@@ -5,12 +5,12 @@ from __future__ import annotations
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 
-from kinshelf.serve.answers import Classified, Json, Similar, answers
-from kinshelf.serve.errors import Unusable
-from kinshelf.serve.requests import Served, body_of, read_body
-from kinshelf.serve.schemas import Asked, ClassifyRequest, SimilarRequest
-from kinshelf.serve.security import reader
-from kinshelf.serve.service import Service
+from kinshelf.serve.base.errors import Unusable
+from kinshelf.serve.base.schemas import Asked, ClassifyRequest, SimilarRequest
+from kinshelf.serve.http.answers import Classified, Json, Similar, answers
+from kinshelf.serve.http.requests import Served, body_of, read_body
+from kinshelf.serve.http.security import reader
+from kinshelf.serve.service.service import Service
 
 router = APIRouter(tags=["ask"], dependencies=[Depends(reader)])
 _EXAMPLE = {"text": "Wooden train, 12 pieces"}

@@ -9,12 +9,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
-from kinshelf.probe.settings import ProbeSettings
-from kinshelf.serve.answers import JobList, JobState, Json, answers, fails
-from kinshelf.serve.jobs import Jobs
-from kinshelf.serve.requests import Served, body_of, read_body
-from kinshelf.serve.schemas import TrainRequest
-from kinshelf.serve.security import reader, writer
+from kinshelf.probe.fit.settings import ProbeSettings
+from kinshelf.serve.base.schemas import TrainRequest
+from kinshelf.serve.http.answers import JobList, JobState, Json, answers, fails
+from kinshelf.serve.http.requests import Served, body_of, read_body
+from kinshelf.serve.http.security import reader, writer
+from kinshelf.serve.service.jobs import Jobs
 
 router = APIRouter(tags=["jobs"])
 _READ, _WRITE = [Depends(reader)], [Depends(writer)]

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query
 from fastapi.responses import Response
 
-from kinshelf.serve.answers import Audited, Evaluated, Json, answers
-from kinshelf.serve.requests import Served
-from kinshelf.serve.security import reader
+from kinshelf.serve.http.answers import Audited, Evaluated, Json, answers
+from kinshelf.serve.http.requests import Served
+from kinshelf.serve.http.security import reader
 
 router = APIRouter(tags=["judge"], dependencies=[Depends(reader)])
 

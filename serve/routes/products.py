@@ -7,12 +7,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from kinshelf.db.errors import InputError
-from kinshelf.serve.answers import Added, Json, Listed, Removed, Shown, answers, fails
-from kinshelf.serve.requests import Served, body_of, read_body
-from kinshelf.serve.schemas import NewProduct, ProductFields
-from kinshelf.serve.security import reader, writer
-from kinshelf.serve.service import Service
-from kinshelf.serve.writing import changes_of, product_of
+from kinshelf.serve.base.schemas import NewProduct, ProductFields
+from kinshelf.serve.http.answers import Added, Json, Listed, Removed, Shown, answers, fails
+from kinshelf.serve.http.requests import Served, body_of, read_body
+from kinshelf.serve.http.security import reader, writer
+from kinshelf.serve.service.product_input import changes_of, product_of
+from kinshelf.serve.service.service import Service
 
 router = APIRouter(tags=["products"])
 _EXAMPLE = {

@@ -7,9 +7,9 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 
-from kinshelf.serve.answers import Changes, Health, Json, Told, answers, fails
-from kinshelf.serve.requests import Served
-from kinshelf.serve.security import reader
+from kinshelf.serve.http.answers import Changes, Health, Json, Told, answers, fails
+from kinshelf.serve.http.requests import Served
+from kinshelf.serve.http.security import reader
 
 router = APIRouter(tags=["status"])
 _READ = [Depends(reader)]

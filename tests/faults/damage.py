@@ -14,8 +14,8 @@ import numpy as np
 from faults.kill import nursery
 from faults.world import findings, halves, new_shelf
 
+from kinshelf import Shelf
 from kinshelf.db.errors import KinshelfError
-from kinshelf.store import Shelf
 from kinshelf.store.probes import find_probe, list_probes
 
 KINDS = ("flip", "truncate", "zero")
@@ -32,7 +32,7 @@ def make(directory: Path, seed: str) -> Path:
 
         for change in (Change("train"), Change("upsert", dict.fromkeys(["p00", "p01"], 700))):
             apply(shelf, change)
-    from kinshelf.db.image_cache import ImageCache
+    from kinshelf.db.images.cache import ImageCache
 
     cache: Any = ImageCache(path / "images")
     cache.put("https://images.example/a.png", _png())

@@ -15,7 +15,8 @@ from random import Random
 import numpy as np
 from faults.world import findings
 
-from kinshelf.store import AddOptions, Shelf
+from kinshelf import Shelf
+from kinshelf.store import AddOptions
 
 ROWS, WIDTH = 400, 16
 LIMIT = 10.0

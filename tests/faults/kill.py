@@ -11,10 +11,11 @@ from random import Random
 
 from faults.world import Model, apply, new_shelf, plan, reopen, step
 
-from kinshelf.store import Shelf
+from kinshelf import Shelf
 
-PRELOADED = ["faults.kill", "faults.damage", "faults.readers", "kinshelf.store.compact",
-             "kinshelf.store.adding", "kinshelf.store.brought", "duckdb", "faiss"]  # fmt: skip
+PRELOADED = ["faults.kill", "faults.damage", "faults.readers", "kinshelf.store.maintain.compact",
+             "kinshelf.store.ingest.add", "kinshelf.store.ingest.supplied",
+             "duckdb", "faiss"]  # fmt: skip
 
 
 def nursery() -> multiprocessing.context.ForkServerContext:

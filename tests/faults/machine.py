@@ -12,8 +12,8 @@ from faults.world import Change, Model, apply, findings, halves, holds, step
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from kinshelf import Shelf
 from kinshelf.db.errors import GenerationNotFound, ProductNotFound
-from kinshelf.store import Shelf
 
 NAMES = st.sampled_from([f"n{i}" for i in range(12)])
 

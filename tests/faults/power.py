@@ -18,8 +18,8 @@ from typing import Any
 from faults.seam import hooked
 from faults.world import Change, Model, apply, plan, reopen, step
 
+from kinshelf import Shelf
 from kinshelf.db.errors import ShelfNotFound
-from kinshelf.store import Shelf
 
 CHANGES = 30
 

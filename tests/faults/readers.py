@@ -18,8 +18,8 @@ import numpy as np
 from faults.kill import nursery
 from faults.world import halves, product
 
+from kinshelf import Shelf
 from kinshelf.db.product import Product
-from kinshelf.store import Shelf
 from kinshelf.store.snapshot import Snapshot
 
 BATCH = 25

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from kinshelf.db.catalog import Catalog
-from kinshelf.store import files
+from kinshelf.db.catalog.tables import Catalog
+from kinshelf.store.log import disk
 
 CHANGING = ("pwrite", "fdatasync", "fsync", "ftruncate", "rename", "unlink", "mkdir", "rmdir")
 GROWING = ("pwrite", "open", "save", "mkdir")
@@ -45,17 +45,17 @@ class _Os:
 @contextlib.contextmanager
 def hooked(hook: Hook) -> Iterator[None]:
     """Every change that the store makes to a disk goes through `hook(name, call, arguments)`."""
-    saved = files.os, Catalog.save
+    saved = disk.os, Catalog.save
     real = Catalog.save
 
     def save(catalog: Catalog, path: Path, *more: Any) -> Any:
         return hook("save", lambda *a: real(catalog, *a), (path, *more))
 
-    files.os, Catalog.save = _Os(hook), save  # type: ignore[assignment,method-assign]
+    disk.os, Catalog.save = _Os(hook), save  # type: ignore[assignment,method-assign]
     try:
         yield
     finally:
-        files.os, Catalog.save = saved  # type: ignore[method-assign]
+        disk.os, Catalog.save = saved  # type: ignore[method-assign]
 
 
 class Counting:

@@ -11,8 +11,8 @@ from pathlib import Path
 from faults.seam import MODES, Counting, Died, Failing, hooked
 from faults.world import Change, Model, apply, findings, holds, new_shelf, reopen, step
 
+from kinshelf import Shelf
 from kinshelf.db.errors import KinshelfError, ShelfNotFound, ShelfPoisoned
-from kinshelf.store import Shelf
 
 CHANGES = {
     "insert": Change("upsert", {"q1": 900, "q2": 900}),

@@ -16,7 +16,7 @@ from faults.machine import ShelfMachine
 from faults.world import halves
 from hypothesis import HealthCheck, settings
 
-from kinshelf.store import Shelf
+from kinshelf import Shelf
 
 pytestmark = pytest.mark.filterwarnings("default::DeprecationWarning")
 

@@ -14,10 +14,10 @@ from random import Random
 
 import numpy as np
 
+from kinshelf import Shelf
 from kinshelf.db.product import Product
-from kinshelf.store import Shelf
+from kinshelf.store.maintain.verify import verify
 from kinshelf.store.probes import find_probe, list_probes, save_probe
-from kinshelf.store.verify import verify
 
 DIMENSION = 8
 IDS = [f"p{i:02d}" for i in range(40)]

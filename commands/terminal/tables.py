@@ -1,0 +1,134 @@
+"""What a person sees: tables and summaries for the terminal, drawn by rich."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from kinshelf.db.product import StoredProduct
+    from kinshelf.store import AddReport
+
+_NUMBERS = (int, float)
+
+
+def cell(value: Any) -> Text:
+    """A value as plain text: what a user's data holds is never read as markup."""
+    if value is None:
+        return Text("-", style="dim")
+    if isinstance(value, float):
+        return Text(f"{value:.4g}" if abs(value) < 1 else f"{value:,.2f}")
+    if isinstance(value, datetime.datetime):
+        return Text(value.isoformat(timespec="seconds"))
+    return Text(str(value))
+
+
+def plain_table(*columns: str, title: str | None = None) -> Table:
+    """A table without a frame."""
+    table = Table(title=title, box=None, header_style="bold", title_justify="left", pad_edge=False)
+    for column in columns:
+        table.add_column(Text(column), overflow="fold")
+    return table
+
+
+def fields_table(fields: dict[str, Any]) -> Table:
+    """One line a field."""
+    table = plain_table("field", "value")
+    for name, value in fields.items():
+        table.add_row(Text(name, style="bold"), cell(value))
+    return table
+
+
+def rows_table(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> Table:
+    """One line a row; numbers to the right."""
+    table = plain_table(*columns)
+    for column, name in zip(table.columns, columns, strict=True):
+        values = [row[name] for row in rows if row[name] is not None]
+        if values and all(isinstance(value, _NUMBERS) for value in values):
+            column.justify = "right"
+    for row in rows:
+        table.add_row(*(cell(row[name]) for name in columns))
+    return table
+
+
+def products_table(found: Sequence[StoredProduct]) -> Table:
+    """Id, title, category, price and picture of each product."""
+    rows = [
+        {
+            "id": p.product.id,
+            "title": p.product.title[:60],
+            "category": p.product.category,
+            "price": p.product.price,
+            "image": "yes" if p.has_image else p.image_error or "no",
+        }
+        for p in found
+    ]
+    return rows_table(["id", "title", "category", "price", "image"], rows)
+
+
+def info_tables(found: dict[str, Any]) -> Group:
+    """Counts and settings, then categories, then rejects."""
+    flat = {k: v for k, v in found.items() if not isinstance(v, dict | list)}
+    tables: list[Any] = [fields_table(flat)]
+    for name in ("categories", "rejects"):
+        if found[name]:
+            rows = [{name: k, "products": v} for k, v in found[name].items()]
+            tables += ["", rows_table([name, "products"], rows)]
+    if found["probes"]:
+        names = ["probe", "generation", "trained_on", "classes", "val_accuracy"]
+        rows = [
+            p | {"probe": p["version"], "val_accuracy": p["metrics"].get("val_accuracy")}
+            for p in found["probes"]
+        ]
+        tables += ["", rows_table(names, rows)]
+    return Group(*tables)
+
+
+def plain_heading(text: str) -> Text:
+    """A line above a table."""
+    return Text(text, style="bold")
+
+
+def add_summary(report: AddReport) -> list[str]:
+    """What became of the rows, and why some were left out."""
+    counts = ("inserted", "updated", "unchanged", "skipped", "rejected")
+    shown = [f"{getattr(report, name)} {name}" for name in counts if getattr(report, name)]
+    lines = [f"{', '.join(shown) or 'nothing to add'}; generation {report.generation}"]
+    encoded = report.encoded_images + report.encoded_texts
+    lines.append(
+        f"encoded {report.encoded_images} images and {report.encoded_texts} texts"
+        f" in {report.seconds:.1f} s"
+        if encoded
+        else f"nothing to encode, {report.seconds:.1f} s"
+    )
+    if report.truncated_texts:
+        lines.append(f"{report.truncated_texts} texts are longer than the encoder reads")
+    if report.image_failed:
+        lines.append(f"{report.image_failed} kept as text-only: their picture could not be used")
+    for reason, count in report.reasons.most_common():
+        lines.append(f"  {reason} x {count}, such as: {report.examples[reason]}")
+    if report.training_set is not None:
+        lines += report.training_set.lines()
+    return lines
+
+
+_METRICS = ("accuracy", "macro_f1", "nll", "ece", "aurc", "n")
+
+
+def metrics_tables(metrics: dict[str, Any]) -> Group:
+    """The methods side by side, then the hybrid's categories."""
+    methods = [name for name in ("probe", "knn", "hybrid") if metrics.get(name)]
+    rows = [
+        {"method": name} | {metric: metrics[name][metric] for metric in _METRICS}
+        for name in methods
+    ]
+    best = methods[-1]
+    classes = [{"category": name} | row for name, row in metrics[best]["per_class"].items()]
+    names = ["category", "precision", "recall", "f1", "support"]
+    heading = plain_heading(f"{best}, by category")
+    return Group(rows_table(["method", *_METRICS], rows), "", heading, rows_table(names, classes))

@@ -1,0 +1,245 @@
+"""Questions to the catalogue, each answered as of one generation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kinshelf.db.product import TEXT_COLUMNS, Product, StoredProduct
+from kinshelf.db.text import is_kept
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from kinshelf.db.catalog.tables import Catalog
+    from kinshelf.db.filters.compiler import Filter
+
+IntArray = NDArray[np.int64]
+FILTER_COLUMNS = {
+    **dict.fromkeys(TEXT_COLUMNS, "text"),
+    "price": "number", "row": "number", "added": "number",
+    "has_image": "boolean", "has_text": "boolean", "image_error": "text",
+}  # fmt: skip
+"""The columns that a --where may name, beside attributes, and their types."""
+
+FIELDS = (
+    "row", "id", "title", "description", "category", "price", "brand", "image", "split",
+    "attributes", "has_image", "has_text", "image_hash", "image_error", "content_hash", "added",
+)  # fmt: skip
+"""The columns of a stored product, `attributes` as JSON text."""
+
+_MOST = 1 << 30
+"""Rows that are asked for at most: DuckDB takes no number of more than 63 bits."""
+_MET = 4096
+"""Products that a catalogue remembers: asking DuckDB takes longer than searching a small shelf."""
+
+
+class View:
+    """The catalogue as of one generation; later changes, and rows removed by then, do not show."""
+
+    def __init__(self, catalog: Catalog, generation: int) -> None:
+        self.catalog = catalog
+        self.generation = generation
+
+    def _run(self, query: str, parameters: Sequence[Any] = ()) -> duckdb.DuckDBPyConnection:
+        return self.catalog.cursor().execute(query, list(parameters))
+
+    def _visible(self, where: Filter | None = None) -> tuple[str, list[Any]]:
+        sql = "p.added <= ? AND (p.removed IS NULL OR p.removed > ?)"
+        parameters: list[Any] = [self.generation, self.generation]
+        if where is None:
+            return sql, parameters
+        return f"{sql} AND ({where.sql})", parameters + list(where.parameters)
+
+    def count(self, where: Filter | None = None) -> int:
+        """How many products there are."""
+        sql, parameters = self._visible(where)
+        return int(self._one(f"SELECT count(*) FROM products p WHERE {sql}", parameters)[0])
+
+    def _one(self, query: str, parameters: Sequence[Any] = ()) -> tuple[Any, ...]:
+        row = self._run(query, parameters).fetchone()
+        return row if row is not None else ()
+
+    def rows(self, where: Filter | None = None) -> IntArray:
+        """Row numbers of the products that match, ascending, (n,) int64."""
+        sql, parameters = self._visible(where)
+        found = self._run(f"SELECT row FROM products p WHERE {sql} ORDER BY row", parameters)
+        return np.asarray(found.fetchnumpy()["row"], dtype=np.int64)
+
+    def select(
+        self, where: Filter | None = None, *, limit: int | None = None, offset: int = 0
+    ) -> list[StoredProduct]:
+        """Products that match, by row."""
+        sql, parameters = self._visible(where)
+        fields = ", ".join(f"p.{name}" for name in FIELDS)
+        query = f"SELECT {fields} FROM products p WHERE {sql} ORDER BY p.row LIMIT ? OFFSET ?"
+        limits = [min(number, _MOST) for number in (limit, offset) if number is not None]
+        if limit is None:
+            query = query.replace("LIMIT ? ", "")
+        return [stored_product(row) for row in self._run(query, parameters + limits).fetchall()]
+
+    def pictures(self) -> tuple[set[str], set[str]]:
+        """What the products of any kept generation name as their pictures, and content hashes."""
+        found = self._run("SELECT DISTINCT image, image_hash FROM products").fetchall()
+        return {name for name, _ in found if name}, {digest for _, digest in found if digest}
+
+    def by_rows(self, rows: Sequence[int] | IntArray) -> dict[int, StoredProduct]:
+        """The products of some row numbers, whatever became of them since."""
+        wanted = {int(row) for row in rows}
+        known = {row: p for row in wanted if (p := self.catalog.met.get(row)) is not None}
+        if len(known) == len(wanted):
+            return known
+        found = self._by_rows(sorted(wanted - known.keys()))
+        if len(found) <= _MET:  # what stands in a row never changes
+            if len(self.catalog.met) > _MET:
+                self.catalog.met.clear()
+            self.catalog.met.update(found)
+        return known | found
+
+    def _by_rows(self, rows: list[int]) -> dict[int, StoredProduct]:
+        fields = ", ".join(f"p.{name}" for name in FIELDS)
+        query = f"SELECT {fields} FROM products p WHERE row IN (SELECT unnest(?::BIGINT[]))"
+        return {row[0]: stored_product(row) for row in self._run(query, [rows]).fetchall()}
+
+    def by_ids(self, ids: Sequence[str]) -> dict[str, StoredProduct]:
+        """The products of some ids; an id that is not there is absent from the answer."""
+        sql, parameters = self._visible()
+        fields = ", ".join(f"p.{name}" for name in FIELDS)
+        query = (
+            f"SELECT {fields} FROM products p WHERE {sql} AND p.id IN (SELECT unnest(?::VARCHAR[]))"
+        )
+        found = self._run(query, [*parameters, list(filter(is_kept, ids))]).fetchall()
+        return {row[1]: stored_product(row) for row in found}
+
+    def row_by_id(self) -> dict[str, int]:
+        """Every id and its row."""
+        sql, parameters = self._visible()
+        found = self._run(f"SELECT id, row FROM products p WHERE {sql}", parameters).fetchnumpy()
+        return dict(zip(found["id"].tolist(), found["row"].tolist(), strict=True))
+
+    def near_ids(self, product_id: str, limit: int = 3) -> list[str]:
+        """Ids that look like a given one, nearest first."""
+        sql, parameters = self._visible()
+        query = (
+            f"SELECT id FROM products p WHERE {sql}"
+            " ORDER BY jaro_winkler_similarity(id, ?) DESC, id LIMIT ?"
+        )
+        asked = product_id.encode("utf-8", "replace").decode()
+        return [row[0] for row in self._run(query, [*parameters, asked, limit]).fetchall()]
+
+    def labelled(self, split: str | None = None) -> tuple[IntArray, NDArray[np.object_]]:
+        """Rows and categories of the categorised products, of one split if named."""
+        sql, parameters = self._visible()
+        if split is not None:
+            sql, parameters = f"{sql} AND p.split = ?", [*parameters, split]
+        query = (
+            f"SELECT row, category FROM products p WHERE {sql} AND category IS NOT NULL"
+            " ORDER BY row"
+        )
+        found = self._run(query, parameters).fetchall()
+        categories = np.empty(len(found), dtype=object)
+        categories[:] = [row[1] for row in found]
+        return np.array([row[0] for row in found], dtype=np.int64), categories
+
+    def categories(self) -> dict[str | None, int]:
+        """Products per category, the uncategorised under None, largest first."""
+        sql, parameters = self._visible()
+        query = (
+            f"SELECT category, count(*) FROM products p WHERE {sql}"
+            " GROUP BY category ORDER BY count(*) DESC, category"
+        )
+        return dict(self._run(query, parameters).fetchall())
+
+    def totals(self) -> dict[str, int]:
+        """Counts for `info`."""
+        sql, parameters = self._visible()
+        names = ("products", "categorised", "with_image", "with_text", "image_failed")
+        query = (
+            "SELECT count(*), count(category), count(*) FILTER (WHERE has_image),"
+            f" count(*) FILTER (WHERE has_text), count(image_error) FROM products p WHERE {sql}"
+        )
+        return dict(zip(names, map(int, self._one(query, parameters)), strict=True))
+
+    def attribute_types(self) -> dict[str, str]:
+        """Attribute names and their types (`text`, `number`, `boolean`); text if they differ."""
+        query = (
+            "SELECT name, list(DISTINCT type) FROM attributes WHERE generation <= ? GROUP BY name"
+        )
+        found = self._run(query, [self.generation]).fetchall()
+        return {name: types[0] if len(types) == 1 else "text" for name, types in found}
+
+    def changes_since(self, generation: int) -> list[tuple[int, str | None, bool, str | None]]:
+        """The products that came since, by row: row, category, whether the id was there before,
+        and the category that it had then. A compacted shelf has forgotten what was before."""
+        sql, parameters = self._visible()
+        query = (
+            "SELECT p.row, p.category, o.id IS NOT NULL, o.category FROM products p"
+            " LEFT JOIN products o ON o.id = p.id AND o.added <= ? AND o.removed > ?"
+            f" WHERE {sql} AND p.added > ? ORDER BY p.row"
+        )
+        return self._run(query, [generation, generation, *parameters, generation]).fetchall()
+
+    def changed_in(self, generation: int, kind: str) -> dict[str, int]:
+        """Ids and rows that came in one generation, if it was of that kind: by id, all of them."""
+        query = (
+            "SELECT p.id, p.row FROM products p JOIN commits c ON c.generation = p.added"
+            " WHERE p.added = ? AND c.kind = ? AND c.generation <= ? ORDER BY p.row"
+        )
+        return dict(self._run(query, [generation, kind, self.generation]).fetchall())
+
+    def removed_since(self, generation: int) -> int:
+        """How many products that were there then are gone, while the shelf remembers them."""
+        sql, parameters = self._visible()
+        query = (
+            "SELECT count(*) FROM products o WHERE o.added <= ? AND o.removed > ?"
+            f" AND o.removed <= ? AND o.id NOT IN (SELECT p.id FROM products p WHERE {sql})"
+        )
+        values = [generation, generation, self.generation, *parameters]
+        return int(self._one(query, values)[0])
+
+    def commits(self, limit: int | None = None) -> list[dict[str, Any]]:
+        """Committed changes, newest first."""
+        names = ("generation", "time", "kind", "command", "inserted", "updated", "removed",
+                 "rejected")  # fmt: skip
+        query = (
+            "SELECT generation, strftime(time, '%Y-%m-%dT%H:%M:%SZ'), kind, command, inserted,"
+            " updated, removed, rejected FROM commits WHERE generation <= ?"
+            " ORDER BY generation DESC"
+        )
+        found = self._run(query, [self.generation]).fetchmany(min(limit or _MOST, _MOST))
+        return [dict(zip(names, row, strict=True)) for row in found]
+
+    def rejects(self, *, kept: bool | None = None) -> list[dict[str, Any]]:
+        """Rejected rows that were not resolved since, oldest first."""
+        names = ("key", "source", "position", "id", "reason", "message", "kept", "record")
+        query = (
+            f"SELECT {', '.join(names)} FROM rejects WHERE generation <= ?"
+            " AND (resolved IS NULL OR resolved > ?)"
+        )
+        parameters: list[Any] = [self.generation, self.generation]
+        if kept is not None:
+            query, parameters = f"{query} AND kept = ?", [*parameters, kept]
+        found = self._run(f"{query} ORDER BY generation, position", parameters).fetchall()
+        return [dict(zip(names, row, strict=True)) for row in found]
+
+    def probes(self) -> list[dict[str, Any]]:
+        """The probes trained by then, oldest first."""
+        names = ("version", "generation", "trained_on", "classes", "files", "metrics")
+        query = f"SELECT {', '.join(names)} FROM probes WHERE generation <= ? ORDER BY version"
+        found = self._run(query, [self.generation]).fetchall()
+        return [
+            dict(zip(names, (*row[:4], json.loads(row[4]), json.loads(row[5])), strict=True))
+            for row in found
+        ]
+
+
+def stored_product(row: Sequence[Any]) -> StoredProduct:
+    """The product of a row of the catalogue, its columns as in `FIELDS`."""
+    attributes = json.loads(row[9]) if row[9] else {}
+    fields: dict[str, Any] = dict(zip(FIELDS[1:9], row[1:9], strict=True))
+    product = Product(**fields, attributes=attributes)
+    return StoredProduct(product, row[0], *row[10:16])

@@ -1,0 +1,266 @@
+"""From the columns of a source to a plan that turns its rows into products."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from kinshelf.db.errors import InputError, UnknownColumn
+from kinshelf.db.product import Product, Scalar
+from kinshelf.db.sources.layouts import (
+    ALIASES,
+    ATTRIBUTES,
+    EMBEDDINGS,
+    FIELDS,
+    TEXT,
+    amazon_description,
+    first_image,
+    key_of,
+    layout_of,
+    split_text,
+)
+from kinshelf.db.sources.values import scalar, text_of, typed, unfold
+from kinshelf.db.text import clean_category, clean_key, normalise, parse_price
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+_REMOTE = re.compile(r"[a-z][a-z0-9+.-]*://|data:|file:", re.IGNORECASE)
+_CONTENT = ("title", "description", "text", "image", *EMBEDDINGS)
+_MAP_HINT = """map the file's own name for it, for example --map {field}="{column}\""""
+_LISTED = 40
+_NO_COLUMN = "\0"
+"""Stands for the column of a field that has none; no source yields such a name."""
+
+
+class Note(NamedTuple):
+    """Something in a row that was left aside: a stable code, and a message with the value."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class ColumnPlan:
+    """Which column becomes which field, and which are attributes.
+
+    `fields` maps a field to its column, `attributes` a column to the attribute's name. `folder` is
+    where relative image paths start; `from_text` says that values are text still to be typed.
+    """
+
+    columns: tuple[str, ...]
+    fields: Mapping[str, str]
+    attributes: Mapping[str, str]
+    layout: str | None = None
+    folder: Path = field(default_factory=Path)
+    from_text: bool = True
+
+    def product(self, row: Mapping[str, object]) -> tuple[Product, list[Note]]:
+        """The product in `row` (column → value; a column may be absent) and what was left aside.
+
+        A price that is no number is left aside as `bad-price`. An id may come out empty: the
+        caller decides what an unusable product is.
+        """
+        notes: list[Note] = []
+        cells = [
+            value if type(value := row.get(column)) is str else text_of(value)
+            for column in self._order
+        ]
+        key, title, description, category, price, brand, image, split, text = cells
+        if text:
+            title, description = split_text(text)
+        if self.layout is not None:
+            description = amazon_description(description)
+        product = Product(
+            clean_key(key),
+            normalise(title),
+            normalise(description),
+            clean_category(category),
+            self._price(price, notes) if price else None,
+            (normalise(brand) or None) if brand else None,
+            self._image(image) if image else None,
+            (normalise(split) or None) if split else None,
+            self._attributes(row),
+        )
+        return product, notes
+
+    def extended(self, columns: Iterable[str]) -> ColumnPlan:
+        """The plan with further columns; what is bound to a column already stays bound to it."""
+        known = (*self.columns, *(name for name in columns if name not in self.columns))
+        fields = _bind(known, dict(self.fields))
+        return ColumnPlan(
+            known, fields, _attributes(known, fields), self.layout, self.folder, self.from_text
+        )
+
+    def without_attributes(self) -> ColumnPlan:
+        """The plan that reads the fields only."""
+        return ColumnPlan(self.columns, self.fields, {}, self.layout, self.folder, self.from_text)
+
+    @cached_property
+    def _order(self) -> tuple[str, ...]:
+        """The column of each field in turn, and of the joined text."""
+        return tuple(self.fields.get(name, _NO_COLUMN) for name in (*FIELDS, TEXT))
+
+    @cached_property
+    def _prefix(self) -> str:
+        return f"{self.folder}{os.sep}"
+
+    def _price(self, text: str, notes: list[Note]) -> float | None:
+        try:
+            return parse_price(text)
+        except ValueError as problem:
+            notes.append(Note("bad-price", f"{problem}; the product is kept without a price"))
+            return None
+
+    def _image(self, text: str) -> str | None:
+        value = first_image(clean_key(text))
+        if not value or (":" in value and _REMOTE.match(value)):
+            return value or None
+        if value[0].isalnum() and ":" not in value:
+            # The common case: pathlib takes longer than all the rest of the row.
+            return self._prefix + value
+        return str(self.folder / value)
+
+    def _attributes(self, row: Mapping[str, object]) -> dict[str, Scalar]:
+        found: dict[str, Scalar] = {}
+        convert = typed if self.from_text else scalar
+        for column, name in self.attributes.items():
+            value = row.get(column)
+            if value is None or value == "":
+                continue
+            if column == ATTRIBUTES and (members := unfold(value)) is not None:
+                found |= members
+            elif (cell := convert(value)) is not None:
+                found[name] = cell
+        return found
+
+
+def resolve_columns(
+    columns: Sequence[str],
+    mapping: Mapping[str, str],
+    *,
+    folder: Path | None = None,
+    from_text: bool = True,
+    require_content: bool = True,
+) -> ColumnPlan:
+    """Decide what each of `columns` is: by `mapping` {field: column}, known layout, or its name.
+
+    `mapping` goes first, and takes the place of what the names would have said. Besides the
+    product's fields it may name `text`, a column with title and description joined by " || ".
+    Columns that are no field become attributes under their own names; one that has a field's name
+    without being it, becomes "source_" and that name. `folder` (default: the working directory)
+    is where relative image paths start.
+
+    Raises:
+        UnknownColumn: a mapped column does not exist, or no column can be the id; and, with
+            `require_content`, none can be a title, description, image or embedding.
+        InputError: the mapping names a field that there is not, or contradicts itself.
+    """
+    bound = {name: _mapped(name, column, columns) for name, column in mapping.items()}
+    if TEXT in bound and bound.keys() & {"title", "description"}:
+        raise InputError(
+            "text stands for title and description in one column: map either text, or the two"
+        )
+    layout = layout_of(columns)
+    if layout is not None:
+        by_key = {key_of(column): column for column in columns}
+        known = {name: by_key[key] for name, key in layout.columns.items() if key in by_key}
+        bound = _without(bound, known) | bound
+    fields = _bind(columns, bound)
+    _check_enough(columns, fields, require_content)
+    where = (folder or Path()).absolute()
+    layout_name = layout.name if layout else None
+    names = _attributes(columns, fields)
+    return ColumnPlan(tuple(columns), fields, names, layout_name, where, from_text)
+
+
+def _without(bound: Mapping[str, str], known: Mapping[str, str]) -> dict[str, str]:
+    """What of a layout's binding stands beside the user's own."""
+    taken = bound.values()
+    return {
+        name: column
+        for name, column in known.items()
+        if name not in bound and column not in taken and _wanted(name, bound)
+    }
+
+
+def _mapped(name: str, column: str, columns: Sequence[str]) -> str:
+    if name not in ALIASES:
+        raise InputError(
+            f"there is no field {name!r} to map to{_near(name, ALIASES)}; "
+            f"the fields are {', '.join(ALIASES)}"
+        )
+    if column in columns:
+        return column
+    same = [other for other in columns if key_of(other) == key_of(column)]
+    if len(same) != 1:
+        raise UnknownColumn(
+            f"--map {name}={column!r}: there is no such column{_near(column, columns)}; "
+            f"the columns are {_listing(columns)}"
+        )
+    return same[0]
+
+
+def _bind(columns: Sequence[str], bound: Mapping[str, str]) -> dict[str, str]:
+    """`bound`, and for every other field the first column whose name means it."""
+    fields = dict(bound)
+    taken = set(bound.values())
+    by_key: dict[str, str] = {}
+    for column in columns:
+        if column not in taken:
+            by_key.setdefault(key_of(column), column)
+    for name, aliases in ALIASES.items():
+        alias = next((key for key in aliases if key in by_key), None)
+        if name not in fields and alias is not None and _wanted(name, fields):
+            fields[name] = by_key.pop(alias)
+    return fields
+
+
+def _wanted(name: str, fields: Mapping[str, str]) -> bool:
+    """Whether `name` may still be found: `text` and the pair it stands for exclude each other."""
+    if name == TEXT:
+        return "title" not in fields and "description" not in fields
+    return TEXT not in fields or name not in {"title", "description"}
+
+
+def _attributes(columns: Sequence[str], fields: Mapping[str, str]) -> dict[str, str]:
+    taken = set(fields.values())
+    return {column: attribute_name(column) for column in columns if column not in taken}
+
+
+def attribute_name(column: str) -> str:
+    """The name of the attribute that a column becomes."""
+    name = clean_key(column) or "unnamed"
+    return f"source_{name}" if name.casefold() in FIELDS else name
+
+
+def _check_enough(columns: Sequence[str], fields: Mapping[str, str], content: bool) -> None:
+    if "id" not in fields:
+        hint = _MAP_HINT.format(field="id", column=columns[0] if columns else "Column")
+        raise UnknownColumn(
+            f"no column is the id; the columns are {_listing(columns)}: {hint} "
+            "(a file without a header needs one)"
+        )
+    if content and not any(name in fields for name in _CONTENT):
+        hint = _MAP_HINT.format(field="title", column=columns[-1])
+        raise UnknownColumn(
+            f"no column is a title, description or image; the columns are {_listing(columns)}: "
+            f"{hint}"
+        )
+
+
+def _near(name: str, names: Iterable[str]) -> str:
+    by_key = {key_of(other): other for other in names}
+    near = get_close_matches(key_of(name), by_key, n=3)
+    return f" (near: {', '.join(by_key[key] for key in near)})" if near else ""
+
+
+def _listing(columns: Sequence[str]) -> str:
+    shown = ", ".join(map(clean_key, columns[:_LISTED]))
+    rest = len(columns) - _LISTED
+    return f"{shown} and {rest} more" if rest > 0 else shown

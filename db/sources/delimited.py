@@ -1,0 +1,176 @@
+"""CSV and TSV, read as a stream, with broken records told apart from good ones."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import deque
+from typing import TYPE_CHECKING
+
+from kinshelf.db.errors import EmptySource, InputError, UnreadableSource
+from kinshelf.db.sources.source import BadRow, check_text, head_lines, text_lines
+from kinshelf.db.text import clean_key
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+    from pathlib import Path
+
+_NAMED = {"tab": "\t", "semicolon": ";", "comma": ",", "pipe": "|", "\\t": "\t"}
+
+
+_STRAY_RETURN = re.compile(r"\r(?!\r*(?:\n|\Z))")
+"""A carriage return within a line: white space like any other, which the parser would stop at."""
+
+
+class DelimitedSource:
+    """Records of a delimited text file after RFC 4180: quotes, line ends in quotes, CRLF, BOM.
+
+    Python's parser rather than DuckDB's: where a quote is never closed, DuckDB's `store_rejects`
+    drops the good records behind it without a word and numbers lines, not records, so that row i
+    of an embedding file could no longer be told. Blank lines are no records.
+    """
+
+    from_text = True
+
+    def __init__(self, path: Path, delimiter: str | None = None) -> None:
+        """Read the header.
+
+        `delimiter` None means a tab for .tsv and .tab, else a comma; "tab" and such names are
+        understood.
+
+        Raises:
+            EmptySource, UnreadableSource: see `db.source`; and a delimiter that does not occur in
+                the header though another one does.
+            InputError: a delimiter that is not one character.
+        """
+        self._path = path
+        self._delimiter = _delimiter(path, delimiter)
+        check_text(path)
+        self._columns = self._named(next(self._records(), None))
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """The header's names; a blank one is numbered, and so is the second of a name."""
+        return self._columns
+
+    def rows(self, wanted: Collection[str] | None = None) -> Iterator[dict[str, object] | BadRow]:
+        """Each record as column → text; one with more or fewer fields than the header is bad."""
+        records = self._records()
+        next(records, None)
+        columns, width = self._columns, len(self._columns)
+        for line, fields in records:
+            if isinstance(fields, BadRow):
+                yield fields
+            elif len(fields) == width:
+                yield dict(zip(columns, fields, strict=True))
+            else:
+                yield BadRow(f"line {line}: {len(fields)} fields where the header has {width}")
+
+    def count(self) -> int | None:
+        """The records: exact for a file under 256 KiB, else extrapolated; None for .gz."""
+        head = head_lines(self._path)
+        if head is None:
+            return None
+        lines, scale = head
+        records = sum(1 for _ in self._records(iter(lines))) - 1
+        return round(records * scale)
+
+    def _records(
+        self, source: Iterator[str] | None = None
+    ) -> Iterator[tuple[int, list[str] | BadRow]]:
+        """Line number from 1 and fields of each record, the header among them."""
+        lines = _Lines(text_lines(self._path) if source is None else source)
+        reader = csv.reader(lines, delimiter=self._delimiter, strict=True)
+        number = 1
+        while True:
+            try:
+                fields = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as problem:
+                lines.give_back()
+                yield number, BadRow(f"line {number}: {_plainly(problem)}")
+            else:
+                if fields:
+                    yield number, fields
+            number += lines.settle()
+
+    def _named(self, header: tuple[int, list[str] | BadRow] | None) -> list[str]:
+        if header is None:
+            raise EmptySource(f"{self._path} has only blank lines: it needs a header and rows")
+        if isinstance(header[1], BadRow):
+            raise UnreadableSource(f"{self._path}: the header cannot be read: {header[1].message}")
+        names = header[1]
+        if len(names) == 1:
+            self._check_delimiter(names[0])
+        return unique_names(names)
+
+    def _check_delimiter(self, name: str) -> None:
+        for word, mark in _NAMED.items():
+            if mark in name and mark != self._delimiter:
+                raise UnreadableSource(
+                    f"{self._path} has one column only when split at {self._delimiter!r}, but its "
+                    f"header holds {mark!r}: give --delimiter {word}"
+                )
+
+
+class _Lines:
+    """Lines of a file that remember those of the record in hand, so that they can be read again."""
+
+    def __init__(self, fresh: Iterator[str]) -> None:
+        self._fresh = fresh
+        self._again: deque[str] = deque()
+        self._taken: list[str] = []
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        line = self._again.popleft() if self._again else next(self._fresh)
+        if "\r" in line[:-2]:
+            line = _STRAY_RETURN.sub(" ", line)
+        self._taken.append(line)
+        return line
+
+    def give_back(self) -> None:
+        """Take the first line alone as the record: an open quote swallowed the others."""
+        self._again.extendleft(reversed(self._taken[1:]))
+        del self._taken[1:]
+
+    def settle(self) -> int:
+        """Be done with the record; returns how many lines it had."""
+        lines = len(self._taken)
+        self._taken.clear()
+        return lines
+
+
+def unique_names(names: Sequence[str]) -> list[str]:
+    """Column names without control characters, none blank, none twice ("a", "a" → "a", "a_2")."""
+    unique: dict[str, None] = {}
+    for place, name in enumerate(names, start=1):
+        clean = clean_key(name) or f"column_{place}"
+        candidate, copy = clean, 2
+        while candidate in unique:
+            candidate, copy = f"{clean}_{copy}", copy + 1
+        unique[candidate] = None
+    return list(unique)
+
+
+def _delimiter(path: Path, given: str | None) -> str:
+    if given is None:
+        return "\t" if {".tsv", ".tab"} & {suffix.casefold() for suffix in path.suffixes} else ","
+    mark = _NAMED.get(given.casefold(), given)
+    if len(mark) != 1 or mark in '"\r\n':
+        raise InputError(
+            f"the delimiter {given!r} is not usable: give one character, or one of "
+            f"{', '.join(_NAMED)}"
+        )
+    return mark
+
+
+def _plainly(problem: csv.Error) -> str:
+    if "limit" in str(problem):
+        return "a quotation mark is never closed, or a field is longer than 131072 characters"
+    if "end of data" in str(problem):
+        return "a quotation mark is never closed"
+    return "a quotation mark inside a quoted field is not doubled, or one is never closed"

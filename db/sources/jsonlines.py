@@ -1,0 +1,76 @@
+"""JSON Lines: one JSON object a line, keys as columns."""
+
+from __future__ import annotations
+
+import json
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from kinshelf.db.errors import EmptySource, UnreadableSource
+from kinshelf.db.sources.source import BadRow, check_text, head_lines, text_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+    from pathlib import Path
+
+_HEADER_ROWS = 1000
+
+
+class JsonLinesSource:
+    """A file of JSON objects. Values keep their JSON types; blank lines are no rows."""
+
+    from_text = False
+
+    def __init__(self, path: Path) -> None:
+        """Collect the keys of the first 1,000 rows; a later row may bring further ones.
+
+        Raises:
+            EmptySource, UnreadableSource: see `db.source`; and a file that holds no object.
+        """
+        self._path = path
+        check_text(path)
+        self._columns = self._keys()
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """The keys seen, in the order of their first appearance."""
+        return self._columns
+
+    def rows(self, wanted: Collection[str] | None = None) -> Iterator[dict[str, object] | BadRow]:
+        """Each line's object; a line that holds none is bad."""
+        for number, line in enumerate(text_lines(self._path), start=1):
+            if line.isspace():
+                continue
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as problem:
+                yield BadRow(f"line {number}: not JSON: {problem}")
+                continue
+            if isinstance(row, dict):
+                yield row
+            else:
+                yield BadRow(f"line {number}: {type(row).__name__} where an object is expected")
+
+    def count(self) -> int | None:
+        """The lines: exact for a file under 256 KiB, else extrapolated; None for .gz."""
+        head = head_lines(self._path)
+        if head is None:
+            return None
+        lines, scale = head
+        return round(sum(not line.isspace() for line in lines) * scale)
+
+    def _keys(self) -> list[str]:
+        keys: dict[str, None] = {}
+        rows = 0
+        for row in islice(self.rows(), _HEADER_ROWS):
+            rows += 1
+            if not isinstance(row, BadRow):
+                keys |= dict.fromkeys(row)
+        if not rows:
+            raise EmptySource(f"{self._path} has only blank lines")
+        if not keys:
+            raise UnreadableSource(
+                f"{self._path} holds no JSON object in its first {rows} rows: it needs one object "
+                f"a line. A JSON array becomes that with: jq -c '.[]' FILE.json > FILE.jsonl"
+            )
+        return list(keys)

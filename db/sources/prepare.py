@@ -1,0 +1,257 @@
+"""Prepare a training set while reading: the largest categories, balanced, split by class."""
+
+from __future__ import annotations
+
+import dataclasses
+from array import array
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xxhash
+
+from kinshelf.db.errors import InputError, UnknownColumn
+from kinshelf.db.sources.batches import ReadBatch, ReadOptions
+from kinshelf.db.sources.readers import open_source, read_planned, read_source
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+_LEFT_OUT, _CHOSEN, _TRAIN, _VAL = range(4)
+_SPLITS = {_TRAIN: "train", _VAL: "val"}
+_MAX_SPARSE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSetOptions:
+    """Which rows make the training set; None leaves a step out.
+
+    In this order: the `top_categories` largest categories (ties by name) stay; of them those
+    with fewer than `min_per_class` rows go; of the rest at most `max_per_class` rows are drawn;
+    `val_fraction` of each class becomes the split "val" and the others "train". Draws depend on
+    `seed`, the category's name and its own rows only.
+
+    Raises:
+        InputError: a count below 1, a fraction not between 0 and 1, or a negative seed.
+    """
+
+    top_categories: int | None = None
+    min_per_class: int | None = None
+    max_per_class: int | None = None
+    val_fraction: float | None = None
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        for name in ("top_categories", "min_per_class", "max_per_class"):
+            count = getattr(self, name)
+            if count is not None and count < 1:
+                raise InputError(f"{name} is {count}, but must be 1 or more")
+        if self.val_fraction is not None and not 0 < self.val_fraction < 1:
+            raise InputError(
+                f"val_fraction is {self.val_fraction}, but must lie between 0 and 1: 0.2 keeps a "
+                "fifth of each class for validation"
+            )
+        if self.seed < 0:
+            raise InputError(f"seed is {self.seed}, but must not be negative")
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Rows of one category that are not in the training set.
+
+    `reason`: `not-among-the-largest`, `too-few` or `over-the-maximum`.
+    """
+
+    category: str
+    rows: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingSetPlan:
+    """Which data rows were chosen and to which split they go.
+
+    `classes` is chosen rows per category, largest first; `left_out` says what is missing and
+    why; `uncategorised` counts the rows without a category, none of which is chosen.
+    """
+
+    marks: NDArray[np.int8]
+    classes: dict[str, int]
+    left_out: list[LeftOut]
+    uncategorised: int
+
+    @property
+    def chosen(self) -> NDArray[np.intp]:
+        """The chosen positions, ascending."""
+        return np.flatnonzero(self.marks)
+
+    @property
+    def train(self) -> NDArray[np.intp]:
+        """The positions that go to "train", ascending; none without a `val_fraction`."""
+        return np.flatnonzero(self.marks == _TRAIN)
+
+    @property
+    def val(self) -> NDArray[np.intp]:
+        """The positions that go to "val", ascending; none without a `val_fraction`."""
+        return np.flatnonzero(self.marks == _VAL)
+
+    def takes(self, position: int) -> bool:
+        """Whether data row `position` is chosen."""
+        return position < len(self.marks) and bool(self.marks[position])
+
+    def split(self, position: int) -> str | None:
+        """ "train" or "val"; None where the row is not chosen or no split was asked for."""
+        return _SPLITS.get(int(self.marks[position])) if position < len(self.marks) else None
+
+
+def plan_training_set(
+    categories: Iterable[str | None], options: TrainingSetOptions
+) -> TrainingSetPlan:
+    """Choose among rows by their categories, the n-th item being that of data row n.
+
+    Takes 12 bytes a row. The same categories in the same order and the same options give the
+    same plan. Of a class of two rows or more, each side of the split gets at least one; a class
+    of one row goes to "train".
+
+    Raises:
+        InputError: nothing would be chosen.
+    """
+    return _plan(enumerate(categories), options)
+
+
+def plan_source(
+    path: Path | str, options: ReadOptions, training: TrainingSetOptions
+) -> TrainingSetPlan:
+    """The plan for a source: reads it once, its attributes apart; rejected rows do not count.
+
+    Raises:
+        UnknownColumn: no column is the category.
+        InputError: nothing would be chosen; and whatever `read_source` raises.
+    """
+    source, columns = open_source(path, options)
+    if "category" not in columns.fields:
+        raise UnknownColumn(
+            f"{path} has no column for the category, by which a training set is chosen: map it "
+            'with --map category="Column"'
+        )
+    return _plan(
+        (
+            (position, product.category)
+            for batch in read_planned(source, columns.without_attributes(), path, options)
+            for position, product in zip(batch.positions, batch.products, strict=True)
+        ),
+        training,
+    )
+
+
+def read_chosen(
+    path: Path | str, options: ReadOptions, plan: TrainingSetPlan
+) -> Iterator[ReadBatch]:
+    """The chosen rows of a source with their `split` set, and all its rejects."""
+    chosen = max(1, len(plan.chosen))
+    # Where few rows are chosen, more are read at once, or batches would come nearly empty.
+    wider = min(_MAX_SPARSE, max(1, len(plan.marks) // chosen))
+    options = dataclasses.replace(options, batch_size=options.batch_size * wider)
+    for batch in read_source(path, options):
+        kept = _only_chosen(batch, plan)
+        if kept.products or kept.rejects:
+            yield kept
+
+
+def prepare(
+    path: Path | str, options: ReadOptions, training: TrainingSetOptions
+) -> Iterator[ReadBatch]:
+    """The training set of a source, in two passes: the first at once, the second as it is read.
+
+    Raises what `plan_source` raises.
+    """
+    return read_chosen(path, options, plan_source(path, options, training))
+
+
+def _plan(rows: Iterable[tuple[int, str | None]], options: TrainingSetOptions) -> TrainingSetPlan:
+    names, codes, positions, uncategorised = _coded(rows)
+    if not names:
+        raise InputError("no row has a category: a training set needs some")
+    sizes = np.bincount(codes, minlength=len(names))
+    order = np.argsort(codes, kind="stable")
+    ends = np.cumsum(sizes)
+    largest = sorted(range(len(names)), key=lambda code: (-sizes[code], names[code]))
+    plan = TrainingSetPlan(np.zeros(positions[-1] + 1, np.int8), {}, [], uncategorised)
+    for rank, code in enumerate(largest):
+        members = positions[order[ends[code] - sizes[code] : ends[code]]]
+        _place(plan, names[code], rank, members, options)
+    if not plan.classes:
+        raise InputError(
+            f"no category has {options.min_per_class} rows: the largest is {names[largest[0]]!r} "
+            f"with {sizes[largest[0]]}; lower --min-per-class"
+        )
+    return plan
+
+
+def _coded(
+    rows: Iterable[tuple[int, str | None]],
+) -> tuple[list[str], NDArray[np.int32], NDArray[np.int64], int]:
+    """Category names, and code and position of each row that has one; how many have none."""
+    codes, positions = array("i"), array("q")
+    by_name: dict[str, int] = {}
+    uncategorised = 0
+    for position, category in rows:
+        if category is None:
+            uncategorised += 1
+        else:
+            codes.append(by_name.setdefault(category, len(by_name)))
+            positions.append(position)
+    return (
+        list(by_name),
+        np.array(codes, np.int32),
+        np.array(positions, np.int64),
+        uncategorised,
+    )
+
+
+def _place(
+    plan: TrainingSetPlan,
+    name: str,
+    rank: int,
+    members: NDArray[np.int64],
+    options: TrainingSetOptions,
+) -> None:
+    """Choose among one category's rows, and note what is left out."""
+    size = len(members)
+    if options.top_categories is not None and rank >= options.top_categories:
+        plan.left_out.append(LeftOut(name, size, "not-among-the-largest"))
+        return
+    if options.min_per_class is not None and size < options.min_per_class:
+        plan.left_out.append(LeftOut(name, size, "too-few"))
+        return
+    # A generator for each class, so that another category in the file changes nothing here.
+    random = np.random.default_rng([options.seed, xxhash.xxh3_64_intdigest(name.encode())])
+    drawn = random.permutation(members)[: options.max_per_class]
+    if len(drawn) < size:
+        plan.left_out.append(LeftOut(name, size - len(drawn), "over-the-maximum"))
+    plan.classes[name] = len(drawn)
+    plan.marks[drawn] = _CHOSEN if options.val_fraction is None else _TRAIN
+    if options.val_fraction is not None and len(drawn) > 1:
+        wanted = round(len(drawn) * options.val_fraction)
+        plan.marks[drawn[: min(max(wanted, 1), len(drawn) - 1)]] = _VAL
+
+
+def _only_chosen(batch: ReadBatch, plan: TrainingSetPlan) -> ReadBatch:
+    kept = [place for place, position in enumerate(batch.positions) if plan.takes(position)]
+    positions = [batch.positions[place] for place in kept]
+    products = [batch.products[place] for place in kept]
+    for place, position in enumerate(positions):
+        if (split := plan.split(position)) is not None:
+            products[place] = products[place].replace(split=split)
+    image, text = batch.image_embeddings, batch.text_embeddings
+    return ReadBatch(
+        batch.source,
+        products,
+        positions,
+        [reject for reject in batch.rejects if not reject.kept or plan.takes(reject.position)],
+        None if image is None else image[kept],
+        None if text is None else text[kept],
+    )

@@ -1,0 +1,128 @@
+"""Read products from a CSV, TSV, Parquet or JSON Lines file, or from a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kinshelf.db.errors import EmptySource, InputError, SourceNotFound, UnreadableSource
+from kinshelf.db.sources.batches import Assembler, ReadBatch, ReadOptions
+from kinshelf.db.sources.columns import ColumnPlan, resolve_columns
+from kinshelf.db.sources.delimited import DelimitedSource
+from kinshelf.db.sources.folder import FolderSource
+from kinshelf.db.sources.jsonlines import JsonLinesSource
+from kinshelf.db.sources.parquet import ParquetSource
+from kinshelf.db.sources.parts import PartsSource, parts_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kinshelf.db.sources.source import RowSource
+
+__all__ = [
+    "ReadBatch",
+    "ReadOptions",
+    "count_rows",
+    "open_source",
+    "read_planned",
+    "read_source",
+    "source_columns",
+]
+
+_DELIMITED = frozenset({".csv", ".tsv", ".tab"})
+_JSON_LINES = frozenset({".jsonl", ".ndjson"})
+_PARQUET = frozenset({".parquet", ".pq"})
+_DEFAULTS = ReadOptions()
+
+
+def read_source(path: Path | str, options: ReadOptions = _DEFAULTS) -> Iterator[ReadBatch]:
+    """The products of a source, as batches in the source's order, never all of it in memory.
+
+    The format goes by the suffix: .csv, .tsv, .parquet, .jsonl, .ndjson, the text ones also with
+    .gz behind; a folder gives its pictures (see `db.folder`) or, if `kinshelf encode` wrote it, its
+    products with their embeddings (see `db.parts`). Rows that cannot be used are in the
+    batches' `rejects`. The checks that need no more than a file's beginning are done at once.
+
+    Raises:
+        SourceNotFound: there is nothing at `path`, or no folder at `options.images`.
+        EmptySource: it holds no rows (a file with nothing but a header: while reading).
+        UnreadableSource: unknown suffix, not UTF-8, wrong delimiter, damaged (also while reading).
+        UnknownColumn: a mapped or needed column is not there.
+    """
+    source, plan = open_source(path, options)
+    return read_planned(source, plan, path, options)
+
+
+def source_columns(path: Path | str, options: ReadOptions = _DEFAULTS) -> list[str]:
+    """The column names of a source; of a JSON Lines file the keys of its first 1,000 rows.
+
+    Raises what `read_source` raises, but for UnknownColumn.
+    """
+    return list(_open(Path(path), options).columns)
+
+
+def count_rows(path: Path | str, options: ReadOptions = _DEFAULTS) -> int | None:
+    """How many rows a source has, for a progress bar: exact or extrapolated, None if unknown.
+
+    Raises what `read_source` raises, but for UnknownColumn.
+    """
+    return _open(Path(path), options).count()
+
+
+def open_source(path: Path | str, options: ReadOptions) -> tuple[RowSource, ColumnPlan]:
+    """A source and what its columns are; raises as `read_source`."""
+    path = Path(path)
+    if options.images is not None and not options.images.is_dir():
+        raise SourceNotFound(f"there is no folder of images at {options.images}")
+    if options.batch_size < 1:
+        raise InputError(f"batch_size is {options.batch_size}, but must be 1 or more")
+    source = _open(path, options)
+    plan = resolve_columns(
+        source.columns,
+        options.mapping,
+        folder=options.images or path.parent,
+        from_text=source.from_text,
+        require_content=options.require_content,
+    )
+    return source, plan
+
+
+def read_planned(
+    source: RowSource, plan: ColumnPlan, path: Path | str, options: ReadOptions
+) -> Iterator[ReadBatch]:
+    """The batches of a source that is open already."""
+    assembler = Assembler(str(path), plan, require_content=options.require_content)
+    position = -1
+    for position, row in enumerate(source.rows({*plan.fields.values(), *plan.attributes})):
+        assembler.take(position, row)
+        if len(assembler) >= options.batch_size:
+            yield assembler.batch()
+    if position < 0:
+        raise EmptySource(f"{path} has a header but no rows")
+    if len(assembler):
+        yield assembler.batch()
+
+
+def _open(path: Path, options: ReadOptions) -> RowSource:
+    """The reader for a path, by its suffix."""
+    if not path.exists():
+        raise SourceNotFound(f"there is no file or folder at {path}")
+    if path.is_dir():
+        parts = parts_of(path)
+        return FolderSource(path) if parts is None else PartsSource(path, parts)
+    suffix = path.suffix.casefold()
+    inner = path.with_suffix("").suffix.casefold() if suffix == ".gz" else suffix
+    if inner in _DELIMITED:
+        return DelimitedSource(path, options.delimiter)
+    if inner in _JSON_LINES:
+        return JsonLinesSource(path)
+    if suffix in _PARQUET:
+        return ParquetSource(path)
+    raise UnreadableSource(_unknown(path))
+
+
+def _unknown(path: Path) -> str:
+    return (
+        f"{path}: the suffix {path.suffix!r} names no format that can be read; .csv, .tsv, .jsonl "
+        "and .ndjson can (also with .gz behind), .parquet, and a folder of pictures"
+    )

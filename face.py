@@ -1,0 +1,190 @@
+"""A shelf with every verb: what `import kinshelf as ks` gives as `ks.Shelf`.
+
+`store` knows how products are kept and `probe` how they are judged; a user looks for both on the
+shelf. Each method here calls one function of theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kinshelf.store.base import AnyShelf
+from kinshelf.store.engines.shelf import EngineShelf
+from kinshelf.store.shelf import DirectoryShelf
+
+if TYPE_CHECKING:
+    from kinshelf.db.arrays import FloatArray
+    from kinshelf.db.product import Product
+    from kinshelf.store.encode.encoder import Encoder
+    from kinshelf.store.results import (
+        AddOptions,
+        AddReport,
+        CompactReport,
+        OnConflict,
+        SearchResult,
+    )
+
+
+class Shelf(AnyShelf):
+    """A handle on a shelf, in a directory or on an engine; use it in a `with` statement.
+
+    >>> import kinshelf as ks
+    >>> with ks.create(f"{tmp}/toys.shelf") as shelf:
+    ...     shelf.generation
+    0
+    """
+
+    @staticmethod
+    def open(address: Path | str, *, wait: float = 0.0, encoder: Encoder | None = None) -> Shelf:
+        """Open a shelf by its directory or its address on an engine.
+
+        `wait` is how many seconds a write may wait for another writer; `encoder` is one that is
+        loaded already. Raises ShelfNotFound, ShelfDamaged, UnsupportedFormat, EncoderMismatch, and
+        for an address InputError, EngineUnavailable or EngineRefused.
+        """
+        from kinshelf.store.engines.open import open_shelf
+
+        kinds = (_InDirectory, _OnEngine)
+        shelf = open_shelf(address, wait=wait, encoder=encoder, kinds=kinds)
+        assert isinstance(shelf, Shelf)
+        return shelf
+
+    @staticmethod
+    def create(
+        address: Path | str,
+        *,
+        encoder: str | None = None,
+        revision: str | None = None,
+        precision: str | None = None,
+    ) -> Shelf:
+        """Make an empty shelf and open it; the encoder is loaded only when it is first needed.
+
+        `encoder` is a hub id or a local directory; None is `openai/clip-vit-base-patch32`.
+        `precision` is a class of store/encode/precision.py; None is the best of the machine where
+        the encoder is first used. Raises ShelfExists, or EncoderUnavailable for no such precision.
+        """
+        from kinshelf.store.engines.open import create_shelf
+
+        create_shelf(address, encoder=encoder, revision=revision, precision=precision).close()
+        return Shelf.open(address)
+
+    # ---- products in and out
+
+    def add(
+        self,
+        source: Path | str,
+        options: AddOptions | None = None,
+        *,
+        stop: Callable[[], bool] = lambda: False,
+        progress: Callable[[int, AddReport], None] = lambda _done, _report: None,
+    ) -> AddReport:
+        """Upsert the products of a file or folder by id; see `AddOptions`.
+
+        Commits a batch at a time; `stop` is asked after each. Raises InputError subclasses for a
+        source that cannot be read at all; a bad row is counted in the report and nothing is lost.
+        """
+        from kinshelf.store.ingest.add import add_source
+
+        return add_source(self, Path(source), options, stop=stop, progress=progress)
+
+    def upsert(
+        self,
+        products: Sequence[Product],
+        image_embeddings: FloatArray | None = None,
+        text_embeddings: FloatArray | None = None,
+        *,
+        on_conflict: OnConflict = "update",
+    ) -> AddReport:
+        """Insert or update products by id, as one change if embeddings come with them.
+
+        Embeddings are (len(products), dimension) float, row i that of product i, a row of zeros
+        for a missing modality; without any, the shelf's encoder makes them, a batch at a time.
+        Raises InvalidEmbeddings for arrays that do not fit; a bad row is a reject in the report.
+        """
+        from kinshelf.store.ingest.add import upsert
+
+        return upsert(self, products, image_embeddings, text_embeddings, on_conflict)
+
+    def retry_rejects(
+        self,
+        options: AddOptions | None = None,
+        *,
+        stop: Callable[[], bool] = lambda: False,
+        progress: Callable[[int, AddReport], None] = lambda _done, _report: None,
+    ) -> AddReport:
+        """Try again every product that was rejected, or kept without its picture."""
+        from kinshelf.store.ingest.add import retry_rejects
+
+        return retry_rejects(self, options, stop=stop, progress=progress)
+
+    def remove(self, ids: Sequence[str]) -> int:
+        """Remove products; all or, if an id is not there (ProductNotFound), none."""
+        from kinshelf.store.ingest import edit
+
+        return edit.remove(self, ids)
+
+    def relabel(self, changes: Mapping[str, str | None]) -> int:
+        """Give products other categories, as one change; returns how many had another.
+
+        All or, if an id is not there (ProductNotFound), none. Nothing is encoded.
+        """
+        from kinshelf.store.ingest import edit
+
+        return edit.relabel(self, changes)
+
+    def export(self, path: Path | str, *, where: str | None = None) -> int:
+        """Write products to `.parquet` (with embeddings), `.csv`, `.tsv` or `.jsonl`."""
+        from kinshelf.store.maintain.export import export
+
+        return export(self.snapshot(), Path(path), where)
+
+    def compact(self, keep: int = 1) -> CompactReport:
+        """Give back the space of all but the newest `keep` generations; rows get new numbers.
+
+        Cached pictures that no product of these has go too, but for those of the last hour. Can be
+        killed anywhere; readers go on meanwhile. Raises InputError or ShelfError.
+        """
+        from kinshelf.store.maintain.compact import compact
+
+        return compact(self, keep)
+
+    # ---- answers
+
+    def similar(
+        self,
+        *,
+        product_id: str | None = None,
+        image: str | bytes | None = None,
+        text: str | None = None,
+        k: int = 10,
+        where: str | None = None,
+        weight_image: float = 0.5,
+        at: int | None = None,
+    ) -> SearchResult:
+        """The k products nearest to a stored product, or to a picture, a text or both.
+
+        `image`: path, URL or bytes. The stored product itself is left out. Similarity is
+        `weight_image * image cosine + (1 - weight_image) * text cosine`. `at`: as of then.
+        Raises GenerationNotFound, ProductNotFound, FilterError, EmptyShelf, ImageRejected or
+        EncoderError.
+        """
+        from kinshelf.store.ingest.queries import similar
+
+        return similar(
+            self, product_id=product_id, image=image, text=text, k=k, where=where,
+            weight_image=weight_image, at=at,
+        )  # fmt: skip
+
+
+class _InDirectory(Shelf, DirectoryShelf):
+    """A shelf in a directory."""
+
+
+class _OnEngine(Shelf, EngineShelf):
+    """A shelf in a database."""
+
+
+open = Shelf.open  # noqa: A001 - the name that users look for
+create = Shelf.create

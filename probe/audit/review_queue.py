@@ -1,0 +1,150 @@
+"""The review queue: products that a person should look at, each with what it might be instead."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kinshelf.db.errors import EmptyShelf
+from kinshelf.probe.audit.audit import Audit, AuditRow
+from kinshelf.probe.audit.page import row_values
+from kinshelf.probe.pages.card import evidence_values, thumbnail
+from kinshelf.probe.predict.prediction import Prediction, Vote
+from kinshelf.probe.predict.predictor import Predictor
+from kinshelf.probe.predict.wording import notes, reason
+
+if TYPE_CHECKING:
+    from kinshelf.db.product import StoredProduct
+    from kinshelf.probe.pages.html import PictureUris
+    from kinshelf.store.base import AnyShelf
+
+KINDS = {
+    "label": "labels that look wrong",
+    "conflict": "pictures that do not fit their text",
+    "novel": "like nothing else",
+    "unsure": "not sure enough to accept",
+    "sure": "sure, but not yet in a category",
+}
+"""What an item may be in the queue for, in the words of the audit's page."""
+
+CHOICES = 4
+"""Categories offered with an item."""
+
+UNCATEGORISED = 2000
+"""The newest products without a category that are asked about."""
+
+_OF_VERDICT = {"accept": "sure", "review": "unsure", "conflict": "conflict", "novel": "novel"}
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A product to decide on. `category` is what it had when the queue was made, `choices` the
+    most probable others; `place` is its place in the audit, `found` the answer of `classify` for
+    one without a category."""
+
+    id: str
+    kind: str
+    category: str | None
+    choices: tuple[Vote, ...]
+    place: int | None = None
+    found: Prediction | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ReviewQueue:
+    """The items over one generation, the most suspect first; those without a category come
+    after, the surest first. `older`: how many of those were not asked about, as they came before
+    the newest `UNCATEGORISED`."""
+
+    audit: Audit
+    items: tuple[Item, ...]
+    older: int = 0
+
+    def counts(self) -> dict[str, int]:
+        """Items of each kind that occurs, in the order of `KINDS`."""
+        found = Counter(item.kind for item in self.items)
+        return {kind: found[kind] for kind in KINDS if found[kind]}
+
+    def values(self, item: Item, stored: StoredProduct, pictures: PictureUris) -> dict[str, Any]:
+        """What a template shows: `badges`, `lines` of what is the matter, `neighbours`."""
+        if item.place is not None:
+            return row_values(self.audit, item.place, pictures)
+        assert item.found is not None, "an item is of the audit or of an answer"
+        verdict = item.found.verdict
+        return {
+            "shown": thumbnail(stored.product.image, pictures),
+            "badges": [{"name": verdict, "tone": verdict}],
+            "lines": [reason(item.found), *notes(item.found)],
+            "neighbours": evidence_values(item.found, pictures),
+        }
+
+    def shown_ids(self, item: Item) -> list[str]:
+        """The ids of all products that `values` shows."""
+        if item.found is not None:
+            return [item.id, *(e.neighbour.id for e in item.found.neighbours)]
+        assert item.place is not None, "an item is of the audit or of an answer"
+        row = self.audit.row(item.place)
+        better = [row.text_fits_better] if row.text_fits_better else []
+        return [item.id, *row.evidence, *better]
+
+
+def review_queue(shelf: AnyShelf, audit: Audit) -> ReviewQueue:
+    """What the audit suspects, and what `classify` says of products without a category."""
+    suspects = [_suspect(audit, int(place)) for place in audit.places]
+    without, older = _uncategorised(shelf)
+    return ReviewQueue(audit, (*(s for s in suspects if s), *without), older)
+
+
+def _suspect(audit: Audit, place: int) -> Item | None:
+    row = audit.row(place)
+    kind = _kind(row)
+    if kind is None or row.category is None:
+        return None
+    return Item(row.id, kind, row.category, _alternatives(audit, place), place=place)
+
+
+def _kind(row: AuditRow) -> str | None:
+    if row.is_label_issue:
+        return "label"
+    if row.is_conflict:
+        return "conflict"
+    return "novel" if row.is_outlier else None
+
+
+def _alternatives(audit: Audit, place: int) -> tuple[Vote, ...]:
+    """The most probable categories but its own, as judged out of fold."""
+    judged = audit.judged
+    if judged is None:
+        return ()
+    at = int(np.searchsorted(judged.places, place))
+    if at == len(judged.places) or judged.places[at] != place:
+        return ()
+    order = np.argsort(-judged.proba[at], kind="stable")
+    others = [int(code) for code in order if code != judged.codes[at]][:CHOICES]
+    return tuple(Vote(judged.classes[code], float(judged.proba[at, code])) for code in others)
+
+
+def _uncategorised(shelf: AnyShelf) -> tuple[list[Item], int]:
+    """The newest without a category, and how many older ones there are."""
+    now = shelf.snapshot()
+    every = now.select("category IS NULL")
+    stored = every[-UNCATEGORISED:]
+    if not stored:
+        return [], 0
+    try:
+        predictor = Predictor.for_shelf(shelf)
+    except EmptyShelf:
+        return [], 0
+    found = predictor.predict(now.halves([one.row for one in stored]))
+    items = [_unlabelled(one.product.id, f) for one, f in zip(stored, found, strict=True)]
+    items.sort(key=lambda item: -item.choices[0].probability)
+    return items, len(every) - len(stored)
+
+
+def _unlabelled(product_id: str, found: Prediction) -> Item:
+    likely = list(found.probabilities.items())[:CHOICES]
+    choices = tuple(Vote(name, probability) for name, probability in likely)
+    return Item(product_id, _OF_VERDICT[found.verdict], None, choices, found=found)

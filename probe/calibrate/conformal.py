@@ -1,0 +1,83 @@
+"""Prediction sets with stated coverage, from what was said of held-out rows.
+
+Split conformal prediction (Vovk et al. 2005; the score 1 - p of the category is LAC of Sadinle et
+al. 2019, arXiv 1609.00451): a category is in the set unless fewer than the share 1 - coverage of
+the held-out rows had a true category as improbable. Class-conditional where a category has enough
+held-out rows of its own, so that the coverage holds for each of these; pooled otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kinshelf.probe.fit.data import BoolArray, Float64Array, FloatArray, IntArray
+
+COVERAGE = 0.95
+"""Share of products whose category the set of `classify` holds."""
+
+ENOUGH = 200
+"""Held-out rows that make a category's own distribution. With 50 its quantile rests on two or three
+rows: as many wrong labels put the category into nearly every set."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Conformal:
+    """Scores of n held-out rows, (n,) float32 ascending, and the classes' codes, (n,) int64."""
+
+    scores: FloatArray
+    codes: IntArray
+
+    @classmethod
+    def fit(cls, given: Float64Array, codes: IntArray) -> Self:
+        """From the probability `given` to the true class of held-out rows, (n,), and its code."""
+        scores = np.asarray(1 - given, dtype=np.float32)
+        order = np.argsort(scores, kind="stable")
+        return cls(scores[order], codes[order])
+
+    def over(self, classes: Sequence[str], wider: Sequence[str]) -> Self:
+        """The same for answers over `wider`, which hold the `classes` that it was fitted on."""
+        place = {name: code for code, name in enumerate(wider)}
+        moved = np.array([place[name] for name in classes], dtype=np.int64)
+        return type(self)(self.scores, moved[self.codes])
+
+    def p_values(self, proba: Float64Array) -> Float64Array:
+        """Of each class of answers (n, n_classes): the share of held-out rows, the row itself
+        counted, whose true class was as improbable. Classes that no held-out row has are judged
+        by all of them."""
+        found = np.empty(proba.shape, dtype=np.float64)
+        own = np.bincount(self.codes, minlength=proba.shape[1])
+        for code in range(proba.shape[1]):
+            alone = own[code] >= ENOUGH
+            scores = self.scores[self.codes == code] if alone else self.scores
+            asked = np.asarray(1 - proba[:, code], dtype=np.float32)
+            as_large = len(scores) - np.searchsorted(scores, asked, side="left")
+            found[:, code] = (1 + as_large) / (len(scores) + 1)
+        return found
+
+    def sets(self, proba: Float64Array, coverage: float = COVERAGE) -> BoolArray:
+        """Which classes are in each set, (n, n_classes).
+
+        A set is empty where every class is less probable than the true one of nearly all held-out
+        rows: the product is unlike them.
+        """
+        return np.asarray(self.p_values(proba) > 1 - coverage, dtype=np.bool_)
+
+    def pooled(self, n_classes: int) -> int:
+        """How many classes have too few rows of their own."""
+        return int((np.bincount(self.codes, minlength=n_classes)[:n_classes] < ENOUGH).sum())
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """By name, to be stored with a probe."""
+        return {"conformal.scores": self.scores, "conformal.codes": self.codes}
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, NDArray[Any]]) -> Self | None:
+        """What `arrays` stored, or None."""
+        if "conformal.scores" not in arrays:
+            return None
+        return cls(arrays["conformal.scores"], arrays["conformal.codes"])

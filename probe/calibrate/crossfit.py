@@ -1,0 +1,152 @@
+"""What probe and neighbours say of training rows that they have not seen, to calibrate them by.
+
+A small training set is judged in folds, each row by a probe and by neighbours of the other folds,
+so that no row is wasted; a large one by the rows that were held out to stop its training early.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from kinshelf.probe.calibrate.vote_space import Metric, fit_metric, similarities_in
+from kinshelf.probe.fit.data import FloatArray, IntArray
+from kinshelf.probe.fit.knn import NO_VOTE, identical
+from kinshelf.probe.fit.model import Probe
+from kinshelf.probe.fit.settings import SPACES, ProbeSettings
+from kinshelf.probe.fit.split import TrainingSet, folds, hold_out
+from kinshelf.probe.fit.training import fit_probe
+
+FOLDS = 5
+FEWEST = 20
+"""Rows below which nothing can be fitted."""
+NEAREST = 20
+"""Neighbours kept of each row: the most that may vote."""
+MOST = 5000
+"""Rows of a large training set that are judged."""
+_COPIES = 8
+_BLOCK = 8192
+_QUERIES = 512
+
+OnPart = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CrossFit:
+    """Of m judged rows at `places` of the training set, (m,) int64.
+
+    `codes` (m,) int64 are their classes; `logits` (m, n_classes) float32 the probe's; `labels`
+    (m, k) int64 the classes of the nearest rows, nearest first, `NO_VOTE` where there are fewer;
+    `similarities` per space (m, k) float32.
+    """
+
+    places: IntArray
+    codes: IntArray
+    logits: FloatArray
+    labels: IntArray
+    similarities: dict[str, FloatArray]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+
+def cross_fit(
+    source: TrainingSet,
+    probe: Probe,
+    settings: ProbeSettings,
+    on_part: OnPart = lambda _done, _all: None,
+) -> CrossFit | None:
+    """Judge rows of `source`; None if there are too few that can be both learned and judged.
+
+    `probe` is what was trained of it, with the same settings. A class of a single row is not
+    judged. Up to `refit_below` rows this trains `FOLDS` more probes.
+    """
+    judged = np.bincount(source.codes)[source.codes] > 1
+    if judged.sum() < FEWEST:
+        return None
+    parts = []
+    rounds = list(_rounds(source, settings))
+    for done, (train, held) in enumerate(rounds, start=1):
+        part = source.take(train)
+        small = len(source) < settings.refit_below
+        fitted = fit_probe(part, settings).probe if small else probe
+        parts.append(_judge(source, part, fitted, np.flatnonzero(held & judged), settings.seed))
+        on_part(done, len(rounds))
+    return _joined(parts)
+
+
+def _rounds(
+    source: TrainingSet, settings: ProbeSettings
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    if len(source) < settings.refit_below:
+        fold = folds(source.codes, FOLDS, settings.seed)
+        for i in range(FOLDS):
+            yield fold != i, fold == i
+        return
+    fraction = settings.val_fraction or 0.1
+    held = hold_out(source.codes, fraction, settings.seed)
+    chosen = np.random.default_rng(settings.seed).permutation(np.flatnonzero(held))[:MOST]
+    judged = np.zeros(len(source), dtype=np.bool_)
+    judged[chosen] = True
+    yield ~held, judged
+
+
+def _judge(
+    source: TrainingSet, part: TrainingSet, probe: Probe, places: IntArray, seed: int
+) -> CrossFit:
+    metric = fit_metric(part, seed)
+    found = [
+        _judge_block(source, part, probe, metric, places[start : start + _QUERIES])
+        for start in range(0, len(places), _QUERIES)
+    ]
+    return _joined(found)
+
+
+def _judge_block(
+    source: TrainingSet, part: TrainingSet, probe: Probe, metric: Metric, places: IntArray
+) -> CrossFit:
+    X = source.data.fused(source.rows[places])
+    near = _nearest(X, part)
+    vectors = part.data.fused(part.rows[near.ravel()]).reshape(*near.shape, -1)
+    copied = identical(X, vectors)
+    order = np.argsort(copied, axis=1, kind="stable")[:, :NEAREST]
+    vectors = np.take_along_axis(vectors, order[:, :, None], axis=1)
+    labels = np.where(copied, NO_VOTE, part.codes[near])
+    return CrossFit(
+        places=places,
+        codes=source.codes[places],
+        logits=probe.logits(X),
+        labels=np.take_along_axis(labels, order, axis=1),
+        similarities={name: similarities_in(name, X, vectors, metric, probe) for name in SPACES},
+    )
+
+
+def _nearest(X: FloatArray, part: TrainingSet) -> IntArray:
+    """Places in `part` of the rows nearest to each of X, nearest first, some copies to spare."""
+    width = min(NEAREST + _COPIES, len(part))
+    best = np.full((len(X), width), -np.inf, dtype=np.float32)
+    places = np.zeros((len(X), width), dtype=np.int64)
+    for start in range(0, len(part), _BLOCK):
+        rows = part.rows[start : start + _BLOCK]
+        scores = np.hstack([best, X @ part.data.fused(rows).T])
+        at = np.hstack([places, np.tile(np.arange(start, start + len(rows)), (len(X), 1))])
+        top = np.argpartition(-scores, width - 1, axis=1)[:, :width]
+        best, places = np.take_along_axis(scores, top, 1), np.take_along_axis(at, top, 1)
+    order = np.lexsort((places, -best), axis=1)
+    return np.take_along_axis(places, order, axis=1)
+
+
+def _joined(parts: list[CrossFit]) -> CrossFit:
+    width = min(part.labels.shape[1] for part in parts)
+    return CrossFit(
+        places=np.concatenate([part.places for part in parts]),
+        codes=np.concatenate([part.codes for part in parts]),
+        logits=np.concatenate([part.logits for part in parts]),
+        labels=np.concatenate([part.labels[:, :width] for part in parts]),
+        similarities={
+            name: np.concatenate([part.similarities[name][:, :width] for part in parts])
+            for name in SPACES
+        },
+    )

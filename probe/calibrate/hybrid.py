@@ -1,0 +1,130 @@
+"""The hybrid: probe and neighbours in one distribution, new categories included."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kinshelf.probe.calibrate.new_categories import Newcomers
+from kinshelf.probe.calibrate.vote_space import Metric, similarities_in
+from kinshelf.probe.fit.data import BoolArray, Float64Array, FloatArray, IntArray
+from kinshelf.probe.fit.knn import knn_distribution
+from kinshelf.probe.fit.model import Probe
+from kinshelf.probe.fit.settings import Calibration
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Distributions:
+    """Probabilities of n queries over `classes`, each (n, n_classes) float64.
+
+    `probe` is 0 for categories that the probe never saw. A row of `knn` is 0 where no neighbour
+    has a category; without a probe, `probe` is 0 and `hybrid` is `knn`.
+    """
+
+    classes: tuple[str, ...]
+    probe: Float64Array
+    knn: Float64Array
+    hybrid: Float64Array
+
+
+class Voices:
+    """Probe, neighbours and new categories, ready to answer over `classes`.
+
+    `classes` hold the probe's and any that came later; of these `newcomers` tell, if there are any
+    and the probe was calibrated. `calibration` defaults to the probe's own.
+    """
+
+    def __init__(
+        self,
+        probe: Probe | None,
+        classes: Sequence[str],
+        calibration: Calibration | None = None,
+        newcomers: Newcomers | None = None,
+    ) -> None:
+        self.classes = tuple(classes)
+        self.calibration = calibration or (probe.calibration if probe else Calibration())
+        self._probe = probe
+        self._newcomers = newcomers
+        self._metric = Metric.of(probe.reference) if probe else None
+        known = set(probe.classes) if probe else set()
+        self.seen = np.array([name in known for name in self.classes], dtype=np.bool_)
+
+    @property
+    def weighs_shelf(self) -> bool:
+        """Whether a neighbour's weight is by its similarity on the shelf, whichever that was."""
+        return self.calibration.space == "fused"
+
+    def answer(
+        self, X: FloatArray, similarities: FloatArray, labels: IntArray, near: FloatArray
+    ) -> Distributions:
+        """What each says of fused embeddings (n, D) float32.
+
+        `similarities` (n, k) float32, `labels` (n, k) places in `classes` or `NO_VOTE`, and `near`
+        (n, k, D) float32 describe the neighbours. Raises InvalidEmbeddings.
+        """
+        calibration = self.calibration
+        if not self.weighs_shelf:
+            similarities = similarities_in(calibration.space, X, near, self._metric, self._probe)
+        p_knn = knn_distribution(similarities, labels, calibration.tau, len(self.classes))
+        if self._probe is None:
+            return Distributions(self.classes, np.zeros_like(p_knn), p_knn, p_knn)
+        p_probe = np.zeros((len(X), len(self.classes)), dtype=np.float64)
+        p_probe[:, self.seen] = self._probe.with_temperature(calibration.temperature, X)
+        mixed = mix(p_probe, p_knn, self.seen, calibration.lam, self._mass(X))
+        return Distributions(self.classes, p_probe, p_knn, mixed)
+
+    def _mass(self, X: FloatArray) -> Float64Array | None:
+        if self._newcomers is None:
+            return None
+        mass = np.zeros((len(X), len(self.classes)), dtype=np.float64)
+        mass[:, ~self.seen] = self._newcomers.mass(X)
+        return mass
+
+
+def mix(
+    p_probe: Float64Array,
+    p_knn: Float64Array,
+    seen: BoolArray,
+    lam: float,
+    mass: Float64Array | None = None,
+) -> Float64Array:
+    """`(1 - lam) p_probe + lam p_knn`, after the share of unseen categories is taken.
+
+    `p_probe` and `p_knn` are (n, n_classes) over the same classes, `seen` (n_classes,) is true
+    where the probe knows the class. `mass` (n, n_classes) is the share of the unseen ones, 0 for
+    the seen (see `probe.unseen`); None: the votes that they have. With m of it on them, the seen
+    ones share 1 - m by the formula, the votes among them scaled to sum to 1. Without votes for
+    seen classes the probe alone decides between them. Rows sum to 1 if those of `p_probe` do.
+    """
+    taken = np.where(seen, 0.0, p_knn) if mass is None else mass
+    votes_seen = np.where(seen, p_knn, 0.0)
+    mass_seen = votes_seen.sum(axis=1, keepdims=True)
+    mass_unseen = taken.sum(axis=1, keepdims=True)
+    share = np.divide(votes_seen, mass_seen, out=p_probe.copy(), where=mass_seen > 0)
+    shared = (1 - lam) * np.where(seen, p_probe, 0.0) + lam * share
+    # a full vote may sum to a hair above 1
+    return np.where(seen, np.maximum(1 - mass_unseen, 0.0) * shared, taken)
+
+
+def spread(
+    probabilities: Float64Array, classes: tuple[str, ...], wider: tuple[str, ...]
+) -> Float64Array:
+    """Columns of `classes` moved to their places in `wider`, (n, len(wider)); the others are 0."""
+    place = {name: column for column, name in enumerate(wider)}
+    spread_out = np.zeros((len(probabilities), len(wider)), dtype=np.float64)
+    spread_out[:, [place[name] for name in classes]] = probabilities
+    return spread_out
+
+
+def joined(parts: Sequence[Distributions]) -> Distributions:
+    """Answers one after the other, over the union of their classes."""
+    classes = tuple(sorted({name for part in parts for name in part.classes}))
+    if all(part.classes == parts[0].classes for part in parts):
+        classes = parts[0].classes  # in their own order, which need not be that of texts
+    methods = {
+        name: np.concatenate([spread(getattr(p, name), p.classes, classes) for p in parts])
+        for name in ("probe", "knn", "hybrid")
+    }
+    return Distributions(classes, **methods)

@@ -1,0 +1,108 @@
+"""Which rows train a probe, and which of those decide when to stop."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+
+from kinshelf.db.errors import TooFewClasses
+from kinshelf.probe.fit.data import BoolArray, IntArray, LabelledData, ObjectArray
+
+RESERVED_SPLITS = ("val", "test")
+"""Splits that are only ever reported on: neither the weights nor early stopping see them."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingSet:
+    """Rows of `data` (n,) int64 and their categories as places in `classes`, (n,) int64."""
+
+    data: LabelledData
+    rows: IntArray
+    codes: IntArray
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, chosen: BoolArray) -> Self:
+        """The rows where `chosen` (n,) is true, with the same classes."""
+        return replace(self, rows=self.rows[chosen], codes=self.codes[chosen])
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Rows of each class."""
+        counted = np.bincount(self.codes, minlength=len(self.classes))
+        return {name: int(n) for name, n in zip(self.classes, counted, strict=True)}
+
+
+def training_set(data: LabelledData) -> TrainingSet:
+    """All categorised rows but those of `RESERVED_SPLITS`. Raises TooFewClasses."""
+    rows, categories = data.labelled()
+    reserved = np.concatenate([data.labelled(split)[0] for split in RESERVED_SPLITS])
+    free = ~np.isin(rows, reserved)
+    _check_classes(categories[free], held_back=len(rows) - int(free.sum()))
+    classes, codes = encode(categories[free])
+    return TrainingSet(data, rows[free], codes, classes)
+
+
+def encode(categories: ObjectArray) -> tuple[tuple[str, ...], IntArray]:
+    """The sorted distinct categories, and each row's place among them, (n,) int64."""
+    classes = tuple(sorted(set(categories)))
+    place = {name: code for code, name in enumerate(classes)}
+    codes = np.fromiter((place[name] for name in categories), dtype=np.int64, count=len(categories))
+    return classes, codes
+
+
+def _check_classes(categories: ObjectArray, held_back: int) -> None:
+    counts = Counter(categories)
+    if len(counts) < 2:
+        found = ", ".join(f"{name!r} ({n})" for name, n in counts.items()) or "none"
+        kept = f" ({held_back} rows of the splits val and test never train)" if held_back else ""
+        raise TooFewClasses(
+            f"training needs products of at least two categories, found {found}{kept}: "
+            "add categorised products"
+        )
+
+
+def hold_out(codes: IntArray, fraction: float, seed: int) -> BoolArray:
+    """A stratified share of the rows, (n,) bool: true where a row is held out.
+
+    Each class gives its share, fractions going to those that lose most by rounding down, ties by
+    chance. A class keeps at least one row; if there is a row to spare, at least one is held out.
+    """
+    rng = np.random.default_rng(seed)
+    counts = np.bincount(codes)
+    share = np.where(counts > 1, counts * fraction, 0.0)
+    taken = np.floor(share).astype(np.int64)
+    spare = max(round(float(share.sum())), int(fraction > 0 and bool((counts > 1).any())))
+    by_remainder = np.lexsort((rng.random(len(counts)), taken - share))
+    eligible = by_remainder[counts[by_remainder] > taken[by_remainder] + 1]
+    taken[eligible[: max(spare - int(taken.sum()), 0)]] += 1
+    return _first_of_each_class(codes, rng.permutation(len(codes)), taken)
+
+
+def folds(codes: IntArray, n_folds: int, seed: int) -> IntArray:
+    """A stratified fold in [0, n_folds) for each row, (n,) int64; fold sizes differ by one at most.
+
+    Each class spreads over the folds as evenly as it can, the rows of a fold are drawn by chance.
+    """
+    order = np.random.default_rng(seed).permutation(len(codes))
+    by_class = order[np.argsort(codes[order], kind="stable")]
+    fold = np.empty(len(codes), dtype=np.int64)
+    # dealt like cards, one class after the other
+    fold[by_class] = np.arange(len(codes)) % n_folds
+    return fold
+
+
+def _first_of_each_class(codes: IntArray, order: IntArray, wanted: IntArray) -> BoolArray:
+    """Marks, for each class c, the first `wanted[c]` of its rows as they come in `order`."""
+    by_class = order[np.argsort(codes[order], kind="stable")]
+    counts = np.bincount(codes, minlength=len(wanted))
+    starts = np.cumsum(counts) - counts
+    rank = np.arange(len(codes)) - starts[codes[by_class]]
+    chosen = np.zeros(len(codes), dtype=np.bool_)
+    chosen[by_class[rank < wanted[codes[by_class]]]] = True
+    return chosen

@@ -1,0 +1,137 @@
+"""The linear map that the probe's inputs go through while it trains, folded into its first layer.
+
+Each half is centred and whitened by the covariance within the categories, shrunk towards the
+identity, so that the directions in which products of one category differ do not drown those in
+which categories differ. On CLIP embeddings of 828 products (15 folds, paired) it lowered the loss
+of the coursework's recipe by 0.015 [0.005, 0.024] and the area under its risk-coverage curve from
+0.0050 to 0.0040; what is stored and asked stays an MLP over unit halves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from kinshelf.probe.fit.data import Float64Array, FloatArray, IntArray
+from kinshelf.probe.fit.model import INPUT_SCALE
+from kinshelf.probe.fit.split import TrainingSet
+
+if TYPE_CHECKING:
+    import torch
+
+SHRINKAGE = 0.6
+"""From 0.3 to 0.8 the loss on unseen products was the same within noise."""
+
+SCALE = 2.0
+"""Length of the whitened embeddings, in those of the unit halves: with 1 training takes longer."""
+
+_SAMPLE = 20_000
+_FLAT = 1e-9
+
+FEWEST = 50
+"""Rows beyond one a class from which a covariance can be learned. With 8 of each of 4 classes the
+whitened probe was right for 0.919, the plain one for 0.931; with 16 there was no difference."""
+
+FIRST_WEIGHT, FIRST_BIAS = "net.0.weight", "net.0.bias"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Whitening:
+    """`z = x @ blockdiag(image, text) + shift` for unit halves x (n, D).
+
+    `image` (D // 2, D // 2) and `text` (the rest, square) are symmetric, `shift` (D,); float32.
+    """
+
+    image: FloatArray
+    text: FloatArray
+    shift: FloatArray
+
+    @classmethod
+    def fit(cls, source: TrainingSet, seed: int) -> Self:
+        """From the rows that train, or some thousands of them.
+
+        A half that none has is left as it is, and so are both where there are too few rows.
+        """
+        if too_few(source):
+            width = source.data.fused(source.rows[:1]).shape[1]
+            eyes = [np.eye(n, dtype=np.float32) for n in (width // 2, width - width // 2)]
+            return cls(eyes[0], eyes[1], np.zeros(width, dtype=np.float32))
+        chosen = np.sort(np.random.default_rng(seed).permutation(len(source))[:_SAMPLE])
+        X = source.data.fused(source.rows[chosen]).astype(np.float64) * INPUT_SCALE
+        middle = X.shape[1] // 2
+        parts = [_half(half, source.codes[chosen]) for half in (X[:, :middle], X[:, middle:])]
+        z = np.hstack([(X[:, :middle] - parts[0][1]) @ parts[0][0],
+                       (X[:, middle:] - parts[1][1]) @ parts[1][0]])  # fmt: skip
+        size = SCALE * _length(X) / max(_length(z), _FLAT)
+        image, text = (size * matrix for matrix, _ in parts)
+        shift = -np.concatenate([parts[0][1] @ image, parts[1][1] @ text])
+        return cls(*(array.astype(np.float32) for array in (image, text, shift)))
+
+    def apply(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Unit halves (n, D) as the network in training sees them."""
+        import torch
+
+        middle = len(self.image)
+        image, text, shift = (
+            torch.from_numpy(array).to(inputs.device)
+            for array in (self.image, self.text, self.shift)
+        )
+        both = [inputs[:, :middle] @ image, inputs[:, middle:] @ text]
+        return torch.cat(both, dim=1) + shift
+
+    def fold(self, weights: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+        """Weights over whitened inputs become weights over unit halves."""
+        inner = weights[FIRST_WEIGHT].astype(np.float64)
+        middle = len(self.image)
+        outer = np.hstack([inner[:, :middle] @ self.image, inner[:, middle:] @ self.text])
+        bias = weights[FIRST_BIAS] + inner @ self.shift
+        return _with_first(weights, outer, bias)
+
+    def unfold(self, weights: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+        """The inverse of `fold`."""
+        outer = weights[FIRST_WEIGHT].astype(np.float64)
+        middle = len(self.image)
+        inner = np.hstack([
+            np.linalg.solve(self.image.astype(np.float64), outer[:, :middle].T).T,
+            np.linalg.solve(self.text.astype(np.float64), outer[:, middle:].T).T,
+        ])  # fmt: skip
+        return _with_first(weights, inner, weights[FIRST_BIAS] - inner @ self.shift)
+
+
+def too_few(source: TrainingSet) -> bool:
+    """Whether there is too little to learn more from than the weights alone."""
+    return len(source) - len(np.unique(source.codes)) < FEWEST
+
+
+def _with_first(
+    weights: Mapping[str, FloatArray], first: Float64Array, bias: Float64Array
+) -> dict[str, FloatArray]:
+    changed = {FIRST_WEIGHT: first.astype(np.float32), FIRST_BIAS: bias.astype(np.float32)}
+    return {**weights, **changed}
+
+
+def _half(rows: Float64Array, codes: IntArray) -> tuple[Float64Array, Float64Array]:
+    """The whitening matrix and the mean of the rows that have this half."""
+    width = rows.shape[1]
+    given = rows.any(axis=1)
+    rows, codes = rows[given], codes[given]
+    if not len(rows):
+        return np.eye(width), np.zeros(width)
+    _, codes = np.unique(codes, return_inverse=True)
+    sums = np.zeros((int(codes.max()) + 1, width))
+    np.add.at(sums, codes, rows)
+    apart = rows - (sums / np.bincount(codes)[:, None])[codes]
+    covariance = apart.T @ apart / len(rows)
+    variance = float(np.trace(covariance)) / width
+    if variance < _FLAT:
+        return np.eye(width), rows.mean(axis=0)
+    shrunk = (1 - SHRINKAGE) * covariance + SHRINKAGE * variance * np.eye(width)
+    values, vectors = np.linalg.eigh(shrunk)
+    return (vectors / np.sqrt(values)) @ vectors.T, rows.mean(axis=0)
+
+
+def _length(rows: Float64Array) -> float:
+    return float(np.sqrt((rows**2).sum(axis=1).mean()))

@@ -1,0 +1,157 @@
+"""Fitting a `NoveltyModel`: the shelf's own products are judged as if each were new.
+
+A product's neighbours are the others, copies of it left out; the categories' statistics are those
+of the other folds. Both sides of the p-value are so measured alike.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import xxhash
+
+from kinshelf.probe.fit.data import BoolArray, Float64Array, FloatArray, IntArray, ObjectArray
+from kinshelf.probe.fit.settings import ProbeSettings
+from kinshelf.probe.fit.split import TrainingSet, folds
+from kinshelf.probe.novelty.mahalanobis import Relative
+from kinshelf.probe.novelty.model import (
+    FEWEST,
+    HALVES,
+    NEIGHBOURS,
+    VIEWS,
+    NoveltyModel,
+    Signs,
+    present,
+    usual_of,
+)
+
+FOLDS = 5
+
+SAMPLED = 5000
+"""Most products that the statistics are from."""
+
+JUDGED = 2000
+"""Most of those whose scores make the p-values; they search all products, as a query does."""
+
+_BLOCK = 4096
+_GATHERED = 128
+
+
+def fit_novelty(source: TrainingSet, settings: ProbeSettings | None = None) -> NoveltyModel | None:
+    """Novelty with regard to the rows of `source`; of the settings the seed alone counts.
+
+    None with fewer than `FEWEST` products of different embeddings, or if no half is given by as
+    many. Time: two covariances a half and fold, and the inner products of `JUDGED` rows with all.
+    """
+    seed = (settings or ProbeSettings()).seed
+    sample = _sample(source, seed)
+    views = [view for view in VIEWS if sample.complete(view).sum() >= FEWEST]
+    if not views:
+        return None
+    as_new = _signs_as_new(sample, _nearest(sample, views))
+    usual = {view: usual_of(signs) for view, signs in as_new.items()}
+    return NoveltyModel(sample.signs(np.ones(len(sample.X), dtype=np.bool_)), usual)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Sample:
+    """Embeddings `X` (n, D) of sampled rows of `source`, all different, in random order; their
+    categories, folds and content keys, (n,) each. The first `JUDGED` are judged."""
+
+    source: TrainingSet
+    X: FloatArray
+    codes: IntArray
+    fold: IntArray
+    keys: IntArray
+
+    def complete(self, view: str) -> BoolArray:
+        """Which of the judged have all the halves of a view."""
+        return np.asarray(present(self.X[:JUDGED])[:, _halves_of(view)].all(axis=1))
+
+    def query(self, view: str) -> FloatArray:
+        """The judged as a query with no other half than those of a view."""
+        kept = np.repeat(_halves_of(view), self.X.shape[1] // 2)
+        return self.X[:JUDGED] * kept.astype(np.float32)
+
+    def signs(self, chosen: BoolArray) -> Signs:
+        """From the rows chosen, (n,); of the halves that half of `FEWEST` rows have."""
+        given = present(self.X)
+        middle = self.X.shape[1] // 2
+        relative = {}
+        for i, half in enumerate(HALVES):
+            rows = np.flatnonzero(given[:, i] & chosen)
+            if given[:, i].sum() >= FEWEST // 2 and len(rows):
+                side = self.X[rows, i * middle : (i + 1) * middle]
+                relative[half] = Relative.fit(side, self.codes[rows], len(self.source.classes))
+        return Signs(self.source.classes, relative)
+
+
+def _sample(source: TrainingSet, seed: int) -> _Sample:
+    order = np.random.default_rng(seed).permutation(len(source))[:SAMPLED]
+    X = source.data.fused(source.rows[order])
+    keys = _keys(X)
+    first = np.sort(np.unique(keys, return_index=True)[1])
+    codes = source.codes[order[first]]
+    return _Sample(source, X[first], codes, folds(codes, FOLDS, seed), keys[first])
+
+
+def _signs_as_new(sample: _Sample, found: dict[str, IntArray]) -> dict[str, Float64Array]:
+    """The signs (m, 3) of the judged in each view that they are complete in, by other folds."""
+    signs = {view: np.zeros((len(places), 3)) for view, places in found.items()}
+    for fold in range(FOLDS):
+        learned = sample.signs(sample.fold != fold)
+        for view, places in found.items():
+            rows = np.flatnonzero(sample.fold[: len(places)] == fold)
+            for start in range(0, len(rows), _GATHERED):
+                part = rows[start : start + _GATHERED]
+                near, categories = _gathered(sample.source, places[part])
+                signs[view][part] = learned.of(sample.query(view)[part], near, categories)
+    return {view: own[sample.complete(view)] for view, own in signs.items()}
+
+
+def _gathered(source: TrainingSet, places: IntArray) -> tuple[FloatArray, ObjectArray]:
+    """Embeddings (m, k, D) and categories (m, k) of the rows at `places`, None where -1."""
+    near = source.data.fused(source.rows[np.maximum(places, 0).ravel()])
+    names = np.array([*source.classes, None], dtype=object)
+    codes = np.where(places < 0, len(source.classes), source.codes[np.maximum(places, 0)])
+    return near.reshape(*places.shape, -1), names[codes]
+
+
+def _nearest(sample: _Sample, views: list[str]) -> dict[str, IntArray]:
+    """Places in the source of the judged rows' nearest, (m, `NEIGHBOURS`) a view; -1: no more."""
+    m = len(sample.X[:JUDGED])
+    asked = np.split(sample.X[:JUDGED], 2, axis=1)
+    best = {view: np.full((m, NEIGHBOURS), -np.inf, dtype=np.float32) for view in views}
+    found = {view: np.full((m, NEIGHBOURS), -1, dtype=np.int64) for view in views}
+    for start in range(0, len(sample.source), _BLOCK):
+        rows = sample.source.data.fused(sample.source.rows[start : start + _BLOCK])
+        places = np.arange(start, start + len(rows))
+        copies = sample.keys[:m, None] == _keys(rows)[None]
+        sides = np.split(rows, 2, axis=1)
+        parts = [a @ b.T for a, b in zip(asked, sides, strict=True)]
+        for view in views:
+            similarity = np.sum(parts, axis=0, where=_halves_of(view)[:, None, None])
+            similarity[copies] = -np.inf
+            _merge(best[view], found[view], similarity, places)
+    return found
+
+
+def _merge(best: FloatArray, found: IntArray, similarity: FloatArray, places: IntArray) -> None:
+    """Keeps in `best` and `found` the largest of what they held and of a block, in place."""
+    values = np.concatenate([best, similarity], axis=1)
+    tagged = np.concatenate([found, np.broadcast_to(places, similarity.shape)], axis=1)
+    kept = np.argpartition(-values, NEIGHBOURS - 1, axis=1)[:, :NEIGHBOURS]
+    best[:] = np.take_along_axis(values, kept, axis=1)
+    found[:] = np.where(np.isfinite(best), np.take_along_axis(tagged, kept, axis=1), -1)
+
+
+def _halves_of(view: str) -> BoolArray:
+    return np.array([view in ("both", half) for half in HALVES], dtype=np.bool_)
+
+
+def _keys(X: FloatArray) -> IntArray:
+    """A number for each embedding (n, D) that copies of it share, (n,)."""
+    plain = np.ascontiguousarray(X + np.float32(0))  # -0.0 becomes 0.0
+    keys = [xxhash.xxh3_64_intdigest(row.tobytes()) >> 1 for row in plain]
+    return np.array(keys, dtype=np.int64)

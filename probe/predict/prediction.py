@@ -1,0 +1,102 @@
+"""An answer of `classify`: values only, no computing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from kinshelf.store.results import Neighbour, fields_of
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """What one voice says: `source` tells which (the probe's version, or k)."""
+
+    category: str
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A neighbour and its part in the answer: `supports`, `runner-up` or `other`.
+
+    `duplicate_of`: the id of a nearer neighbour that is all but the same product.
+    """
+
+    neighbour: Neighbour
+    role: str
+    duplicate_of: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {**self.neighbour.as_dict(), "role": self.role, "duplicate_of": self.duplicate_of}
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What an answer was computed from, so that it can be computed again."""
+
+    generation: int
+    fingerprint: str
+    probe: int | None
+    exhaustive: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TrackRecord:
+    """How often answers were right on `n` held-out products, probe and neighbours agreeing (or not)
+    as they do here."""
+
+    accuracy: float
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One answer; `as_dict` is the JSON contract of `classify`.
+
+    `prediction_set` holds the true category with the chance `coverage`, most probable first, the
+    answer always; `coverage` is None where no probe was calibrated.
+    """
+
+    id: str | None
+    category: str
+    probability: float
+    verdict: str
+    prediction_set: list[str]
+    coverage: float | None
+    probabilities: dict[str, float]
+    probe: Vote | None
+    probe_version: int | None
+    knn: Vote
+    k: int
+    agreement: bool | None
+    agreement_accuracy: TrackRecord | None
+    new_category: bool
+    novelty_p: float | None
+    image_only: Vote | None
+    text_only: Vote | None
+    neighbours: list[Evidence]
+    receipt: Receipt
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        found = {
+            "category": self.category,
+            "probability": self.probability,
+            "verdict": self.verdict,
+            "prediction_set": self.prediction_set,
+            "coverage": self.coverage,
+            "probabilities": self.probabilities,
+            "probe": self.probe and {"version": self.probe_version, **fields_of(self.probe)},
+            "knn": {**fields_of(self.knn), "k": self.k},
+            "agreement": self.agreement,
+            "agreement_accuracy": self.agreement_accuracy and fields_of(self.agreement_accuracy),
+            "new_category": self.new_category,
+            "novelty_p": self.novelty_p,
+            "image_only": self.image_only and fields_of(self.image_only),
+            "text_only": self.text_only and fields_of(self.text_only),
+            "neighbours": [e.as_dict() for e in self.neighbours],
+            "receipt": fields_of(self.receipt),
+        }
+        return found if self.id is None else {"id": self.id} | found

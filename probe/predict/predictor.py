@@ -1,0 +1,322 @@
+"""Classify and explain: one distribution from probe and neighbours, with the neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kinshelf.db.errors import EmptyShelf, ProbeNotFound
+from kinshelf.probe.calibrate.conformal import COVERAGE, Conformal
+from kinshelf.probe.calibrate.hybrid import Distributions, Voices
+from kinshelf.probe.calibrate.mixture import HeldOut
+from kinshelf.probe.calibrate.new_categories import newcomers_of
+from kinshelf.probe.fit.data import Float64Array, FloatArray, IntArray
+from kinshelf.probe.fit.knn import NO_VOTE, identical
+from kinshelf.probe.fit.model import Probe
+from kinshelf.probe.fit.settings import Calibration
+from kinshelf.probe.fit.storage import read_probe
+from kinshelf.probe.novelty.model import NEIGHBOURS
+from kinshelf.probe.novelty.reference import novelty_model
+from kinshelf.probe.predict.evidence import explain, gather
+from kinshelf.probe.predict.prediction import Evidence, Prediction, Receipt, TrackRecord, Vote
+from kinshelf.probe.predict.verdict import verdict_of
+from kinshelf.store.ingest import queries
+from kinshelf.store.probes import find_probe
+from kinshelf.store.search import fusion
+
+if TYPE_CHECKING:
+    from kinshelf.store import AddOptions
+    from kinshelf.store.base import AnyShelf
+    from kinshelf.store.generation import AnySnapshot
+    from kinshelf.store.search.neighbours import Neighbours
+
+_BLOCK = 64
+"""Queries answered together: their neighbours' vectors take 200 KB each."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Found:
+    """Neighbours of n queries: `labels` (n, width) as they vote, `codes` whether or not, and their
+    fused embeddings `near` (n, width, D)."""
+
+    neighbours: Neighbours
+    labels: IntArray
+    codes: IntArray
+    near: FloatArray
+
+
+class Predictor:
+    """Answers queries from one generation of a shelf and one of its probes, if it has any."""
+
+    def __init__(
+        self,
+        snapshot: AnySnapshot,
+        probe: Probe | None,
+        version: int | None,
+        *,
+        k: int | None = None,
+    ) -> None:
+        self.snapshot = snapshot
+        self.probe = probe
+        self.version = version
+        calibration = probe.calibration if probe else Calibration()
+        self.k = k or calibration.k
+        rows, categories = snapshot.labelled()
+        if not len(rows):
+            raise EmptyShelf(
+                "no product on the shelf has a category, so there is nothing to answer from:"
+                " add products with a category first"
+            )
+        seen = probe.classes if probe else ()
+        self.classes = sorted(set(seen) | set(categories))
+        place = {name: i for i, name in enumerate(self.classes)}
+        self._rows = rows
+        self._row_codes = np.array([place[c] for c in categories], dtype=np.int64)
+        newcomers = newcomers_of(
+            probe, self.classes, self._row_codes, lambda places: snapshot.fused(rows[places])
+        )
+        self._voices = Voices(probe, self.classes, calibration, newcomers)
+        reference = probe.reference if probe else {}
+        conformal = Conformal.of(reference)
+        self._conformal = conformal and conformal.over(seen, self.classes)
+        self._held_out = HeldOut.of(reference)
+        self._novelty = novelty_model(probe)
+
+    @classmethod
+    def for_shelf(
+        cls,
+        shelf: AnyShelf,
+        *,
+        probe: int | None = None,
+        at: int | None = None,
+        k: int | None = None,
+    ) -> Self:
+        """The newest probe unless a version is named; neighbours alone if there is none.
+
+        Raises ProbeNotFound for a version that is not there, EmptyShelf, GenerationNotFound.
+        """
+        snapshot = shelf.snapshot(at)
+        try:
+            entry = find_probe(shelf, snapshot, probe)
+        except ProbeNotFound:
+            if probe is not None:
+                raise
+            return cls(snapshot, None, None, k=k)
+        return cls(snapshot, read_probe(entry.path), entry.version, k=k)
+
+    def predict(
+        self, halves: FloatArray, *, where: str | None = None, ids: list[str] | None = None
+    ) -> list[Prediction]:
+        """One answer a query; `halves` are (n, 2 * dimension) float32 as `queries.embed` gives.
+
+        `where` narrows the neighbours that vote and are shown.
+        """
+        answers: list[Prediction] = []
+        for start in range(0, len(halves), _BLOCK):
+            part = slice(start, start + _BLOCK)
+            named: list[str | None] = list(ids[part]) if ids else [None] * len(halves[part])
+            answers += self._predict(halves[part], where, named)
+        return answers
+
+    def _predict(
+        self, halves: FloatArray, where: str | None, ids: list[str | None]
+    ) -> list[Prediction]:
+        found = self._search(halves, where, 0.5)
+        said = self._said(halves, found)
+        if self.probe is None and not said.knn.any(axis=1).all():
+            raise EmptyShelf(
+                f"no categorised product matches {where!r}: widen --where, or train a probe"
+            )
+        order = np.argsort(-said.hybrid, axis=1, kind="stable")
+        best, second = self._names(order, 0), self._names(order, 1)
+        runner_up = order[:, 1] if order.shape[1] > 1 else np.full(len(order), -1)
+        shown = gather(
+            self.snapshot, halves, found.neighbours, found.codes, runner_up, self._members, self.k,
+            where,
+        )  # fmt: skip
+        evidence = explain(self.snapshot, shown, [b or "" for b in best], second)
+        parts = [self._part(halves, said, where, weight) for weight in (1.0, 0.0)]
+        novelty = self._novelty_p(halves, found, where)
+        sets = self._conformal.sets(said.hybrid) if self._conformal else None
+        exhaustive = found.neighbours.exhaustive
+        return [
+            self._prediction(
+                ids[i], said, i, order[i], (parts[0][i], parts[1][i]), novelty[i], evidence[i],
+                None if sets is None else sets[i], exhaustive=exhaustive,
+            )
+            for i in range(len(halves))
+        ]  # fmt: skip
+
+    def _search(self, halves: FloatArray, where: str | None, weight: float) -> _Found:
+        width = max(self.k, NEIGHBOURS if self._novelty and weight == 0.5 else 0)
+        near = self.snapshot.kneighbors(
+            halves, width, where=where, labelled_only=True, weight_image=weight
+        )
+        there = near.rows >= 0
+        at = np.searchsorted(self._rows, np.where(there, near.rows, self._rows[0]))
+        codes = np.where(there, self._row_codes[at], NO_VOTE)
+        vectors = self.snapshot.fused(np.where(there, near.rows, self._rows[0]).ravel())
+        vectors = vectors.reshape(*near.rows.shape, -1)
+        # copies of the query would vouch for whatever label they have themselves
+        copied = identical(fusion.fused(halves), vectors) & there
+        lonely = (copied | ~there).all(axis=1, keepdims=True)
+        labels = np.where(copied & ~lonely, NO_VOTE, codes)
+        return _Found(near, labels, codes, vectors)
+
+    def _said(self, halves: FloatArray, found: _Found) -> Distributions:
+        k = self.k
+        return self._voices.answer(
+            fusion.fused(halves),
+            found.neighbours.similarities[:, :k],
+            found.labels[:, :k],
+            found.near[:, :k],
+        )
+
+    def _part(
+        self, halves: FloatArray, said: Distributions, where: str | None, weight: float
+    ) -> list[Vote | None]:
+        """What the picture (weight 1) or the text (0) says alone; None where it is missing."""
+        middle = halves.shape[1] // 2
+        sides = slice(0, middle), slice(middle, None)
+        half, rest = sides if weight else sides[::-1]
+        given: NDArray[np.bool_] = np.any(halves[:, half], axis=1)
+        # Of a query that has nothing else, `said` tells it already, unless neighbours weigh by
+        # their similarity on the shelf, of which a missing half takes a half.
+        again = given if self._voices.weighs_shelf else given & np.any(halves[:, rest], axis=1)
+        proba = said.hybrid.copy()
+        if again.any():
+            alone = halves[again]
+            alone[:, rest] = 0
+            proba[again] = self._said(alone, self._search(alone, where, weight)).hybrid
+        return [self._vote(p) if there else None for p, there in zip(proba, given, strict=True)]
+
+    def _vote(self, proba: Float64Array) -> Vote:
+        best = int(proba.argmax())
+        return Vote(self.classes[best], float(proba[best]))
+
+    def _names(self, order: IntArray, rank: int) -> list[str | None]:
+        if order.shape[1] <= rank:
+            return [None] * len(order)
+        return [self.classes[code] for code in order[:, rank]]
+
+    @cached_property
+    def _members(self) -> dict[int, IntArray]:
+        """Rows of each category."""
+        order = np.argsort(self._row_codes, kind="stable")
+        ends = np.cumsum(np.bincount(self._row_codes, minlength=len(self.classes)))
+        return dict(enumerate(np.split(self._rows[order], ends[:-1])))
+
+    def _novelty_p(
+        self, halves: FloatArray, found: _Found, where: str | None
+    ) -> list[float | None]:
+        if self._novelty is None:
+            return [None] * len(halves)
+        whole = found if where is None else self._search(halves, None, 0.5)
+        names = np.array([*self.classes, None], dtype=object)
+        X = fusion.fused(halves)
+        near, categories = whole.near[:, :NEIGHBOURS], names[whole.codes[:, :NEIGHBOURS]]
+        p = self._novelty.p_value(self._novelty.score(X, near, categories), X)
+        return [None if np.isnan(value) else float(value) for value in p]
+
+    def _prediction(
+        self,
+        query_id: str | None,
+        said: Distributions,
+        i: int,
+        order: IntArray,
+        parts: tuple[Vote | None, Vote | None],
+        novelty_p: float | None,
+        evidence: list[Evidence],
+        members: NDArray[np.bool_] | None,
+        *,
+        exhaustive: bool,
+    ) -> Prediction:
+        proba = said.hybrid[i]
+        answer, knn = self._vote(proba), self._vote(said.knn[i])
+        probe = None if self.probe is None else self._vote(said.probe[i])
+        agreement = None if probe is None else probe.category == knn.category
+        arrived = self.probe is not None and not self._voices.seen[order[0]]
+        policy = self.probe.policy if self.probe else None
+        return Prediction(
+            id=query_id,
+            category=answer.category,
+            probability=answer.probability,
+            verdict=verdict_of(answer, probe, knn, parts, novelty_p, policy, arrived=arrived),
+            prediction_set=self._set(order, members),
+            coverage=None if members is None else COVERAGE,
+            probabilities={self.classes[code]: float(proba[code]) for code in order},
+            probe=probe,
+            probe_version=self.version,
+            knn=knn,
+            k=self.k,
+            agreement=agreement,
+            agreement_accuracy=self._track_record(agreement),
+            new_category=arrived,
+            novelty_p=novelty_p,
+            image_only=parts[0],
+            text_only=parts[1],
+            neighbours=evidence,
+            receipt=Receipt(
+                self.snapshot.generation, self.snapshot.fingerprint, self.version, exhaustive
+            ),
+        )
+
+    def _set(self, order: IntArray, members: NDArray[np.bool_] | None) -> list[str]:
+        """Most probable first; the answer itself even where the set is empty without it."""
+        return [
+            self.classes[code]
+            for rank, code in enumerate(order)
+            if rank == 0 or (members is not None and members[code])
+        ]
+
+    def _track_record(self, agreement: bool | None) -> TrackRecord | None:
+        if self._held_out is None or agreement is None:
+            return None
+        alike = self._held_out.agree == agreement
+        n = int(alike.sum())
+        return TrackRecord(float(self._held_out.right[alike].mean()), n) if n else None
+
+
+def classify(
+    shelf: AnyShelf,
+    *,
+    image: str | bytes | None = None,
+    text: str | None = None,
+    k: int | None = None,
+    where: str | None = None,
+    probe: int | None = None,
+    at: int | None = None,
+    allow_private_hosts: bool = False,
+) -> Prediction:
+    """The category of a picture, a text or both, with its evidence.
+
+    Raises EmptyShelf, ProbeNotFound, FilterError, ImageRejected, InputError or EncoderError.
+    """
+    predictor = Predictor.for_shelf(shelf, probe=probe, at=at, k=k)
+    halves = queries.embed(shelf, image, text, allow_private_hosts=allow_private_hosts)
+    return predictor.predict(halves, where=where)[0]
+
+
+def classify_source(
+    shelf: AnyShelf,
+    source: Path,
+    options: AddOptions,
+    *,
+    k: int | None = None,
+    where: str | None = None,
+    probe: int | None = None,
+    at: int | None = None,
+) -> Iterator[tuple[queries.QueryBatch, list[Prediction]]]:
+    """As `classify` for every product of a file, a batch at a time; nothing is stored."""
+    predictor = Predictor.for_shelf(shelf, probe=probe, at=at, k=k)
+    predictor.snapshot.filter(where)  # what is wrong with it is told before anything is encoded
+    for batch in queries.embed_source(shelf, source, options):
+        ids = [product.id for product in batch.products]
+        found = predictor.predict(batch.halves, where=where, ids=ids) if ids else []
+        yield batch, found

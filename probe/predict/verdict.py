@@ -1,0 +1,53 @@
+"""What is to be done with an answer: accept it, review it, or look whether it is something new."""
+
+from __future__ import annotations
+
+from kinshelf.probe.fit.settings import Policy
+from kinshelf.probe.predict.prediction import Vote
+
+ACCEPT = 0.9
+"""An answer of at least this probability is accepted while the probe has no policy."""
+
+CONFIDENT = 0.6
+"""Probe and neighbours conflict only if both are at least this sure of different categories."""
+
+SURE = 0.9
+"""Picture and text conflict only if each alone is at least this sure of another category."""
+
+NOVEL = 0.02
+"""A product whose novelty p-value is below this is novel."""
+
+
+def verdict_of(
+    answer: Vote,
+    probe: Vote | None,
+    knn: Vote,
+    parts: tuple[Vote | None, Vote | None],
+    novelty_p: float | None,
+    policy: Policy | None,
+    *,
+    arrived: bool,
+) -> str:
+    """`novel`, `conflict`, `accept` or `review`.
+
+    `parts` are what picture and text say alone. `arrived`: the answer is a category that the probe
+    never saw, which it cannot agree with.
+    """
+    if novelty_p is not None and novelty_p < NOVEL and not arrived:
+        return "novel"
+    if modalities_conflict(parts):
+        return "conflict"
+    agreed = probe is None or (answer if arrived else probe).category == knn.category
+    if not agreed:
+        confident = probe is not None and min(probe.probability, knn.probability) >= CONFIDENT
+        return "conflict" if confident and not arrived else "review"
+    threshold = policy.threshold if policy else ACCEPT
+    return "accept" if answer.probability >= threshold else "review"
+
+
+def modalities_conflict(parts: tuple[Vote | None, Vote | None]) -> bool:
+    """Whether picture and text are each sure of another category."""
+    image, text = parts
+    if image is None or text is None or image.category == text.category:
+        return False
+    return min(image.probability, text.probability) >= SURE

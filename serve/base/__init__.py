@@ -1,0 +1,1 @@
+"""What every part of the server knows: settings, failures as JSON, the forms of requests."""

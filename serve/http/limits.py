@@ -1,0 +1,152 @@
+"""Around every request: site and rate, size and time of the body, headers, and the count of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+from fastapi.responses import JSONResponse
+from starlette.requests import ClientDisconnect
+
+from kinshelf.db.errors import KinshelfError
+from kinshelf.serve.base.errors import (
+    RequestRefused,
+    ServerFailed,
+    TooLarge,
+    TooManyRequests,
+    TooSlow,
+    error_body,
+    status_of,
+)
+from kinshelf.serve.http.security import HEADERS
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from kinshelf.serve.base.settings import ServeSettings
+    from kinshelf.serve.http.security import Guard
+    from kinshelf.serve.service.metrics import Metrics
+
+_FORGOTTEN = 4096
+"""Addresses whose rate is remembered."""
+
+_HEADERS = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+_LEFT = 499
+"""The status that is counted where the client went before it was answered: nginx's number."""
+
+_FREE = ("/healthz", "/static/")
+
+
+def answer(error: KinshelfError) -> JSONResponse:
+    """A failure as every route tells it."""
+    status, retry_after = status_of(error)
+    headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return JSONResponse(error_body(error), status, headers)
+
+
+class Rate:
+    """A bucket of `burst` requests for each address, filled at `rate` a second."""
+
+    def __init__(self, rate: float, burst: int) -> None:
+        self._rate, self._burst = rate, burst
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def take(self, address: str) -> None:
+        """Raises TooManyRequests where the bucket is empty."""
+        now = time.monotonic()
+        left, then = self._buckets.get(address, (float(self._burst), now))
+        left = min(self._burst, left + (now - then) * self._rate)
+        if left < 1:
+            raise TooManyRequests(f"more than {self._rate:g} requests a second: ask more slowly")
+        self._buckets[address] = (left - 1, now)
+        self._buckets.move_to_end(address)
+        if len(self._buckets) > _FORGOTTEN:
+            self._buckets.popitem(last=False)
+
+
+class Limits:
+    """ASGI middleware; what it refuses never reaches a route."""
+
+    def __init__(
+        self, app: ASGIApp, *, settings: ServeSettings, guard: Guard, metrics: Metrics
+    ) -> None:
+        self._app, self._settings, self._guard, self._metrics = app, settings, guard, metrics
+        self._rate = Rate(settings.rate, settings.burst)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange = _Exchange(self._settings, receive, send)
+        started = time.monotonic()
+        try:
+            self._judge(scope)
+            await self._app(scope, exchange.receive, exchange.send)
+        except RequestRefused as error:
+            if exchange.status is None:
+                await answer(error)(scope, receive, exchange.send)
+        except ClientDisconnect:  # nobody is left to be answered
+            exchange.status = exchange.status or _LEFT
+        except Exception as error:
+            if exchange.status is None:
+                await answer(_unexpected(error))(scope, receive, exchange.send)
+            raise  # uvicorn logs it
+        finally:
+            route = getattr(scope.get("route"), "path", "none")
+            status = exchange.status or 500
+            self._metrics.answered(scope["method"], route, status, time.monotonic() - started)
+
+    def _judge(self, scope: Scope) -> None:
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        self._guard.check_site(scope["method"], headers.get(b"host", ""), headers.get(b"origin"))
+        length = headers.get(b"content-length", "0")
+        if length.isdecimal() and int(length) > self._settings.max_body:
+            raise _too_large(self._settings)
+        if not scope["path"].startswith(_FREE):
+            self._rate.take((scope.get("client") or ("",))[0])
+
+
+class _Exchange:
+    """One request's messages, counted and timed."""
+
+    def __init__(self, settings: ServeSettings, receive: Receive, send: Send) -> None:
+        self._settings, self._receive, self._send = settings, receive, send
+        self._deadline = time.monotonic() + settings.request_seconds
+        self._size = 0
+        self._whole = False
+        self.status: int | None = None
+
+    async def receive(self) -> Message:
+        if self._whole:  # then it waits for the client to go, which may take its time
+            return await self._receive()
+        try:
+            async with asyncio.timeout(max(0.0, self._deadline - time.monotonic())):
+                message = await self._receive()
+        except TimeoutError:
+            raise TooSlow("the request's body came too slowly") from None
+        self._size += len(message.get("body", b""))
+        self._whole = not message.get("more_body", False)
+        if self._size > self._settings.max_body:
+            raise _too_large(self._settings)
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            given: list[Any] = list(message.get("headers", []))
+            names = {name for name, _ in given}
+            message = {**message, "headers": given + [h for h in _HEADERS if h[0] not in names]}
+        await self._send(message)
+
+
+def _unexpected(error: Exception) -> ServerFailed:
+    return ServerFailed(f"the server failed ({type(error).__name__}): its log says more")
+
+
+def _too_large(settings: ServeSettings) -> TooLarge:
+    return TooLarge(f"the body has more than {settings.max_body:,} bytes")

@@ -1,0 +1,76 @@
+"""The process that decodes pictures: `python -m kinshelf.serve.workers.decoder LIMITS`.
+
+It speaks frames on stdin and stdout.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+from kinshelf.db.errors import ImageRejected
+from kinshelf.db.images import decode
+from kinshelf.serve.workers.frames import read_frame, write_frame
+from kinshelf.store.encode.image_processor import Preprocessing
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from PIL import Image
+
+    Answer = tuple[dict[str, Any], bytes]
+
+_QUALITY = 80
+
+
+def _limit(memory: int) -> None:
+    """No more memory than that, no files written, no core of what somebody sent."""
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _answer(ask: Mapping[str, Any], data: bytes) -> Answer:
+    picture = decode.decode_image(data)
+    if ask["do"] == "thumbnail":
+        return {}, _thumbnail(picture, int(ask["side"]))
+    if ask["do"] == "check":
+        return {}, b""
+    if ask["how"] is not None:
+        pixels = Preprocessing.of(ask["how"]).pixels(picture)
+        return {"height": pixels.shape[0], "width": pixels.shape[1]}, pixels.tobytes()
+    return {"height": picture.height, "width": picture.width}, picture.tobytes()
+
+
+def _thumbnail(picture: Image.Image, side: int) -> bytes:
+    picture.thumbnail((side, side))
+    file = BytesIO()
+    picture.save(file, "JPEG", quality=_QUALITY)
+    return file.getvalue()
+
+
+def main(limits: Mapping[str, int]) -> None:
+    """Answer frames until there are no more."""
+    # Whatever a library prints must not get between the frames.
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    decode.MAX_PIXELS = min(decode.MAX_PIXELS, limits["pixels"])
+    _limit(limits["memory"])
+    while True:
+        try:
+            ask, data = read_frame(sys.stdin.buffer)
+        except EOFError:
+            return
+        try:
+            told, raw = _answer(ask, data)
+        except ImageRejected as error:
+            told, raw = {"reason": error.reason, "message": str(error)}, b""
+        write_frame(answers, told, raw)
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

@@ -1,0 +1,128 @@
+"""The process that encodes: `python -m kinshelf.serve.workers.encoding_process`, frames on stdio.
+
+The first frame names the shelf and its manifest, and is answered by what its encoder is. Pictures
+come one a frame and are gathered here, so that a batch begins as soon as the one before it ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict
+from functools import partial
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from kinshelf.db.errors import KinshelfError
+from kinshelf.db.threads import share_memory, threads
+from kinshelf.serve.workers.batching import Batcher
+from kinshelf.serve.workers.frames import read_frame, write_frame
+from kinshelf.store.encode.canary import load_encoder_of
+from kinshelf.store.log.manifest import Manifest
+
+if TYPE_CHECKING:
+    from kinshelf.store.encode.encoder import Encoder
+
+Answer = tuple[dict[str, Any], bytes]
+
+_AT_ONCE = 12
+"""Questions but pictures that are worked on."""
+
+_PATIENCE = 0.25
+_THREADS = 8
+"""That encode pictures at most. A batch for each core keeps it busy while other batches' requests
+come and go; one batch over all cores would leave them idle meanwhile."""
+
+
+def _load(order: Mapping[str, Any]) -> tuple[Encoder, dict[str, Any]]:
+    encoder = load_encoder_of(order["path"], Manifest(**order["manifest"]))
+    told = {name: getattr(encoder, name) for name in ("name", "dimension", "fingerprint")}
+    told["precision"] = getattr(encoder, "precision", None)
+    return encoder, told | {"preprocessing": asdict(encoder.preprocessing)}  # type: ignore[attr-defined]
+
+
+def _answer(encoder: Encoder, ask: Mapping[str, Any], data: bytes) -> Answer:
+    texts = json.loads(data)
+    if ask["do"] == "texts":
+        return {}, encoder.encode_texts(texts).tobytes()
+    return {"count": encoder.count_truncated(texts)}, b""
+
+
+class _Answers:
+    """The way back, for several threads."""
+
+    def __init__(self, pipe: IO[bytes]) -> None:
+        self._pipe, self._lock = pipe, threading.Lock()
+
+    def send(self, numbers: Sequence[int], told: Mapping[str, Any], data: bytes = b"") -> None:
+        """To several questions at once: each gets its share of the bytes."""
+        with self._lock, suppress(OSError):  # nobody is left to read it
+            write_frame(self._pipe, {**told, "numbers": numbers}, data)
+
+    def fail(self, numbers: Sequence[int], error: Exception) -> None:
+        if not isinstance(error, KinshelfError):
+            sys.excepthook(type(error), error, error.__traceback__)
+        self.send(numbers, {"error": type(error).__name__, "message": str(error)})
+
+    def give(self, numbers: Sequence[int], work: Callable[[], Answer]) -> None:
+        """Send what `work` gives, or what it raises."""
+        try:
+            told, data = work()
+        except Exception as error:  # noqa: BLE001 (the server is told)
+            self.fail(numbers, error)
+        else:
+            self.send(numbers, told, data)
+
+
+_Asked = tuple[int, NDArray[np.uint8]]
+
+
+def _gatherer(encoder: Encoder, answers: _Answers, largest: int) -> Batcher[_Asked, None]:
+    """Encodes the pictures that are put into it, each with its question's number."""
+
+    def work(batch: list[_Asked]) -> list[None]:
+        numbers, pixels = zip(*batch, strict=True)
+        told = {"pictures": len(batch)}
+        answers.give(numbers, lambda: (told, encoder.encode_pixels(pixels).tobytes()))
+        return [None] * len(batch)
+
+    return Batcher(work, largest, threads=min(threads(), _THREADS), patience=_PATIENCE)
+
+
+def main() -> None:
+    """Load, then answer frames until there are no more."""
+    # Whatever a library prints must not get between the frames.
+    answers = _Answers(os.fdopen(os.dup(1), "wb"))
+    os.dup2(2, 1)
+    share_memory()
+    threadpool_limits(1, user_api="blas")  # as in the server: see server.serve
+    order, _ = read_frame(sys.stdin.buffer)
+    try:
+        encoder, told = _load(order)
+    except Exception as error:  # noqa: BLE001 (the server is told)
+        answers.fail([order["number"]], error)
+        return
+    answers.send([order["number"]], told)
+    pictures = _gatherer(encoder, answers, order["largest"])
+    with ThreadPoolExecutor(_AT_ONCE, "kinshelf-answer") as pool, suppress(EOFError):
+        while True:
+            ask, data = read_frame(sys.stdin.buffer)
+            if ask["do"] == "pixels":
+                pixels = np.frombuffer(data, np.uint8).reshape(ask["shape"])
+                pictures.put((ask["number"], pixels))
+            else:
+                work = partial(_answer, encoder, ask, data)
+                pool.submit(answers.give, [ask["number"]], work)
+    pictures.close()
+
+
+if __name__ == "__main__":
+    main()

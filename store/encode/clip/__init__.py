@@ -1,0 +1,4 @@
+"""CLIP on several runtimes: transformers (the reference), our torch pass, NumPy for a few queries.
+
+Others use `encoder.ClipEncoder`; `transformers_clip` is what every other one is checked against.
+"""

@@ -1,0 +1,1 @@
+"""A shelf in Milvus or Milvus Lite. Others use `backend.MilvusBackend`."""

@@ -1,0 +1,1 @@
+"""A shelf in PostgreSQL with pgvector. Others use `backend.PostgresBackend`."""

@@ -1,0 +1,210 @@
+"""What commands and probes need of one generation of a shelf, wherever its products lie.
+
+`Snapshot` has them in a directory, `cluster.engine_snapshot.EngineSnapshot` in a database.
+What can be said of both is said here, once.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kinshelf.db.errors import EmptyShelf, InvalidEmbeddings, ProductNotFound
+from kinshelf.store.search import fusion
+
+if TYPE_CHECKING:
+    from kinshelf.db.filters.compiler import Filter
+    from kinshelf.db.product import StoredProduct
+    from kinshelf.store.search.neighbours import Neighbours
+
+FloatArray = NDArray[np.float32]
+IntArray = NDArray[np.int64]
+ObjectArray = NDArray[np.object_]
+BLOCK = 4096
+
+
+class AnyView(Protocol):
+    """Questions to the metadata of one generation; `db.queries.View` says what each answers."""
+
+    generation: int
+
+    def count(self, where: Filter | None = None) -> int:
+        """See `View`."""
+
+    def rows(self, where: Filter | None = None) -> IntArray:
+        """See `View`."""
+
+    def select(
+        self, where: Filter | None = None, *, limit: int | None = None, offset: int = 0
+    ) -> list[StoredProduct]:
+        """See `View`."""
+
+    def by_rows(self, rows: Sequence[int] | IntArray) -> dict[int, StoredProduct]:
+        """See `View`."""
+
+    def by_ids(self, ids: Sequence[str]) -> dict[str, StoredProduct]:
+        """See `View`."""
+
+    def near_ids(self, product_id: str, limit: int = 3) -> list[str]:
+        """See `View`."""
+
+    def labelled(self, split: str | None = None) -> tuple[IntArray, ObjectArray]:
+        """See `View`."""
+
+    def categories(self) -> dict[str | None, int]:
+        """See `View`."""
+
+    def totals(self) -> dict[str, int]:
+        """See `View`."""
+
+    def attribute_types(self) -> dict[str, str]:
+        """See `View`."""
+
+    def changes_since(self, generation: int) -> list[tuple[int, str | None, bool, str | None]]:
+        """See `View`."""
+
+    def changed_in(self, generation: int, kind: str) -> dict[str, int]:
+        """See `View`."""
+
+    def removed_since(self, generation: int) -> int:
+        """See `View`."""
+
+    def commits(self, limit: int | None = None) -> list[dict[str, Any]]:
+        """See `View`."""
+
+    def rejects(self, *, kept: bool | None = None) -> list[dict[str, Any]]:
+        """See `View`."""
+
+    def probes(self) -> list[dict[str, Any]]:
+        """See `View`."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ProductBlock:
+    """Some products by row, and their halves, (n, 2 * dimension) float32, a copy."""
+
+    products: list[StoredProduct]
+    halves: FloatArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VectorBlock:
+    """Rows (n,) int64 ascending, their ids, categories and splits (n,), and their halves,
+    (n, 2 * dimension) float32."""
+
+    rows: IntArray
+    ids: list[str]
+    categories: list[str | None]
+    splits: list[str | None]
+    halves: FloatArray
+
+    @classmethod
+    def of(cls, block: ProductBlock) -> Self:
+        """What training needs of some products."""
+        products = [stored.product for stored in block.products]
+        return cls(
+            np.array([stored.row for stored in block.products], dtype=np.int64),
+            [product.id for product in products],
+            [product.category for product in products],
+            [product.split for product in products],
+            block.halves,
+        )
+
+
+class AnySnapshot(ABC):
+    """A shelf as of one generation: what every answer is computed from. It never changes."""
+
+    generation: int
+    fingerprint: str
+    view: AnyView
+
+    @property
+    @abstractmethod
+    def count(self) -> int:
+        """How many products there are."""
+
+    @property
+    @abstractmethod
+    def dimension(self) -> int:
+        """Of one modality."""
+
+    @abstractmethod
+    def halves(self, rows: IntArray | Sequence[int]) -> FloatArray:
+        """Unit image and text halves as stored, (len(rows), 2 * dimension) float32, a copy."""
+
+    @abstractmethod
+    def kneighbors(
+        self,
+        queries: FloatArray,
+        k: int,
+        *,
+        where: str | None = None,
+        labelled_only: bool = False,
+        among: IntArray | None = None,
+        exclude: Sequence[int] = (),
+        weight_image: float = 0.5,
+    ) -> Neighbours:
+        """The k products nearest to each query; see `Snapshot.kneighbors`."""
+
+    def _check_queries(self, queries: FloatArray) -> None:
+        if not self.count:
+            raise EmptyShelf("the shelf holds no products: add some with `kinshelf add SOURCE`")
+        if queries.shape[1] != 2 * self.dimension:
+            raise InvalidEmbeddings(
+                f"the query has embeddings of dimension {queries.shape[1] // 2}, the shelf of"
+                f" {self.dimension}: use the encoder that the shelf was built with"
+            )
+
+    def fused(self, rows: IntArray | Sequence[int]) -> FloatArray:
+        """Fused embeddings, (len(rows), 2 * dimension) float32."""
+        return fusion.fused(self.halves(rows))
+
+    def labelled(self, split: str | None = None) -> tuple[IntArray, ObjectArray]:
+        """Rows that have a category, and the categories; of one split if named."""
+        return self.view.labelled(split)
+
+    def filter(self, where: str | None) -> Filter | None:
+        """A user's expression, checked; raises FilterError."""
+        if where is None:
+            return None
+        from kinshelf.db.catalog.queries import FILTER_COLUMNS
+        from kinshelf.db.filters.filter import compile_where
+
+        return compile_where(where, FILTER_COLUMNS, self.view.attribute_types())
+
+    def get(self, product_id: str) -> StoredProduct:
+        """The product of an id. Raises ProductNotFound, naming ids that look like it."""
+        found = self.view.by_ids([product_id])
+        if product_id not in found:
+            near = self.view.near_ids(product_id)
+            hint = f"; did you mean {', '.join(near)}?" if near else ": the shelf is empty"
+            raise ProductNotFound(f"no product has the id {product_id!r}{hint}")
+        return found[product_id]
+
+    def select(
+        self, where: str | None = None, *, limit: int | None = None, offset: int = 0
+    ) -> list[StoredProduct]:
+        """Products that match, in the order they were added. Raises FilterError."""
+        return self.view.select(self.filter(where), limit=limit, offset=offset)
+
+    def iter_products(
+        self, where: str | None = None, *, after: int = -1, size: int = BLOCK
+    ) -> Iterator[ProductBlock]:
+        """The products that match with their vectors, by row, those past `after`; blocks of at
+        most `size`. Raises FilterError."""
+        rows = self.view.rows(self.filter(where))
+        rows = rows[rows > after]
+        for start in range(0, len(rows), size):
+            block = rows[start : start + size]
+            found = self.view.by_rows(block)
+            yield ProductBlock([found[int(row)] for row in block], self.halves(block))
+
+    def iter_vectors(self, where: str | None = None, *, size: int = BLOCK) -> Iterator[VectorBlock]:
+        """Vectors, categories and splits of the products that match, by row, at most `size` rows
+        at a time: memory does not grow with the shelf. Raises FilterError."""
+        return map(VectorBlock.of, self.iter_products(where, size=size))

@@ -1,0 +1,207 @@
+"""`Shelf.add` from its source on: open it, read batches, hand them to `Ingest`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kinshelf.db.errors import DuplicateId, InvalidEmbeddings
+from kinshelf.store.ingest.pipeline import BROUGHT_BATCH, ENCODED_BATCH, Ingest
+from kinshelf.store.log import records
+from kinshelf.store.results import AddOptions, AddReport, OnConflict, TrainingSetSummary
+
+if TYPE_CHECKING:
+    from kinshelf.db.images.download import Downloader
+    from kinshelf.db.product import Product
+    from kinshelf.db.sources.parts import PartsManifest
+    from kinshelf.db.sources.prepare import TrainingSetPlan
+    from kinshelf.db.sources.readers import ReadBatch, ReadOptions
+    from kinshelf.store.base import AnyShelf
+
+FloatArray = NDArray[np.float32]
+Progress = Callable[[int, AddReport], None]
+
+
+def open_downloader(directory: Path, *, allow_private_hosts: bool) -> Downloader:
+    """A downloader whose cache is `directory`; nothing is made there until an image comes."""
+    from kinshelf.db.images.cache import ImageCache
+    from kinshelf.db.images.download import Downloader
+
+    return Downloader(ImageCache(directory), allow_private_hosts=allow_private_hosts)
+
+
+@contextlib.contextmanager
+def _downloader(
+    shelf: AnyShelf, options: AddOptions, *, brought: bool
+) -> Iterator[Downloader | None]:
+    # Making one takes longer than a change; who brings embeddings has no use for it.
+    if brought:
+        yield None
+        return
+    private = options.allow_private_hosts
+    with open_downloader(shelf.path / "images", allow_private_hosts=private) as downloader:
+        yield downloader
+
+
+def reading_options(options: AddOptions) -> ReadOptions:
+    """How the readers are to read for `options`."""
+    from kinshelf.db.sources.readers import ReadOptions
+
+    brings = options.brings_embeddings
+    size = options.batch_size or (BROUGHT_BATCH if brings else ENCODED_BATCH)
+    return ReadOptions(
+        options.mapping, options.images, size, options.delimiter, require_content=not brings
+    )
+
+
+def read_batches(
+    source: Path, options: AddOptions, plan: TrainingSetPlan | None = None
+) -> Iterator[ReadBatch]:
+    """The source's batches, or those of the rows that a plan chose, with their embeddings."""
+    from kinshelf.db.sources.prepare import read_chosen
+    from kinshelf.db.sources.readers import open_source, read_source
+    from kinshelf.store.ingest.supplied import BroughtEmbeddings, checked_columns
+
+    reading = reading_options(options)
+    batches = read_chosen(source, reading, plan) if plan else read_source(source, reading)
+    if not options.brings_embeddings:
+        return checked_columns(batches)
+    rows = sum(1 for _ in open_source(source, reading)[0].rows(()))
+    brought = BroughtEmbeddings(options.image_embeddings, options.text_embeddings, rows)
+    return brought.attach(batches)
+
+
+def _plan(source: Path, options: AddOptions) -> TrainingSetPlan | None:
+    if options.training is None:
+        return None
+    from kinshelf.db.sources.prepare import plan_source
+
+    return plan_source(source, reading_options(options), options.training)
+
+
+def _parts(source: Path) -> PartsManifest | None:
+    from kinshelf.db.sources.parts import parts_of
+
+    return parts_of(source)
+
+
+def _take_identity(shelf: AnyShelf, parts: PartsManifest, source: Path) -> None:
+    """Make sure that the shelf's encoder made the parts; one never used is known from then on."""
+    from kinshelf.store.compatibility import check_parts
+
+    check_parts(parts, source, shelf.name, shelf.manifest)
+    if shelf.manifest.fingerprint is None:
+        shelf.fit_dimension(**parts.identity())
+
+
+def add_source(
+    shelf: AnyShelf,
+    source: Path,
+    options: AddOptions | None = None,
+    *,
+    stop: Callable[[], bool],
+    progress: Progress,
+) -> AddReport:
+    """See `Shelf.add`."""
+    options = options or AddOptions()
+    parts = _parts(source)
+    if parts is not None:
+        options = replace(options, batch_size=options.batch_size or BROUGHT_BATCH)
+    plan = _plan(source, options)
+    batches = read_batches(source, options, plan)
+    brought = options.brings_embeddings or parts is not None
+    with shelf.writing(), _downloader(shelf, options, brought=brought) as d:
+        if parts is not None:
+            _take_identity(shelf, parts, source)
+        ingest = Ingest(shelf, options, d, stop=stop, progress=progress)
+        ingest.command = f"add {source.name}"
+        ingest.report.training_set = TrainingSetSummary.of(plan) if plan else None
+        return ingest.run(batches)
+
+
+def retry_rejects(
+    shelf: AnyShelf,
+    options: AddOptions | None = None,
+    *,
+    stop: Callable[[], bool],
+    progress: Progress,
+) -> AddReport:
+    """Try again every product that was rejected, or kept without its picture."""
+    options = options or AddOptions()
+    private = options.allow_private_hosts
+    with shelf.writing(), open_downloader(shelf.path / "images", allow_private_hosts=private) as d:
+        ingest = Ingest(shelf, options, d, retry=True, stop=stop, progress=progress)
+        ingest.command = "add --retry-rejects"
+        return ingest.run(_rejected(shelf, options.batch_size or ENCODED_BATCH))
+
+
+def _rejected(shelf: AnyShelf, size: int) -> Iterator[ReadBatch]:
+    from kinshelf.db.sources.readers import ReadBatch
+
+    view = shelf.snapshot().view
+    latest = {r["id"]: r for r in view.rejects() if r["record"]}
+    by_source: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for entry in latest.values():
+        by_source[entry["source"]].append(entry)
+    for source, entries in by_source.items():
+        for start in range(0, len(entries), size):
+            part = entries[start : start + size]
+            # What was kept may have been changed since: try again with what the shelf has now.
+            known = view.by_ids([r["id"] for r in part])
+            products = [
+                known[r["id"]].product if r["id"] in known else records.product_of(r["record"])
+                for r in part
+            ]
+            yield ReadBatch(source, products, [r["position"] for r in part], [])
+
+
+def upsert(
+    shelf: AnyShelf,
+    products: Sequence[Product],
+    image_embeddings: FloatArray | None,
+    text_embeddings: FloatArray | None,
+    on_conflict: OnConflict,
+) -> AddReport:
+    """See `Shelf.upsert`."""
+    from kinshelf.db.sources.readers import ReadBatch
+    from kinshelf.store.ingest.supplied import checked_columns, checked_products
+
+    _refuse_duplicates(products)
+    given = [_checked(e, len(products)) for e in (image_embeddings, text_embeddings)]
+    brought = any(e is not None for e in given)
+    size = len(products) if brought else ENCODED_BATCH
+    options = AddOptions(on_conflict=on_conflict)
+    batches = (
+        ReadBatch(
+            "upsert", list(products[i : i + size]), list(range(i, min(i + size, len(products)))),
+            [], *given,
+        )
+        for i in range(0, len(products), max(size, 1))
+    )  # fmt: skip
+    with shelf.writing(), _downloader(shelf, options, brought=brought) as d:
+        ingest = Ingest(shelf, options, d, command="upsert")
+        return ingest.run(checked_columns(checked_products(batches)))
+
+
+def _refuse_duplicates(products: Sequence[Product]) -> None:
+    counts = Counter(product.id for product in products)
+    twice = [name for name, count in counts.items() if count > 1]
+    if twice:
+        raise DuplicateId(f"id {twice[0]!r} stands in the products twice: give each once")
+
+
+def _checked(embeddings: FloatArray | None, rows: int) -> FloatArray | None:
+    if embeddings is None:
+        return None
+    if embeddings.ndim != 2 or len(embeddings) != rows:
+        raise InvalidEmbeddings(
+            f"embeddings of shape {embeddings.shape} for {rows} products: give one row a product"
+        )
+    return np.asarray(embeddings, dtype=np.float32)

@@ -1,0 +1,276 @@
+"""From a source to committed generations: one batch, one commit.
+
+Per batch: compare with what the shelf holds, read pictures, encode what is new, commit. A row
+whose content did not change is not encoded again; an interruption loses at most the batch that
+was under way, and running the same `add` again goes on after it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kinshelf.db.errors import DuplicateId, ImageRejected, InvalidEmbeddings, KinshelfError
+from kinshelf.db.product import Product, Reject
+from kinshelf.store.ingest.batch_encoder import BatchEncoder
+from kinshelf.store.ingest.candidate import Candidate, keep_picture, reject
+from kinshelf.store.ingest.pictures import Preprocessor, is_url, read_pictures
+from kinshelf.store.log import records
+from kinshelf.store.results import AddOptions, AddReport
+from kinshelf.store.search import fusion
+
+if TYPE_CHECKING:
+    from kinshelf.db.images.download import Downloader
+    from kinshelf.db.sources.readers import ReadBatch
+    from kinshelf.store.base import AnyShelf
+
+FloatArray = NDArray[np.float32]
+Progress = Callable[[int, AddReport], None]
+ENCODED_BATCH = 64
+"""Products a commit when they are encoded here: a few seconds of work on two cores."""
+BROUGHT_BATCH = 4096
+
+
+@dataclass(slots=True)
+class Ingest:
+    """One `add`: its options, what it met so far, and whether it was asked to stop."""
+
+    shelf: AnyShelf
+    options: AddOptions
+    downloader: Downloader | None = None
+    retry: bool = False
+    stop: Callable[[], bool] = lambda: False
+    progress: Progress = lambda _done, _report: None
+    report: AddReport = field(default_factory=AddReport)
+    command: str = "add"
+    _done: int = 0
+    _preprocessor: Preprocessor | None = None
+
+    def run(self, batches: Iterable[ReadBatch]) -> AddReport:
+        """Take in every batch; the report counts each row once."""
+        started, since = time.monotonic(), self.shelf.generation
+        try:
+            for staged in self._staged(batches):
+                self._finish(staged)
+                self.progress(self._done, self.report)
+                if self.stop():
+                    self.report.interrupted = True
+                    break
+        finally:
+            if self._preprocessor:
+                self._preprocessor.close()
+        self.shelf.keep_up(since, self.report.inserted + self.report.updated)
+        self.report.seconds = time.monotonic() - started
+        self.report.generation = self.shelf.generation
+        return self.report
+
+    def _staged(self, batches: Iterable[ReadBatch]) -> Iterator[_Staged]:
+        """One batch late: its pictures are decoded while the one before it is encoded."""
+        waiting: _Staged | None = None
+        try:
+            for batch in batches:
+                following = self._stage(batch)
+                if waiting:
+                    yield waiting
+                waiting = following
+        except KinshelfError:
+            if waiting:
+                yield waiting  # what came before the trouble is taken in
+            raise
+        if waiting:
+            yield waiting
+
+    def _stage(self, batch: ReadBatch) -> _Staged:
+        found = candidates(batch)
+        self._meet(found)
+        staged = _Staged(batch, found, self._not_skipped(found))
+        if not _brings(batch):
+            staged.changed = self._pictured(staged.wanted)
+            if any(c.picture for c in staged.changed):
+                self._encoder().begin(staged.changed)
+        return staged
+
+    def _finish(self, staged: _Staged) -> None:
+        batch, found, wanted = staged.batch, staged.found, staged.wanted
+        changed, lacking = staged.changed, 0
+        if _brings(batch):
+            changed = self._bring(wanted, found, batch)
+            lacking = sum(c.reject is not None for c in wanted)
+        elif changed:
+            self._encoder().run(changed, lambda rows: self.shelf.snapshot().halves(rows))
+        self.report.skipped += len(found) - len(wanted)
+        self.report.unchanged += len(wanted) - len(changed) - lacking
+        rejects: list[tuple[Reject, Product | None]] = [(r, None) for r in batch.rejects]
+        rejects += [(c.reject, c.product) for c in found if c.reject]
+        self._commit([c for c in changed if not (c.reject and not c.reject.kept)], rejects)
+        self._done += len(batch.products) + sum(not r.kept for r in batch.rejects)
+
+    def _meet(self, found: list[Candidate]) -> None:
+        known = self.shelf.known([c.product.id for c in found])
+        for candidate in found:
+            candidate.old = known.get(candidate.product.id)
+
+    def _not_skipped(self, found: list[Candidate]) -> list[Candidate]:
+        if self.options.on_conflict == "update":
+            return found
+        met = [c for c in found if c.old]
+        if met and self.options.on_conflict == "error":
+            raise DuplicateId(
+                f"id {met[0].product.id!r} (data row {met[0].position}) is in the shelf already:"
+                " use --on-conflict update or skip, or remove it first"
+            )
+        return [c for c in found if not c.old]
+
+    # ---- embeddings that the user brings
+
+    def _bring(
+        self, wanted: list[Candidate], found: list[Candidate], batch: ReadBatch
+    ) -> list[Candidate]:
+        if found:
+            self.shelf.fit_dimension(width_of(batch))
+        bring(found, batch)
+        for candidate in wanted:
+            candidate.content_hash = records.content_hash(
+                candidate.product, None, candidate.image, candidate.text
+            )
+        return _changed([c for c in wanted if not c.reject])
+
+    # ---- embeddings from the shelf's encoder
+
+    def _pictured(self, wanted: list[Candidate]) -> list[Candidate]:
+        """Those whose content is new, with their pictures' bytes."""
+        fresh = [c for c in wanted if not self._failed_before(c)]
+        pictures = read_pictures([c.product.image for c in fresh], self.downloader)
+        for candidate, picture in zip(fresh, pictures, strict=True):
+            if picture and picture.error and _only_moved(candidate, picture.error):
+                self.report.note(keep_picture(candidate, picture.error))
+            else:
+                candidate.picture = picture
+                candidate.image_hash = picture.content_hash if picture else None
+            candidate.content_hash = records.content_hash(candidate.product, candidate.image_hash)
+        return _changed(fresh)
+
+    def _encoder(self) -> BatchEncoder:
+        if self._preprocessor is None:
+            self._preprocessor = Preprocessor(self.shelf.writing_encoder())
+        return BatchEncoder(self.shelf.writing_encoder(), self._preprocessor, self.report)
+
+    def _failed_before(self, candidate: Candidate) -> bool:
+        """A picture from the network that failed is fetched again only when asked to."""
+        old, product = candidate.old, candidate.product
+        if self.retry or old is None or old.image_error is None or not product.image:
+            return False
+        return is_url(product.image) and old.content_hash == records.content_hash(product, None)
+
+    # ---- the commit
+
+    def _commit(
+        self, changed: list[Candidate], rejects: list[tuple[Reject, Product | None]]
+    ) -> None:
+        for entry, _ in rejects:
+            self.report.note(entry)
+        entries = [records.reject_record(*entry) for entry in rejects]
+        known = self.shelf.open_rejects()
+        new = [entry for entry in entries if entry["key"] not in known]
+        resolved = [k for c in changed if not c.image_error for k in known.of(c.product.id)]
+        if changed or new:
+            self._write(changed, new, resolved)
+
+    def _write(
+        self, changed: list[Candidate], rejects: list[dict[str, Any]], resolved: list[str]
+    ) -> None:
+        inserted = sum(c.old is None for c in changed)
+        counts = {
+            "inserted": inserted,
+            "updated": len(changed) - inserted,
+            "rejected": sum(not r["kept"] for r in rejects),
+        }
+        head: dict[str, Any] = {"kind": "add", "command": self.command, "counts": counts}
+        if replaced := [c.old.row for c in changed if c.old]:
+            head["removed"] = replaced
+        body: dict[str, Any] = {"rejects": rejects, "resolved": resolved}
+        vectors = None
+        if changed:
+            vectors = halves_of(changed, self.shelf.dimension)
+            head["attributes"] = records.attribute_types(changed)
+            body["products"] = records.columns(changed, self.shelf.next_row)
+        self.shelf.commit(head, body, vectors)
+        self.report.inserted += inserted
+        self.report.updated += len(changed) - inserted
+        self.report.image_failed += sum(c.image_error is not None for c in changed)
+
+
+@dataclass(slots=True)
+class _Staged:
+    """A batch on its way: all its products, those not skipped, and of these the changed ones."""
+
+    batch: ReadBatch
+    found: list[Candidate]
+    wanted: list[Candidate]
+    changed: list[Candidate] = field(default_factory=list)
+
+
+def _only_moved(candidate: Candidate, error: ImageRejected) -> bool:
+    """Whether a file is not there whose picture the shelf has, wherever it lay then."""
+    old, image = candidate.old, candidate.product.image
+    if error.reason != "missing-file" or old is None or not (old.has_image and old.image_hash):
+        return False
+    return Path(old.product.image or "").name == Path(image or "").name
+
+
+def _brings(batch: ReadBatch) -> bool:
+    return batch.image_embeddings is not None or batch.text_embeddings is not None
+
+
+def _changed(candidates: list[Candidate]) -> list[Candidate]:
+    return [c for c in candidates if c.old is None or c.old.content_hash != c.content_hash]
+
+
+def halves_of(candidates: Sequence[Candidate], dimension: int) -> FloatArray:
+    """The rows to store or to ask with, (n, 2 * dimension) float32; a missing half is zeros."""
+    rows = np.zeros((len(candidates), 2 * dimension), dtype=np.float32)
+    image, text = fusion.split(rows)
+    for i, candidate in enumerate(candidates):
+        if candidate.image is not None:
+            image[i] = candidate.image
+        if candidate.text is not None:
+            text[i] = candidate.text
+    return rows
+
+
+def candidates(batch: ReadBatch) -> list[Candidate]:
+    """A batch's products on their way in."""
+    return [
+        Candidate(product, position, batch.source)
+        for product, position in zip(batch.products, batch.positions, strict=True)
+    ]
+
+
+def bring(found: list[Candidate], batch: ReadBatch) -> None:
+    """Take each candidate's embeddings from its batch; one that has none is rejected."""
+    for name in ("image", "text"):
+        rows: FloatArray | None = getattr(batch, f"{name}_embeddings")
+        if rows is not None:
+            given: NDArray[np.bool_] = np.any(rows, axis=1)
+            for candidate, row, there in zip(found, rows, given, strict=True):
+                setattr(candidate, name, row if there else None)
+    for candidate in found:
+        if candidate.image is None and candidate.text is None:
+            candidate.reject = reject(candidate, "no-embedding", "it has no embedding")
+
+
+def width_of(batch: ReadBatch) -> int:
+    """Numbers a row of a batch's embeddings. Raises InvalidEmbeddings where its halves differ."""
+    given = [e for e in (batch.image_embeddings, batch.text_embeddings) if e is not None]
+    if len({e.shape[1] for e in given}) != 1:
+        raise InvalidEmbeddings(
+            f"image embeddings have {given[0].shape[1]} numbers a row and text embeddings"
+            f" {given[-1].shape[1]}: both must come from one model's projection"
+        )
+    return int(given[0].shape[1])

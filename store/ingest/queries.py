@@ -1,0 +1,203 @@
+"""Queries: a picture, a text, a stored product or a whole file become rows to search with."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kinshelf.db.errors import InputError
+from kinshelf.db.product import Product, Reject
+from kinshelf.db.text import normalise
+from kinshelf.store.compatibility import check_dimension
+from kinshelf.store.ingest.add import open_downloader, read_batches
+from kinshelf.store.ingest.batch_encoder import BatchEncoder
+from kinshelf.store.ingest.candidate import Candidate
+from kinshelf.store.ingest.pictures import Picture, Preprocessor, is_url, read_pictures
+from kinshelf.store.ingest.pipeline import bring, candidates, halves_of, width_of
+from kinshelf.store.results import AddOptions, AddReport, Neighbour, SearchResult
+
+if TYPE_CHECKING:
+    from kinshelf.db.images.download import Downloader
+    from kinshelf.db.sources.readers import ReadBatch
+    from kinshelf.store.base import AnyShelf
+    from kinshelf.store.generation import AnySnapshot
+    from kinshelf.store.search.neighbours import Neighbours
+
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class QueryBatch:
+    """Products to ask about and their halves, (n, 2 * dimension) float32, row by row."""
+
+    products: list[Product]
+    halves: FloatArray
+    rejects: list[Reject]
+
+
+def embed(
+    shelf: AnyShelf,
+    image: str | bytes | None,
+    text: str | None,
+    *,
+    allow_private_hosts: bool = False,
+) -> FloatArray:
+    """The halves of one query, (1, 2 * dimension) float32; a modality not given is zeros.
+
+    `image` is a path, an http(s) URL or a picture's bytes. Raises ImageRejected, InputError or
+    EncoderError.
+    """
+    product = Product("query", title=normalise(text or ""))
+    if not product.text and not image:
+        raise InputError("nothing to ask about: give --image, --text or both")
+    candidate = Candidate(product, 0, "query")
+    candidate.picture = _picture(image, allow_private_hosts=allow_private_hosts)
+    _encode(shelf, [candidate])
+    if candidate.image_rejected:
+        raise candidate.image_rejected
+    return halves_of([candidate], shelf.encoder.dimension)
+
+
+def _picture(image: str | bytes | None, *, allow_private_hosts: bool) -> Picture | None:
+    if isinstance(image, bytes):
+        from kinshelf.db.images.decode import content_hash
+
+        return Picture(None, image, content_hash(image))
+    if image is None or not is_url(image):
+        return read_pictures([image], None)[0]  # the network's libraries are slow to import
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        open_downloader(Path(folder), allow_private_hosts=allow_private_hosts) as downloader,
+    ):
+        return read_pictures([image], downloader)[0]
+
+
+def _encode(shelf: AnyShelf, candidates: Sequence[Candidate]) -> None:
+    for candidate in candidates:
+        picture: Picture | None = candidate.picture
+        candidate.image_hash = picture.content_hash if picture else None
+    preprocessor = Preprocessor(shelf.encoder)
+    try:
+        encoder = BatchEncoder(shelf.encoder, preprocessor, AddReport())
+        encoder.run(candidates, lambda _: np.empty((0, 0), dtype=np.float32))
+    finally:
+        preprocessor.close()
+
+
+def embed_source(shelf: AnyShelf, source: Path, options: AddOptions) -> Iterator[QueryBatch]:
+    """The products of a file as queries, a batch at a time; nothing is stored."""
+    private = options.allow_private_hosts
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        open_downloader(Path(folder), allow_private_hosts=private) as downloader,
+    ):
+        for batch in read_batches(source, options):
+            yield _query_batch(shelf, batch, downloader)
+
+
+def _query_batch(shelf: AnyShelf, batch: ReadBatch, downloader: Downloader) -> QueryBatch:
+    found = candidates(batch)
+    if batch.image_embeddings is not None or batch.text_embeddings is not None:
+        check_dimension(width_of(batch), shelf.name, shelf.manifest, empty=False)
+        bring(found, batch)
+    else:
+        pictures = read_pictures([c.product.image for c in found], downloader)
+        for candidate, picture in zip(found, pictures, strict=True):
+            candidate.picture = picture
+        _encode(shelf, found)
+    rejects = batch.rejects + [c.reject for c in found if c.reject]
+    usable = [c for c in found if c.image is not None or c.text is not None]
+    rows = halves_of(usable, shelf.dimension)
+    return QueryBatch([c.product for c in usable], rows, rejects)
+
+
+def similar(
+    shelf: AnyShelf,
+    *,
+    product_id: str | None = None,
+    image: str | bytes | None = None,
+    text: str | None = None,
+    k: int = 10,
+    where: str | None = None,
+    weight_image: float = 0.5,
+    at: int | None = None,
+    allow_private_hosts: bool = False,
+) -> SearchResult:
+    """The k products nearest to a stored product, or to a picture, a text or both.
+
+    The stored product itself is left out. Raises ProductNotFound, FilterError, EmptyShelf,
+    ImageRejected or EncoderError.
+    """
+    now = shelf.snapshot(at)
+    if product_id is not None:
+        row = now.get(product_id).row
+        queries, exclude = now.halves([row]), [row]
+    else:
+        private = allow_private_hosts
+        queries, exclude = embed(shelf, image, text, allow_private_hosts=private), []
+    found = now.kneighbors(queries, k, where=where, exclude=exclude, weight_image=weight_image)
+    return SearchResult(
+        neighbours(now, found)[0], now.generation, now.fingerprint, found.exhaustive
+    )
+
+
+def similar_source(
+    shelf: AnyShelf,
+    source: Path,
+    options: AddOptions,
+    *,
+    k: int = 10,
+    where: str | None = None,
+    weight_image: float = 0.5,
+    at: int | None = None,
+) -> Iterator[tuple[QueryBatch, list[SearchResult]]]:
+    """As `similar` for every product of a file, a batch at a time; nothing is stored.
+
+    Of a product that is on the shelf, the one with its id is left out of its answer.
+    """
+    now = shelf.snapshot(at)
+    now.filter(where)  # what is wrong with it is told before anything is encoded
+    for batch in embed_source(shelf, source, options):
+        found: list[SearchResult] = []
+        if batch.products:
+            near = now.kneighbors(batch.halves, k + 1, where=where, weight_image=weight_image)
+            for product, answer in zip(batch.products, neighbours(now, near), strict=True):
+                others = [each for each in answer if each.id != product.id][:k]
+                found.append(SearchResult(others, now.generation, now.fingerprint, near.exhaustive))
+        yield batch, found
+
+
+def neighbours(snapshot: AnySnapshot, found: Neighbours) -> list[list[Neighbour]]:
+    """Found rows with what the catalogue says of them, one list a query."""
+    known = snapshot.view.by_rows(found.rows[found.rows >= 0])
+    answers: list[list[Neighbour]] = []
+    for i, rows in enumerate(found.rows):
+        answer = []
+        for j, row in enumerate(rows):
+            if row >= 0:
+                product = known[int(row)].product
+                answer.append(
+                    Neighbour(
+                        product.id,
+                        product.title,
+                        product.category,
+                        product.image,
+                        float(found.similarities[i, j]),
+                        _or_none(found.image_similarities[i, j]),
+                        _or_none(found.text_similarities[i, j]),
+                        int(row),
+                    )
+                )
+        answers.append(answer)
+    return answers
+
+
+def _or_none(value: np.float32) -> float | None:
+    return None if math.isnan(value) else float(value)

@@ -1,0 +1,117 @@
+"""Embeddings that a user brings as `.npy` files, checked row by row and joined to the source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kinshelf.db.product import TEXT_COLUMNS, Reject
+from kinshelf.db.text import is_kept, is_key
+
+if TYPE_CHECKING:
+    from kinshelf.db.product import Product
+    from kinshelf.db.sources.readers import ReadBatch
+
+FloatArray = NDArray[np.float32]
+
+
+class BroughtEmbeddings:
+    """Row i of each array belongs to data row i of the source.
+
+    Raises InvalidEmbeddings for a file that cannot be used, before anything is added.
+    """
+
+    def __init__(self, image: Path | None, text: Path | None, rows: int) -> None:
+        from kinshelf.db.sources.embeddings import check_row_count, load_embeddings
+
+        self._arrays = {}
+        for name, path in (("image", image), ("text", text)):
+            if path is not None:
+                array = load_embeddings(path)
+                check_row_count(array, rows, path)
+                self._arrays[name] = (path, array)
+
+    def attach(self, batches: Iterable[ReadBatch]) -> Iterator[ReadBatch]:
+        """The batches with their embeddings; rows whose embedding is unusable become rejects."""
+        for batch in batches:
+            self._attach(batch)
+            yield batch
+
+    def _attach(self, batch: ReadBatch) -> None:
+        from kinshelf.db.sources.embeddings import clean_rows
+
+        problems: dict[int, Reject] = {}
+        for name, (path, array) in self._arrays.items():
+            rows, bad = clean_rows(np.asarray(array[batch.positions]))
+            setattr(batch, f"{name}_embeddings", rows)
+            for place, reason, message in bad:
+                problems.setdefault(place, _reject(batch, place, reason, f"{message} ({path})"))
+        _leave_out(batch, problems)
+
+
+def checked_products(batches: Iterable[ReadBatch]) -> Iterator[ReadBatch]:
+    """Batches of products that no reader has cleaned: what cannot be kept becomes a reject."""
+    for batch in batches:
+        found = [(place, _not_kept(product)) for place, product in enumerate(batch.products)]
+        message = "holds control characters or a lone surrogate: take them out"
+        problems = {
+            place: _reject(batch, place, "bad-text", f"its {name} {message}")
+            for place, name in found if name
+        }  # fmt: skip
+        _leave_out(batch, problems)
+        yield batch
+
+
+def _not_kept(product: Product) -> str | None:
+    """The first field whose text no catalogue can hold."""
+    if not is_key(product.id):
+        return "id"
+    texts = [(name, getattr(product, name) or "") for name in TEXT_COLUMNS]
+    for name, value in product.attributes.items():
+        texts.append(("attributes", name))
+        if isinstance(value, str):
+            texts.append(("attributes", value))
+    if is_kept("".join([text for _, text in texts])):  # nearly always, and quickly told
+        return None
+    return next(name for name, text in texts if not is_kept(text))
+
+
+def checked_columns(batches: Iterable[ReadBatch]) -> Iterator[ReadBatch]:
+    """Batches whose source holds embeddings itself, each row checked; a row of zeros is missing."""
+    for batch in batches:
+        problems: dict[int, Reject] = {}
+        for name in ("image_embeddings", "text_embeddings"):
+            rows = getattr(batch, name)
+            if rows is not None:
+                from kinshelf.db.sources.embeddings import clean_rows
+
+                clean, bad = clean_rows(rows)
+                setattr(batch, name, clean)
+                for place, reason, message in bad:
+                    if reason != "zero-embedding":
+                        problems.setdefault(place, _reject(batch, place, reason, message))
+        _leave_out(batch, problems)
+        yield batch
+
+
+def _leave_out(batch: ReadBatch, problems: dict[int, Reject]) -> None:
+    if not problems:
+        return
+    batch.rejects.extend(problems[place] for place in sorted(problems))
+    kept = [i for i in range(len(batch.products)) if i not in problems]
+    batch.products = [batch.products[i] for i in kept]
+    batch.positions = [batch.positions[i] for i in kept]
+    for name in ("image_embeddings", "text_embeddings"):
+        rows = getattr(batch, name)
+        if rows is not None:
+            setattr(batch, name, rows[kept])
+
+
+def _reject(batch: ReadBatch, place: int, reason: str, message: str) -> Reject:
+    name = batch.products[place].id
+    known = name if is_kept(name) else None
+    return Reject(batch.source, batch.positions[place], known, reason, message)

@@ -1,0 +1,123 @@
+"""The writer lock: one process, one thread at a time; the file names who holds it.
+
+The kernel drops an flock when its holder dies, however it dies, so there is no stale lock to
+clean up and the text in the file is only ever a message.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+
+from kinshelf.db.errors import ShelfError, ShelfLocked
+from kinshelf.db.text import without_password
+from kinshelf.store.log import disk
+
+NAME = "LOCK"
+
+
+class WriterLock:
+    """An exclusive lock on a shelf, re-entrant within its thread.
+
+    `wait` is how many seconds to wait for another process; threads of one process take turns.
+    """
+
+    def __init__(self, directory: Path, *, wait: float = 0.0) -> None:
+        self._path = directory / NAME
+        self._wait = wait
+        self._thread = threading.RLock()
+        self._depth = 0
+        self._fd = -1
+
+    def __enter__(self) -> WriterLock:
+        if not self._thread.acquire(timeout=min(max(self._wait, 60.0), threading.TIMEOUT_MAX)):
+            raise ShelfLocked(f"{self._path.parent} is being written by another thread")
+        try:
+            if self._depth == 0:
+                self._lock()
+            self._depth += 1
+        except BaseException:
+            self._thread.release()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._depth -= 1
+        if self._depth == 0:
+            os.close(self._fd)
+        self._thread.release()
+
+    def _lock(self) -> None:
+        deadline = time.monotonic() + self._wait
+        while (fd := self._attempt()) is None:
+            if time.monotonic() >= deadline:
+                raise ShelfLocked(
+                    f"{self._path.parent} is being written by {self._holder()};"
+                    " try again when it is done"
+                )
+            time.sleep(0.02)
+        self._fd = fd
+
+    def _attempt(self) -> int | None:
+        try:
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise ShelfError(
+                f"{self._path} cannot be opened ({error}): nothing was changed; make the shelf"
+                " writable and free some space, then try again"
+            ) from error
+        try:
+            held = _try_lock(fd) and self._is_current(fd)
+            if held:
+                _write_note(fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        if not held:
+            os.close(fd)
+        return fd if held else None
+
+    def _is_current(self, fd: int) -> bool:
+        # Who deletes LOCK and makes it anew gets another file, which this lock does not guard.
+        try:
+            return os.path.samestat(os.fstat(fd), self._path.stat())
+        except FileNotFoundError:
+            return False
+
+    def _holder(self) -> str:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            holder = json.loads(self._path.read_bytes())
+            return (
+                f"process {holder['pid']} on {holder['host']} (`{holder['command']}`,"
+                f" since {holder['since']})"
+            )
+        return "another process"
+
+
+def _try_lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _write_note(fd: int) -> None:
+    with contextlib.suppress(OSError):  # a full disk: the lock holds without its note
+        note = _whoami()
+        disk.write(fd, note, 0)
+        disk.truncate(fd, len(note))
+
+
+def _whoami() -> bytes:
+    started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    command = without_password(" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]))[:300]
+    holder = {"pid": os.getpid(), "host": socket.gethostname(), "command": command}
+    return json.dumps(holder | {"since": started}).encode()

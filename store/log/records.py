@@ -1,0 +1,120 @@
+"""What goes into a frame of the log: products as columns, rejects as objects, content hashes."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, fields
+from typing import Any, Protocol
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from kinshelf.db.product import Product, Reject
+
+FloatArray = NDArray[np.float32]
+_FIELDS = tuple(field.name for field in fields(Product))
+_TYPES = {str: "text", bool: "boolean"}
+_PLAIN = json.JSONEncoder(ensure_ascii=False)
+_PRODUCT = ("id", "title", "description", "category", "price", "brand", "image", "split")
+
+
+def content_hash(product: Product, image_hash: str | None, *embeddings: FloatArray | None) -> str:
+    """xxh3-128 of all that decides a stored row; equal hashes mean an unchanged product."""
+    record = {name: getattr(product, name) for name in _FIELDS}  # asdict copies: ten times slower
+    digest = xxhash.xxh3_128(_dump([record, image_hash]))
+    for embedding in embeddings:
+        digest.update(b"-" if embedding is None else np.ascontiguousarray(embedding).data)
+    return digest.hexdigest()
+
+
+# json.dumps makes a new one for every call
+_ENCODER = json.JSONEncoder(sort_keys=True, ensure_ascii=False)
+
+
+def _dump(value: Any) -> bytes:
+    return _ENCODER.encode(value).encode("utf-8", "surrogatepass")
+
+
+class Row(Protocol):
+    """A product as it is to be kept. `image` and `text` are unit embeddings, None where missing."""
+
+    product: Product
+    image: FloatArray | None
+    text: FloatArray | None
+    content_hash: str
+    image_hash: str | None
+
+    @property
+    def image_error(self) -> str | None:
+        """Why its picture could not be used, as a short code."""
+
+
+def columns(changed: Sequence[Row], first_row: int) -> dict[str, list[Any]]:
+    """Products as the log keeps them, one list a column (see `db.catalog.COLUMNS`)."""
+    products = [c.product for c in changed]
+    table: dict[str, list[Any]] = {name: [getattr(p, name) for p in products] for name in _PRODUCT}
+    table["row"] = list(range(first_row, first_row + len(changed)))
+    table["attributes"] = [_PLAIN.encode(p.attributes) if p.attributes else None for p in products]
+    table["has_image"] = [c.image is not None for c in changed]
+    table["has_text"] = [c.text is not None for c in changed]
+    for name in ("image_hash", "image_error", "content_hash"):
+        table[name] = [getattr(c, name) for c in changed]
+    return table
+
+
+def attribute_types(changed: Sequence[Row]) -> dict[str, list[str]]:
+    """The attributes that a batch has and the types of their values, for the frame's head."""
+    types: dict[str, set[str]] = defaultdict(set)
+    for candidate in changed:
+        for name, value in candidate.product.attributes.items():
+            if value is not None:
+                types[name].add(_TYPES.get(type(value), "number"))
+    return {name: sorted(found) for name, found in types.items()}
+
+
+def reject_record(entry: Reject, product: Product | None) -> dict[str, Any]:
+    """A reject as the log keeps it; `record` is the product to try again."""
+    name = entry.id if entry.id is not None else entry.position
+    named = f"{entry.source}\0{name}\0{entry.position}\0{entry.reason}"
+    key = xxhash.xxh3_64_hexdigest(named.encode("utf-8", "surrogatepass"))
+    record = None if product is None else json.dumps(asdict(product), ensure_ascii=False)
+    return {"key": key, **asdict(entry), "record": record}
+
+
+def product_of(record: str) -> Product:
+    """The product of a reject's `record`."""
+    return Product(**json.loads(record))
+
+
+class OpenRejects:
+    """Unresolved rejects of a shelf: their keys, and those of each id."""
+
+    def __init__(self, rejects: Iterable[dict[str, Any]]) -> None:
+        self._id_of: dict[str, str | None] = {}
+        self._by_id: dict[str, set[str]] = defaultdict(set)
+        for entry in rejects:
+            self.add(entry)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._id_of
+
+    def add(self, entry: dict[str, Any]) -> None:
+        """Take in one."""
+        known = entry["record"] is not None
+        self._id_of[entry["key"]] = entry["id"] if known else None
+        if known:
+            self._by_id[entry["id"]].add(entry["key"])
+
+    def of(self, product_id: str) -> list[str]:
+        """The keys that are settled once this product is in the shelf, whole."""
+        return sorted(self._by_id.get(product_id, ()))
+
+    def settle(self, keys: Iterable[str]) -> None:
+        """Take out some."""
+        for key in keys:
+            owner = self._id_of.pop(key, None)
+            if owner is not None:
+                self._by_id[owner].discard(key)

@@ -1,0 +1,54 @@
+"""TIP: where the log ended when the newest change was acknowledged; 32 bytes, never synced.
+
+A log that a crash cut short and one that was damaged at its end look alike, except that only the
+second lacks a change that was acknowledged. TIP is written after a change is durable, so it never
+names one that is not; it may be older than the truth, or gone, and then says nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from kinshelf.store.log import disk
+
+NAME = "TIP"
+_FIELDS = struct.Struct("<4sQQQ")
+_MAGIC = b"KST1"
+_SIZE = _FIELDS.size + 4
+
+
+@dataclass(frozen=True, slots=True)
+class Tip:
+    """The newest acknowledged generation of an epoch and where its frame ends in the log."""
+
+    epoch: int
+    generation: int
+    log_end: int
+
+
+def read_tip(directory: Path) -> Tip | None:
+    """The tip as written, or None if there is none that can be read."""
+    try:
+        raw = (directory / NAME).read_bytes()
+    except OSError:
+        return None
+    if len(raw) != _SIZE or raw[-4:] != struct.pack("<I", zlib.crc32(raw[:-4])):
+        return None
+    magic, *numbers = _FIELDS.unpack(raw[:-4])
+    return Tip(*numbers) if magic == _MAGIC else None
+
+
+def write_tip(directory: Path, tip: Tip) -> None:
+    """Write it down; a disk that refuses costs only the help in telling damage from a crash."""
+    raw = _FIELDS.pack(_MAGIC, tip.epoch, tip.generation, tip.log_end)
+    with contextlib.suppress(OSError):
+        fd = os.open(directory / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            disk.write(fd, raw + struct.pack("<I", zlib.crc32(raw)), 0)
+        finally:
+            os.close(fd)

@@ -1,0 +1,264 @@
+"""`reembed`: the whole shelf to another encoder, beside the old embeddings, then one switch.
+
+New rows gather in `reembed/` of the shelf, keyed by row number, which never changes within an
+epoch: an interrupted run goes on where it stopped. Readers answer from the old epoch until the
+manifest names the new one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kinshelf.db.errors import EncoderMismatch, InputError
+from kinshelf.store.encode.canary import identity_of
+from kinshelf.store.ingest.add import open_downloader
+from kinshelf.store.ingest.batch_encoder import BatchEncoder
+from kinshelf.store.ingest.candidate import Candidate
+from kinshelf.store.ingest.pictures import Preprocessor, read_pictures
+from kinshelf.store.ingest.pipeline import ENCODED_BATCH
+from kinshelf.store.log import disk
+from kinshelf.store.log.create import manifest_for
+from kinshelf.store.maintain.rewrite import Left, Rewriting, Source
+from kinshelf.store.results import AddReport
+
+if TYPE_CHECKING:
+    from kinshelf.db.images.download import Downloader
+    from kinshelf.store.encode.encoder import Encoder
+    from kinshelf.store.log.ledger import Ledger
+    from kinshelf.store.log.manifest import Manifest
+    from kinshelf.store.shelf import DirectoryShelf
+
+FloatArray = NDArray[np.float32]
+IntArray = NDArray[np.int64]
+FOLDER = "reembed"
+
+
+@dataclass(slots=True)
+class ReembedReport:
+    """`pictures_gone` maps ids, now known by their text alone, to the reason."""
+
+    encoder: str
+    fingerprint: str
+    products: int = 0
+    done: int = 0
+    interrupted: bool = False
+    pictures_gone: dict[str, str] = field(default_factory=dict)
+    probes_dropped: int = 0
+    generation: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return asdict(self)
+
+
+class _Staged:
+    """Embeddings done so far: `vectors.f32` by place, and a line for each finished row."""
+
+    def __init__(self, folder: Path, first_row: int, width: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._vectors, self._lines = folder / "vectors.f32", folder / "rows.jsonl"
+        self._first_row, self._width = first_row, width
+        self.rows: dict[int, dict[str, Any]] = {}
+        if self._lines.exists():
+            # A torn last line belongs to a batch that is done again.
+            whole = self._lines.read_text("utf-8").rpartition("\n")[0].splitlines()
+            self.rows = {entry["row"]: entry for entry in map(json.loads, whole)}
+            disk.replace(self._lines, "".join(f"{line}\n" for line in whole).encode())
+
+    def add(self, candidates: Sequence[Candidate], rows: Sequence[int], halves: FloatArray) -> None:
+        """Vectors first and synced: a line vouches for its row."""
+        entries: list[dict[str, Any]] = [
+            {"row": row, "id": c.product.id, "image_hash": c.image_hash if c.image is not None
+             else None, "image_error": c.image_error, "has_image": c.image is not None,
+             "has_text": c.text is not None}
+            for row, c in zip(rows, candidates, strict=True)
+        ]  # fmt: skip
+        for row, each in zip(rows, halves, strict=True):
+            _append(self._vectors, each.tobytes(), (row - self._first_row) * self._width * 4)
+        lines = "".join(json.dumps(entry) + "\n" for entry in entries).encode()
+        _append(self._lines, lines, self._lines.stat().st_size if self._lines.exists() else 0)
+        self.rows |= {entry["row"]: entry for entry in entries}
+
+    def gather(self, places: IntArray) -> FloatArray:
+        """The new halves at places, (n, width) float32."""
+        if not len(places):
+            return np.empty((0, self._width), dtype=np.float32)
+        flat = np.memmap(self._vectors, np.float32, "r")
+        return np.array(
+            flat[: len(flat) // self._width * self._width].reshape(-1, self._width)[places]
+        )
+
+
+def _append(path: Path, data: bytes, offset: int) -> None:
+    import os
+
+    fd = disk.create(path)
+    try:
+        disk.write(fd, data, offset)
+        disk.sync(fd)
+    finally:
+        os.close(fd)
+
+
+def reembed(
+    shelf: DirectoryShelf,
+    ledger: Ledger,
+    encoder: Encoder,
+    target: Manifest,
+    *,
+    stop: Callable[[], bool],
+    progress: Callable[[int, int], None],
+) -> ReembedReport:
+    """Embed every product anew and switch; the caller holds the writer lock.
+
+    `target` names the encoder as `creating.manifest_for` does. Raises EncoderMismatch if it is
+    the shelf's own already, InputError if a product would be left with nothing.
+    """
+    if encoder.fingerprint == ledger.manifest.fingerprint:
+        raise EncoderMismatch(f"{shelf.path} is embedded by {encoder.name} already: nothing to do")
+    now = shelf.snapshot()
+    rows = now.view.rows().tolist()
+    report = ReembedReport(encoder.name, encoder.fingerprint, len(rows))
+    folder = shelf.path / FOLDER / f"{encoder.fingerprint}-{ledger.manifest.epoch}"
+    staged = _Staged(folder, ledger.first_row, 2 * encoder.dimension)
+    left = [row for row in rows if staged.rows.get(row, {"image_error": "new"})["image_error"]]
+    for batch in _embedded(shelf, encoder, left):
+        staged.add(*batch)
+        report.done += len(batch[1])
+        progress(len(rows) - len(left) + report.done, len(rows))
+        if stop():
+            report.interrupted, report.generation = True, shelf.generation
+            return report
+    kept = {row: staged.rows[row] for row in rows}
+    report.pictures_gone = {e["id"]: e["image_error"] for e in kept.values() if e["image_error"]}
+    _refuse_nothing(kept.values())
+    report.probes_dropped = len(now.view.probes())
+    _switch(shelf, ledger, staged, {**asdict(target), **identity_of(encoder)}, kept)
+    report.generation = ledger.generation
+    disk.remove_tree(shelf.path / FOLDER)
+    return report
+
+
+def _embedded(
+    shelf: DirectoryShelf, encoder: Encoder, rows: Sequence[int]
+) -> Iterator[tuple[list[Candidate], list[int], FloatArray]]:
+    preprocessor = Preprocessor(encoder)
+    batches = BatchEncoder(encoder, preprocessor, AddReport())
+    try:
+        with open_downloader(shelf.path / "images", allow_private_hosts=False) as downloader:
+            for start in range(0, len(rows), ENCODED_BATCH):
+                part = list(rows[start : start + ENCODED_BATCH])
+                found = _candidates(shelf, part, downloader)
+                batches.run(found, lambda _: np.empty((0, 0), dtype=np.float32))
+                yield found, part, _halves(found, encoder.dimension)
+    finally:
+        preprocessor.close()
+
+
+def _candidates(shelf: DirectoryShelf, rows: list[int], downloader: Downloader) -> list[Candidate]:
+    known = shelf.snapshot().view.by_rows(rows)
+    found = [Candidate(known[row].product, place, FOLDER) for place, row in enumerate(rows)]
+    pictures = read_pictures([c.product.image for c in found], downloader)
+    for candidate, picture in zip(found, pictures, strict=True):
+        candidate.picture = picture
+        candidate.image_hash = picture.content_hash if picture else None
+    return found
+
+
+def _halves(found: Sequence[Candidate], dimension: int) -> FloatArray:
+    halves = np.zeros((len(found), 2 * dimension), dtype=np.float32)
+    for row, candidate in zip(halves, found, strict=True):
+        if candidate.image is not None:
+            row[:dimension] = candidate.image
+        if candidate.text is not None:
+            row[dimension:] = candidate.text
+    return halves
+
+
+def _refuse_nothing(entries: Any) -> None:
+    empty = [e["id"] for e in entries if not (e["has_image"] or e["has_text"])]
+    if empty:
+        raise InputError(
+            f"{len(empty)} products have neither a text nor a picture that can be read, the first"
+            f" is {empty[0]!r}: bring the pictures back or remove the products, then run this"
+            " again; what is embedded so far is kept"
+        )
+
+
+def _switch(
+    shelf: DirectoryShelf, ledger: Ledger, staged: _Staged, identity: dict[str, Any],
+    kept: dict[int, dict[str, Any]],
+) -> None:  # fmt: skip
+    probes = frozenset(int(probe["version"]) for probe in shelf.snapshot().view.probes())
+    head = {"kind": FOLDER, "command": f"reembed --encoder {identity['encoder']}"}
+    shelf.commit(head | {"counts": {"updated": len(kept)}}, {})
+    names = ("encoder", "revision", "precision", "fingerprint", "dimension", "canary")
+    source = Source(
+        directory=ledger.directory,
+        manifest=ledger.manifest.replace(**{name: identity[name] for name in names}),
+        frames=[*ledger.base, *ledger.heads],
+        next_row=ledger.rows,
+        read=lambda frame: _corrected(ledger.frame(frame).content(), kept),
+        gather=staged.gather,
+    )
+    none = np.zeros(ledger.rows - ledger.first_row, dtype=np.bool_)
+    rewriting = Rewriting(source, ledger.generation, Left(none, probes))
+    epoch = ledger.manifest.epoch + 1
+    ledger.begin_epoch(lambda: rewriting.write(epoch))
+    ledger.refresh()
+
+
+def _corrected(body: dict[str, Any], kept: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    """With what the new run found of each product's picture."""
+    products = body.get("products")
+    if not products:
+        return body
+    columns = dict(products)
+    for name in ("image_hash", "image_error", "has_image", "has_text"):
+        old = zip(products["row"], products[name], strict=True)
+        columns[name] = [kept[row][name] if row in kept else value for row, value in old]
+    return body | {"products": columns}
+
+
+def load_target(
+    encoder: str, revision: str | None, precision: str | None
+) -> tuple[Encoder, Manifest]:
+    """The encoder to change to. Raises EncoderUnavailable."""
+    from kinshelf.store.encode.encoder import load_encoder
+
+    target = manifest_for(encoder, revision, precision)
+    loaded = load_encoder(target.encoder, revision=target.revision, precision=target.precision)
+    return loaded, target
+
+
+def reembed_path(
+    path: Path,
+    encoder: str | None = None,
+    *,
+    revision: str | None = None,
+    precision: str | None = None,
+    wait: float = 0.0,
+    stop: Callable[[], bool] = lambda: False,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> ReembedReport:
+    """Change the shelf at `path` to another encoder, or its own in another precision.
+
+    Its probes are dropped, as they read the old embeddings. Interrupted, it goes on where it
+    stopped when it is run again. Raises EncoderUnavailable, EncoderMismatch, InputError or
+    ShelfError.
+    """
+    from kinshelf.store.shelf import DirectoryShelf
+
+    with DirectoryShelf(path, wait=wait) as shelf, shelf.writing():
+        if encoder is None:
+            encoder, revision = shelf.manifest.encoder, revision or shelf.manifest.revision
+        loaded, target = load_target(encoder, revision, precision)
+        ledger = shelf._ledger
+        return reembed(shelf, ledger, loaded, target, stop=stop, progress=progress)

@@ -1,0 +1,333 @@
+"""The truth of a shelf read without trusting any of it: what is whole, what is damaged, and where.
+
+`Ledger` refuses damage; this reads round it, for `verify` and for `verify --repair`. Every
+checksum is checked before what it covers is used, and nothing is read as a whole but the log.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from kinshelf.db.errors import KinshelfError, ShelfDamaged
+from kinshelf.store.log import frames
+from kinshelf.store.log.frames import Frame
+from kinshelf.store.log.layout import epochs, log_path, vectors_path
+from kinshelf.store.log.manifest import NAME, Manifest, read_manifest
+from kinshelf.store.log.tip import read_tip
+from kinshelf.store.maintain.rewrite import PART, Source
+from kinshelf.store.results import Finding
+from kinshelf.store.search import fusion
+
+FloatArray = NDArray[np.float32]
+IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
+REPAIR = "restore the shelf from a backup, or keep the rest with `kinshelf verify --repair`"
+_NAMED = 8
+
+
+class Survey:
+    """What can be read of the shelf in `directory`, and what is wrong with the rest.
+
+    `frames` are those that count, without their bodies; `generation` the newest that is known to
+    have been acknowledged, `readable` the newest that can be read, `lost_rows` flags a place
+    (row number minus the first row) whose product cannot be kept; `lost_ids` names what is known
+    of the products that are gone. `damaged_files` hold damage that a rewriting leaves behind.
+    Raises ShelfNotFound or UnsupportedFormat.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.findings: list[Finding] = []
+        self.damaged_files: list[Path] = []
+        self.lost_ids: list[str] = []
+        self.frames: list[Frame] = []
+        self._gaps: list[tuple[int, int]] = []
+        self.manifest = self._read_manifest()
+        self._tip = read_tip(directory)  # before the log, which only gets ahead of it
+        self._log = _bytes_of(log_path(directory, self.manifest.epoch))
+        self._vectors_path = vectors_path(directory, self.manifest.epoch)
+        self._walk()
+        self._vectors = self._map_vectors()
+        self.lost_rows = self._unreachable_rows()
+        self._live = self.source().removed_at() > self.readable
+        self._check_rows()
+
+    @property
+    def damaged(self) -> bool:
+        """Whether the truth is damaged: it cannot be opened, or holds rows that are no vectors."""
+        return bool(self.damaged_files)
+
+    def outdated(self) -> bool:
+        """Whether another epoch has taken the place of the one that was read."""
+        try:
+            return read_manifest(self.directory).epoch > self.manifest.epoch
+        except KinshelfError:
+            return False
+
+    @property
+    def log_name(self) -> str:
+        """The name of the log's file."""
+        return log_path(self.directory, self.manifest.epoch).name
+
+    def source(self) -> Source:
+        """What can be read, to be written again."""
+        return Source(
+            self.directory, self.manifest, self.frames, self.next_row, self.read, self.gather
+        )
+
+    def read(self, frame: Frame) -> dict[str, Any]:
+        """A frame's body; a frame that is in no log has none."""
+        if frame.offset < 0:
+            return {}
+        whole = frames.decode(self._log, frame.offset)
+        return whole.content() if whole else {}
+
+    def gather(self, places: IntArray) -> FloatArray:
+        """Halves at places that are not lost, (n, width) float32."""
+        return np.array(self._vectors[places], dtype=np.float32)
+
+    def _damage(self, path: Path, problem: str, remedy: str = REPAIR) -> None:
+        self.findings.append(Finding(path.name, problem, remedy))
+        if path not in self.damaged_files:
+            self.damaged_files.append(path)
+
+    def _note(self, path: Path, problem: str, remedy: str) -> None:
+        self.findings.append(Finding(path.name, problem, remedy, harmless=True))
+
+    # ---- the manifest
+
+    def _read_manifest(self) -> Manifest:
+        try:
+            return read_manifest(self.directory)
+        except ShelfDamaged:
+            path = self.directory / NAME
+            problem = "its checksum does not match" if path.is_file() else "missing"
+            self._damage(path, problem)
+        return _guess_manifest(self.directory)
+
+    # ---- the log
+
+    def _walk(self) -> None:
+        """Follow the frames; damage inside the base costs that part, later damage all after it."""
+        manifest = self.manifest
+        self.readable, self.rows, end = manifest.base_generation, manifest.first_row, 0
+        while True:
+            for frame in frames.frames(self._log, end, self.readable):
+                self._take(frame)
+                end = frame.end
+            later = _later(self._log, end)
+            if later is None or not self._in_base(later):
+                break
+            self._skip(end, later)
+            end = later.offset
+        self.generation, self.next_row = self.readable, self.rows
+        if later is not None:
+            self._lose(end, later)
+        else:
+            self._judge_end(end)
+
+    def _take(self, frame: Frame) -> None:
+        self.frames.append(Frame(frame.generation, frame.head, b"", frame.offset, frame.end))
+        self.readable = frame.generation
+        self.rows += frame.head.get("rows", 0)
+
+    def _in_base(self, later: Frame) -> bool:
+        """Whether nothing but base frames can have stood before `later`."""
+        base = self.manifest.base_generation
+        compacted = self.manifest.sealed > 0 or any(f.is_base for f in self.frames)
+        so_far = all(f.is_base for f in self.frames)
+        return so_far and compacted and later.generation == base + 1 - later.is_base
+
+    def _skip(self, end: int, later: Frame) -> None:
+        path = self.directory / self.log_name
+        first = later.head.get("first", self.rows)
+        lost = f"{first - self.rows} products are" if first > self.rows else "a listing is"
+        problem = (
+            f"damaged at byte {end}: a part of the compacted state cannot be read; {lost} lost"
+        )
+        self._damage(path, problem)
+        self._gaps.append((self.rows, first))
+        self.rows = first
+
+    def _lose(self, end: int, frame: Frame | None) -> None:
+        """Count what stands behind damage: it cannot be kept, but it can be named."""
+        while frame is not None:
+            self.generation = max(self.generation, frame.generation)
+            past = frame.head.get("first", 0) + frame.head.get("rows", 0)
+            self.next_row = max(self.next_row, past)
+            self.lost_ids += frame.content().get("products", {}).get("id", [])
+            frame = _later(self._log, frame.end)
+        self._say_lost(end)
+
+    def _judge_end(self, end: int) -> None:
+        path = self.directory / self.log_name
+        tip, manifest = self._tip, self.manifest
+        if not path.is_file():
+            self._damage(path, "missing")
+        if tip and tip.epoch == manifest.epoch and tip.generation > self.readable:
+            self.generation = tip.generation
+            self._say_lost(end)
+        elif end < manifest.sealed:
+            self._damage(path, f"cut off at byte {end} of {manifest.sealed}")
+        elif len(self._log) > end:
+            problem = f"{len(self._log) - end} bytes of a change that was never acknowledged"
+            self._note(path, problem, "none needed: the next writer cuts them off")
+
+    def _say_lost(self, end: int) -> None:
+        # What follows the damage was acknowledged, be it one generation or many.
+        self.generation = max(self.generation, self.readable + 1)
+        lost = f"generations {self.readable + 1} to {self.generation} are lost"
+        named = f" with products {_some(self.lost_ids)}" if self.lost_ids else ""
+        self._damage(self.directory / self.log_name, f"damaged at byte {end}: {lost}{named}")
+
+    # ---- the vectors
+
+    @property
+    def _width(self) -> int:
+        return 2 * (self.manifest.dimension or 0)
+
+    def _map_vectors(self) -> FloatArray:
+        path, width = self._vectors_path, self._width
+        have = path.stat().st_size // (4 * width) if width and path.is_file() else 0
+        expected = self.rows - self.manifest.first_row
+        if not path.is_file():
+            self._damage(path, "missing")
+        elif have > expected:
+            problem = f"{have - expected} rows of a change that was never acknowledged"
+            if not self.damaged:
+                self._note(path, problem, "none needed: the next writer cuts them off")
+        self.next_row = max(self.next_row, self.manifest.first_row + have)
+        if not have:
+            return np.empty((0, width), dtype=np.float32)
+        return np.memmap(path, np.float32, "r", shape=(have, width))
+
+    def _unreachable_rows(self) -> BoolArray:
+        first = self.manifest.first_row
+        lost = np.zeros(self.next_row - first, dtype=np.bool_)
+        lost[self.rows - first :] = True
+        for start, stop in self._gaps:
+            lost[start - first : stop - first] = True
+        return lost
+
+    def _check_rows(self) -> None:
+        for frame in self.frames:
+            count = frame.head.get("rows", 0)
+            products = self.read(frame).get("products") or {"row": [], "id": []}
+            first = frame.head.get("first", self.manifest.first_row)
+            if products["row"] != list(range(first, first + count)):
+                problem = f"generation {frame.generation} names other rows than it wrote"
+                self._damage(self.directory / self.log_name, problem)
+            elif count:
+                self._check_vectors(frame, products)
+
+    def _check_vectors(self, frame: Frame, products: dict[str, list[Any]]) -> None:
+        start = frame.head["first"] - self.manifest.first_row
+        stop = start + frame.head["rows"]
+        if self._digest(start, stop) != frame.head["vectors"]:
+            ids = self._drop(range(start, stop), start, products)
+            problem = (
+                f"the vectors of generation {frame.generation} (rows {frame.head['first']} to"
+                f" {frame.head['first'] + frame.head['rows'] - 1}) do not match their checksum;"
+                f" products {_some(ids)} are lost"
+            )
+            self._damage(self._vectors_path, problem)
+            return
+        for place, problem in self._bad_norms(start, stop, products):
+            name = self._drop([place], start, products)[0]
+            row = place + self.manifest.first_row
+            remedy = "remove the product and add it again, or run `kinshelf verify --repair`"
+            self._damage(self._vectors_path, f"row {row} (product {name!r}): {problem}", remedy)
+
+    def _drop(
+        self, places: range | list[int], start: int, products: dict[str, list[Any]]
+    ) -> list[str]:
+        self.lost_rows[list(places)] = True
+        ids = [products["id"][place - start] for place in places if self._live[place]]
+        self.lost_ids += ids
+        return ids
+
+    def _digest(self, start: int, stop: int) -> str | None:
+        if stop > len(self._vectors):
+            return None
+        digest = xxhash.xxh3_64()
+        for block in _blocks(start, stop):
+            digest.update(np.ascontiguousarray(self._vectors[block]).view(np.uint8).data)
+        return digest.hexdigest()
+
+    def _bad_norms(
+        self, start: int, stop: int, products: dict[str, list[Any]]
+    ) -> Iterator[tuple[int, str]]:
+        """Live rows whose halves are neither unit nor, where a modality is missing, zero."""
+        for block in _blocks(start, stop):
+            halves = fusion.split(self._vectors[block])
+            for half, name in zip(halves, ("image", "text"), strict=True):
+                given = products[f"has_{name}"][block.start - start : block.stop - start]
+                norms = np.linalg.norm(half.astype(np.float64), axis=1)
+                wrong = ~(np.abs(norms - np.asarray(given, dtype=np.float64)) < 1e-3)
+                for at in np.flatnonzero(wrong & self._live[block]):
+                    yield block.start + int(at), f"its {name} half has norm {norms[at]:.4f}"
+
+
+def _blocks(start: int, stop: int) -> Iterator[slice]:
+    return (slice(at, min(at + PART, stop)) for at in range(start, stop, PART))
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(map(repr, names[:_NAMED]))
+    rest = len(names) - _NAMED
+    return f"{shown} and {rest} more" if rest > 0 else shown or "(none)"
+
+
+def _bytes_of(path: Path) -> memoryview:
+    try:
+        return memoryview(path.read_bytes())
+    except FileNotFoundError:
+        return memoryview(b"")
+
+
+def _later(data: memoryview, offset: int) -> Frame | None:
+    """The first valid frame at or after `offset`, at its place in `data`."""
+    if found := frames.decode(data, offset):
+        return found
+    found = frames.later_frame(data[offset:], 0)
+    return frames.decode(data, offset + found.offset) if found else None
+
+
+def _guess_manifest(directory: Path) -> Manifest:
+    """A manifest as the log tells of it, where there is none to be trusted.
+
+    Of two epochs the older counts: it is removed only once the younger is whole, and before
+    anything is added to that.
+    """
+    epoch = min(epochs(directory), default=0)
+    data = _bytes_of(log_path(directory, epoch))
+    first = _later(data, 0)
+    found: list[Frame] = []
+    frame = first
+    while frame is not None:
+        found.append(frame)
+        frame = _later(data, frame.end)
+    told = [f.head["shelf"] for f in found if "shelf" in f.head]
+    firsts = [f.head["first"] for f in found if "first" in f.head]
+    widths = [f.head["width"] for f in found if "width" in f.head]
+    known: dict[str, Any] = {"dimension": widths[0] // 2 if widths else None}
+    known |= told[-1] if told else _legible_identity(directory)
+    base = first.generation - (not first.is_base) if first else 0
+    return Manifest(epoch=epoch, first_row=min(firsts, default=0), base_generation=base, **known)
+
+
+def _legible_identity(directory: Path) -> dict[str, Any]:
+    """What a damaged manifest seems to say of the encoder; better than nothing, where it reads."""
+    try:
+        fields = json.loads((directory / NAME).read_bytes().partition(b"\n")[0])
+        names = ("encoder", "revision", "fingerprint")
+        return {name: fields[name] for name in names if isinstance(fields.get(name), str)}
+    except (OSError, ValueError, AttributeError):
+        return {}

@@ -1,0 +1,207 @@
+"""What the shelf's methods answer, as dataclasses."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from kinshelf.db.product import Reject
+    from kinshelf.db.sources.prepare import TrainingSetOptions, TrainingSetPlan
+
+OnConflict = Literal["update", "skip", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class AddOptions:
+    """How `Shelf.add` reads and treats a source.
+
+    `mapping` maps our field names to the source's columns; `images` is the folder that relative
+    image paths start from; `image_embeddings` and `text_embeddings` are `.npy` files whose row i
+    belongs to data row i of the source; `batch_size` products are committed at a time.
+    """
+
+    mapping: dict[str, str] = field(default_factory=dict)
+    images: Path | None = None
+    image_embeddings: Path | None = None
+    text_embeddings: Path | None = None
+    on_conflict: OnConflict = "update"
+    training: TrainingSetOptions | None = None
+    batch_size: int | None = None
+    allow_private_hosts: bool = False
+    delimiter: str | None = None
+
+    @property
+    def brings_embeddings(self) -> bool:
+        """Whether embeddings come from files rather than from the shelf's encoder."""
+        return self.image_embeddings is not None or self.text_embeddings is not None
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSetSummary:
+    """What `--top-categories` and its kin chose, per category, and what they left out and why."""
+
+    classes: dict[str, int]
+    train: int
+    val: int
+    left_out: list[dict[str, Any]]
+    uncategorised: int
+
+    @classmethod
+    def of(cls, plan: TrainingSetPlan) -> TrainingSetSummary:
+        """The summary of a plan."""
+        left_out = [asdict(entry) for entry in plan.left_out]
+        sizes = len(plan.train), len(plan.val)
+        return cls(plan.classes, *sizes, left_out, plan.uncategorised)
+
+    def lines(self) -> list[str]:
+        """For a person."""
+        taken = sum(self.classes.values())
+        lines = [f"training set: {taken} rows of {len(self.classes)} categories"]
+        if self.val:
+            lines[0] += f", {self.train} to train and {self.val} to validate"
+        out = Counter[str]()
+        for entry in self.left_out:
+            out[entry["reason"]] += entry["rows"]
+        out["uncategorised"] = self.uncategorised
+        return lines + [f"  left out, {why}: {rows} rows" for why, rows in out.items() if rows]
+
+
+_SUMMED = (
+    "inserted", "updated", "unchanged", "skipped", "rejected", "image_failed", "encoded_images",
+    "encoded_texts", "truncated_texts", "seconds", "reasons",
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class AddReport:
+    """What became of a source's rows. Every row is in exactly one of the first five counts."""
+
+    inserted: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    skipped: int = 0
+    rejected: int = 0
+    image_failed: int = 0
+    encoded_images: int = 0
+    encoded_texts: int = 0
+    truncated_texts: int = 0
+    generation: int = 0
+    seconds: float = 0.0
+    interrupted: bool = False
+    reasons: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+    training_set: TrainingSetSummary | None = None
+
+    def note(self, reject: Reject) -> None:
+        """Count a reject and keep the first message of each reason."""
+        self.rejected += not reject.kept
+        self.reasons[reject.reason] += 1
+        self.examples.setdefault(reject.reason, reject.message)
+
+    @classmethod
+    def total(cls, reports: Sequence[AddReport]) -> AddReport:
+        """The sum of several sources' reports."""
+        whole = cls()
+        for report in reports:
+            for name in _SUMMED:
+                setattr(whole, name, getattr(whole, name) + getattr(report, name))
+            whole.generation = report.generation
+            whole.interrupted |= report.interrupted
+            whole.examples = report.examples | whole.examples
+            whole.training_set = report.training_set or whole.training_set
+        return whole
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return asdict(self) | {"reasons": dict(self.reasons)}
+
+
+def fields_of(value: Any) -> dict[str, Any]:
+    """The fields of a dataclass with slots, as they are: `asdict` copies, at ten times the cost."""
+    return {name: getattr(value, name) for name in value.__slots__}
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """One product near a query; image and text similarity are None where a modality is missing."""
+
+    id: str
+    title: str
+    category: str | None
+    image: str | None
+    similarity: float
+    image_similarity: float | None
+    text_similarity: float | None
+    row: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields of the JSON contract."""
+        found = fields_of(self)
+        del found["row"]
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """Neighbours of one query, nearest first, and the state that they were computed from."""
+
+    neighbours: list[Neighbour]
+    generation: int
+    fingerprint: str
+    exhaustive: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json` of many queries."""
+        return fields_of(self) | {"neighbours": [each.as_dict() for each in self.neighbours]}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that `verify` found: where, what, and what to do about it.
+
+    `harmless`: a remainder that costs nothing but space; the shelf is whole without it.
+    """
+
+    file: str
+    problem: str
+    remedy: str
+    harmless: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CompactReport:
+    """What a compaction did. `oldest` is the oldest generation that can still be asked.
+
+    `rows_kept` and `rows_dropped` count stored rows, those of older generations included;
+    bytes are those of log and vectors. `images_dropped` of the cache had no product any more.
+    """
+
+    generation: int
+    oldest: int
+    epoch: int
+    rows_kept: int
+    rows_dropped: int
+    bytes_before: int
+    bytes_after: int
+    images_dropped: int = 0
+    image_bytes_dropped: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeEntry:
+    """A probe of a shelf: its number, where its files lie, and what the log says of it."""
+
+    version: int
+    path: Path
+    generation: int
+    trained_on: int
+    metrics: dict[str, Any]
+    files: dict[str, str]

@@ -1,0 +1,297 @@
+"""An approximate index: a graph (HNSW, arXiv 1603.09320) over vectors of one byte a number.
+
+A search does not come down the graph's own levels, one node at a time: in catalogues of many
+small groups that ends in a wrong one for 2 queries of 100. It enters at the nearest of many
+`doors`, one row in 16, which are found by a small graph of their own.
+
+It only proposes candidates, which are scored again from the vectors themselves: it can miss a
+neighbour, but never gives a wrong similarity. A file is mapped, not read, so that opening costs
+one pass of its checksum; a graph that was opened like this cannot grow, one that was `grown` can.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from kinshelf.db.catalog.tables import file_hash, read_state, seal, side_file
+from kinshelf.db.errors import ShelfError
+from kinshelf.db.threads import faiss_for
+from kinshelf.store.log import disk
+from kinshelf.store.search.unindexed import Tail
+
+FloatArray = NDArray[np.float32]
+IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
+KIND = "hnsw-sq8"
+LINKS = 24
+"""Of a node. At 100,000 CLIP-like rows 24 over bytes ask as many steps as FAISS' usual 32 over
+float32; 16 build in half the time but ask twice the steps for recall 0.99."""
+CONSTRUCTION = 40
+DOOR_STRIDE = 16
+"""At 100,000 rows, 64 steps from the doors find as much as 160 steps down the levels."""
+_MOST_DOORS = 1 << 16
+_ENTERED = 64
+"""Doors that a search begins at, or as many as are looked at. At a million rows 64 ask half the
+steps of 8."""
+_DOOR_LINKS, _DOOR_CONSTRUCTION = 16, 64
+_DOOR_STEPS = {"both": 32, "image": 192, "text": 192}
+"""Links are between whole products, so by a half alone a search among them goes astray sooner."""
+_DOORS_A_STEP = 512
+"""Among many doors the search takes more steps."""
+_TRAINING_ROWS = 20_000
+_BLOCK = 2048
+"""Rows added at once, half a second of work after which it may be interrupted; or scored at once,
+2 MB that stay in the cache."""
+_TOGETHER = 0.25
+"""From this share of kept rows on, going by all of them beats copying the kept ones together."""
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """What finds the 10 nearest: nodes kept in sight (`steps`, FAISS' efSearch), recall measured.
+
+    `steps` is None where no number of them that pays reached the recall asked for.
+    """
+
+    steps: int | None
+    recall: float
+
+
+@dataclass(frozen=True, eq=False)
+class Hnsw:
+    """A graph over the first `rows` places of an epoch, and the doors into it.
+
+    `anchor` tells of which vectors, `trained` on how many of them the bytes were fitted, and
+    `efforts` what a query costs: of a whole product, of its picture alone, of its text alone;
+    `measured` is how many rows there were then. `vectors`, if any, are those of its rows, mapped
+    when it was opened: a mapping that was made anew since has no page in this process yet.
+    """
+
+    index: Any
+    doors: Any
+    rows: int
+    trained: int
+    anchor: str
+    efforts: dict[str, Effort]
+    measured: int = 0
+    size: int = 0
+    held: Any = field(default=None, repr=False)
+    vectors: FloatArray | None = field(default=None, repr=False)
+
+    @functools.cached_property
+    def tail(self) -> Tail:
+        """The rows after it."""
+        return Tail(self.rows)
+
+    @property
+    def helps(self) -> bool:
+        """Whether any kind of query is answered by it."""
+        return any(effort.steps is not None for effort in self.efforts.values())
+
+    def candidates(self, queries: FloatArray, count: int, steps: int, kind: str) -> IntArray:
+        """Places likely to be nearest, best guess first, (n, count) int64, -1 where none."""
+        faiss = faiss_for(len(queries))
+        queries = np.ascontiguousarray(queries, dtype=np.float32)
+        near, doors = self._entrances(faiss, queries, kind)
+        similarities = np.empty((len(queries), count), dtype=np.float32)
+        places = np.empty((len(queries), count), dtype=np.int64)
+        pointers = map(faiss.swig_ptr, (doors, near, similarities, places))
+        self.index.search_level_0(
+            len(queries), faiss.swig_ptr(queries), count, *pointers, doors.shape[1], 2,
+            _parameters(faiss, max(steps, count)),
+        )  # fmt: skip
+        return places
+
+    def _entrances(
+        self, faiss: Any, queries: FloatArray, kind: str
+    ) -> tuple[FloatArray, NDArray[np.int32]]:
+        """The doors nearest to each query and how near they are, (n, up to _ENTERED) each."""
+        steps = max(_DOOR_STEPS[kind], self.doors.ntotal // _DOORS_A_STEP)
+        near, doors = self.doors.search(
+            queries, min(_ENTERED, steps), params=_parameters(faiss, steps)
+        )
+        if doors.min() < 0:  # few are connected: enter at the first one again
+            lacking = doors < 0
+            near = np.where(lacking, near[:, :1], near)
+            doors = np.where(lacking, doors[:, :1], doors)
+        return near, (np.maximum(doors, 0) * _stride(self.rows)).astype(np.int32)
+
+    def scored(
+        self, query: FloatArray, count: int, keep: BoolArray | None
+    ) -> tuple[FloatArray, IntArray]:
+        """The nearest by their bytes of all rows, or of those kept, (rows,) flags; query (1, d).
+
+        Similarities and places, (1, count) each, nearest first; hugely negative and -1 where none.
+        """
+        faiss = faiss_for(len(query))
+        storage = faiss.downcast_index(self.index.storage)
+        if keep is None:
+            found: tuple[FloatArray, IntArray] = storage.search(query, count)
+        elif np.count_nonzero(keep) >= _TOGETHER * len(keep):
+            selector = faiss.IDSelectorBitmap(np.packbits(keep, bitorder="little"))
+            found = storage.search(query, count, params=faiss.SearchParameters(sel=selector))
+        else:
+            found = _scored_apart(faiss, storage, query, count, np.flatnonzero(keep))
+        return found
+
+    def decoded(self, start: int, stop: int) -> FloatArray:
+        """The rows at places `start` to `stop` as the graph has them, rounded to bytes."""
+        rows: FloatArray = self.index.reconstruct_n(start, stop - start)
+        return rows
+
+
+@functools.lru_cache(maxsize=64)
+def _parameters(faiss: Any, steps: int) -> Any:
+    """Made once: that takes a tenth of a search's time."""
+    return faiss.SearchParametersHNSW(efSearch=steps)
+
+
+def _scored_apart(
+    faiss: Any, storage: Any, query: FloatArray, count: int, places: IntArray
+) -> tuple[FloatArray, IntArray]:
+    """As `Hnsw.scored`, of the rows at ascending places: brought together block by block."""
+    shape = storage.ntotal, storage.code_size
+    codes = faiss.rev_swig_ptr(storage.codes.data(), shape[0] * shape[1]).reshape(shape)
+    block = faiss.IndexScalarQuantizer(storage.d, storage.sq.qtype, storage.metric_type)
+    block.sq, block.is_trained = storage.sq, True
+    found = []
+    for start in range(0, len(places), _BLOCK):
+        part = places[start : start + _BLOCK]
+        block.reset()
+        block.add_sa_codes(codes[part])
+        similarities, at = block.search(query, count)
+        found.append((similarities, np.where(at < 0, -1, part[at])))
+    similarities, chosen = (np.hstack(each) for each in zip(*found, strict=True))
+    order = np.argsort(-similarities, axis=1, kind="stable")[:, :count]
+    return np.take_along_axis(similarities, order, 1), np.take_along_axis(chosen, order, 1)
+
+
+def grown(
+    vectors: FloatArray,
+    base: Hnsw | None,
+    path: Path,
+    progress: Progress = lambda _done, _all: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> tuple[Any, int] | None:
+    """A FAISS index over all of `vectors` and the rows that its bytes were fitted to.
+
+    It goes on from `base`, which lies at `path`, or begins anew without one. None if `stop` said
+    so; an interruption leaves nothing either, for half a graph answers as if it were whole.
+    """
+    faiss = faiss_for(len(vectors))
+    if base is None:
+        index, trained = _empty(faiss, vectors, LINKS, CONSTRUCTION), len(vectors)
+    else:
+        index, trained = faiss.read_index(str(path)), base.trained
+    for start in range(int(index.ntotal), len(vectors), _BLOCK):
+        progress(start, len(vectors))
+        if stop():
+            return None
+        index.add(np.ascontiguousarray(vectors[start : start + _BLOCK]))
+    progress(len(vectors), len(vectors))
+    return index, trained
+
+
+def _empty(faiss: Any, vectors: FloatArray, links: int, construction: int) -> Any:
+    bytes_each = faiss.ScalarQuantizer.QT_8bit
+    width = vectors.shape[1]
+    index = faiss.IndexHNSWSQ(width, bytes_each, links, faiss.METRIC_INNER_PRODUCT)
+    index.hnsw.efConstruction = construction
+    stride = max(1, math.ceil(len(vectors) / _TRAINING_ROWS))
+    index.train(np.ascontiguousarray(vectors[::stride]))
+    return index
+
+
+def doors_of(vectors: FloatArray) -> Any:
+    """A FAISS index of every `_stride`-th row."""
+    faiss = faiss_for(len(vectors))
+    rows = np.array(vectors[:: _stride(len(vectors))], dtype=np.float32)
+    doors = _empty(faiss, rows, _DOOR_LINKS, _DOOR_CONSTRUCTION)
+    doors.add(rows)
+    return doors
+
+
+def _stride(rows: int) -> int:
+    return max(DOOR_STRIDE, math.ceil(rows / _MOST_DOORS))
+
+
+def save(graph: Hnsw, path: Path) -> Hnsw:
+    """Write a graph and its side file, and open it mapped; the caller holds the writer lock."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    _write(graph, temporary)
+    state = {
+        "kind": KIND, "rows": graph.rows, "trained": graph.trained, "anchor": graph.anchor,
+        "measured": graph.measured, "doors": graph.doors.ntotal,
+        "links": LINKS, "construction": CONSTRUCTION,
+        "efforts": {name: [e.steps, e.recall] for name, e in graph.efforts.items()},
+        "xxh3": file_hash(temporary), "size": temporary.stat().st_size,
+    }  # fmt: skip
+    disk.discard(side_file(path))  # a crash in between leaves no statement, not a wrong one
+    disk.sync_file(temporary)
+    disk.rename(temporary, path)
+    disk.replace(side_file(path), seal(state))
+    return load(path, graph.anchor) or graph
+
+
+def _write(graph: Hnsw, path: Path) -> None:
+    import faiss
+
+    try:
+        writer = faiss.FileIOWriter(str(path))
+        faiss.write_index(graph.index, writer)
+        faiss.write_index(graph.doors, writer)
+        del writer  # closes the file
+    except RuntimeError as error:  # what FAISS makes of a full disk
+        disk.unlink(path)
+        raise ShelfError(
+            f"the index could not be written to {path.parent} ({error}): nothing is lost, searches"
+            " stay exact; free some space, and the next change builds it again"
+        ) from error
+
+
+def stated(path: Path) -> dict[str, Any] | None:
+    """The sealed statement about the graph at `path`; None if there is none, or of another kind."""
+    state = read_state(path)
+    current = state is not None and state.get("kind") == KIND and "doors" in state
+    return state if current else None
+
+
+def load(path: Path, anchor: str | None, *, whole: bool = False) -> Hnsw | None:
+    """The graph at `path`, or None if it is missing, damaged or not of the anchored vectors.
+
+    The bytes that were checked are those that are used: FAISS may crash on others. Of a graph that
+    no query is answered by only the statement is read, without `index` and `doors`, unless it is
+    wanted `whole`.
+    """
+    state = stated(path)
+    if state is None or anchor is None or state["anchor"] != anchor:
+        return None
+    efforts = {name: Effort(*found) for name, found in state["efforts"].items()}
+    bare = Hnsw(
+        None, None, state["rows"], state["trained"], anchor, efforts, state["measured"],
+        state["size"],
+    )  # fmt: skip
+    if not (whole or bare.helps):
+        return bare
+    try:
+        data = np.memmap(path, np.uint8, "r")
+    except (OSError, ValueError):  # ValueError: it is empty
+        return None
+    if xxhash.xxh3_128_hexdigest(data.data) != state["xxh3"]:
+        return None
+    faiss = faiss_for(1)
+    # A viewed index points into the mapping, so both live as long as it does.
+    reader = faiss.ZeroCopyIOReader(faiss.swig_ptr(np.asarray(data)), data.size)
+    index, doors = faiss.read_index(reader), faiss.read_index(reader)
+    return replace(bare, index=index, doors=doors, held=(data, reader))

@@ -1,0 +1,141 @@
+"""How well the graph finds what is there: measured on a shelf's own vectors, never assumed.
+
+Queries are stored products moved a little, since a new product resembles what is there but is not
+in it: each half plus noise of half its length, made a unit again.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kinshelf.store.search import fusion
+from kinshelf.store.search.exact import exact
+from kinshelf.store.search.hnsw import Effort, Hnsw
+from kinshelf.store.search.planner import ROWS_PER_STEP, TUNED_K, Rows, nearest
+
+FloatArray = NDArray[np.float32]
+IntArray = NDArray[np.int64]
+RECALL = 0.99
+"""What the default search must reach, as recall@10."""
+_MARGINS = {"both": 0.003, "image": 0.005, "text": 0.005}
+"""Asked beyond that when the steps are chosen: the sample's own error. Of half a product, whole
+queries go astray rather than single neighbours, so the error is larger."""
+_STEPS = (
+    48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 512,
+    640, 768, 1024, 1280, 1536, 2048, 2560, 3072, 4096,
+)  # fmt: skip
+"""Those beyond 512 are for shelves of hundreds of thousands: still a tenth of scoring all."""
+_SAMPLE = 500
+_NOISE = 0.5
+_TIE = 1e-5
+"""Neighbours nearer than that to the k-th are as good as it: copies of one embedding are common."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Recall@k of n queries, how long one took (median), and whether all rows were scored."""
+
+    recall: float
+    k: int
+    queries: int
+    milliseconds: float
+    exhaustive: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return asdict(self)
+
+
+def tuned(graph: Hnsw, vectors: FloatArray, seed: int = 0) -> Hnsw:
+    """The graph with the fewest steps that reach the recall, for each kind of query.
+
+    `vectors` are those of the epoch, (graph.rows or more, width) float32. A kind of which there
+    are no rows, or for which no number of steps pays, is answered exactly.
+    """
+    vectors = vectors[: graph.rows]
+    efforts = {}
+    for kind in ("both", "image", "text"):
+        queries = samples(vectors, np.arange(len(vectors)), kind, _SAMPLE, seed)
+        efforts[kind] = (
+            _effort(graph, vectors, queries, kind) if len(queries) else Effort(None, 0.0)
+        )
+    return replace(graph, efforts=efforts)
+
+
+def _effort(graph: Hnsw, vectors: FloatArray, queries: FloatArray, kind: str) -> Effort:
+    """By bisection: recall grows with the steps."""
+    truth = exact(vectors, queries, TUNED_K)[0]
+    steps = [each for each in _STEPS if each * ROWS_PER_STEP <= len(vectors)]
+    low, high, recall, reached = 0, len(steps), 0.0, None
+    while low < high:
+        middle = (low + high) // 2
+        found = _recall(graph, vectors, queries, truth, steps[middle])
+        if found >= RECALL + _MARGINS[kind]:
+            high, reached = middle, Effort(steps[middle], found)
+        else:
+            low, recall = middle + 1, max(recall, found)
+    return reached or Effort(None, recall)
+
+
+def _recall(
+    graph: Hnsw, vectors: FloatArray, queries: FloatArray, truth: FloatArray, steps: int
+) -> float:
+    efforts = dict.fromkeys(("both", "image", "text"), Effort(steps, 0.0))
+    rows = Rows(vectors, replace(graph, efforts=efforts), None)
+    return recall_of(nearest(rows, queries, TUNED_K).similarities, truth)
+
+
+def samples(vectors: FloatArray, pool: IntArray, kind: str, count: int, seed: int) -> FloatArray:
+    """Queries like products at places of the pool, of both halves or one, (count or fewer, width).
+
+    They are weighted as the search takes them.
+    """
+    random = np.random.default_rng(seed)
+    places = np.sort(random.permutation(pool)[: 4 * count])
+    rows = np.array(vectors[places], dtype=np.float32)
+    there = np.stack([np.any(half, axis=1) for half in fusion.split(rows)])
+    usable = {"both": there.all(axis=0), "image": there[0], "text": there[1]}[kind]
+    rows = random.permutation(rows[usable])[:count]
+    for half, name in zip(fusion.split(rows), ("image", "text"), strict=True):
+        half[:] = _moved(half, random) if kind in ("both", name) else 0
+    return fusion.Weighting().query(rows)
+
+
+def _moved(half: FloatArray, random: np.random.Generator) -> FloatArray:
+    noise = random.standard_normal(half.shape, dtype=np.float32)
+    moved = half + noise * np.float32(_NOISE / math.sqrt(half.shape[1]))
+    unit: FloatArray = moved / np.linalg.norm(moved, axis=1, keepdims=True)
+    return unit
+
+
+def recall_of(found: FloatArray, truth: FloatArray) -> float:
+    """The share of each query's k nearest that were found, both (n, k) similarities."""
+    asked = np.isfinite(truth)
+    last = np.where(asked, truth, np.inf).min(axis=1, keepdims=True)
+    hits = (np.isfinite(found) & (found >= last - _TIE)).sum(axis=1)
+    return float(np.minimum(hits, asked.sum(axis=1)).sum() / max(asked.sum(), 1))
+
+
+def measured(rows: Rows, k: int = TUNED_K, count: int = 200, seed: int | None = None) -> Measured:
+    """Recall now, of fresh queries asked one by one as users do. There must be rows."""
+    seed = int(time.time()) if seed is None else seed
+    pool = np.arange(len(rows.vectors)) if rows.keep is None else np.flatnonzero(rows.keep)
+    kinds = ("both", "image", "text")
+    each = (samples(rows.vectors, pool, kind, count, seed) for kind in kinds)
+    queries = next((found for found in each if len(found)), rows.vectors[:0])
+    truth = exact(rows.vectors, queries, k, rows.keep)[0]
+    times, found, exhaustive = [0.0], [truth[:0]], True
+    for query in queries:
+        started = time.perf_counter()
+        answer = nearest(rows, query[None], k)
+        times.append(time.perf_counter() - started)
+        found.append(answer.similarities)
+        exhaustive &= answer.exhaustive
+    recall = recall_of(np.concatenate(found), truth)
+    return Measured(recall, k, len(queries), float(np.median(times[1:] or times)) * 1e3, exhaustive)
