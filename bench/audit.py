@@ -24,10 +24,10 @@ import numpy as np
 import torch
 
 from kinshelf import Shelf
+from kinshelf.db.arrays import BoolArray, Float64Array, FloatArray, IntArray, ObjectArray
 from kinshelf.probe.audit.audit import Audit, audit_shelf
 from kinshelf.probe.audit.conflicts import find_conflicts
 from kinshelf.probe.audit.facts import read_facts
-from kinshelf.probe.fit.data import BoolArray, Float64Array, FloatArray, IntArray, ObjectArray
 from kinshelf.store import Product
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "amazon2020" / "embeddings"

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kinshelf.probe.fit.data import Float64Array, FloatArray, IntArray
+from kinshelf.db.arrays import Float64Array, FloatArray, IntArray
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "amazon2020" / "embeddings"
 

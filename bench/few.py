@@ -17,8 +17,8 @@ import torch
 from catalogues import DATA, Catalogue, products
 from quality import accuracy, fit_recipe, machine
 
+from kinshelf.db.arrays import Float64Array, FloatArray
 from kinshelf.probe import HybridClassifier
-from kinshelf.probe.fit.data import Float64Array, FloatArray
 
 LABELS = (1, 2, 4, 8, 16, 32)
 ADDED = (5, 20)

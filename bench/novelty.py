@@ -23,7 +23,8 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 
-from kinshelf.probe.fit.data import ArrayData, Float64Array, FloatArray, IntArray
+from kinshelf.db.arrays import Float64Array, FloatArray, IntArray
+from kinshelf.probe.fit.data import ArrayData
 from kinshelf.probe.fit.knn import ExactNeighbours
 from kinshelf.probe.fit.split import training_set
 from kinshelf.probe.novelty.fit import fit_novelty

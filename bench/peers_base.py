@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float32]
-IntArray = NDArray[np.int64]
+from kinshelf.db.arrays import FloatArray, IntArray
+
 Setting = dict[str, Any]
 CORES = os.cpu_count() or 1
 

@@ -24,11 +24,11 @@ import torch
 from catalogues import DATA, Catalogue, digits, mixture, products
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
+from kinshelf.db.arrays import Float64Array, FloatArray, IntArray
 from kinshelf.probe import HybridClassifier
 from kinshelf.probe.calibrate.conformal import Conformal
 from kinshelf.probe.calibrate.hybrid import spread
 from kinshelf.probe.evaluate.metrics import aurc, ece, nll
-from kinshelf.probe.fit.data import Float64Array, FloatArray, IntArray
 
 FOLDS = 5
 RESAMPLES = 1000

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from kinshelf.db.arrays import FloatArray, IntArray, ObjectArray
 from kinshelf.db.errors import EmptySource, EncoderMismatch, InvalidEmbeddings, UnreadableSource
 from kinshelf.db.sources.parts import PartsManifest, parts_of
 from kinshelf.store.log import disk
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     from kinshelf.store.base import AnyShelf
     from kinshelf.store.generation import AnySnapshot
 
-FloatArray = NDArray[np.float32]
-IntArray = NDArray[np.int64]
-ObjectArray = NDArray[np.object_]
 BLOCK = 4096
 """Rows read from a source at a time, 16 MB at 1,024 columns."""
 

@@ -22,9 +22,9 @@ import torch.distributed as dist
 
 from kinshelf.cluster.blocks import LabelledBlock, SpooledData, part_blocks, shelf_blocks
 from kinshelf.cluster.ray_start import ray_cluster
+from kinshelf.db.arrays import IntArray
 from kinshelf.db.errors import ClusterError
 from kinshelf.db.sources.parts import parts_of
-from kinshelf.probe.fit.data import IntArray
 from kinshelf.probe.fit.model import Probe
 from kinshelf.probe.fit.settings import ProbeSettings
 from kinshelf.probe.fit.split import TrainingSet, training_set

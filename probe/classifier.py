@@ -11,12 +11,13 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from kinshelf.db.arrays import BoolArray, Float64Array, FloatArray, IntArray
 from kinshelf.db.errors import InvalidSetting, ProbeError, TooFewClasses
 from kinshelf.probe.calibrate.calibrate import calibrate
 from kinshelf.probe.calibrate.conformal import COVERAGE, Conformal
 from kinshelf.probe.calibrate.hybrid import Distributions, Voices, joined
 from kinshelf.probe.calibrate.new_categories import newcomers_of
-from kinshelf.probe.fit.data import ArrayData, BoolArray, Float64Array, FloatArray, IntArray
+from kinshelf.probe.fit.data import ArrayData
 from kinshelf.probe.fit.knn import NO_VOTE, ExactNeighbours
 from kinshelf.probe.fit.settings import Calibration, ProbeSettings
 from kinshelf.probe.fit.split import TrainingSet

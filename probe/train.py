@@ -8,9 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from kinshelf.db.errors import InputError, ProbeError, ShelfError
 from kinshelf.probe.calibrate.calibrate import calibrate
 from kinshelf.probe.calibrate.crossfit import OnPart
@@ -27,7 +24,6 @@ if TYPE_CHECKING:
 
 Fit = Callable[..., Trained]
 FOLDS = 5
-Float64Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

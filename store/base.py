@@ -13,9 +13,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
-from numpy.typing import NDArray
-
+from kinshelf.db.arrays import FloatArray
 from kinshelf.store.generation import BLOCK
 
 if TYPE_CHECKING:
@@ -27,8 +25,6 @@ if TYPE_CHECKING:
     from kinshelf.store.log.records import OpenRejects
     from kinshelf.store.results import ProbeEntry
     from kinshelf.store.search.neighbours import Neighbours
-
-FloatArray = NDArray[np.float32]
 
 
 class AnyShelf(ABC):

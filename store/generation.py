@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
+from kinshelf.db.arrays import FloatArray, IntArray, ObjectArray
 from kinshelf.db.errors import EmptyShelf, InvalidEmbeddings, ProductNotFound
 from kinshelf.store.search import fusion
 
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from kinshelf.db.product import StoredProduct
     from kinshelf.store.search.neighbours import Neighbours
 
-FloatArray = NDArray[np.float32]
-IntArray = NDArray[np.int64]
-ObjectArray = NDArray[np.object_]
 BLOCK = 4096
 
 

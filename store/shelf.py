@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from kinshelf.db.arrays import FloatArray
 from kinshelf.db.catalog.queries import View
 from kinshelf.db.errors import KinshelfError
 from kinshelf.store import info
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from kinshelf.store.encode.encoder import Encoder
     from kinshelf.store.log.records import OpenRejects
 
-FloatArray = NDArray[np.float32]
 T = TypeVar("T")
 KEPT_UP = 0.05
 """Of all rows: beyond it, a change is bulk, and who adds in bulk does not query in between."""

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from kinshelf.db.arrays import BoolArray, FloatArray, IntArray
 from kinshelf.db.catalog.queries import View
 from kinshelf.store.generation import AnySnapshot
 from kinshelf.store.search import fusion
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from kinshelf.db.product import StoredProduct
     from kinshelf.store.search.hnsw import Hnsw
 
-FloatArray = NDArray[np.float32]
-IntArray = NDArray[np.int64]
-BoolArray = NDArray[np.bool_]
 _FILTERS = 16
 """Filters whose matches a snapshot remembers, a byte a row each."""
 _IDS = 4096

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kinshelf.db.arrays import Float64Array, FloatArray, IntArray
 from kinshelf.db.errors import InvalidEmbeddings
-from kinshelf.probe.fit.data import ArrayData, Float64Array, FloatArray, IntArray
+from kinshelf.probe.fit.data import ArrayData
 from kinshelf.probe.fit.knn import ExactNeighbours
 from kinshelf.probe.fit.split import training_set
 from kinshelf.probe.novelty.fit import fit_novelty

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kinshelf.db.arrays import IntArray
 from kinshelf.db.product import TEXT_COLUMNS, Product, StoredProduct
 from kinshelf.db.text import is_kept
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from kinshelf.db.catalog.tables import Catalog
     from kinshelf.db.filters.compiler import Filter
 
-IntArray = NDArray[np.int64]
 FILTER_COLUMNS = {
     **dict.fromkeys(TEXT_COLUMNS, "text"),
     "price": "number", "row": "number", "added": "number",

@@ -12,9 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from kinshelf.probe.fit.data import FloatArray, IntArray
+from kinshelf.db.arrays import Float64Array, FloatArray, IntArray
 
 FOLDS = 5
 RIDGE = 3.0
@@ -22,7 +21,6 @@ RIDGE = 3.0
 exchanged pictures found moved by a point."""
 
 Pairs = Iterator[tuple[IntArray, FloatArray, FloatArray]]
-Float64Array = NDArray[np.float64]
 
 
 def fold_of(places: IntArray) -> IntArray:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kinshelf.db.arrays import FloatArray, IntArray
 from kinshelf.db.errors import ProbeNotFound
 from kinshelf.probe.audit.conflicts import CONFLICT, Conflicts, find_conflicts
 from kinshelf.probe.audit.duplicates import Duplicates, copies, find_duplicates
@@ -17,7 +18,6 @@ from kinshelf.probe.audit.label_errors import LabelErrors, find_label_errors
 from kinshelf.probe.audit.out_of_fold import FOLDS, OutOfFold, judge_out_of_fold
 from kinshelf.probe.audit.outliers import FAR, Outliers, find_outliers
 from kinshelf.probe.audit.proposals import Proposal, propose_categories
-from kinshelf.probe.fit.data import FloatArray, IntArray
 from kinshelf.probe.fit.settings import ProbeSettings
 from kinshelf.probe.fit.storage import read_probe
 from kinshelf.store.probes import find_probe

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kinshelf.db.arrays import BoolArray, Float64Array, FloatArray, IntArray
 from kinshelf.probe.audit.alignment import learn_alignment
 from kinshelf.probe.audit.facts import Facts
-from kinshelf.probe.fit.data import BoolArray, Float64Array, FloatArray, IntArray
 
 if TYPE_CHECKING:
     from kinshelf.store.generation import AnySnapshot

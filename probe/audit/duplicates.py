@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kinshelf.db.arrays import BoolArray, FloatArray, IntArray
 from kinshelf.probe.audit.facts import Facts
 from kinshelf.probe.audit.graph import Graph
-from kinshelf.probe.fit.data import SIMILAR, SIMILAR_EACH, BoolArray, FloatArray, IntArray
+from kinshelf.probe.fit.data import SIMILAR, SIMILAR_EACH
 
 if TYPE_CHECKING:
     from kinshelf.store.generation import AnySnapshot

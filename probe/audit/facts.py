@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xxhash
 
-from kinshelf.probe.fit.data import BoolArray, FloatArray, IntArray, ObjectArray
+from kinshelf.db.arrays import BoolArray, FloatArray, IntArray, ObjectArray
 
 if TYPE_CHECKING:
     from kinshelf.db.product import StoredProduct

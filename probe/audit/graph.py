@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kinshelf.db.arrays import BoolArray, FloatArray, IntArray
 from kinshelf.db.errors import EmptyShelf
-from kinshelf.probe.fit.data import BoolArray, FloatArray, IntArray
 
 if TYPE_CHECKING:
     from kinshelf.store.generation import AnySnapshot

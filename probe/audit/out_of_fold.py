@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kinshelf.db.arrays import BoolArray, Float64Array, FloatArray, IntArray
 from kinshelf.probe.audit.facts import Facts
 from kinshelf.probe.audit.graph import Graph
-from kinshelf.probe.fit.data import BoolArray, Float64Array, FloatArray, IntArray
 from kinshelf.probe.fit.knn import NO_VOTE, knn_distribution
 from kinshelf.probe.fit.settings import ProbeSettings
 from kinshelf.probe.fit.split import TrainingSet, encode, folds

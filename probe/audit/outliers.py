@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kinshelf.db.arrays import BoolArray, Float64Array, IntArray
 from kinshelf.probe.audit.facts import Facts
 from kinshelf.probe.audit.graph import Graph
-from kinshelf.probe.fit.data import BoolArray, Float64Array, IntArray
 
 FAR = 3.5
 """Modified z-score beyond which a product is an outlier, as its authors recommend."""

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kinshelf.db.arrays import Float64Array, FloatArray, IntArray
 from kinshelf.probe.audit.facts import Facts
-from kinshelf.probe.fit.data import Float64Array, FloatArray, IntArray
 
 if TYPE_CHECKING:
     from kinshelf.store.generation import AnySnapshot

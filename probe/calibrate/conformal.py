@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from kinshelf.probe.fit.data import BoolArray, Float64Array, FloatArray, IntArray
+from kinshelf.db.arrays import BoolArray, Float64Array, FloatArray, IntArray
 
 COVERAGE = 0.95
 """Share of products whose category the set of `classify` holds."""

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kinshelf.db.arrays import FloatArray, IntArray
 from kinshelf.probe.calibrate.vote_space import Metric, fit_metric, similarities_in
-from kinshelf.probe.fit.data import FloatArray, IntArray
 from kinshelf.probe.fit.knn import NO_VOTE, identical
 from kinshelf.probe.fit.model import Probe
 from kinshelf.probe.fit.settings import SPACES, ProbeSettings

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kinshelf.db.arrays import BoolArray, Float64Array, FloatArray, IntArray
 from kinshelf.probe.calibrate.new_categories import Newcomers
 from kinshelf.probe.calibrate.vote_space import Metric, similarities_in
-from kinshelf.probe.fit.data import BoolArray, Float64Array, FloatArray, IntArray
 from kinshelf.probe.fit.knn import knn_distribution
 from kinshelf.probe.fit.model import Probe
 from kinshelf.probe.fit.settings import Calibration

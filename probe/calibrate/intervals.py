@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from kinshelf.db.arrays import Float64Array
 from kinshelf.db.errors import InvalidSetting
-from kinshelf.probe.fit.data import Float64Array
 
 
 def lower_bound(right: ArrayLike, n: ArrayLike, confidence: float) -> Float64Array:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from kinshelf.db.arrays import BoolArray, Float64Array, FloatArray, IntArray
 from kinshelf.probe.calibrate.hybrid import mix
-from kinshelf.probe.fit.data import BoolArray, Float64Array, FloatArray, IntArray
 from kinshelf.probe.fit.knn import NO_VOTE, knn_distribution
 from kinshelf.probe.fit.model import softmax
 from kinshelf.probe.fit.settings import SPACES, Calibration

@@ -16,8 +16,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from kinshelf.db.arrays import Float64Array, FloatArray, IntArray
 from kinshelf.probe.calibrate.vote_space import Metric, class_means, fit_metric, unit
-from kinshelf.probe.fit.data import Float64Array, FloatArray, IntArray
 from kinshelf.probe.fit.model import Probe
 from kinshelf.probe.fit.split import TrainingSet, hold_out
 

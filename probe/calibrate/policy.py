@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kinshelf.db.arrays import Float64Array, IntArray
 from kinshelf.db.errors import ProbeError
 from kinshelf.probe.calibrate.intervals import check_share, lower_bound, upper_bound
 from kinshelf.probe.calibrate.mixture import HeldOut
-from kinshelf.probe.fit.data import Float64Array, IntArray
 from kinshelf.probe.fit.settings import Policy
 from kinshelf.probe.fit.storage import LOG_FILE, read_probe, write_probe
 from kinshelf.store.probes import find_probe, save_probe

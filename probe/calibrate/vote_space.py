@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from kinshelf.probe.fit.data import FloatArray, IntArray
+from kinshelf.db.arrays import FloatArray, IntArray
 from kinshelf.probe.fit.model import Probe
 from kinshelf.probe.fit.split import TrainingSet
 

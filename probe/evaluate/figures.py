@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kinshelf.db.arrays import Float64Array, IntArray
 from kinshelf.probe.evaluate.metrics import ECE_BINS, ece, reliability
-from kinshelf.probe.fit.data import Float64Array, IntArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
+from kinshelf.db.arrays import BoolArray, Float64Array, IntArray, ObjectArray
 from kinshelf.db.errors import EmptyShelf, ProbeNotFound
 from kinshelf.probe.calibrate.calibrate import calibrate
 from kinshelf.probe.calibrate.conformal import Conformal
@@ -17,7 +18,6 @@ from kinshelf.probe.calibrate.hybrid import Distributions, Voices, joined, sprea
 from kinshelf.probe.calibrate.new_categories import newcomers_of
 from kinshelf.probe.evaluate.methods import evaluate, write_evaluation
 from kinshelf.probe.evaluate.metrics import Metrics
-from kinshelf.probe.fit.data import BoolArray, Float64Array, IntArray, ObjectArray
 from kinshelf.probe.fit.knn import NO_VOTE, identical
 from kinshelf.probe.fit.model import Probe
 from kinshelf.probe.fit.split import TrainingSet, folds, training_set

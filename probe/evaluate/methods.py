@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from kinshelf.db.arrays import BoolArray, Float64Array, IntArray
 from kinshelf.db.errors import EmptyShelf
 from kinshelf.probe.calibrate.conformal import COVERAGE
 from kinshelf.probe.evaluate.figures import confusion_png, reliability_png
 from kinshelf.probe.evaluate.metrics import Metrics, measure, measure_agreement, measure_sets
-from kinshelf.probe.fit.data import BoolArray, Float64Array, IntArray
 
 
 def evaluate(

@@ -6,7 +6,7 @@ from typing import NotRequired, TypedDict
 
 import numpy as np
 
-from kinshelf.probe.fit.data import BoolArray, Float64Array, IntArray
+from kinshelf.db.arrays import BoolArray, Float64Array, IntArray
 
 MIN_PROBABILITY = 1e-12
 """Probabilities are clipped here before the logarithm: a category ruled out costs 27.6 nats."""

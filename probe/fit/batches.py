@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kinshelf.probe.fit.data import FloatArray, IntArray
+from kinshelf.db.arrays import FloatArray, IntArray
 from kinshelf.probe.fit.model import INPUT_SCALE
 from kinshelf.probe.fit.split import TrainingSet
 from kinshelf.probe.fit.whitening import Whitening

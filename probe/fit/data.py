@@ -9,15 +9,11 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from kinshelf.db.arrays import FloatArray, IntArray, ObjectArray
 from kinshelf.db.errors import InvalidEmbeddings
 
-FloatArray = NDArray[np.float32]
-Float64Array = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
-IntArray = NDArray[np.int64]
-ObjectArray = NDArray[np.object_]
 SIMILAR = 0.95
 """Mean of the cosines from which two products may be one. On 828 toys no two reach it; a picture
 saved anew and a title with other punctuation keep more."""

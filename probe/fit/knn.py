@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xxhash
 
-from kinshelf.probe.fit.data import BoolArray, Float64Array, FloatArray, IntArray
+from kinshelf.db.arrays import BoolArray, Float64Array, FloatArray, IntArray
 
 NO_VOTE = -1
 """Label of a neighbour that does not vote: it is missing, or has no category."""

@@ -10,8 +10,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from kinshelf.db.arrays import Float64Array, FloatArray
 from kinshelf.db.errors import InvalidEmbeddings
-from kinshelf.probe.fit.data import Float64Array, FloatArray
 from kinshelf.probe.fit.settings import Calibration, Policy, ProbeSettings
 
 INPUT_SCALE = math.sqrt(2)

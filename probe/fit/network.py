@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kinshelf.db.arrays import FloatArray
 from kinshelf.db.errors import InvalidSetting
 from kinshelf.db.threads import one_blas_thread
-from kinshelf.probe.fit.data import FloatArray
 from kinshelf.probe.fit.settings import ProbeSettings
 
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ from typing import Self
 
 import numpy as np
 
+from kinshelf.db.arrays import BoolArray, IntArray, ObjectArray
 from kinshelf.db.errors import TooFewClasses
-from kinshelf.probe.fit.data import BoolArray, IntArray, LabelledData, ObjectArray
+from kinshelf.probe.fit.data import LabelledData
 
 RESERVED_SPLITS = ("val", "test")
 """Splits that are only ever reported on: neither the weights nor early stopping see them."""

@@ -17,8 +17,8 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from kinshelf.db.arrays import FloatArray
 from kinshelf.db.errors import InvalidSetting, ProbeError, ProbeNotFound, UnsupportedFormat
-from kinshelf.probe.fit.data import FloatArray
 from kinshelf.probe.fit.model import WEIGHT_NAMES, Probe
 from kinshelf.probe.fit.settings import Calibration, Policy, ProbeSettings
 from kinshelf.store.probes import FACTS_FILE

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
+from kinshelf.db.arrays import FloatArray
 from kinshelf.db.errors import ProbeError
 from kinshelf.probe.fit.batches import Batches
-from kinshelf.probe.fit.data import FloatArray
 from kinshelf.probe.fit.model import Probe
 from kinshelf.probe.fit.network import build_network, weights_of
 from kinshelf.probe.fit.settings import ProbeSettings

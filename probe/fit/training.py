@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from kinshelf.probe.fit.data import FloatArray, LabelledData
+from kinshelf.db.arrays import FloatArray
+from kinshelf.probe.fit.data import LabelledData
 from kinshelf.probe.fit.model import Probe
 from kinshelf.probe.fit.network import device_of, repeatable
 from kinshelf.probe.fit.settings import ProbeSettings

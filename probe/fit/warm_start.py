@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from kinshelf.db.arrays import FloatArray
 from kinshelf.db.errors import InvalidSetting
-from kinshelf.probe.fit.data import FloatArray
 from kinshelf.probe.fit.model import Probe
 from kinshelf.probe.fit.settings import ProbeSettings
 

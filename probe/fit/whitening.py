@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from kinshelf.probe.fit.data import Float64Array, FloatArray, IntArray
+from kinshelf.db.arrays import Float64Array, FloatArray, IntArray
 from kinshelf.probe.fit.model import INPUT_SCALE
 from kinshelf.probe.fit.split import TrainingSet
 

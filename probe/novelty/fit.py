@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import xxhash
 
-from kinshelf.probe.fit.data import BoolArray, Float64Array, FloatArray, IntArray, ObjectArray
+from kinshelf.db.arrays import BoolArray, Float64Array, FloatArray, IntArray, ObjectArray
 from kinshelf.probe.fit.settings import ProbeSettings
 from kinshelf.probe.fit.split import TrainingSet, folds
 from kinshelf.probe.novelty.mahalanobis import Relative

@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from kinshelf.probe.fit.data import BoolArray, Float64Array, FloatArray, IntArray
+from kinshelf.db.arrays import BoolArray, Float64Array, FloatArray, IntArray
 
 SHRINKAGE = 0.7
 """Share of the mean eigenvalue in each: there are often fewer rows than dimensions. Measured flat

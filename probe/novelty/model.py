@@ -19,8 +19,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from kinshelf.db.arrays import BoolArray, Float64Array, FloatArray, IntArray, ObjectArray
 from kinshelf.db.errors import InvalidEmbeddings
-from kinshelf.probe.fit.data import BoolArray, Float64Array, FloatArray, IntArray, ObjectArray
 from kinshelf.probe.fit.knn import NO_VOTE, knn_distribution
 from kinshelf.probe.novelty.mahalanobis import Relative
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kinshelf.db.arrays import BoolArray, Float64Array, IntArray
 from kinshelf.db.errors import ShelfError
 from kinshelf.probe.evaluate.figures import short_labels
 from kinshelf.probe.evaluate.methods import codes_of
 from kinshelf.probe.evaluate.metrics import ECE_BINS, Metrics, reliability
-from kinshelf.probe.fit.data import BoolArray, Float64Array, IntArray
 from kinshelf.probe.fit.split import training_set
 from kinshelf.probe.pages.card import neighbour, thumbnail
 from kinshelf.probe.pages.html import render

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kinshelf.probe.fit.data import SIMILAR, SIMILAR_EACH, BoolArray, FloatArray, IntArray
+from kinshelf.db.arrays import BoolArray, FloatArray, IntArray
+from kinshelf.probe.fit.data import SIMILAR, SIMILAR_EACH
 from kinshelf.probe.predict.prediction import Evidence
 from kinshelf.store.ingest import queries
 from kinshelf.store.search.neighbours import Neighbours

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kinshelf.db.arrays import BoolArray, IntArray, ObjectArray
 from kinshelf.db.errors import ProbeError, ProbeNotFound, ShelfError
 from kinshelf.db.text import percent
 from kinshelf.probe.calibrate.intervals import upper_bound
 from kinshelf.probe.calibrate.mixture import HeldOut
-from kinshelf.probe.fit.data import BoolArray, IntArray, ObjectArray
 from kinshelf.probe.fit.storage import read_probe
 from kinshelf.store.probes import find_probe
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from kinshelf.db.arrays import Float64Array, FloatArray, IntArray
 from kinshelf.db.errors import EmptyShelf, ProbeNotFound
 from kinshelf.probe.calibrate.conformal import COVERAGE, Conformal
 from kinshelf.probe.calibrate.hybrid import Distributions, Voices
 from kinshelf.probe.calibrate.mixture import HeldOut
 from kinshelf.probe.calibrate.new_categories import newcomers_of
-from kinshelf.probe.fit.data import Float64Array, FloatArray, IntArray
 from kinshelf.probe.fit.knn import NO_VOTE, identical
 from kinshelf.probe.fit.model import Probe
 from kinshelf.probe.fit.settings import Calibration

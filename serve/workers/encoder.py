@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from kinshelf.db.arrays import FloatArray
 from kinshelf.serve.workers.batching import Batcher
 from kinshelf.serve.workers.encoding import EncoderProcess
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from kinshelf.serve.workers.decoding import Decoders
     from kinshelf.store.encode.encoder import Encoder
 
-FloatArray = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 
 

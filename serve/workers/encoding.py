@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kinshelf.db import errors
+from kinshelf.db.arrays import FloatArray
 from kinshelf.db.errors import EncoderError, EncoderMismatch, EncoderUnavailable, KinshelfError
 from kinshelf.serve.base.errors import ShuttingDown
 from kinshelf.serve.workers.frames import read_frame, write_frame
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
     from kinshelf.store.log.manifest import Manifest
 
-FloatArray = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 _Question = tuple[Mapping[str, Any], bytes | memoryview]
 _Answer = tuple[Any, bytes]

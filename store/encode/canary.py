@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from kinshelf.db.arrays import FloatArray
 from kinshelf.db.errors import EncoderMismatch
 from kinshelf.store.encode.precision import BF16, FLOAT32, INT8
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from kinshelf.store.encode.encoder import Encoder
 
-FloatArray = NDArray[np.float32]
 LEAST_COSINE = {FLOAT32: 0.9999, BF16: 0.999, INT8: 0.995}
 """Two machines of one precision class agree better than that; another processor does not."""
 

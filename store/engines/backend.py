@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from kinshelf.db.arrays import FloatArray, IntArray
 from kinshelf.db.errors import EngineRefused, ShelfNotFound
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from kinshelf.db.product import Scalar
     from kinshelf.store.log.manifest import Manifest
 
-FloatArray = NDArray[np.float32]
-IntArray = NDArray[np.int64]
 Fetch = Callable[[IntArray], FloatArray]
 EXACT_ROWS = 20_000
 """Up to so many matches every one of them is scored, whatever index there is."""

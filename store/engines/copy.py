@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kinshelf.db.errors import (
     CopyMismatch,
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
     from kinshelf.store.base import AnyShelf
     from kinshelf.store.generation import AnySnapshot
 
-FloatArray = NDArray[np.float32]
 KIND = "copy"
 COMPARED = 1000
 """Products that are compared to the bit at the end."""

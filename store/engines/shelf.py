@@ -9,9 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
-import numpy as np
-from numpy.typing import NDArray
-
+from kinshelf.db.arrays import FloatArray
 from kinshelf.db.catalog.tables import Catalog
 from kinshelf.db.errors import GenerationNotFound, OnlyInDirectory, ShelfDamaged
 from kinshelf.store.base import AnyShelf
@@ -33,8 +31,6 @@ if TYPE_CHECKING:
     from kinshelf.store.engines.address import Address
     from kinshelf.store.log.manifest import Manifest
     from kinshelf.store.results import ProbeEntry
-
-FloatArray = NDArray[np.float32]
 
 
 class EngineShelf(AnyShelf):

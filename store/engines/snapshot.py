@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from kinshelf.db.arrays import FloatArray, IntArray
 from kinshelf.db.catalog.queries import FIELDS, stored_product
 from kinshelf.store.engines.backend import Where
 from kinshelf.store.generation import BLOCK, AnySnapshot, ProductBlock
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from kinshelf.store.engines.backend import Backend, State
     from kinshelf.store.engines.view import EngineView
 
-FloatArray = NDArray[np.float32]
-IntArray = NDArray[np.int64]
 REMEMBERED_BYTES = 1 << 29
 _FETCHED = 4096
 _LISTED = 20_000

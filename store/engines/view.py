@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kinshelf.db.arrays import IntArray
 from kinshelf.db.catalog.queries import FIELDS, FILTER_COLUMNS, View, stored_product
 from kinshelf.db.catalog.tables import COLUMNS, Catalog
 from kinshelf.db.errors import FilterError, GenerationNotFound
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from kinshelf.db.filters.compiler import Filter
     from kinshelf.store.engines.backend import Backend, Scanned
 
-IntArray = NDArray[np.int64]
 READ_ROWS = 200_000
 """Up to so many products are read to decide here what the engine cannot."""
 _ASKED = 4096

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from kinshelf.db.arrays import FloatArray
 from kinshelf.db.errors import DuplicateId, InvalidEmbeddings
 from kinshelf.store.ingest.pipeline import BROUGHT_BATCH, ENCODED_BATCH, Ingest
 from kinshelf.store.log import records
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from kinshelf.db.sources.readers import ReadBatch, ReadOptions
     from kinshelf.store.base import AnyShelf
 
-FloatArray = NDArray[np.float32]
 Progress = Callable[[int, AddReport], None]
 
 

@@ -6,9 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
+from kinshelf.db.arrays import FloatArray
 from kinshelf.db.errors import ImageRejected
 from kinshelf.store.ingest.candidate import fail_image
 from kinshelf.store.ingest.pictures import Preprocessor
@@ -19,7 +17,6 @@ if TYPE_CHECKING:
     from kinshelf.store.ingest.candidate import Candidate
     from kinshelf.store.results import AddReport
 
-FloatArray = NDArray[np.float32]
 FEW = 4
 """Of so few products pictures and texts are encoded at once; more keep every core busy anyway."""
 

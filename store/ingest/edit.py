@@ -6,9 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from kinshelf.db.arrays import FloatArray
 from kinshelf.db.errors import (
     DuplicateId,
     ImageRejected,
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
     from kinshelf.store.base import AnyShelf
     from kinshelf.store.ingest.candidate import Candidate
 
-FloatArray = NDArray[np.float32]
 _YES = {"1", "true", "yes", "y", "x", "accept", "accepted"}
 _SHOWN = 5
 

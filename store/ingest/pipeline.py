@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kinshelf.db.arrays import FloatArray
 from kinshelf.db.errors import DuplicateId, ImageRejected, InvalidEmbeddings, KinshelfError
 from kinshelf.db.product import Product, Reject
 from kinshelf.store.ingest.batch_encoder import BatchEncoder
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from kinshelf.db.sources.readers import ReadBatch
     from kinshelf.store.base import AnyShelf
 
-FloatArray = NDArray[np.float32]
 Progress = Callable[[int, AddReport], None]
 ENCODED_BATCH = 64
 """Products a commit when they are encoded here: a few seconds of work on two cores."""

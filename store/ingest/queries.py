@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from kinshelf.db.arrays import FloatArray
 from kinshelf.db.errors import InputError
 from kinshelf.db.product import Product, Reject
 from kinshelf.db.text import normalise
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from kinshelf.store.base import AnyShelf
     from kinshelf.store.generation import AnySnapshot
     from kinshelf.store.search.neighbours import Neighbours
-
-FloatArray = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)

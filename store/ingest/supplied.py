@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kinshelf.db.product import TEXT_COLUMNS, Reject
 from kinshelf.db.text import is_kept, is_key
@@ -15,8 +14,6 @@ from kinshelf.db.text import is_kept, is_key
 if TYPE_CHECKING:
     from kinshelf.db.product import Product
     from kinshelf.db.sources.readers import ReadBatch
-
-FloatArray = NDArray[np.float32]
 
 
 class BroughtEmbeddings:

@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 import xxhash
-from numpy.typing import NDArray
 
+from kinshelf.db.arrays import FloatArray, IntArray
 from kinshelf.db.errors import ShelfDamaged, ShelfError, ShelfPoisoned
 from kinshelf.store.log import disk, frames
 from kinshelf.store.log.checksums import check_vectors
@@ -27,8 +27,6 @@ from kinshelf.store.log.layout import log_path, sweep, vectors_path
 from kinshelf.store.log.manifest import Manifest, read_manifest, write_manifest
 from kinshelf.store.log.tip import Tip, read_tip, write_tip
 
-FloatArray = NDArray[np.float32]
-IntArray = NDArray[np.int64]
 T = TypeVar("T")
 LIVE = np.iinfo(np.int64).max
 """In `removed_at`: not removed."""

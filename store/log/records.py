@@ -10,11 +10,10 @@ from typing import Any, Protocol
 
 import numpy as np
 import xxhash
-from numpy.typing import NDArray
 
+from kinshelf.db.arrays import FloatArray
 from kinshelf.db.product import Product, Reject
 
-FloatArray = NDArray[np.float32]
 _FIELDS = tuple(field.name for field in fields(Product))
 _TYPES = {str: "text", bool: "boolean"}
 _PLAIN = json.JSONEncoder(ensure_ascii=False)

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from kinshelf.db.arrays import FloatArray, IntArray
 from kinshelf.db.errors import EncoderMismatch, InputError
 from kinshelf.store.encode.canary import identity_of
 from kinshelf.store.ingest.add import open_downloader
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from kinshelf.store.log.manifest import Manifest
     from kinshelf.store.shelf import DirectoryShelf
 
-FloatArray = NDArray[np.float32]
-IntArray = NDArray[np.int64]
 FOLDER = "reembed"
 
 

@@ -16,17 +16,14 @@ from typing import Any
 
 import numpy as np
 import xxhash
-from numpy.typing import NDArray
 
+from kinshelf.db.arrays import BoolArray, FloatArray, IntArray
 from kinshelf.store.log import disk
 from kinshelf.store.log import frames as log
 from kinshelf.store.log.frames import Frame
 from kinshelf.store.log.layout import log_path, vectors_path
 from kinshelf.store.log.manifest import FORMAT, Manifest, write_manifest
 
-FloatArray = NDArray[np.float32]
-IntArray = NDArray[np.int64]
-BoolArray = NDArray[np.bool_]
 Body = dict[str, Any]
 PART = 4096
 """Entries in a base frame, and rows copied at a time: what bounds the memory."""

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import xxhash
-from numpy.typing import NDArray
 
+from kinshelf.db.arrays import BoolArray, FloatArray, IntArray
 from kinshelf.db.errors import KinshelfError, ShelfDamaged
 from kinshelf.store.log import frames
 from kinshelf.store.log.frames import Frame
@@ -25,9 +25,6 @@ from kinshelf.store.maintain.rewrite import PART, Source
 from kinshelf.store.results import Finding
 from kinshelf.store.search import fusion
 
-FloatArray = NDArray[np.float32]
-IntArray = NDArray[np.int64]
-BoolArray = NDArray[np.bool_]
 REPAIR = "restore the shelf from a backup, or keep the rest with `kinshelf verify --repair`"
 _NAMED = 8
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from kinshelf.db.arrays import FloatArray
 from kinshelf.db.catalog.tables import Catalog, file_hash, read_state, side_file
 from kinshelf.db.errors import ShelfDamaged
 from kinshelf.db.images.cache import ImageCache
@@ -36,7 +36,6 @@ _NONE = "none needed"
 _BLOCK = 4096
 _ROUNDED = 0.98
 """Cosine that a row has with itself rounded to bytes; 0.999 and more as measured."""
-FloatArray = NDArray[np.float32]
 
 
 def verify_path(path: Path) -> tuple[list[Finding], int]:

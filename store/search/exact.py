@@ -8,14 +8,11 @@ from __future__ import annotations
 import sys
 
 import numpy as np
-from numpy.typing import NDArray
 
+from kinshelf.db.arrays import BoolArray, FloatArray, IntArray
 from kinshelf.db.threads import faiss_for
 from kinshelf.store.search.paging import looked_at
 
-FloatArray = NDArray[np.float32]
-IntArray = NDArray[np.int64]
-BoolArray = NDArray[np.bool_]
 GATHER_SHARE = 0.2
 """Below this share of kept rows, scoring just them beats scanning all and hiding the rest."""
 _CHUNK = 1 << 14

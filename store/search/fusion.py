@@ -11,9 +11,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float32]
+from kinshelf.db.arrays import FloatArray
+
 _SCALE = np.float32(1 / math.sqrt(2))
 
 

@@ -22,15 +22,13 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from kinshelf.db.arrays import BoolArray, FloatArray, IntArray
 from kinshelf.db.catalog.tables import file_hash, read_state, seal, side_file
 from kinshelf.db.errors import ShelfError
 from kinshelf.db.threads import faiss_for
 from kinshelf.store.log import disk
 from kinshelf.store.search.unindexed import Tail
 
-FloatArray = NDArray[np.float32]
-IntArray = NDArray[np.int64]
-BoolArray = NDArray[np.bool_]
 KIND = "hnsw-sq8"
 LINKS = 24
 """Of a node. At 100,000 CLIP-like rows 24 over bytes ask as many steps as FAISS' usual 32 over

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xxhash
-from numpy.typing import NDArray
 
+from kinshelf.db.arrays import FloatArray
 from kinshelf.db.catalog.tables import side_file
 from kinshelf.store.log import disk
 from kinshelf.store.log.layout import index_path
@@ -26,7 +26,6 @@ from kinshelf.store.search.hnsw import Hnsw
 if TYPE_CHECKING:
     from kinshelf.store.log.ledger import Ledger
 
-FloatArray = NDArray[np.float32]
 Stop = Callable[[], bool]
 Steps = Callable[[int, int], None]
 """Told how many rows are in, of how many."""

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float32]
-IntArray = NDArray[np.int64]
+from kinshelf.db.arrays import FloatArray, IntArray
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,8 @@ from __future__ import annotations
 import mmap
 
 import numpy as np
-from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float32]
+from kinshelf.db.arrays import FloatArray
 
 LARGE = 1 << 30
 """Bytes; a smaller mapping may be resident whole."""

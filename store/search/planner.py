@@ -13,15 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from kinshelf.db.arrays import BoolArray, FloatArray, IntArray
 from kinshelf.store.search.exact import FEW, best, exact, nothing, products_by_place
 from kinshelf.store.search.hnsw import Hnsw
 from kinshelf.store.search.unindexed import LEAST, doubtful
 
-FloatArray = NDArray[np.float32]
-IntArray = NDArray[np.int64]
-BoolArray = NDArray[np.bool_]
 Answer = tuple[FloatArray, IntArray]
 ROWS_PER_STEP = 20
 """Rows that one thread scores exactly in the time of one step through the graph."""

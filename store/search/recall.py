@@ -12,15 +12,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from kinshelf.db.arrays import FloatArray, IntArray
 from kinshelf.store.search import fusion
 from kinshelf.store.search.exact import exact
 from kinshelf.store.search.hnsw import Effort, Hnsw
 from kinshelf.store.search.planner import ROWS_PER_STEP, TUNED_K, Rows, nearest
 
-FloatArray = NDArray[np.float32]
-IntArray = NDArray[np.int64]
 RECALL = 0.99
 """What the default search must reach, as recall@10."""
 _MARGINS = {"both": 0.003, "image": 0.005, "text": 0.005}

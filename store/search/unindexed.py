@@ -14,12 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kinshelf.db.arrays import BoolArray, FloatArray, IntArray
 from kinshelf.db.threads import faiss_for
 from kinshelf.store.search.exact import best, products_by_place
 
-FloatArray = NDArray[np.float32]
-IntArray = NDArray[np.int64]
-BoolArray = NDArray[np.bool_]
 Answer = tuple[FloatArray, IntArray]
 LEAST = 256
 """Rows; fewer are scored at once by their vectors."""

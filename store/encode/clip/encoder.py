@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from kinshelf.db.arrays import FloatArray, IntArray
 from kinshelf.db.errors import EncoderUnavailable
 from kinshelf.db.threads import one_blas_thread
 from kinshelf.store.encode.clip.weights import read_weights
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-FloatArray = NDArray[np.float32]
-IntArray = NDArray[np.int64]
 Pixels = NDArray[np.uint8]
 QUICK_ITEMS = 24
 """Items encoded in NumPy before torch is worth its import: about its two seconds of work."""

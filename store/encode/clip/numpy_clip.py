@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from kinshelf.db.arrays import FloatArray
 from kinshelf.store.encode.clip.numpy_linear import Apply, linear
 from kinshelf.store.encode.precision import FLOAT32, text_attention
 
 if TYPE_CHECKING:
     from kinshelf.store.encode.clip.weights import ClipWeights, Layer, Linear, Tower
     from kinshelf.store.encode.image_processor import Preprocessing
-
-FloatArray = NDArray[np.float32]
 
 
 class NumpyClip:

@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
+from kinshelf.db.arrays import FloatArray
 from kinshelf.store.encode.precision import BF16, FLOAT32, INT8
 
-FloatArray = NDArray[np.float32]
 Layer = tuple[FloatArray, FloatArray]
 """Weight (out, in) and bias (out,)."""
 Apply = Callable[[FloatArray, Layer], FloatArray]

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from kinshelf.db.arrays import FloatArray
 from kinshelf.store.encode.clip.torch_linear import Apply, linear
 from kinshelf.store.encode.precision import FLOAT32, text_attention
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from kinshelf.store.encode.clip.weights import ClipWeights, Layer, Linear, Tower
     from kinshelf.store.encode.image_processor import Preprocessing
 
-FloatArray = NDArray[np.float32]
 _QUICK = 1.702
 """quick_gelu(x) = x * sigmoid(1.702 x) = silu(1.702 x) / 1.702."""
 

@@ -13,15 +13,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from kinshelf.db.arrays import FloatArray
 from kinshelf.db.errors import EncoderUnavailable
 from kinshelf.store.encode import model_files
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-FloatArray = NDArray[np.float32]
 Linear = tuple[FloatArray, FloatArray]
 """Weight (out, in) and bias (out,)."""
 

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from kinshelf.db.arrays import FloatArray
 from kinshelf.db.threads import threads
 from kinshelf.store.encode.clip.torch_clip import TorchClip
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from kinshelf.store.encode.image_processor import Preprocessing
 
 T = TypeVar("T")
-FloatArray = NDArray[np.float32]
 _ONE_THREAD_EACH = 8
 """Beyond so many cores, workers get several threads each: batches would become too many."""
 

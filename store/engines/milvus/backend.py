@@ -18,8 +18,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from kinshelf.db.arrays import FloatArray, IntArray
 from kinshelf.db.errors import EngineRefused, KinshelfError, ShelfExists
 from kinshelf.store.engines.backend import (
     EXACT_ROWS,
@@ -50,8 +50,6 @@ if TYPE_CHECKING:
     from kinshelf.db.filters.compiler import Filter
     from kinshelf.store.engines.address import Address
 
-FloatArray = NDArray[np.float32]
-IntArray = NDArray[np.int64]
 NEEDED = (2, 6)
 FLUSHED = 256
 """Rows from which on Milvus Lite is told to flush."""

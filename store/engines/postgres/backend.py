@@ -15,8 +15,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from kinshelf.db.arrays import FloatArray, IntArray
 from kinshelf.db.errors import (
     KinshelfError,
     ShelfExists,
@@ -52,8 +52,6 @@ if TYPE_CHECKING:
     from kinshelf.db.filters.compiler import Filter
     from kinshelf.store.engines.address import Address
 
-FloatArray = NDArray[np.float32]
-IntArray = NDArray[np.int64]
 _SEARCH = 200
 """Of pgvector's hnsw.ef_search; more for queries of one half, which the graph was not built for."""
 _SEARCH_ONE_HALF = 800

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from kinshelf.db.arrays import FloatArray
 from kinshelf.db.catalog.tables import COLUMNS
 
 if TYPE_CHECKING:
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from kinshelf.store.engines.backend import Scanned, Where
 
-FloatArray = NDArray[np.float32]
 _TYPES = [
     "int8", "text", "text", "text", "text", "float8", "text", "text", "text", "text", "bool",
     "bool", "text", "text", "text", "int8", "vector",
