@@ -134,19 +134,22 @@ def test_repair_keeps_the_history_of_what_is_left(damaged: Path, made: Path) -> 
     assert kinds == ["repair", "add", "train", "remove", "add", "add", "add"]
 
 
-def test_a_flipped_frame_costs_what_follows_and_repair_keeps_what_precedes(
+def test_a_flipped_frame_costs_what_it_said_and_nothing_that_others_say(
     damaged: Path, made: Path
 ) -> None:
     flip(damaged / "log-0.wal", frame_of(damaged, 3).offset + 60)
     with pytest.raises(ShelfDamaged):
         Shelf.open(damaged)
     (problem,) = damage(damaged)
-    assert "generations 3 to 6 are lost" in problem
-    assert "'d1', 'd2'" in problem
+    assert "generations 3 to 3 are lost" in problem
+    assert "'a2', 'c1', 'c2'" in problem
     report = repair(damaged)
-    assert report.lost_generations == (3, 6)
+    assert report.lost_generations == (3, 3)
+    assert report.lost_products == ["a2", "c1", "c2"]
     assert damage(damaged) == []
-    assert state_of(damaged) == state_of(made, at=2)
+    expected = state_of(made) | {"a2": state_of(made, at=2)["a2"]}  # the older one is left
+    del expected["c1"], expected["c2"]
+    assert state_of(damaged) == expected
     with Shelf.open(damaged) as shelf:
         assert shelf.generation == 7  # lost generations keep their numbers
         shelf.remove(["a1"])

@@ -10,13 +10,10 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from kinshelf.db.catalog.tables import side_file
 from kinshelf.db.errors import ShelfError
@@ -154,19 +151,20 @@ class _Repair:
         names = (self._path / MANIFEST, log_path(self._path, old), vectors_path(self._path, old))
         for file in names if survey.damaged else ():
             self._keep_copy(file)
-        if survey.generation > survey.readable:
-            self._report.lost_generations = survey.readable + 1, survey.generation
+        if survey.missing:
+            self._report.lost_generations = survey.missing[0], survey.missing[-1]
         self._report.lost_products = sorted(set(survey.lost_ids))
         source = survey.source()
-        frames = [*source.frames, *_fillers(survey)]
+        frames = [*source.frames, _told_of_repair(survey)]
         left = Left(survey.lost_rows, probes)
         rewriting = Rewriting(replace(source, frames=frames), survey.manifest.base_generation, left)
         epoch = 1 + max(survey.manifest.epoch, *epochs(self._path), 0)
         disk.unlink(self._path / TIP)
         rewriting.write(epoch)
         sweep(self._path, epoch)
-        kept = int(np.count_nonzero(~survey.lost_rows))
-        self._say(f"wrote log and vectors again without what is lost: {kept} rows are kept")
+        self._say(
+            f"wrote log and vectors again without what is lost: {rewriting.count} rows are kept"
+        )
 
     # ---- what is derived
 
@@ -208,14 +206,10 @@ def _probes(survey: Survey) -> list[ProbeEntry]:
     ]
 
 
-def _fillers(survey: Survey) -> Sequence[Frame]:
-    """Changes without content in place of the lost ones, and one that tells of the repair."""
-    now, command = time.time(), "verify --repair"
-    lost = {"time": now, "kind": "lost", "command": command}
-    frames = [Frame(g, lost, b"", -1) for g in range(survey.readable + 1, survey.generation + 1)]
+def _told_of_repair(survey: Survey) -> Frame:
     counts = {"removed": len(set(survey.lost_ids))}
-    told = {"time": now, "kind": "repair", "command": command, "counts": counts}
-    return [*frames, Frame(survey.generation + 1, told, b"", -1)]
+    head = {"time": time.time(), "kind": "repair", "command": "verify --repair", "counts": counts}
+    return Frame(survey.generation + 1, head, b"", -1)
 
 
 def _disagrees(report: RepairReport) -> bool:

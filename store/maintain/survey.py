@@ -7,7 +7,9 @@ checksum is checked before what it covers is used, and nothing is read as a whol
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from kinshelf.store.log.layout import epochs, log_path, vectors_path
 from kinshelf.store.log.manifest import NAME, Manifest, read_manifest
 from kinshelf.store.log.tip import read_tip
 from kinshelf.store.maintain.rewrite import PART, Source
+from kinshelf.store.maintain.salvage import Witness, older_twins, stand_in
 from kinshelf.store.results import Finding
 from kinshelf.store.search import fusion
 
@@ -33,7 +36,8 @@ class Survey:
     """What can be read of the shelf in `directory`, and what is wrong with the rest.
 
     `frames` are those that count, without their bodies; `generation` the newest that is known to
-    have been acknowledged, `readable` the newest that can be read, `lost_rows` flags a place
+    have been acknowledged, `readable` the newest that can be read, `missing` those whose frames
+    are damaged, `lost_rows` flags a place
     (row number minus the first row) whose product cannot be kept; `lost_ids` names what is known
     of the products that are gone. `damaged_files` hold damage that a rewriting leaves behind.
     Raises ShelfNotFound or UnsupportedFormat.
@@ -45,6 +49,8 @@ class Survey:
         self.damaged_files: list[Path] = []
         self.lost_ids: list[str] = []
         self.frames: list[Frame] = []
+        self.missing: list[int] = []
+        self._stand_ins: list[Frame] = []
         self._gaps: list[tuple[int, int]] = []
         self.manifest = self._read_manifest()
         self._tip = read_tip(directory)  # before the log, which only gets ahead of it
@@ -53,7 +59,8 @@ class Survey:
         self._walk()
         self._vectors = self._map_vectors()
         self.lost_rows = self._unreachable_rows()
-        self._live = self.source().removed_at() > self.readable
+        self._recollect()
+        self._live = self.source().removed_at() > self.generation
         self._check_rows()
 
     @property
@@ -75,9 +82,9 @@ class Survey:
 
     def source(self) -> Source:
         """What can be read, to be written again."""
-        return Source(
-            self.directory, self.manifest, self.frames, self.next_row, self.read, self.gather
-        )
+        every = [*self.frames, *self._stand_ins]
+        every.sort(key=lambda frame: (frame.generation, not frame.is_base))
+        return Source(self.directory, self.manifest, every, self.next_row, self.read, self.gather)
 
     def read(self, frame: Frame) -> dict[str, Any]:
         """A frame's body; a frame that is in no log has none."""
@@ -112,56 +119,40 @@ class Survey:
     # ---- the log
 
     def _walk(self) -> None:
-        """Follow the frames; damage inside the base costs that part, later damage all after it."""
+        """Follow the frames; a damaged one costs what it said, and nothing that others say."""
         manifest = self.manifest
         self.readable, self.rows, end = manifest.base_generation, manifest.first_row, 0
+        self.next_row = self.rows
         while True:
             for frame in frames.frames(self._log, end, self.readable):
                 self._take(frame)
                 end = frame.end
             later = _later(self._log, end)
-            if later is None or not self._in_base(later):
+            if later is None or later.generation + later.is_base <= self.readable:
                 break
             self._skip(end, later)
             end = later.offset
-        self.generation, self.next_row = self.readable, self.rows
-        if later is not None:
-            self._lose(end, later)
-        else:
-            self._judge_end(end)
+        self.generation = self.readable
+        self._judge_end(end)
 
     def _take(self, frame: Frame) -> None:
-        self.frames.append(Frame(frame.generation, frame.head, b"", frame.offset, frame.end))
+        """Count a frame in; rows between the last one and its own were of a damaged frame."""
+        head = frame.head
+        self.frames.append(Frame(frame.generation, head, b"", frame.offset, frame.end))
         self.readable = frame.generation
-        self.rows += frame.head.get("rows", 0)
-
-    def _in_base(self, later: Frame) -> bool:
-        """Whether nothing but base frames can have stood before `later`."""
-        base = self.manifest.base_generation
-        compacted = self.manifest.sealed > 0 or any(f.is_base for f in self.frames)
-        so_far = all(f.is_base for f in self.frames)
-        return so_far and compacted and later.generation == base + 1 - later.is_base
+        first = head.get("first", self.rows)
+        if first > self.rows:
+            self._gaps.append((self.rows, first))
+        self.rows = max(self.rows, first) + head.get("rows", 0)
+        self.next_row = max(self.next_row, self.rows, *(r + 1 for r in head.get("removed") or ()))
 
     def _skip(self, end: int, later: Frame) -> None:
-        path = self.directory / self.log_name
-        first = later.head.get("first", self.rows)
-        lost = f"{first - self.rows} products are" if first > self.rows else "a listing is"
-        problem = (
-            f"damaged at byte {end}: a part of the compacted state cannot be read; {lost} lost"
-        )
-        self._damage(path, problem)
-        self._gaps.append((self.rows, first))
-        self.rows = first
-
-    def _lose(self, end: int, frame: Frame | None) -> None:
-        """Count what stands behind damage: it cannot be kept, but it can be named."""
-        while frame is not None:
-            self.generation = max(self.generation, frame.generation)
-            past = frame.head.get("first", 0) + frame.head.get("rows", 0)
-            self.next_row = max(self.next_row, past)
-            self.lost_ids += frame.content().get("products", {}).get("id", [])
-            frame = _later(self._log, frame.end)
-        self._say_lost(end)
+        """Go on at a frame behind damage; the generations between are missing."""
+        missing = range(self.readable + 1, later.generation + later.is_base)
+        self.missing += missing
+        lost = _span(missing) if missing else "a part of the compacted state cannot be read"
+        self._damage(self.directory / self.log_name, f"damaged at byte {end}: {lost}")
+        self.readable = later.generation - 1 + later.is_base
 
     def _judge_end(self, end: int) -> None:
         path = self.directory / self.log_name
@@ -170,19 +161,50 @@ class Survey:
             self._damage(path, "missing")
         if tip and tip.epoch == manifest.epoch and tip.generation > self.readable:
             self.generation = tip.generation
-            self._say_lost(end)
+            missing = range(self.readable + 1, tip.generation + 1)
+            self.missing += missing
+            self._damage(path, f"damaged at byte {end}: {_span(missing)}")
         elif end < manifest.sealed:
             self._damage(path, f"cut off at byte {end} of {manifest.sealed}")
         elif len(self._log) > end:
             problem = f"{len(self._log) - end} bytes of a change that was never acknowledged"
             self._note(path, problem, "none needed: the next writer cuts them off")
 
-    def _say_lost(self, end: int) -> None:
-        # What follows the damage was acknowledged, be it one generation or many.
-        self.generation = max(self.generation, self.readable + 1)
-        lost = f"generations {self.readable + 1} to {self.generation} are lost"
-        named = f" with products {_some(self.lost_ids)}" if self.lost_ids else ""
-        self._damage(self.directory / self.log_name, f"damaged at byte {end}: {lost}{named}")
+    # ---- what the damaged frames said
+
+    def _recollect(self) -> None:
+        """Name the products whose frames are damaged, and drop rows that those replaced."""
+        log = self.directory / self.log_name
+        if log not in self.damaged_files:
+            return
+        known = dict(self._named_rows())
+        witness = Witness.of(self.directory, self.manifest.epoch, known)
+        now = time.time()
+        self._stand_ins = [stand_in(generation, now, witness) for generation in self.missing]
+        first, live = self.manifest.first_row, self.source().removed_at() > self.generation
+        twins = older_twins((row, name) for row, name in known.items() if live[row - first])
+        self.lost_rows[[row - first for row in twins]] = True
+        gone = np.flatnonzero(self.lost_rows & live) + first
+        self.lost_ids += [witness.ids[int(row)] for row in gone if int(row) in witness.ids]
+        unnamed = sum(int(row) not in witness.ids and int(row) not in known for row in gone)
+        if self.lost_ids or unnamed:
+            self._tell_lost(unnamed)
+
+    def _tell_lost(self, unnamed: int) -> None:
+        """Add to the log's last finding what is lost with it."""
+        named = _some(self.lost_ids) if self.lost_ids else ""
+        more = f"{unnamed} whose names nothing knows" if unnamed else ""
+        last = max(i for i, f in enumerate(self.findings) if f.file == self.log_name)
+        lost = " and ".join(filter(None, (named, more)))
+        found = self.findings[last]
+        self.findings[last] = replace(found, problem=f"{found.problem}, with products {lost}")
+
+    def _named_rows(self) -> Iterator[tuple[int, str]]:
+        """The rows that readable frames name, with their ids."""
+        for frame in self.frames:
+            products = self.read(frame).get("products")
+            if products:
+                yield from zip(products["row"], products["id"], strict=True)
 
     # ---- the vectors
 
@@ -274,6 +296,10 @@ class Survey:
 
 def _blocks(start: int, stop: int) -> Iterator[slice]:
     return (slice(at, min(at + PART, stop)) for at in range(start, stop, PART))
+
+
+def _span(generations: range) -> str:
+    return f"generations {generations[0]} to {generations[-1]} are lost"
 
 
 def _some(names: list[str]) -> str:
