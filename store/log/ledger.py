@@ -8,6 +8,7 @@ the next writer cuts it off. Anything else that does not fit is damage, and said
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -25,9 +26,11 @@ from kinshelf.store.log.checksums import check_vectors
 from kinshelf.store.log.frames import Frame
 from kinshelf.store.log.layout import log_path, sweep, vectors_path
 from kinshelf.store.log.manifest import Manifest, read_manifest, write_manifest
+from kinshelf.store.log.proof import Proof, size_of
 from kinshelf.store.log.tip import Tip, read_tip, write_tip
 
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
 LIVE = np.iinfo(np.int64).max
 """In `removed_at`: not removed."""
 _UNREAD = (-1, -1)
@@ -48,7 +51,7 @@ class Ledger:
         self.reading = threading.RLock()  # threads take turns at taking in what is new
         self._poison: str | None = None
         self._swept: int | None = None
-        self.loads = 0
+        self.loads = self._begun = 0
         self._load()
 
     def _load(self) -> None:
@@ -74,6 +77,7 @@ class Ledger:
         self.generation = self.manifest.base_generation
         self.rows = self.first_row = self.manifest.first_row
         self.log_end, self._log_path = 0, log_path(self.directory, self.manifest.epoch)
+        self._proof: Proof | None = None
         self.base: list[Frame] = []
         self.heads: list[Frame] = []
         self._base_rows = self.first_row
@@ -94,7 +98,7 @@ class Ledger:
 
     @property
     def width(self) -> int:
-        """Floats in a row: twice the dimension of one modality; 0 while unknown."""
+        """Floats in a row: both embeddings of a pair; 0 while unknown."""
         return 2 * (self.manifest.dimension or 0)
 
     def refresh(self) -> bool:
@@ -110,6 +114,8 @@ class Ledger:
                 self._load()
                 return True
             self.manifest, self._stamp = manifest, stamp
+        if not self._same_file() and self._reopened():
+            return True
         try:
             self.refresh_log()
         except ShelfDamaged:
@@ -117,6 +123,25 @@ class Ledger:
                 raise
             return self._refresh()
         return False
+
+    def _same_file(self) -> bool:
+        """Whether the log's status is that of the one which was read, and no longer."""
+        try:
+            status = self._log_path.stat()
+        except FileNotFoundError:
+            return True  # reading it says so
+        known = self._proof and (*self._proof.identity, self.log_end)
+        return (status.st_dev, status.st_ino, status.st_size) == known
+
+    def _reopened(self) -> bool:
+        """Read all anew if another log has taken the place of the one that was read.
+
+        A backup that is put back gives offsets and generations a second time."""
+        if self._proof is None or self._proof.holds(self._log_path):
+            return False
+        logger.warning("the files of %s were replaced while it was open: read anew", self.directory)
+        self._load()
+        return True
 
     def settled(self, read: Callable[[], T]) -> T:
         """What `read` gives of the newest state; again if a compaction removed what it reads."""
@@ -132,14 +157,16 @@ class Ledger:
     def refresh_log(self) -> None:
         """Take in every whole frame after the last one read."""
         path = self._log_path
-        if self.log_end and _size(path) == self.log_end:
+        if self.log_end and size_of(path) == self.log_end:
+            self._proof = self._proof or Proof.of(path, self._last())
             return
         tip = read_tip(self.directory)  # before the log, which only gets ahead of it
-        size = _size(path)
+        size = size_of(path)
         if size < self.log_end:
             raise ShelfDamaged(f"{path} was cut from {self.log_end} to {size} bytes")
         if size > self.log_end:
             self._take_in(path, size)
+        self._proof = Proof.of(path, self._last())
         if self.log_end < self.manifest.sealed:
             raise ShelfDamaged(
                 f"{path} is damaged at byte {self.log_end}: {self.manifest.sealed} bytes of it were"
@@ -152,6 +179,9 @@ class Ledger:
                 f" {tip.generation} were acknowledged but cannot be read; restore the shelf from"
                 " a backup, or keep what is before them with `kinshelf verify --repair`"
             )
+
+    def _last(self) -> Frame | None:
+        return next(iter((self.heads or self.base)[-1:]), None)
 
     def _take_in(self, path: Path, size: int) -> None:
         with path.open("rb") as file:
@@ -253,6 +283,9 @@ class Ledger:
                 " open the shelf again"
             )
         self.refresh()
+        with self.reading:
+            self._reopened()
+            self._begun = self.loads
         self._guard(self._settle)
 
     def _settle(self) -> None:
@@ -312,6 +345,7 @@ class Ledger:
     def begin_epoch(self, write: Callable[[], Manifest]) -> None:
         """Let `write` make the next epoch durable up to its manifest, and drop the old one."""
         manifest = self._guard(write)
+        self._begun += 1
         write_tip(self.directory, Tip(manifest.epoch, self.generation, manifest.sealed))
         self._guard(sweep, self.directory, manifest.epoch)
 
@@ -325,12 +359,15 @@ class Ledger:
         """The other half: count in a frame, unless a reading thread has met it already."""
         if self.generation < frame.generation:
             self._guard(self._advance, frame)
+        self._proof = Proof.of(self._log_path, frame)
         write_tip(self.directory, Tip(self.manifest.epoch, frame.generation, frame.end))
 
     def _write_change(
         self, head: dict[str, Any], body: dict[str, Any], vectors: FloatArray | None
     ) -> Frame:
         generation, offset = self.generation + 1, self.log_end
+        if self._begun != self.loads or (self._proof and not self._proof.holds(self._log_path)):
+            raise OSError("its files were replaced meanwhile, by a backup or a copy")
         if self._told != (identity := self.manifest.identity()):
             head |= {"shelf": identity}  # so that a lost manifest can be made again
         if vectors is not None and len(vectors):
@@ -356,10 +393,3 @@ class Ledger:
         except BaseException as error:
             self._poison = f"interrupted by {type(error).__name__}"
             raise
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        raise ShelfDamaged(f"{path} is missing: restore it from a backup") from None

@@ -1,0 +1,50 @@
+"""Whether the log on disk is the one that a handle has read."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from kinshelf.db.errors import ShelfDamaged
+from kinshelf.store.log.frames import HEADER, Frame
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What tells a log from another: its identity (device, inode) and its last frame's header.
+
+    The header bears the checksums of all that the frame says.
+    """
+
+    identity: tuple[int, int]
+    offset: int
+    header: bytes
+
+    @classmethod
+    def of(cls, path: Path, last: Frame | None) -> Proof:
+        """Of a log as it is now, up to its last frame."""
+        offset, size = (last.offset, HEADER.size) if last else (0, 0)
+        with path.open("rb", buffering=0) as file:
+            status = os.fstat(file.fileno())
+            file.seek(offset)
+            return cls((status.st_dev, status.st_ino), offset, file.read(size))
+
+    def holds(self, path: Path) -> bool:
+        """Whether the file at `path` is that log still; one that is missing is judged elsewhere."""
+        try:
+            with path.open("rb", buffering=0) as file:
+                status = os.fstat(file.fileno())
+                file.seek(self.offset)
+                found = file.read(len(self.header))
+        except FileNotFoundError:
+            return True
+        return (status.st_dev, status.st_ino) == self.identity and found == self.header
+
+
+def size_of(path: Path) -> int:
+    """The bytes of a log. Raises ShelfDamaged if it is missing."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        raise ShelfDamaged(f"{path} is missing: restore it from a backup") from None

@@ -1,0 +1,103 @@
+"""A handle that is open while a backup is put back, or the directory is swapped, loses nothing."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import unit
+
+from kinshelf import Shelf
+from kinshelf.db.errors import ShelfError
+from kinshelf.db.product import Product
+from kinshelf.store.maintain.verify import verify_path
+
+DIMENSION = 8
+
+
+def put(shelf: Shelf, first: str, count: int, title: str = "toy") -> None:
+    rng = np.random.default_rng(len(first))
+    image, text = (unit(rng.standard_normal((count, DIMENSION))) for _ in "it")
+    shelf.upsert([Product(f"{first}{i}", title) for i in range(count)], image, text)
+
+
+def ids(path: Path) -> set[str]:
+    with Shelf.open(path) as shelf:
+        return {stored.product.id for stored in shelf.snapshot().select()}
+
+
+def over(backup: Path, path: Path) -> None:
+    """As `cp -r backup/* shelf/`: the same files, other content."""
+    for name in ("log-0.wal", "vectors-0.f32", "MANIFEST"):
+        shutil.copyfile(backup / name, path / name)
+    (path / "TIP").unlink(missing_ok=True)
+
+
+def moved(backup: Path, path: Path) -> None:
+    """As `mv shelf old; cp -r backup shelf`."""
+    path.rename(path.with_name("old"))
+    shutil.copytree(backup, path)
+    (path / "TIP").unlink(missing_ok=True)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "toys.shelf"
+    with Shelf.create(path, encoder="fake") as shelf:
+        put(shelf, "a", 3)
+    return path
+
+
+@pytest.mark.parametrize("swap", [over, moved])
+@pytest.mark.parametrize("longer", [True, False], ids=["a longer log", "a shorter log"])
+def test_what_a_backup_holds_outlives_a_handle_that_was_open_before(
+    path: Path, tmp_path: Path, swap: Callable[[Path, Path], None], longer: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    backup = Path(shutil.copytree(path, tmp_path / "backup"))
+    with Shelf.open(backup) as other:
+        if longer:
+            put(other, "b", 40, "of the backup, with a title of its own")
+            put(other, "c", 5)
+    kept = ids(backup)
+    with Shelf.open(path) as shelf:
+        for i in range(2 if longer else 6):
+            put(shelf, f"d{i}", 2, "short")
+        swap(backup, path)
+        with caplog.at_level(logging.WARNING, logger="kinshelf"):
+            put(shelf, "e", 1)
+        assert "read anew" in caplog.text
+        assert {s.product.id for s in shelf.snapshot().select()} == kept | {"e0"}
+    assert ids(path) == kept | {"e0"}
+    assert [f for f in verify_path(path)[0] if not f.harmless] == []
+
+
+def test_a_swap_amid_a_change_is_refused_before_anything_is_written(
+    path: Path, tmp_path: Path
+) -> None:
+    backup = Path(shutil.copytree(path, tmp_path / "backup"))
+    with Shelf.open(backup) as other:
+        put(other, "b", 40)
+    with Shelf.open(path) as shelf:
+        put(shelf, "d", 2)
+        with pytest.raises(ShelfError, match="replaced"), shelf.writing():
+            row = shelf.known(["d0"])["d0"].row
+            over(backup, path)
+            shelf.commit({"kind": "remove", "command": "remove", "removed": [row]}, {})
+    assert ids(path) == ids(backup)
+
+
+def test_a_reader_follows_the_files_that_took_the_place_of_those_it_read(
+    path: Path, tmp_path: Path
+) -> None:
+    backup = Path(shutil.copytree(path, tmp_path / "backup"))
+    with Shelf.open(backup) as other:
+        put(other, "b", 4)
+    with Shelf.open(path) as reader:
+        assert reader.snapshot().count == 3
+        moved(backup, path)
+        assert {s.product.id for s in reader.snapshot().select()} == ids(backup)
