@@ -6,20 +6,23 @@ import sys
 import zipfile
 
 WANTED = (
+    "kinshelf/__init__.py",
     "kinshelf/cli.py",
-    "kinshelf/db/catalog.py",
+    "kinshelf/py.typed",
+    "kinshelf/db/catalog/tables.py",
     "kinshelf/store/shelf.py",
     "kinshelf/probe/__init__.py",
     "kinshelf/commands/ingest.py",
-    "kinshelf/probe/templates/base.html",
-    "kinshelf/probe/templates/style.css",
+    "kinshelf/probe/pages/templates/base.html",
+    "kinshelf/probe/pages/templates/style.css",
     "kinshelf/serve/templates/layout.html",
     "kinshelf/serve/static/htmx.min.js",
     "kinshelf/samples/catalogue/products.csv",
     "kinshelf/samples/tiny-clip/model.safetensors",
 )
 PACKAGES = (
-    "cli.py", "db/", "store/", "probe/", "commands/", "cluster/", "samples/", "serve/",
+    "__init__.py", "cli.py", "face.py", "py.typed",
+    "db/", "store/", "probe/", "commands/", "cluster/", "samples/", "serve/",
 )  # fmt: skip
 
 names = zipfile.ZipFile(sys.argv[1]).namelist()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import shutil
 import subprocess
@@ -28,17 +29,26 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
 def chromium() -> str:
-    """The browser's path; the test is skipped where there is none."""
-    found = next(filter(None, map(shutil.which, NAMES)), None)
-    if found is None:
-        pytest.skip(f"none of {', '.join(NAMES)} is installed: apt-get install chromium")
+    """The path of the system's browser, or of Playwright's own; skipped where there is neither."""
     pytest.importorskip("playwright", reason="playwright is not installed")
+    found = next(filter(None, map(shutil.which, NAMES)), None) or _of_playwright()
+    if found is None:
+        pytest.skip("no Chromium: `playwright install chromium`, or the system's package")
     return found
+
+
+@functools.cache
+def _of_playwright() -> str | None:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        path = playwright.chromium.executable_path
+    return path if Path(path).is_file() else None
 
 
 @contextmanager
 def opened_browser() -> Iterator[Any]:
-    """The system's Chromium."""
+    """Chromium, closed at the end."""
     path = chromium()
     from playwright.sync_api import sync_playwright
 

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import collections
 import csv
 import hashlib
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 from PIL import Image
 
 from kinshelf import Shelf
+
+# A slow machine, or a busy one, is no failure: examples take the time that they take.
+hypothesis.settings.register_profile(
+    "kinshelf", deadline=None, derandomize=True,
+    suppress_health_check=[
+        hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.function_scoped_fixture,
+    ],
+)  # fmt: skip
+hypothesis.settings.load_profile("kinshelf")
 
 AMAZON = Path(__file__).resolve().parents[2] / "shared" / "amazon2020"
 
@@ -156,3 +168,29 @@ def visit(browser: Any, server: Any) -> Iterator[Any]:
     yield visiting
     visiting.check()
     visiting.context.close()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Say at the very end what was not tested, behind pytest's own last line."""
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(_NotTested(), "kinshelf-not-tested")
+
+
+class _NotTested:
+    """Counts skipped tests by reason; one line at the end of the output."""
+
+    def __init__(self) -> None:
+        self.reasons: collections.Counter[str] = collections.Counter()
+
+    @pytest.hookimpl
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.skipped and isinstance(report.longrepr, tuple):
+            self.reasons[str(report.longrepr[2]).removeprefix("Skipped: ")] += 1
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_unconfigure(self, config: pytest.Config) -> None:
+        if config.option.collectonly:
+            return
+        told = [f"{count} ({reason})" for reason, count in self.reasons.most_common()]
+        line = f"not tested: {'; '.join(told)}" if told else "not tested: nothing was skipped"
+        print(line, file=sys.__stdout__, flush=True)

@@ -164,7 +164,7 @@ def graph_and_facts(points: np.ndarray) -> tuple[Graph, Facts]:
     return Graph(np.arange(n), places, found, found, found, exhaustive=True), facts
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.floats(0, 1.2), min_size=3, max_size=12), st.integers(0, 9))
 def test_every_two_products_of_a_group_are_alike(angles: list[float], seed: int) -> None:
     """Points on an arc: a chain of small steps must not become one group."""

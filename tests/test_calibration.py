@@ -127,7 +127,7 @@ def test_with_a_handful_of_rows_the_defaults_stay_and_a_warning_says_so():
 # -- prediction sets -------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     n=st.integers(5, 300), n_classes=st.integers(2, 5), coverage=st.floats(0.5, 0.99),
     seed=st.integers(0, 99),
@@ -177,7 +177,7 @@ def test_whitening_is_that_of_fishers_discriminant():
 
 
 @given(st.integers(0, 2**31), st.integers(1, 5), st.integers(0, 6), st.integers(12, 300))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_similarities_of_whitened_rows_are_told_without_whitening_them(seed, n, k, rows):
     X, codes = mixture(rows, 3, noise=0.8)
     metric = fit_metric(training(X, codes), seed=0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kinshelf.db.errors import InputError, UnknownColumn
@@ -263,13 +263,11 @@ def test_a_text_cell_is_typed_only_where_nothing_is_lost(text: str, value: objec
     assert type(result) is type(value)
 
 
-@settings(deadline=None)
 @given(st.integers(-(10**18) + 1, 10**18 - 1))
 def test_integers_of_up_to_eighteen_digits_come_back(number: int) -> None:
     assert typed(str(number)) == number
 
 
-@settings(deadline=None)
 @given(st.text("0123456789.-+eE ", max_size=12))
 def test_a_number_from_text_writes_back_to_an_equal_number(text: str) -> None:
     result = typed(text)

@@ -738,7 +738,7 @@ def test_a_password_in_a_url_does_not_show_in_the_message() -> None:
 
 
 @given(text=st.builds("{}{}".format, st.sampled_from(["", "http://", "https://["]), st.text()))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_text_is_a_url_that_may_be_fetched_or_is_refused(text: str) -> None:
     try:
         url = check_url(text)

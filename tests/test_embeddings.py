@@ -95,9 +95,7 @@ def test_a_truncated_file_is_refused_wherever_it_ends(tmp_path: Path) -> None:
             load_embeddings(path)
 
 
-@settings(
-    deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_a_damaged_header_is_an_error_of_ours_or_a_float_matrix(
     tmp_path: Path, data: st.DataObject
@@ -172,7 +170,7 @@ def test_an_empty_block_stays_empty() -> None:
     assert problems == []
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     arrays(
         st.sampled_from([np.float16, np.float32, np.float64]),

@@ -31,7 +31,7 @@ def both(directory: Path) -> tuple[Tokens, Any]:
 
 
 @pytest.mark.parametrize("directory", DIRECTORIES, ids=lambda path: path.name)
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=60))
 def test_any_short_text_has_the_tokens_that_transformers_gives_it(
     directory: Path, text: str

@@ -93,7 +93,7 @@ def test_pictures_and_texts_embed_as_plain_transformers_does_one_by_one(
     assert_same_embeddings(fast(tiny, quick_items), oracle)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(texts=st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1, max_size=5))
 @RUNTIMES
 def test_any_text_embeds_as_plain_transformers_does(

@@ -101,7 +101,7 @@ def test_texts_embed_as_plain_transformers_does_one_by_one(
     np.testing.assert_allclose(encoder.encode_texts(TEXTS), expected, atol=CLOSE, rtol=0)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(texts=st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1, max_size=5))
 def test_any_text_embeds_as_plain_transformers_does(
     encoder: Encoder, oracle: Oracle, texts: list[str]
@@ -195,7 +195,7 @@ def test_a_text_of_77_tokens_is_whole_and_one_of_78_is_truncated(encoder: Encode
 # ---------------------------------------------------------------- pixels
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(width=st.integers(50, 500), height=st.integers(50, 500), seed=st.integers(0, 99))
 def test_pixels_are_bit_for_bit_those_of_the_clip_processor(
     tiny: Path, oracle: Oracle, width: int, height: int, seed: int

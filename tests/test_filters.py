@@ -298,14 +298,14 @@ def conditions(draw: st.DrawFn, depth: int = 3) -> Expression:
     return draw(columns("boolean") if shape == "leaf" else comparisons(min(depth, 2)))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(conditions())
 def test_a_filter_finds_the_rows_that_three_valued_logic_says(condition: Expression) -> None:
     expected = [row["row"] for row in catalogue()[1] if condition.value(row) is True]
     assert matching(compiled(condition.sql)) == expected
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(conditions())
 def test_the_canonical_spelling_compiles_to_the_same_filter(condition: Expression) -> None:
     once = compiled(condition.sql)
@@ -329,7 +329,7 @@ TERMS = (
 )  # fmt: skip
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.lists(st.tuples(st.sampled_from(LOOSE), st.sampled_from(TERMS)), min_size=1, max_size=5),
     st.sampled_from(TERMS),
@@ -691,7 +691,7 @@ WORDS = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=400, deadline=5_000)
+@settings(max_examples=400)
 @given(st.lists(WORDS, max_size=14).map(" ".join) | st.lists(WORDS, max_size=8).map("".join))
 def test_words_of_sql_in_any_order_give_a_filter_that_runs_or_a_filter_error(text: str) -> None:
     try:
@@ -701,7 +701,7 @@ def test_words_of_sql_in_any_order_give_a_filter_that_runs_or_a_filter_error(tex
     matching(found)
 
 
-@settings(max_examples=200, deadline=5_000)
+@settings(max_examples=200)
 @given(st.text(max_size=60) | st.text("'\"()-*/;,.=<>%_ ax1\\\n$?:[]{}|", max_size=40))
 def test_any_text_gives_a_filter_that_runs_or_a_filter_error(text: str) -> None:
     try:

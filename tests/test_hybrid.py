@@ -356,7 +356,7 @@ def test_wrong_use_is_one_clear_error():
         HybridClassifier().fit(X * np.nan, y)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(sizes=st.lists(st.integers(1, 6), min_size=2, max_size=5), k=st.integers(1, 30))
 def test_any_small_data_set_gives_distributions_or_a_kinshelf_error(sizes, k):
     y = np.repeat(np.arange(len(sizes)), sizes)

@@ -208,7 +208,7 @@ def test_a_rotated_jpeg_of_a_phone_comes_upright() -> None:
 
 
 @given(exif=st.binary(max_size=200))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_damaged_exif_does_not_cost_the_picture(exif: bytes) -> None:
     data = encode(PICTURE, "JPEG", quality=95, exif=b"Exif\x00\x00II*\x00\x08\x00\x00\x00" + exif)
     assert sorted(decode_image(data).size) == [64, 96]
@@ -354,7 +354,7 @@ def test_more_bytes_than_the_limit_are_refused_unread() -> None:
     ),
     kept=st.floats(0.1, 1.0),
 )
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=120, suppress_health_check=[HealthCheck.too_slow])
 def test_damaged_bytes_decode_or_are_rejected_and_nothing_else(
     name: str, edits: list[tuple[float, bytes]], kept: float
 ) -> None:
@@ -369,7 +369,7 @@ def test_damaged_bytes_decode_or_are_rejected_and_nothing_else(
 
 
 @given(head=st.sampled_from([JPEG[:4], PNG[:8], b"GIF89a", b"II*\x00", b"BM"]), tail=st.binary())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_random_bytes_behind_a_signature_are_rejected(head: bytes, tail: bytes) -> None:
     assert reason(head + tail) in {"truncated", "damaged", "not-an-image", "too-large", "too-small"}
 

@@ -89,7 +89,7 @@ def recall(found: np.ndarray, scores: np.ndarray, k: int) -> float:
 # ---- exact
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     rows=st.integers(0, 70), queries=st.integers(0, 9), k=st.integers(1, 12),
     share=st.sampled_from([None, 0.0, 0.1, 0.6, 1.0]), seed=st.integers(0, 1000),

@@ -22,7 +22,7 @@ def written(sizes: list[int]) -> bytes:
     return b"".join(made)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(sizes=FRAMES, cut=st.integers(0, 200), flip=st.integers(-1, 4000), part=st.integers(1, 900))
 def test_it_is_what_all_bytes_together_give(
     tmp_path: Path, sizes: list[int], cut: int, flip: int, part: int

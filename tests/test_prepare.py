@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kinshelf.db.errors import EmptySource, InputError, UnknownColumn
@@ -97,7 +97,6 @@ def test_a_draw_is_not_the_beginning_of_the_file() -> None:
     assert 400 < drawn.mean() < 600
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.none() | st.sampled_from("abcdef"), min_size=1, max_size=80),
     st.none() | st.integers(1, 6),

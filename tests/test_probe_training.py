@@ -207,7 +207,7 @@ def test_no_held_out_share_means_all_epochs():
     assert probe.metrics["refit"] is False
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     sizes=st.lists(st.integers(1, 9), min_size=2, max_size=6),
     val_fraction=st.sampled_from([0.0, 0.1, 0.5]),

@@ -185,7 +185,7 @@ TABLES = st.lists(
 )
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(TABLES, st.sampled_from([",", "\t"]), st.sampled_from(["\n", "\r\n"]))
 def test_any_table_that_csv_writes_reads_back_normalised(
     tmp_path: Path, table: list[list[str]], delimiter: str, end: str
@@ -451,7 +451,6 @@ def test_a_price_that_is_no_number_costs_the_price_alone(tmp_path: Path) -> None
     assert "ask us" in reject.message
 
 
-@settings(deadline=None)
 @given(st.lists(st.lists(st.integers(0, 40), max_size=30), max_size=8))
 def test_seen_ids_agree_with_a_dictionary(rounds: list[list[int]]) -> None:
     seen, oracle, position = SeenIds(), dict[int, int](), 0
@@ -571,9 +570,7 @@ def test_an_unknown_mapped_column_is_refused_at_once(tmp_path: Path) -> None:
         read_source(path, ReadOptions(mapping={"title": "Product Nam"}))
 
 
-@settings(
-    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.binary(max_size=200).map(lambda tail: b"id,title\n" + tail),
     st.sampled_from(["a.csv", "a.tsv", "a.jsonl", "a.parquet", "a.csv.gz"]),

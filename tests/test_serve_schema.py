@@ -57,7 +57,7 @@ def _hammer(strategy: Any, examples: int, statuses: Counter[int]) -> None:
     turn = itertools.count()
 
     @settings(
-        max_examples=examples, deadline=None, database=None, derandomize=True,
+        max_examples=examples, database=None, derandomize=True,
         phases=[Phase.generate], suppress_health_check=list(HealthCheck),
     )  # fmt: skip
     @given(case=strategy)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kinshelf.db.text import clean_category, clean_key, normalise, parse_price
@@ -32,7 +32,6 @@ def test_text_is_normalised(raw: str, clean: str) -> None:
     assert normalise(raw) == clean
 
 
-@settings(deadline=None)
 @given(ANY_TEXT)
 def test_normalised_text_is_nfkc_without_controls_and_encodes(raw: str) -> None:
     clean = normalise(raw)
@@ -42,13 +41,11 @@ def test_normalised_text_is_nfkc_without_controls_and_encodes(raw: str) -> None:
     clean.encode()
 
 
-@settings(deadline=None)
 @given(ANY_TEXT)
 def test_normalising_twice_changes_nothing(raw: str) -> None:
     assert normalise(normalise(raw)) == normalise(raw)
 
 
-@settings(deadline=None)
 @given(st.text(st.characters(categories=["L", "N", "P", "S"]), max_size=40))
 def test_normalising_visible_text_is_plain_nfkc(raw: str) -> None:
     assert normalise(raw) == " ".join(unicodedata.normalize("NFKC", raw).split())
@@ -115,7 +112,6 @@ def test_what_is_no_price_is_refused_with_its_text(raw: str) -> None:
         parse_price(raw)
 
 
-@settings(deadline=None)
 @given(st.text(max_size=40))
 def test_a_price_is_never_negative_and_never_another_error(raw: str) -> None:
     try:
@@ -125,7 +121,6 @@ def test_a_price_is_never_negative_and_never_another_error(raw: str) -> None:
     assert price is None or 0 <= price < float("inf")
 
 
-@settings(deadline=None)
 @given(st.decimals(0, 10**7, places=2))
 def test_an_amount_in_english_and_german_notation_is_the_same(amount: object) -> None:
     english = f"{amount:,.2f}"

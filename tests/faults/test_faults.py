@@ -92,7 +92,6 @@ class TestShelfMachine(ShelfMachine.TestCase):  # type: ignore[misc]
     settings = settings(
         max_examples=3,
         stateful_step_count=12,
-        deadline=None,
         derandomize=True,
         suppress_health_check=list(HealthCheck),
     )
