@@ -15,14 +15,23 @@ from kinshelf.store.engines.shelf import EngineShelf
 from kinshelf.store.shelf import DirectoryShelf
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from kinshelf.db.arrays import FloatArray
     from kinshelf.db.product import Product
+    from kinshelf.probe.audit.audit import Audit
+    from kinshelf.probe.evaluate.held_out import Evaluation
+    from kinshelf.probe.fit.settings import ProbeSettings
+    from kinshelf.probe.predict.prediction import Prediction
+    from kinshelf.probe.train import TrainReport
     from kinshelf.store.encode.encoder import Encoder
+    from kinshelf.store.ingest.frames import Frame
     from kinshelf.store.results import (
         AddOptions,
         AddReport,
         CompactReport,
         OnConflict,
+        Rows,
         SearchResult,
     )
 
@@ -74,20 +83,24 @@ class Shelf(AnyShelf):
 
     def add(
         self,
-        source: Path | str,
+        source: Path | str | Frame,
         options: AddOptions | None = None,
         *,
         stop: Callable[[], bool] = lambda: False,
         progress: Callable[[int, AddReport], None] = lambda _done, _report: None,
     ) -> AddReport:
-        """Upsert the products of a file or folder by id; see `AddOptions`.
+        """Upsert the products of a file, a folder or a frame by id; see `AddOptions`.
+
+        A frame is anything with `__arrow_c_stream__`: pandas, polars, Arrow, DuckDB, `datasets`.
+        Its columns are those of a file; pictures may stand in it as bytes.
 
         Commits a batch at a time; `stop` is asked after each. Raises InputError subclasses for a
         source that cannot be read at all; a bad row is counted in the report and nothing is lost.
         """
         from kinshelf.store.ingest.add import add_source
 
-        return add_source(self, Path(source), options, stop=stop, progress=progress)
+        place = Path(source) if isinstance(source, str) else source
+        return add_source(self, place, options, stop=stop, progress=progress)
 
     def upsert(
         self,
@@ -176,6 +189,71 @@ class Shelf(AnyShelf):
             self, product_id=product_id, image=image, text=text, k=k, where=where,
             weight_image=weight_image, at=at,
         )  # fmt: skip
+
+    def classify(
+        self,
+        *,
+        image: str | bytes | None = None,
+        text: str | None = None,
+        k: int | None = None,
+        where: str | None = None,
+    ) -> Prediction:
+        """The category of a picture, a text or both, with its evidence; see `ks.classify`."""
+        from kinshelf.probe.predict.predictor import classify
+
+        return classify(self, image=image, text=text, k=k, where=where)
+
+    def classify_all(self, source: Path | str | Frame, options: AddOptions | None = None) -> Rows:
+        """The answer to every product of a source, as one row each; nothing is stored.
+
+        Columns: `id`, `title`, then those of `classify --json`. Rows that cannot be used are left
+        out; `kinshelf classify --input` reports them.
+        """
+        from kinshelf.probe.predict.predictor import classify_source
+        from kinshelf.store.ingest.frames import opened
+        from kinshelf.store.results import AddOptions, Rows
+
+        options = options or AddOptions()
+        found = Rows()
+        with opened(source, options) as path:
+            for batch, answers in classify_source(self, path, options):
+                for product, answer in zip(batch.products, answers, strict=True):
+                    found.append({"id": product.id, "title": product.title, **answer.as_dict()})
+        return found
+
+    def train(self, settings: ProbeSettings | None = None) -> TrainReport:
+        """Train and calibrate a probe from the categorised products; see `ks.train`."""
+        from kinshelf.probe.train import train_shelf
+
+        return train_shelf(self, settings)
+
+    def evaluate(self, *, split: str = "val") -> Evaluation:
+        """Probe, neighbours and hybrid side by side on products held out; see `ks.evaluate`."""
+        from kinshelf.probe.evaluate.held_out import evaluate_shelf
+
+        return evaluate_shelf(self, split=split)
+
+    def audit(self) -> Audit:
+        """Wrong labels, duplicates, outliers and conflicts, ranked; see `ks.audit`."""
+        from kinshelf.probe.audit.audit import audit_shelf
+
+        return audit_shelf(self)
+
+    def products(self, where: str | None = None, *, limit: int | None = None) -> Rows:
+        """The products that match, in the order they were added, as plain dicts.
+
+        Raises FilterError.
+        """
+        from kinshelf.store.results import Rows
+
+        return Rows(each.as_dict() for each in self.snapshot().select(where, limit=limit))
+
+    def to_pandas(self, where: str | None = None) -> pd.DataFrame:
+        """The products that match as a pandas.DataFrame; attributes become columns of their own."""
+        from kinshelf.store.results import Rows
+
+        rows = self.products(where)
+        return Rows({**row.pop("attributes"), **row} for row in rows).to_pandas()
 
 
 class _InDirectory(Shelf, DirectoryShelf):

@@ -58,7 +58,7 @@ def _few(catalogue: Catalogue, n: int, seed: int) -> list[float]:
     own = [order[catalogue.y[order] == c][:n] for c in range(len(catalogue.classes))]
     train = catalogue.take(np.concatenate(own))
     test = catalogue.take(np.setdiff1d(order, np.concatenate(own)))
-    said = HybridClassifier().fit(train.X, train.names).distributions(test.X)
+    said = HybridClassifier(pairs=False).fit(train.X, train.names).distributions(test.X)
     answers = [recipe(train, test.X), said.probe, said.knn, said.hybrid]
     return [accuracy(answer, test.y) for answer in answers]
 
@@ -88,7 +88,7 @@ def _arrive(catalogue: Catalogue, left_out: int, seed: int) -> list[list[float]]
     new = rng.permutation(np.flatnonzero(catalogue.y == left_out))
     cut = len(known) // 5
     test, train = catalogue.take(known[:cut]), catalogue.take(known[cut:])
-    model = HybridClassifier().fit(train.X, train.names)
+    model = HybridClassifier(pairs=False).fit(train.X, train.names)
     before = np.mean(model.predict(test.X) == test.names)
     figures, had = [], 0
     for n in ADDED:

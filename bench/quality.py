@@ -96,7 +96,7 @@ def fit_recipe(net: torch.nn.Module, train: Rows, held: Rows) -> None:
 
 def ours(train: Catalogue, queries: FloatArray) -> dict[str, Float64Array]:
     """Probe, neighbours and hybrid, as they are fitted, and the hybrid's prediction sets."""
-    hybrid = HybridClassifier().fit(train.X, train.names)
+    hybrid = HybridClassifier(pairs=False).fit(train.X, train.names)
     found = hybrid.distributions(queries)
     conformal = Conformal.of(hybrid.probe_.reference)
     assert conformal is not None

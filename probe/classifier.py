@@ -22,6 +22,7 @@ from kinshelf.probe.fit.knn import NO_VOTE, ExactNeighbours
 from kinshelf.probe.fit.settings import Calibration, ProbeSettings
 from kinshelf.probe.fit.split import TrainingSet
 from kinshelf.probe.fit.training import fit_probe
+from kinshelf.store.search import fusion
 
 if TYPE_CHECKING:
     from kinshelf.store.base import AnyShelf
@@ -33,10 +34,11 @@ _BLOCK = 256
 class HybridClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sklearn is untyped
     """The MLP probe mixed with the vote of the k nearest training rows.
 
-    X are fused embeddings `[image ; text] / sqrt(2)`, (n, D) float32, whose inner product is
-    their similarity; for other vectors set `ProbeSettings(modality_dropout=0)`. `k`, `tau` and
-    `lam` are as in `Calibration`, None: fitted by cross-fitting; `settings` None: the recipe's
-    defaults.
+    X are embedding pairs `[image ; text]`, (n, D), as `Shelf.search` takes them: two halves of
+    equal width, each a unit vector, or zeros where a modality is missing; an array or a frame.
+    Other norms raise InvalidEmbeddings. For any other vectors, whose inner product is their
+    similarity, set `pairs=False` and `ProbeSettings(modality_dropout=0)`. `k`, `tau` and `lam` are
+    as in `Calibration`, None: fitted by cross-fitting; `settings` None: the recipe's defaults.
 
     After `fit`: `classes_` (sorted; `add` can lengthen it), `n_features_in_`, and `probe_`, whose
     classes are the texts of the classes that it was trained on.
@@ -49,11 +51,13 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         tau: float | None = None,
         lam: float | None = None,
         settings: ProbeSettings | None = None,
+        pairs: bool = True,
     ) -> None:
         self.k = k
         self.tau = tau
         self.lam = lam
         self.settings = settings
+        self.pairs = pairs
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Train the probe on X (n, D) and y (n,), and keep X for its neighbours.
@@ -103,14 +107,21 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         )
         return self
 
-    def kneighbors(self, X: ArrayLike, k: int | None = None) -> tuple[FloatArray, IntArray]:
-        """Similarities (n, k) float32 and places (n, k) int64 of the nearest rows of fit and add.
+    def kneighbors(
+        self, X: ArrayLike, n_neighbors: int | None = None, return_distance: bool = True
+    ) -> tuple[FloatArray, IntArray] | IntArray:
+        """Distances (n, n_neighbors) float32 and places of the nearest rows of `fit` and `add`.
 
-        Nearest first; with fewer than k rows the rest is similarity -inf, place -1.
+        As scikit-learn's: nearest first, the distance is 1 - similarity, which is its cosine
+        distance for pairs of two modalities; places alone without `return_distance`. Raises
+        InvalidSetting for more neighbours than there are rows.
         """
         check_is_fitted(self)
-        queries = self._checked_queries(X)
-        return self._neighbours.kneighbors(queries, self.probe_.calibration.k if k is None else k)
+        k = self.probe_.calibration.k if n_neighbors is None else n_neighbors
+        if not 1 <= k <= len(self._embeddings):
+            raise InvalidSetting(f"n_neighbors={k}: 1 to {len(self._embeddings)} rows are there")
+        similarities, places = self._neighbours.kneighbors(self._checked_queries(X), k)
+        return (1 - similarities, places) if return_distance else places
 
     def predict_proba(self, X: ArrayLike) -> Float64Array:
         """(n, n_classes) float64, columns as in `classes_`.
@@ -168,10 +179,17 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
     def _checked(self, X: ArrayLike, y: ArrayLike, *, reset: bool) -> tuple[FloatArray, Labels]:
         embeddings, labels = validate_data(self, X, y, dtype=np.float32, reset=reset)
         check_classification_targets(labels)
-        return embeddings, np.asarray(labels)
+        return self._scaled(embeddings), np.asarray(labels)
 
     def _checked_queries(self, X: ArrayLike) -> FloatArray:
-        return np.asarray(validate_data(self, X, dtype=np.float32, reset=False))
+        return self._scaled(np.asarray(validate_data(self, X, dtype=np.float32, reset=False)))
+
+    def _scaled(self, X: FloatArray) -> FloatArray:
+        """Fused embeddings of checked pairs; other vectors as they are."""
+        if not self.pairs:
+            return X
+        fusion.check_pairs(X, "or HybridClassifier(pairs=False) for vectors that are no pairs")
+        return fusion.fused(X)
 
     def _remember(self, embeddings: FloatArray, labels: Labels) -> None:
         self._embeddings, self._labels = embeddings, labels

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from kinshelf.db.arrays import FloatArray
 from kinshelf.store.generation import BLOCK
+from kinshelf.store.search.fusion import check_pairs
 
 if TYPE_CHECKING:
     from kinshelf.db.catalog.sql import Table
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from kinshelf.store.generation import AnySnapshot, VectorBlock
     from kinshelf.store.log.manifest import Manifest
     from kinshelf.store.log.records import OpenRejects
-    from kinshelf.store.results import ProbeEntry
+    from kinshelf.store.results import ProbeEntry, Rows
     from kinshelf.store.search.neighbours import Neighbours
 
 
@@ -119,8 +120,13 @@ class AnyShelf(ABC):
         return self.snapshot().get(product_id)
 
     def search(self, queries: FloatArray, k: int = 10, *, where: str | None = None) -> Neighbours:
-        """The k products nearest to each query among those that match; `queries` are halves,
-        (n, 2 * dimension) float32. Raises FilterError, EmptyShelf or InvalidEmbeddings."""
+        """The k products nearest to each query among those that match.
+
+        `queries` are embedding pairs `[image ; text]`, (n, 2 * dimension) float32: unit halves, or
+        zeros where a modality is missing. Raises FilterError, EmptyShelf, and InvalidEmbeddings
+        for another width or other norms, such as those of fused embeddings.
+        """
+        check_pairs(queries)
         return self.snapshot().kneighbors(queries, k, where=where)
 
     def iter_vectors(self, where: str | None = None, *, size: int = BLOCK) -> Iterator[VectorBlock]:
@@ -132,7 +138,7 @@ class AnyShelf(ABC):
         """Counts, categories, encoder, index, probes, open rejects; `recall`: measure it now."""
 
     @abstractmethod
-    def history(self, limit: int | None = None) -> list[dict[str, Any]]:
+    def history(self, limit: int | None = None) -> Rows:
         """The changes, newest first; `kept` tells whether `at=` can ask for that generation."""
 
     @abstractmethod

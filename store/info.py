@@ -6,6 +6,8 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kinshelf.store.results import Rows
+
 if TYPE_CHECKING:
     from kinshelf.db.catalog.sql import Table
     from kinshelf.db.catalog.tables import Catalog
@@ -34,11 +36,11 @@ def facts(shelf: AnyShelf, now: AnySnapshot, index: dict[str, Any]) -> dict[str,
     }
 
 
-def history(shelf: AnyShelf, limit: int | None) -> list[dict[str, Any]]:
+def history(shelf: AnyShelf, limit: int | None) -> Rows:
     """See `Shelf.history`."""
     found = shelf.snapshot().view.commits(limit)
     oldest = shelf.manifest.base_generation
-    return [commit | {"kept": commit["generation"] >= oldest} for commit in found]
+    return Rows(commit | {"kept": commit["generation"] >= oldest} for commit in found)
 
 
 def run_sql(directory: Path, ledger: Ledger, query: str) -> Table:

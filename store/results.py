@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from kinshelf.db.product import Reject
     from kinshelf.db.sources.prepare import TrainingSetOptions, TrainingSetPlan
 
@@ -120,6 +122,16 @@ class AddReport:
         return asdict(self) | {"reasons": dict(self.reasons)}
 
 
+class Rows(list[dict[str, Any]]):
+    """A table as plain dicts, one a row; `to_pandas()` gives it as a frame."""
+
+    def to_pandas(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """A pandas.DataFrame, one row a dict; `columns` names those that an empty table has."""
+        import pandas as pd
+
+        return pd.DataFrame(list(self), columns=None if columns is None else list(columns))
+
+
 def fields_of(value: Any) -> dict[str, Any]:
     """The fields of a dataclass with slots, as they are: `asdict` copies, at ten times the cost."""
     return {name: getattr(value, name) for name in value.__slots__}
@@ -153,6 +165,11 @@ class SearchResult:
     generation: int
     fingerprint: str
     exhaustive: bool
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row a neighbour, nearest first."""
+        names = [name for name in Neighbour.__slots__ if name != "row"]
+        return Rows(each.as_dict() for each in self.neighbours).to_pandas(names)
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json` of many queries."""

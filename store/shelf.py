@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from kinshelf.db.product import StoredProduct
     from kinshelf.store.encode.encoder import Encoder
     from kinshelf.store.log.records import OpenRejects
+    from kinshelf.store.results import Rows
 
 T = TypeVar("T")
 KEPT_UP = 0.05
@@ -256,6 +257,6 @@ class DirectoryShelf(AnyShelf):
             index["measured"] = measured(now.searched()).as_dict()
         return info.facts(self, now, index)
 
-    def history(self, limit: int | None = None) -> list[dict[str, Any]]:
+    def history(self, limit: int | None = None) -> Rows:
         """The changes, newest first; `kept` tells whether `at=` can ask for that generation."""
         return info.history(self, limit)

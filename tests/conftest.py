@@ -176,6 +176,21 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(_NotTested(), "kinshelf-not-tested")
 
 
+WIDE = (
+    "faults/", "test_amazon", "test_engine_", "test_page_", "test_ray_", "test_repair_oracle",
+    "test_serve_batching", "test_serve_encoding", "test_serve_process", "test_serve_schema",
+)  # fmt: skip
+"""Files whose tests start servers, engines, browsers or many processes."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the wide tests, which `make test-quick` leaves out."""
+    for item in items:
+        place = item.path.relative_to(Path(__file__).parent).as_posix()
+        if place.startswith(WIDE):
+            item.add_marker("wide")
+
+
 class _NotTested:
     """Counts skipped tests by reason; one line at the end of the output."""
 

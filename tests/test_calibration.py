@@ -119,7 +119,7 @@ def test_the_answers_that_are_kept_are_those_of_the_formula():
 
 def test_with_a_handful_of_rows_the_defaults_stay_and_a_warning_says_so():
     X, codes = mixture(12)
-    model = HybridClassifier(settings=QUICK).fit(X, codes)
+    model = HybridClassifier(pairs=False, settings=QUICK).fit(X, codes)
     assert model.probe_.calibration == Calibration()
     assert any("too few products to calibrate" in w for w in model.probe_.warnings)
 

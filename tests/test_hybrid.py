@@ -249,7 +249,7 @@ def test_votes_are_weighed_in_the_space_of_the_calibration():
 
 @pytest.fixture(scope="module")
 def fitted() -> HybridClassifier:
-    return HybridClassifier(settings=QUICK).fit(*clusters(150))
+    return HybridClassifier(pairs=False, settings=QUICK).fit(*clusters(150))
 
 
 def test_it_speaks_scikit_learn(fitted):
@@ -267,7 +267,7 @@ def test_it_speaks_scikit_learn(fitted):
 def test_its_probabilities_follow_the_formula():
     X, _ = clusters(20, seed=2)
     train, y = clusters(150)
-    fitted = HybridClassifier(k=10, tau=0.02, lam=0.1, settings=QUICK).fit(train, y)
+    fitted = HybridClassifier(pairs=False, k=10, tau=0.02, lam=0.1, settings=QUICK).fit(train, y)
     S = X.astype(np.float64) @ train.T.astype(np.float64)
     expected = 0.9 * fitted.probe_.predict_proba(X)
     for row in range(20):
@@ -282,7 +282,7 @@ def test_a_training_row_has_no_vote_on_itself():
     X, y = clusters(60, noise=0.2)
     y = y.copy()
     y[0] = "class 1"  # a wrong label among class 0
-    knn_alone = HybridClassifier(lam=1.0, settings=QUICK).fit(X, y)
+    knn_alone = HybridClassifier(pairs=False, lam=1.0, settings=QUICK).fit(X, y)
     assert knn_alone.predict(X[:1]).tolist() == ["class 0"]
 
 
@@ -290,14 +290,15 @@ def test_a_training_row_has_no_vote_on_itself():
 def test_classes_keep_their_type(kind):
     X, _ = clusters(40, n_classes=2)
     y = (np.arange(40) % 2).astype(kind) if kind is not object else np.array(["x", "y"] * 20, kind)
-    found = HybridClassifier(settings=QUICK).fit(X, y).predict(X)
+    found = HybridClassifier(pairs=False, settings=QUICK).fit(X, y).predict(X)
     assert found.dtype == y.dtype
     assert np.mean(found == y) > 0.95
 
 
 def test_neighbours_come_with_similarity_and_place(fitted):
     train, _ = clusters(150)
-    similarities, places = fitted.kneighbors(train[:4], 3)
+    distances, places = fitted.kneighbors(train[:4], 3)
+    similarities = 1 - distances
     assert places.shape == similarities.shape == (4, 3)
     assert places[:, 0].tolist() == [0, 1, 2, 3]
     assert np.allclose(similarities[:, 0], 1, atol=1e-6)
@@ -307,7 +308,7 @@ def test_neighbours_come_with_similarity_and_place(fitted):
 def test_a_new_class_is_predicted_from_its_first_rows_without_training():
     X, y = clusters(120, n_classes=4)
     known = y != "class 3"
-    model = HybridClassifier(settings=QUICK).fit(X[known], y[known])
+    model = HybridClassifier(pairs=False, settings=QUICK).fit(X[known], y[known])
     weights = model.probe_
     new = X[~known]
     model.add(new[:5], ["class 3"] * 5)
@@ -320,14 +321,16 @@ def test_a_new_class_is_predicted_from_its_first_rows_without_training():
 def test_a_new_class_may_sort_before_the_known_ones():
     X, y = clusters(90)
     known = y != "class 0"
-    model = HybridClassifier(settings=QUICK).fit(X[known], y[known])
+    model = HybridClassifier(pairs=False, settings=QUICK).fit(X[known], y[known])
     model.add(X[~known][:8], y[~known][:8])
     assert np.mean(model.predict(X) == y) > 0.95
 
 
 def test_equal_input_gives_equal_probabilities():
     X, y = clusters(60)
-    first, again = (HybridClassifier(settings=QUICK).fit(X, y).predict_proba(X) for _ in range(2))
+    first, again = (
+        HybridClassifier(pairs=False, settings=QUICK).fit(X, y).predict_proba(X) for _ in range(2)
+    )
     assert np.array_equal(first, again)
 
 
@@ -339,7 +342,7 @@ def test_the_order_of_queries_does_not_matter(fitted):
 
 def test_it_passes_the_checks_of_scikit_learn():
     chosen = ProbeSettings(epochs=12, hidden=16, lr=2e-2, modality_dropout=0)
-    found = check_estimator(HybridClassifier(settings=chosen), on_skip=None)
+    found = check_estimator(HybridClassifier(pairs=False, settings=chosen), on_skip=None)
     assert {check["status"] for check in found} <= {"passed", "skipped"}
     assert sum(check["status"] == "passed" for check in found) > 50
 
@@ -347,13 +350,13 @@ def test_it_passes_the_checks_of_scikit_learn():
 def test_wrong_use_is_one_clear_error():
     X, y = clusters(20)
     with pytest.raises(InvalidSetting, match="k is 0"):
-        HybridClassifier(k=0).fit(X, y)
+        HybridClassifier(pairs=False, k=0).fit(X, y)
     with pytest.raises(InvalidSetting, match="settings is 3"):
-        HybridClassifier(settings=3).fit(X, y)
+        HybridClassifier(pairs=False, settings=3).fit(X, y)
     with pytest.raises(TooFewClasses, match="'class 0'"):
-        HybridClassifier().fit(X, np.full(20, "class 0"))
+        HybridClassifier(pairs=False).fit(X, np.full(20, "class 0"))
     with pytest.raises(ValueError, match="NaN"):
-        HybridClassifier().fit(X * np.nan, y)
+        HybridClassifier(pairs=False).fit(X * np.nan, y)
 
 
 @settings(max_examples=10)
@@ -363,7 +366,7 @@ def test_any_small_data_set_gives_distributions_or_a_kinshelf_error(sizes, k):
     X = unit_rows(len(y), seed=len(y))
     chosen = ProbeSettings(epochs=2, hidden=4)
     try:
-        p = HybridClassifier(k=k, settings=chosen).fit(X, y).predict_proba(X)
+        p = HybridClassifier(pairs=False, k=k, settings=chosen).fit(X, y).predict_proba(X)
     except KinshelfError:
         return
     assert np.allclose(p.sum(axis=1), 1)

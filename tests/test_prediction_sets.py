@@ -106,7 +106,9 @@ def test_the_sets_of_a_shelf_with_a_new_category_follow_the_definition(tmp_path)
 def test_the_classifiers_sets_follow_the_definition_when_classes_are_added() -> None:
     X = np.hstack(goods("bdf", 300, 1)[1:]) / np.sqrt(2)
     queries = np.hstack(goods("bdf", 40, 2)[1:]) / np.sqrt(2)
-    model = HybridClassifier(settings=QUICK).fit(X, np.array(list("bdf"))[np.arange(300) % 3])
+    model = HybridClassifier(pairs=False, settings=QUICK).fit(
+        X, np.array(list("bdf"))[np.arange(300) % 3]
+    )
     model.add(-X[:3], ["c"] * 3)
     proba, sets = model.predict_proba(queries), model.predict_sets(queries)
     for row, members in zip(proba, sets, strict=True):

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     import duckdb
+    import pandas as pd
 
 T = TypeVar("T")
 
@@ -80,6 +81,12 @@ class Table:
 
     columns: list[str]
     rows: Iterator[tuple[Any, ...]]
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The rows that were not walked yet, one column each as named."""
+        import pandas as pd
+
+        return pd.DataFrame(list(self.rows), columns=self.columns)
 
 
 def check_select(query: str) -> str:

@@ -21,8 +21,11 @@ from kinshelf.probe.audit.proposals import Proposal, propose_categories
 from kinshelf.probe.fit.settings import ProbeSettings
 from kinshelf.probe.fit.storage import read_probe
 from kinshelf.store.probes import find_probe
+from kinshelf.store.results import Rows, fields_of
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from kinshelf.store.base import AnyShelf
     from kinshelf.store.generation import AnySnapshot
 
@@ -96,6 +99,10 @@ class Audit:
     def rows(self) -> Iterator[AuditRow]:
         """The products that something is the matter with, the most suspect first."""
         return (self.row(int(place)) for place in self.places)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row a product that something is the matter with, the most suspect first."""
+        return Rows(fields_of(row) for row in self.rows).to_pandas()
 
     @property
     def places(self) -> IntArray:

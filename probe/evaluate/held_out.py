@@ -24,9 +24,12 @@ from kinshelf.probe.fit.split import TrainingSet, folds, training_set
 from kinshelf.probe.fit.storage import read_probe
 from kinshelf.probe.fit.training import fit_probe
 from kinshelf.store.probes import find_probe
+from kinshelf.store.results import Rows
 from kinshelf.store.search import fusion
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from kinshelf.store.base import AnyShelf
     from kinshelf.store.generation import AnySnapshot
 
@@ -52,6 +55,11 @@ class Evaluation:
     def metrics(self) -> dict[str, Metrics]:
         """Per method, as metrics.json has it."""
         return evaluate(self.methods, list(self.y_true), self.classes, self.sets)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row a method (`probe`, `knn`, `hybrid`), its figures as in metrics.json."""
+        rows = Rows({"method": name, **figures} for name, figures in self.metrics.items())
+        return rows.to_pandas().drop(columns="per_class", errors="ignore")
 
     def rearranged(self, order: IntArray) -> Self:
         """The same with products in another order."""

@@ -18,13 +18,11 @@ from kinshelf.db.images.addresses import check_url
 from kinshelf.db.images.cache import ImageCache
 from kinshelf.db.images.decode import content_hash, read_image_file
 from kinshelf.db.images.download import Downloader
-from kinshelf.store.ingest.pictures import is_url
+from kinshelf.store.ingest.pictures import UPLOAD, is_url
 
 if TYPE_CHECKING:
     from kinshelf.serve.base.settings import ServeSettings
     from kinshelf.serve.workers.decoding import Decoders
-
-UPLOAD = "upload://"
 
 
 class Pictures:

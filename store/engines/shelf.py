@@ -23,7 +23,7 @@ from kinshelf.store.log import disk
 from kinshelf.store.log.lock import WriterLock
 from kinshelf.store.log.records import OpenRejects
 from kinshelf.store.probes import damaged_files, probe_directory
-from kinshelf.store.results import CompactReport
+from kinshelf.store.results import CompactReport, Rows
 
 if TYPE_CHECKING:
     from kinshelf.db.product import StoredProduct
@@ -139,10 +139,10 @@ class EngineShelf(AnyShelf):
             "engine": self._backend.kind,
         }  # fmt: skip
 
-    def history(self, limit: int | None = None) -> list[dict[str, Any]]:
+    def history(self, limit: int | None = None) -> Rows:
         """The changes, newest first; `kept` tells whether `at=` can ask for that generation."""
         found = self.snapshot().view.commits(limit)
-        return [commit | {"kept": commit["generation"] >= self._state.base} for commit in found]
+        return Rows(commit | {"kept": commit["generation"] >= self._state.base} for commit in found)
 
     def sql(self, query: str) -> NoReturn:
         """Raises OnlyInDirectory."""

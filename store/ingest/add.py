@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from kinshelf.db.sources.prepare import TrainingSetPlan
     from kinshelf.db.sources.readers import ReadBatch, ReadOptions
     from kinshelf.store.base import AnyShelf
+    from kinshelf.store.ingest.frames import Frame
 
 Progress = Callable[[int, AddReport], None]
 
@@ -102,14 +103,33 @@ def _take_identity(shelf: AnyShelf, parts: PartsManifest, source: Path) -> None:
 
 def add_source(
     shelf: AnyShelf,
-    source: Path,
+    source: Path | Frame,
     options: AddOptions | None = None,
     *,
+    stop: Callable[[], bool] = lambda: False,
+    progress: Progress = lambda _done, _report: None,
+) -> AddReport:
+    """See `kinshelf.face.Shelf.add`."""
+    from kinshelf.store.ingest.frames import spooled, with_pictures
+
+    options = options or AddOptions()
+    images = shelf.path / "images"
+    if not isinstance(source, Path):
+        with spooled(source, images, options.mapping) as path:
+            return _add_file(shelf, path, options, stop, progress)
+    with with_pictures(source, images, options.mapping) as path:
+        if path != source:  # what stands beside its pictures' bytes is relative to the source
+            options = replace(options, images=options.images or source.parent)
+        return _add_file(shelf, path, options, stop, progress)
+
+
+def _add_file(
+    shelf: AnyShelf,
+    source: Path,
+    options: AddOptions,
     stop: Callable[[], bool],
     progress: Progress,
 ) -> AddReport:
-    """See `Shelf.add`."""
-    options = options or AddOptions()
     parts = _parts(source)
     if parts is not None:
         options = replace(options, batch_size=options.batch_size or BROUGHT_BATCH)

@@ -27,6 +27,10 @@ _SCHEME = re.compile(r"[a-z][a-z0-9+.-]+:", re.I | re.A)
 """Of two letters or more, as one may be a drive. urlsplit raises for some that are no URL."""
 
 
+UPLOAD = "upload://"
+"""The URL of a picture that came as bytes: what follows is the hash of its content."""
+
+
 @dataclass(frozen=True, slots=True)
 class Picture:
     """A product's picture: `data` and `content_hash`, or `error`; `path` is where it lies."""
@@ -54,9 +58,15 @@ def read_pictures(
 def _fetch(urls: set[str], downloader: Downloader) -> Iterator[tuple[str, Picture]]:
     for url, result in downloader.fetch_many(sorted(urls)):
         if isinstance(result, ImageRejected):
-            yield url, Picture(error=result)
+            yield url, Picture(error=_no_picture(url) if url.startswith(UPLOAD) else result)
         else:
             yield url, _read(result.path)
+
+
+def _no_picture(url: str) -> ImageRejected:
+    return ImageRejected(
+        "not-an-image", f"the bytes of {url} are no picture that can be read, or no longer kept"
+    )
 
 
 def _read(path: Path) -> Picture:

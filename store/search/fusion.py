@@ -13,6 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from kinshelf.db.arrays import FloatArray
+from kinshelf.db.errors import InvalidEmbeddings
+
+_NEAR = 1e-2
+"""Embeddings of half precision are off by less; fused ones by 0.29."""
 
 _SCALE = np.float32(1 / math.sqrt(2))
 
@@ -21,6 +25,25 @@ def split(rows: FloatArray) -> tuple[FloatArray, FloatArray]:
     """The image and the text halves of stored rows, each (n, dimension), bit for bit."""
     dimension = rows.shape[1] // 2
     return rows[:, :dimension], rows[:, dimension:]
+
+
+def check_pairs(rows: FloatArray, otherwise: str = "") -> None:
+    """Raises InvalidEmbeddings unless each half of each row, (n, 2 * d), is a unit vector or zeros.
+
+    Fused embeddings, which are scaled, would silently give half the similarity.
+    """
+    if rows.ndim != 2 or rows.shape[1] % 2:
+        raise InvalidEmbeddings(f"pairs of shape {rows.shape}: give (n, 2 * d), [image ; text]")
+    norms = np.stack([np.linalg.norm(half, axis=1) for half in split(rows)], axis=1)
+    wrong = np.flatnonzero((np.abs(norms - 1) > _NEAR) & (norms > 0))
+    if len(wrong):
+        row, half = divmod(int(wrong[0]), 2)
+        scaled = abs(norms[row, half] - _SCALE) < _NEAR
+        remedy = "multiply fused embeddings by sqrt(2)" if scaled else "normalise each half"
+        raise InvalidEmbeddings(
+            f"the {('image', 'text')[half]} half of row {row} has norm {norms[row, half]:.4f}, not"
+            f" 1 (or 0 where it is missing): {remedy}{', ' + otherwise if otherwise else ''}"
+        )
 
 
 def fused(rows: FloatArray) -> FloatArray:
