@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -165,12 +166,17 @@ def goods(n: int, seed: int, noise: float = 0.8) -> tuple[list[Product], np.ndar
 
 
 @pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("policy") / "a.shelf"
     with Shelf.create(path) as made:
         made.upsert(*goods(150, 1, noise=1.2))
         train_shelf(made, QUICK)
     return path
+
+
+@pytest.fixture
+def shelf(trained: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(trained, tmp_path / "a.shelf"))
 
 
 def call(path: Path, *arguments: object) -> Result:

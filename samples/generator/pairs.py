@@ -31,21 +31,12 @@ class Pairs:
     """n captioned pictures.
 
     `pictures` is (n, `IMAGE_SIDE`, `IMAGE_SIDE`, 3) uint8, `captions` has n triples, short to long,
-    `names` says what each picture shows: a key of `concept_table`.
+    `names` says what each picture shows: the name of a concept.
     """
 
     pictures: NDArray[np.uint8]
     captions: list[tuple[str, ...]]
     names: list[str]
-
-
-def concept_table() -> dict[str, tuple[str, ...]]:
-    """Every thing that is drawn, with the nouns it goes by."""
-    things = {**CONCEPTS, "kite": NOVELTY, **UNSOLD}
-    return {
-        name: tuple(noun for nouns in thing.kinds.values() for noun in nouns)
-        for name, thing in things.items()
-    }
 
 
 def draw_pairs(count: int, seed: int, purpose: str) -> Pairs:
