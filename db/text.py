@@ -142,6 +142,20 @@ def _finite(amount: float, text: str) -> float:
     return amount
 
 
+_SPLITS = {
+    **dict.fromkeys(("train", "training", "fit"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "development", "eval"), "val"),
+    **dict.fromkeys(("test", "testing", "holdout", "held-out"), "test"),
+}
+
+
+def clean_split(text: str) -> tuple[str | None, bool]:
+    """The split that a spelling names ("Validation" is "val"), and whether it is a usual one."""
+    name = normalise(text)
+    known = _SPLITS.get(name.casefold())
+    return known or name or None, known is not None or not name
+
+
 def percent(value: float, digits: int = 1) -> str:
     """0.973 as "97.3 %"; never 100 % for what is not quite 1, nor 0 for what is more than 0."""
     scale = 10**digits

@@ -388,10 +388,10 @@ def test_a_folder_gives_its_pictures_in_order_with_sub_folders_as_categories(
     assert count_rows(tmp_path) == 4
 
 
-def test_two_pictures_of_one_name_are_a_duplicate(tmp_path: Path) -> None:
+def test_two_pictures_of_one_name_are_two_products(tmp_path: Path) -> None:
     source(tmp_path, "a.jpg", "x")
     source(tmp_path, "a.png", "x")
-    assert read(tmp_path) == (["a"], [(1, "duplicate-id")])
+    assert read(tmp_path) == (["a", "a.png"], [])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux allows any bytes as a file name")

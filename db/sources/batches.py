@@ -72,7 +72,8 @@ class Assembler:
     """Collects the rows of one source; keeps the ids and the dimensions seen in earlier batches.
 
     Reasons for a reject: `malformed-row`, `missing-id`, `no-content`, `bad-embedding` and
-    `duplicate-id` (the first of an id wins); with the product kept: `bad-price`.
+    `duplicate-id` (the first of an id wins); with the product kept: `bad-price`
+    and `unknown-split`.
     """
 
     def __init__(self, source: str, plan: ColumnPlan, *, require_content: bool = True) -> None:

@@ -24,8 +24,8 @@ from kinshelf.db.sources.layouts import (
     layout_of,
     split_text,
 )
-from kinshelf.db.sources.values import scalar, text_of, typed, unfold
-from kinshelf.db.text import clean_category, clean_key, normalise, parse_price
+from kinshelf.db.sources.values import first_member, scalar, text_of, typed, unfold
+from kinshelf.db.text import clean_category, clean_key, clean_split, normalise, parse_price
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -63,7 +63,8 @@ class ColumnPlan:
     def product(self, row: Mapping[str, object]) -> tuple[Product, list[Note]]:
         """The product in `row` (column → value; a column may be absent) and what was left aside.
 
-        A price that is no number is left aside as `bad-price`. An id may come out empty: the
+        A price that is no number is left aside as `bad-price`; a split by an unusual name is kept
+        and told as `unknown-split`. An id may come out empty: the
         caller decides what an unusable product is.
         """
         notes: list[Note] = []
@@ -71,6 +72,8 @@ class ColumnPlan:
             value if type(value := row.get(column)) is str else text_of(value)
             for column in self._order
         ]
+        cells[1:4] = map(first_member, cells[1:4])
+        cells[5:7] = map(first_member, cells[5:7])
         key, title, description, category, price, brand, image, split, text = cells
         if text:
             title, description = split_text(text)
@@ -84,7 +87,7 @@ class ColumnPlan:
             self._price(price, notes) if price else None,
             (normalise(brand) or None) if brand else None,
             self._image(image) if image else None,
-            (normalise(split) or None) if split else None,
+            self._split(split, notes) if split else None,
             self._attributes(row),
         )
         return product, notes
@@ -109,6 +112,13 @@ class ColumnPlan:
     @cached_property
     def _prefix(self) -> str:
         return f"{self.folder}{os.sep}"
+
+    def _split(self, text: str, notes: list[Note]) -> str | None:
+        name, usual = clean_split(text)
+        if not usual:
+            message = f"the split {name!r} is none of train, val and test: it trains the probe"
+            notes.append(Note("unknown-split", f"{message}; the product is kept"))
+        return name
 
     def _price(self, text: str, notes: list[Note]) -> float | None:
         try:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 _NAMED = {"tab": "\t", "semicolon": ";", "comma": ",", "pipe": "|", "\\t": "\t"}
 
 
+_LONGEST_FIELD = 16 << 20
+"""Characters that a broken field may have while its end is looked for."""
+
 _STRAY_RETURN = re.compile(r"\r(?!\r*(?:\n|\Z))")
 """A carriage return within a line: white space like any other, which the parser would stop at."""
 
@@ -45,6 +48,7 @@ class DelimitedSource:
         """
         self._path = path
         self._delimiter = _delimiter(path, delimiter)
+        self._columns: list[str] = []
         check_text(path)
         self._columns = self._named(next(self._records(), None))
 
@@ -88,12 +92,61 @@ class DelimitedSource:
             except StopIteration:
                 return
             except csv.Error as problem:
-                lines.give_back()
+                self._resynchronise(lines)
                 yield number, BadRow(f"line {number}: {_plainly(problem)}")
             else:
                 if fields:
                     yield number, fields
             number += lines.settle()
+
+    def _resynchronise(self, lines: _Lines) -> None:
+        """Take the lines of a broken record: up to where its last quote closes, else the first.
+
+        What stands inside its quotes is no record, though it may look like one. The record is
+        read again with backslashes as escapes, then with quotes that close only before a delimiter
+        or a line's end; that it comes to the header's number of fields tells that its end was
+        found, unless its last line is a record by itself.
+        """
+        for fields in (self._escaped, self._loosely_quoted):
+            lines.give_back(0)
+            if fields(lines) == len(self._columns) and not self._is_record(lines.last):
+                return
+        lines.give_back(1)
+
+    def _escaped(self, lines: _Lines) -> int:
+        limit = csv.field_size_limit(_LONGEST_FIELD)
+        try:
+            reader = csv.reader(lines, delimiter=self._delimiter, escapechar="\\", strict=True)
+            return len(next(reader, []))
+        except csv.Error:
+            return 0
+        finally:
+            csv.field_size_limit(limit)
+
+    def _loosely_quoted(self, lines: _Lines) -> int:
+        fields, size, quoted = 1, 0, False
+        ends = {self._delimiter, "\n", "\r", ""}
+        for line in lines:
+            before = self._delimiter
+            for at, mark in enumerate(line):
+                if mark == '"' and not quoted:
+                    quoted = before == self._delimiter
+                elif mark == '"':
+                    quoted = line[at + 1 : at + 2] not in ends
+                elif mark == self._delimiter and not quoted:
+                    fields += 1
+                before = mark
+            size += len(line)
+            if not quoted or size > _LONGEST_FIELD:
+                return fields
+        return 0
+
+    def _is_record(self, line: str) -> bool:
+        try:
+            fields = next(csv.reader([line], delimiter=self._delimiter, strict=True), [])
+        except csv.Error:
+            return False
+        return len(fields) == len(self._columns)
 
     def _named(self, header: tuple[int, list[str] | BadRow] | None) -> list[str]:
         if header is None:
@@ -132,10 +185,17 @@ class _Lines:
         self._taken.append(line)
         return line
 
-    def give_back(self) -> None:
-        """Take the first line alone as the record: an open quote swallowed the others."""
-        self._again.extendleft(reversed(self._taken[1:]))
-        del self._taken[1:]
+    @property
+    def last(self) -> str:
+        """The last line of the record in hand."""
+        return self._taken[-1] if self._taken else ""
+
+    def give_back(self, kept: int) -> None:
+        """Take so many lines as the record, or what there is, and have the others read again."""
+        if len(self._taken) < kept:
+            next(self, None)
+        self._again.extendleft(reversed(self._taken[kept:]))
+        del self._taken[kept:]
 
     def settle(self) -> int:
         """Be done with the record; returns how many lines it had."""

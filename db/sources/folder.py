@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kinshelf.db.errors import EmptySource, UnreadableSource
+from kinshelf.db.errors import EmptySource, ImageRejected, UnreadableSource
+from kinshelf.db.images.decode import image_format
 from kinshelf.db.sources.source import BadRow
 from kinshelf.db.text import clean_key
 
@@ -23,8 +24,10 @@ class FolderSource:
     """The pictures under a folder, in sorted order: first its own, then those of each sub-folder.
 
     The id is the path below the folder without the suffix, the category the folders on that path
-    joined by " | "; a picture directly in the folder has none. Hidden files and folders and
-    links to folders are passed over.
+    joined by " | "; a picture directly in the folder has none. Of two pictures whose names differ
+    in their suffix alone the later keeps it in its id. A file counts as a picture by its suffix or,
+    where that says nothing, by its first bytes; any other file, and a link to a folder, is a bad
+    row, so that it is counted. Hidden files and folders are passed over.
     """
 
     from_text = True
@@ -45,7 +48,8 @@ class FolderSource:
 
     def rows(self, wanted: Collection[str] | None = None) -> Iterator[dict[str, object] | BadRow]:
         """id, category and absolute image path of each picture."""
-        for picture in self._pictures():
+        taken: set[str] = set()
+        for picture in self._files():
             place = picture.relative_to(self._path)
             if clean_key(str(place)) != str(place):
                 yield BadRow(
@@ -53,8 +57,17 @@ class FolderSource:
                     "begins or ends with a space: rename the file"
                 )
                 continue
+            if picture.is_dir():
+                yield BadRow(f"{place}: a link to a folder, which is not followed: add that folder")
+                continue
+            if not _is_picture(picture):
+                yield BadRow(f"{place}: no picture of a format that can be read")
+                continue
+            stem = place.with_suffix("").as_posix()
+            name = place.as_posix() if stem in taken else stem
+            taken.add(stem)
             yield {
-                "id": place.with_suffix("").as_posix(),
+                "id": name,
                 "category": " | ".join(place.parts[:-1]),
                 "image": str(picture.absolute()),
             }
@@ -64,11 +77,28 @@ class FolderSource:
         return sum(1 for _ in self._pictures())
 
     def _pictures(self) -> Iterator[Path]:
+        return filter(_is_picture, self._files())
+
+    def _files(self) -> Iterator[Path]:
+        """Every file, and links to folders, which are not followed; hidden ones left out."""
         for folder, folders, files in os.walk(self._path, onerror=_refuse):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
-            for name in sorted(files):
-                if not name.startswith(".") and Path(name).suffix.casefold() in IMAGE_SUFFIXES:
+            links = [name for name in folders if Path(folder, name).is_symlink()]
+            for name in sorted([*files, *links]):
+                if not name.startswith("."):
                     yield Path(folder, name)
+
+
+def _is_picture(path: Path) -> bool:
+    """By its suffix; without one that is known, by its first bytes."""
+    if path.suffix.casefold() in IMAGE_SUFFIXES:
+        return not path.is_dir()
+    try:
+        with path.open("rb") as file:
+            image_format(file.read(64))
+    except (OSError, ImageRejected):
+        return False
+    return True
 
 
 def _refuse(problem: OSError) -> None:

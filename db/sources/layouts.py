@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -87,11 +88,17 @@ def amazon_description(text: str) -> str:
     return " ".join(part for part in map(str.strip, text.split("|")) if part)
 
 
+_BETWEEN_URLS = re.compile(r"\||\s*[,;]\s*(?=https?://)")
+
+
 def first_image(value: str) -> str:
-    """The first picture of a "|"-separated list of URLs that is no placeholder, "" for none."""
+    """The first picture of a list of URLs that is no placeholder, "" for none.
+
+    URLs are told apart by "|", or by a comma where another URL follows it.
+    """
     if not value.startswith(("http://", "https://")):
         return value
-    candidates = (part.strip() for part in value.split("|"))
+    candidates = (part.strip() for part in _BETWEEN_URLS.split(value))
     return next((part for part in candidates if part and "transparent-pixel" not in part), "")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 import re
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from kinshelf.db.product import Scalar
 
+_LONGEST_LIST = 100_000
 _NUMBER_STARTS = frozenset("-0123456789")
 _WORDS: dict[str, bool | None] = {"": None, "true": True, "false": False}
 _NUMBER = re.compile(r"(?P<whole>0|-?[1-9]\d{0,17})|-?(?:0|[1-9]\d*)\.\d+(?:[eE][+-]?\d+)?", re.A)
@@ -33,6 +35,30 @@ def text_of(value: object) -> str:
     if isinstance(value, float):
         return _float_text(value)
     return scalar_text(value)
+
+
+def first_member(text: str) -> str:
+    """The first or main member where a cell holds a list, as JSON or as Python writes it.
+
+    Of values by language (`[{"language_tag": "en_US", "value": "Mug"}]`) an English one is taken
+    before others. Text that is no list comes back as it is.
+    """
+    if text[:1] != "[" or text[-1:] != "]" or len(text) > _LONGEST_LIST:
+        return text
+    try:
+        members = json.loads(text)
+    except ValueError:
+        try:
+            members = ast.literal_eval(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return text
+    except RecursionError:
+        return text
+    named = [m for m in members if isinstance(m, dict) and "value" in m]
+    english = [m for m in named if str(m.get("language_tag", "")).startswith("en")]
+    plain = [m for m in members if isinstance(m, str | int | float) and m != ""]
+    found = [m["value"] for m in english + named] or plain
+    return text_of(found[0]) if found else "" if not members else text
 
 
 def scalar_text(value: object) -> str:
