@@ -8,7 +8,7 @@ EXTRAS ?= dev
 TEST_EXTRAS ?= dev,cluster,cluster-tests
 WORKERS ?= 3
 
-.PHONY: demo test test-quick check install browser
+.PHONY: demo test test-quick check docs install browser
 demo: install
 	$(VENV)/bin/kinshelf demo
 
@@ -24,6 +24,14 @@ check: install
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy -p kinshelf
 
+docs: EXTRAS = dev,docs
+docs: $(VENV)/installed-docs
+	$(VENV)/bin/python docs/generate.py --check
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet --strict --site-dir $(VENV)/site
+	$(VENV)/bin/python docs/run_notebook.py
+	$(VENV)/bin/hadolint Dockerfile
+	$(VENV)/bin/python -c "import yaml; yaml.safe_load(open('compose.yaml'))"
+
 install: $(VENV)/installed
 
 # Playwright's own installer where it reaches its server, else the system's packages where it may.
@@ -34,7 +42,7 @@ browser:
 	  apt-get install -y -qq --no-install-recommends chromium; } >/dev/null 2>&1 || \
 	echo "no Chromium could be installed: the tests of the page will be skipped"
 
-$(VENV)/installed $(VENV)/installed-tests: pyproject.toml constraints.txt
+$(VENV)/installed $(VENV)/installed-tests $(VENV)/installed-docs: pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[$(EXTRAS)]'
 	touch $(VENV)/installed $@
