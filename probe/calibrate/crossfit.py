@@ -18,6 +18,7 @@ from kinshelf.probe.fit.model import Probe
 from kinshelf.probe.fit.settings import SPACES, ProbeSettings
 from kinshelf.probe.fit.split import TrainingSet, cross_fit_rounds, hold_out
 from kinshelf.probe.fit.training import fit_probe
+from kinshelf.store.search.exact import merged, nothing
 
 FEWEST = 20
 """Rows below which nothing can be fitted."""
@@ -119,16 +120,12 @@ def _judge_block(
 def _nearest(X: FloatArray, part: TrainingSet) -> IntArray:
     """Places in `part` of the rows nearest to each of X, nearest first, some copies to spare."""
     width = min(NEAREST + _COPIES, len(part))
-    best = np.full((len(X), width), -np.inf, dtype=np.float32)
-    places = np.zeros((len(X), width), dtype=np.int64)
+    found = nothing(len(X), width)
     for start in range(0, len(part), _BLOCK):
         rows = part.rows[start : start + _BLOCK]
-        scores = np.hstack([best, X @ part.data.fused(rows).T])
-        at = np.hstack([places, np.tile(np.arange(start, start + len(rows)), (len(X), 1))])
-        top = np.argpartition(-scores, width - 1, axis=1)[:, :width]
-        best, places = np.take_along_axis(scores, top, 1), np.take_along_axis(at, top, 1)
-    order = np.lexsort((places, -best), axis=1)
-    return np.take_along_axis(places, order, axis=1)
+        places = np.arange(start, start + len(rows))
+        found = merged(found, X @ part.data.fused(rows).T, places, width)
+    return found[1]
 
 
 def _joined(parts: list[CrossFit]) -> CrossFit:

@@ -25,6 +25,7 @@ from kinshelf.probe.novelty.model import (
     present,
     usual_of,
 )
+from kinshelf.store.search.exact import merged, nothing
 
 SAMPLED = 5000
 """Most products that the statistics are from."""
@@ -120,8 +121,7 @@ def _nearest(sample: _Sample, views: list[str]) -> dict[str, IntArray]:
     """Places in the source of the judged rows' nearest, (m, `NEIGHBOURS`) a view; -1: no more."""
     m = len(sample.X[:JUDGED])
     asked = np.split(sample.X[:JUDGED], 2, axis=1)
-    best = {view: np.full((m, NEIGHBOURS), -np.inf, dtype=np.float32) for view in views}
-    found = {view: np.full((m, NEIGHBOURS), -1, dtype=np.int64) for view in views}
+    found = {view: nothing(m, NEIGHBOURS) for view in views}
     for start in range(0, len(sample.source), _BLOCK):
         rows = sample.source.data.fused(sample.source.rows[start : start + _BLOCK])
         places = np.arange(start, start + len(rows))
@@ -131,17 +131,8 @@ def _nearest(sample: _Sample, views: list[str]) -> dict[str, IntArray]:
         for view in views:
             similarity = np.sum(parts, axis=0, where=_halves_of(view)[:, None, None])
             similarity[copies] = -np.inf
-            _merge(best[view], found[view], similarity, places)
-    return found
-
-
-def _merge(best: FloatArray, found: IntArray, similarity: FloatArray, places: IntArray) -> None:
-    """Keeps in `best` and `found` the largest of what they held and of a block, in place."""
-    values = np.concatenate([best, similarity], axis=1)
-    tagged = np.concatenate([found, np.broadcast_to(places, similarity.shape)], axis=1)
-    kept = np.argpartition(-values, NEIGHBOURS - 1, axis=1)[:, :NEIGHBOURS]
-    best[:] = np.take_along_axis(values, kept, axis=1)
-    found[:] = np.where(np.isfinite(best), np.take_along_axis(tagged, kept, axis=1), -1)
+            found[view] = merged(found[view], similarity, places, NEIGHBOURS)
+    return {view: np.where(np.isfinite(best), at, -1) for view, (best, at) in found.items()}
 
 
 def _halves_of(view: str) -> BoolArray:
