@@ -8,8 +8,7 @@ KinshelfError                   (a server's refusals are in serve/base/errors.py
 │   ├── UnfinishedParts         an encoded folder that is not whole yet
 │   ├── UnknownColumn
 │   ├── DuplicateId
-│   ├── InvalidEmbeddings       shape, dtype, NaN, zero norm, row count
-│   └── TooManyRejects
+│   └── InvalidEmbeddings       shape, dtype, NaN, zero norm, row count
 ├── ImageRejected               carries a short reason code
 ├── FilterError                 a --where expression or --sql query that is not allowed
 ├── EncoderError
@@ -75,10 +74,6 @@ class DuplicateId(InputError):
 
 class InvalidEmbeddings(InputError):
     """An embedding array has the wrong shape, dtype, count, or holds NaN or zero rows."""
-
-
-class TooManyRejects(InputError):
-    """More rows were rejected than allowed."""
 
 
 class ImageRejected(KinshelfError):

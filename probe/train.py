@@ -1,4 +1,4 @@
-"""Probe and shelf together: train from its vectors, evaluate on products held out."""
+"""Train and calibrate a probe from a shelf, and store it there."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from kinshelf.store.generation import AnySnapshot
 
 Fit = Callable[..., Trained]
-FOLDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +61,7 @@ def train_shelf(
     `on_epoch` is called after each epoch, `on_part` after each part of the calibration.
     `warm_start`: from the weights of the newest probe, whose hidden layer must be as wide. `data`:
     rows to train and calibrate from in place of the shelf's own, of the same encoder (see
-    `cluster.blocks`). `fit` fits the weights as `probe.training.fit_probe` does. Raises
+    `cluster.blocks`). `fit` fits the weights as `fit_probe` does. Raises
     TooFewClasses, InvalidSetting, ProbeNotFound, ShelfLocked, or InputError for a checkpoint that
     has no folder to go to or is one.
     """

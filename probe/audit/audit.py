@@ -15,10 +15,11 @@ from kinshelf.probe.audit.duplicates import Duplicates, copies, find_duplicates
 from kinshelf.probe.audit.facts import Facts, read_facts
 from kinshelf.probe.audit.graph import Graph, build_graph
 from kinshelf.probe.audit.label_errors import LabelErrors, find_label_errors
-from kinshelf.probe.audit.out_of_fold import FOLDS, OutOfFold, judge_out_of_fold
+from kinshelf.probe.audit.out_of_fold import OutOfFold, judge_out_of_fold
 from kinshelf.probe.audit.outliers import FAR, Outliers, find_outliers
 from kinshelf.probe.audit.proposals import Proposal, propose_categories
 from kinshelf.probe.fit.settings import ProbeSettings
+from kinshelf.probe.fit.split import FOLDS
 from kinshelf.probe.fit.storage import read_probe
 from kinshelf.store.probes import find_probe
 from kinshelf.store.results import Rows, fields_of

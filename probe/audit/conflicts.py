@@ -2,7 +2,7 @@
 
 For each product, how probable its own text is for its picture among the texts of the shelf, and its
 own picture for its text, as in CLIP's training (Radford et al. 2021, arXiv 2103.00020), with the
-form of `probe.alignment` added to the cosine.
+form of `probe.audit.alignment` added to the cosine.
 """
 
 from __future__ import annotations

@@ -16,14 +16,13 @@ from kinshelf.probe.audit.facts import Facts
 from kinshelf.probe.audit.graph import Graph
 from kinshelf.probe.fit.knn import NO_VOTE, knn_distribution
 from kinshelf.probe.fit.settings import ProbeSettings
-from kinshelf.probe.fit.split import TrainingSet, encode, folds
+from kinshelf.probe.fit.split import FOLDS, TrainingSet, cross_fit_rounds, encode
 from kinshelf.probe.fit.training import fit_probe
 
 if TYPE_CHECKING:
     from kinshelf.probe.fit.model import Probe
     from kinshelf.store.generation import AnySnapshot
 
-FOLDS = 5
 VOTERS = 10
 """Neighbours that vote."""
 
@@ -74,13 +73,11 @@ def judge_out_of_fold(
         return None
     found = _empty(places, classes, codes)
     whole = TrainingSet(snapshot, facts.rows[places], codes, classes)
-    fold = folds(codes, FOLDS, settings.seed)
-    for i in range(FOLDS):
-        probe = fit_probe(whole.take(fold != i), settings).probe
-        judged = np.flatnonzero(fold == i)
+    for done, (train, judged) in enumerate(cross_fit_rounds(codes, settings.seed), start=1):
+        probe = fit_probe(whole.take(train), settings).probe
         for start in range(0, len(judged), _BLOCK):
             _judge(snapshot, whole.rows, probe, found, judged[start : start + _BLOCK])
-        progress(i + 1, FOLDS)
+        progress(done, FOLDS)
     _mix_votes(found, graph, copies)
     return found
 

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kinshelf.db.arrays import FloatArray, IntArray
+from kinshelf.db.arrays import BoolArray, FloatArray, IntArray
 from kinshelf.probe.calibrate.vote_space import Metric, fit_metric, similarities_in
 from kinshelf.probe.fit.knn import NO_VOTE, identical
 from kinshelf.probe.fit.model import Probe
 from kinshelf.probe.fit.settings import SPACES, ProbeSettings
-from kinshelf.probe.fit.split import TrainingSet, folds, hold_out
+from kinshelf.probe.fit.split import TrainingSet, cross_fit_rounds, hold_out
 from kinshelf.probe.fit.training import fit_probe
+from kinshelf.store.search.exact import merged, nothing
 
-FOLDS = 5
 FEWEST = 20
 """Rows below which nothing can be fitted."""
 NEAREST = 20
@@ -61,7 +61,7 @@ def cross_fit(
     """Judge rows of `source`; None if there are too few that can be both learned and judged.
 
     `probe` is what was trained of it, with the same settings. A class of a single row is not
-    judged. Up to `refit_below` rows this trains `FOLDS` more probes.
+    judged. Up to `refit_below` rows this trains a probe a fold.
     """
     judged = np.bincount(source.codes)[source.codes] > 1
     if judged.sum() < FEWEST:
@@ -72,25 +72,19 @@ def cross_fit(
         part = source.take(train)
         small = len(source) < settings.refit_below
         fitted = fit_probe(part, settings).probe if small else probe
-        parts.append(_judge(source, part, fitted, np.flatnonzero(held & judged), settings.seed))
+        parts.append(_judge(source, part, fitted, held[judged[held]], settings.seed))
         on_part(done, len(rounds))
     return _joined(parts)
 
 
-def _rounds(
-    source: TrainingSet, settings: ProbeSettings
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _rounds(source: TrainingSet, settings: ProbeSettings) -> Iterator[tuple[BoolArray, IntArray]]:
     if len(source) < settings.refit_below:
-        fold = folds(source.codes, FOLDS, settings.seed)
-        for i in range(FOLDS):
-            yield fold != i, fold == i
+        yield from cross_fit_rounds(source.codes, settings.seed)
         return
     fraction = settings.val_fraction or 0.1
     held = hold_out(source.codes, fraction, settings.seed)
     chosen = np.random.default_rng(settings.seed).permutation(np.flatnonzero(held))[:MOST]
-    judged = np.zeros(len(source), dtype=np.bool_)
-    judged[chosen] = True
-    yield ~held, judged
+    yield ~held, np.sort(chosen)
 
 
 def _judge(
@@ -126,16 +120,12 @@ def _judge_block(
 def _nearest(X: FloatArray, part: TrainingSet) -> IntArray:
     """Places in `part` of the rows nearest to each of X, nearest first, some copies to spare."""
     width = min(NEAREST + _COPIES, len(part))
-    best = np.full((len(X), width), -np.inf, dtype=np.float32)
-    places = np.zeros((len(X), width), dtype=np.int64)
+    found = nothing(len(X), width)
     for start in range(0, len(part), _BLOCK):
         rows = part.rows[start : start + _BLOCK]
-        scores = np.hstack([best, X @ part.data.fused(rows).T])
-        at = np.hstack([places, np.tile(np.arange(start, start + len(rows)), (len(X), 1))])
-        top = np.argpartition(-scores, width - 1, axis=1)[:, :width]
-        best, places = np.take_along_axis(scores, top, 1), np.take_along_axis(at, top, 1)
-    order = np.lexsort((places, -best), axis=1)
-    return np.take_along_axis(places, order, axis=1)
+        places = np.arange(start, start + len(rows))
+        found = merged(found, X @ part.data.fused(rows).T, places, width)
+    return found[1]
 
 
 def _joined(parts: list[CrossFit]) -> CrossFit:

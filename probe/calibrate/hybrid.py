@@ -94,7 +94,7 @@ def mix(
 
     `p_probe` and `p_knn` are (n, n_classes) over the same classes, `seen` (n_classes,) is true
     where the probe knows the class. `mass` (n, n_classes) is the share of the unseen ones, 0 for
-    the seen (see `probe.unseen`); None: the votes that they have. With m of it on them, the seen
+    the seen (see `new_categories`); None: the votes that they have. With m of it on them, the seen
     ones share 1 - m by the formula, the votes among them scaled to sum to 1. Without votes for
     seen classes the probe alone decides between them. Rows sum to 1 if those of `p_probe` do.
     """

@@ -1,6 +1,6 @@
 """Categories that were added after the probe was trained: how much of an answer is theirs.
 
-A new category is known by the mean of its products in the whitened space (`probe.spaces`), as the
+A new category is known by the mean of its products in the whitened space (`vote_space`), as the
 old ones are by theirs (prototypes: Snell et al. 2017, arXiv 1703.05175; whitened: Fisher). A
 product belongs to a new one if it lies nearer to that mean than to any old one by a margin that
 hardly any held-out product of the old categories has: so the cost to these is bounded, however
@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kinshelf.db.arrays import Float64Array, FloatArray, IntArray
-from kinshelf.probe.calibrate.vote_space import Metric, class_means, fit_metric, unit
+from kinshelf.probe.calibrate.vote_space import Metric, fit_metric, unit
+from kinshelf.probe.fit.covariance import class_means
 from kinshelf.probe.fit.model import Probe
 from kinshelf.probe.fit.split import TrainingSet, hold_out
 

@@ -2,8 +2,8 @@
 
 `fused` is the similarity of the shelf. `centred` takes the mean embedding away first: CLIP's
 embeddings share most of their direction, and what is left tells products apart. `whitened` also
-damps the directions in which products of one category differ (Fisher's discriminant, with a
-covariance shrunk towards the identity as in Friedman 1989). `hidden` is the probe's hidden layer.
+damps the directions in which products of one category differ (Fisher's discriminant). `hidden` is
+the probe's hidden layer.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from kinshelf.db.arrays import FloatArray, IntArray
+from kinshelf.db.arrays import FloatArray
+from kinshelf.probe.fit.covariance import Covariance, Floats
 from kinshelf.probe.fit.model import Probe
 from kinshelf.probe.fit.split import TrainingSet
 
@@ -93,37 +94,10 @@ def fit_metric(source: TrainingSet, seed: int) -> Metric:
     """From at most some thousand of the rows, drawn by chance."""
     chosen = np.sort(np.random.default_rng(seed).permutation(len(source))[:_SAMPLE])
     X, codes = source.data.fused(source.rows[chosen]), source.codes[chosen]
-    means = class_means(X, codes, len(source.classes))
     mean = X.mean(axis=0, dtype=np.float64).astype(np.float32)
-    variances, directions = _principal(X - means[codes])
-    isotropic = SHRINKAGE * float(variances.sum()) / X.shape[1]
-    kept = slice(0, DIRECTIONS)
-    total = (1 - SHRINKAGE) * variances[kept] + isotropic
-    gains = np.sqrt(np.divide(isotropic, total, out=np.ones_like(total), where=total > 0))
-    return Metric(mean, np.ascontiguousarray(directions[kept]), gains.astype(np.float32))
-
-
-def class_means(X: FloatArray, codes: IntArray, n_classes: int) -> FloatArray:
-    """Means of the rows of each class, (n_classes, D) float32; zero for one without rows."""
-    sums = np.zeros((n_classes, X.shape[1]), dtype=np.float64)
-    np.add.at(sums, codes, X)
-    counts = np.maximum(np.bincount(codes, minlength=n_classes), 1)
-    return np.asarray(sums / counts[:, None], dtype=np.float32)
-
-
-def _principal(rows: FloatArray) -> tuple[NDArray[np.float64], FloatArray]:
-    """Variances, largest first, and directions (r, D) float32 of rows whose mean is zero."""
-    n, width = rows.shape
-    if n >= width:
-        variances, vectors = np.linalg.eigh((rows.T @ rows).astype(np.float64) / n)
-        directions = vectors.T
-    else:
-        variances, left = np.linalg.eigh((rows @ rows.T).astype(np.float64) / n)
-        scale = np.sqrt(np.maximum(variances, 1e-30) * n)
-        directions = (left / scale).T @ rows
-    order = np.argsort(-variances)
-    some = order[variances[order] > 1e-12]
-    return variances[some], np.asarray(directions[some], dtype=np.float32)
+    within = Covariance.within(X, codes, len(source.classes), SHRINKAGE)
+    gains = np.sqrt(within.rest / within.variances[:DIRECTIONS]).astype(np.float32)
+    return Metric(mean, np.ascontiguousarray(within.directions[:DIRECTIONS]), gains)
 
 
 def _left(rows: FloatArray, along: FloatArray, taken: FloatArray) -> FloatArray:
@@ -131,7 +105,7 @@ def _left(rows: FloatArray, along: FloatArray, taken: FloatArray) -> FloatArray:
     return np.asarray(np.sqrt(np.maximum(np.vecdot(rows, rows) - along**2 @ taken, 0)))
 
 
-def unit(rows: FloatArray) -> FloatArray:
+def unit(rows: Floats) -> FloatArray:
     """Rows divided by their length; zero rows stay zero."""
     length = np.linalg.norm(rows, axis=-1, keepdims=True)
     return np.asarray(rows / np.where(length > 0, length, 1), dtype=np.float32)

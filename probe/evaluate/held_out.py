@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ from kinshelf.probe.evaluate.methods import evaluate, write_evaluation
 from kinshelf.probe.evaluate.metrics import Metrics
 from kinshelf.probe.fit.knn import NO_VOTE, identical
 from kinshelf.probe.fit.model import Probe
-from kinshelf.probe.fit.split import TrainingSet, folds, training_set
+from kinshelf.probe.fit.split import FOLDS, cross_fit_rounds, training_set
 from kinshelf.probe.fit.storage import read_probe
 from kinshelf.probe.fit.training import fit_probe
 from kinshelf.store.probes import find_probe
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from kinshelf.store.base import AnyShelf
     from kinshelf.store.generation import AnySnapshot
 
-FOLDS = 5
 _BLOCK = 256
 
 
@@ -176,9 +175,13 @@ def _evaluation(parts: Sequence[_Judged], y_true: ObjectArray, protocol: str) ->
 
 def _cross_validate(now: AnySnapshot, probe: Probe | None) -> Evaluation:
     whole = training_set(now)
-    fold = folds(whole.codes, FOLDS, seed=0)
-    parts = list(_fold_answers(now, probe, whole, fold))
-    order = np.argsort(fold, kind="stable")
+    parts, judged = [], []
+    for train, places in cross_fit_rounds(whole.codes, seed=0):
+        part = whole.take(train)
+        trained = probe and calibrate(part, fit_probe(part, probe.settings).probe)
+        parts.append(_judge(now, trained, whole.rows[places], part.rows))
+        judged.append(places)
+    order = np.concatenate(judged)
     found = _evaluation(
         parts,
         np.array(whole.classes, dtype=object)[whole.codes[order]],
@@ -186,14 +189,3 @@ def _cross_validate(now: AnySnapshot, probe: Probe | None) -> Evaluation:
         f" {FOLDS}-fold cross-validation",
     )
     return found.rearranged(np.argsort(order))
-
-
-def _fold_answers(
-    now: AnySnapshot, probe: Probe | None, whole: TrainingSet, fold: IntArray
-) -> Iterator[_Judged]:
-    for i in np.unique(fold):
-        part = whole.take(fold != i)
-        trained = None
-        if probe:
-            trained = calibrate(part, fit_probe(part, probe.settings).probe)
-        yield _judge(now, trained, whole.rows[fold == i], part.rows)

@@ -6,6 +6,7 @@ import numpy as np
 import xxhash
 
 from kinshelf.db.arrays import BoolArray, Float64Array, FloatArray, IntArray
+from kinshelf.store.search.exact import exact
 
 NO_VOTE = -1
 """Label of a neighbour that does not vote: it is missing, or has no category."""
@@ -85,12 +86,8 @@ class ExactNeighbours:
         self, queries: FloatArray, own: IntArray, k: int, extra: int
     ) -> tuple[FloatArray, IntArray]:
         """At most k columns: the nearest rows, `extra` of which are the query's own and go."""
-        import faiss
-
         width = min(k + extra, len(self._embeddings))
-        similarities, places = faiss.knn(
-            queries, self._embeddings, width, metric=faiss.METRIC_INNER_PRODUCT
-        )
+        similarities, places = exact(self._embeddings, queries, width)
         others_first = np.argsort(self._group[places] == own[:, None], axis=1, kind="stable")
         kept = others_first[:, : width - extra]
         return (

@@ -28,7 +28,7 @@ class Probe:
     `classes` are sorted, one per column of an answer. `weights` are float32: `net.0.weight`
     (hidden, D), `net.0.bias` (hidden,), `net.3.weight` (n_classes, hidden), `net.3.bias`
     (n_classes,). `trained_rows` counts the rows that the weights were fitted on. `reference` are
-    arrays of what was measured on held-out training rows (see `probe.fitting`), by name.
+    arrays of what was measured on held-out training rows (see `probe.calibrate`), by name.
     """
 
     classes: tuple[str, ...]

@@ -14,7 +14,7 @@ from typing import Any, Self
 from kinshelf.db.errors import InvalidSetting, SourceNotFound
 
 SPACES = ("fused", "centred", "whitened", "hidden")
-"""In which a neighbour's weight may be measured; see `probe.spaces`."""
+"""In which a neighbour's weight may be measured; see `probe.calibrate.vote_space`."""
 
 
 @dataclass(frozen=True, slots=True)

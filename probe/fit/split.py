@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -14,6 +15,9 @@ from kinshelf.probe.fit.data import LabelledData
 
 RESERVED_SPLITS = ("val", "test")
 """Splits that are only ever reported on: neither the weights nor early stopping see them."""
+
+FOLDS = 5
+"""Parts that cross-fitting makes of the rows."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,6 +87,17 @@ def hold_out(codes: IntArray, fraction: float, seed: int) -> BoolArray:
     eligible = by_remainder[counts[by_remainder] > taken[by_remainder] + 1]
     taken[eligible[: max(spare - int(taken.sum()), 0)]] += 1
     return _first_of_each_class(codes, rng.permutation(len(codes)), taken)
+
+
+def cross_fit_rounds(codes: IntArray, seed: int) -> Iterator[tuple[BoolArray, IntArray]]:
+    """Judge every row by what was fitted without it: the rows to fit on and those to judge.
+
+    Yields, for each of `FOLDS` stratified folds that has rows, which rows train, (n,) bool, and the
+    ascending places of the others, (m,) int64. Each row is judged once.
+    """
+    fold = folds(codes, FOLDS, seed)
+    for i in np.unique(fold):
+        yield fold != i, np.flatnonzero(fold == i).astype(np.int64)
 
 
 def folds(codes: IntArray, n_folds: int, seed: int) -> IntArray:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from kinshelf.db.arrays import Float64Array, FloatArray, IntArray
+from kinshelf.probe.fit.covariance import Covariance
 from kinshelf.probe.fit.model import INPUT_SCALE
 from kinshelf.probe.fit.split import TrainingSet
 
@@ -120,17 +121,12 @@ def _half(rows: Float64Array, codes: IntArray) -> tuple[Float64Array, Float64Arr
     rows, codes = rows[given], codes[given]
     if not len(rows):
         return np.eye(width), np.zeros(width)
-    _, codes = np.unique(codes, return_inverse=True)
-    sums = np.zeros((int(codes.max()) + 1, width))
-    np.add.at(sums, codes, rows)
-    apart = rows - (sums / np.bincount(codes)[:, None])[codes]
-    covariance = apart.T @ apart / len(rows)
-    variance = float(np.trace(covariance)) / width
-    if variance < _FLAT:
+    within = Covariance.within(rows, codes, int(codes.max()) + 1, SHRINKAGE)
+    if within.mean < _FLAT:
         return np.eye(width), rows.mean(axis=0)
-    shrunk = (1 - SHRINKAGE) * covariance + SHRINKAGE * variance * np.eye(width)
-    values, vectors = np.linalg.eigh(shrunk)
-    return (vectors / np.sqrt(values)) @ vectors.T, rows.mean(axis=0)
+    flat = 1 / np.sqrt(within.rest)
+    scaled = within.directions.T * (1 / np.sqrt(within.variances) - flat)
+    return flat * np.eye(width) + scaled @ within.directions, rows.mean(axis=0)
 
 
 def _length(rows: Float64Array) -> float:

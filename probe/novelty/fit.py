@@ -13,7 +13,7 @@ import xxhash
 
 from kinshelf.db.arrays import BoolArray, Float64Array, FloatArray, IntArray, ObjectArray
 from kinshelf.probe.fit.settings import ProbeSettings
-from kinshelf.probe.fit.split import TrainingSet, folds
+from kinshelf.probe.fit.split import TrainingSet, cross_fit_rounds
 from kinshelf.probe.novelty.mahalanobis import Relative
 from kinshelf.probe.novelty.model import (
     FEWEST,
@@ -25,8 +25,7 @@ from kinshelf.probe.novelty.model import (
     present,
     usual_of,
 )
-
-FOLDS = 5
+from kinshelf.store.search.exact import merged, nothing
 
 SAMPLED = 5000
 """Most products that the statistics are from."""
@@ -49,7 +48,7 @@ def fit_novelty(source: TrainingSet, settings: ProbeSettings | None = None) -> N
     views = [view for view in VIEWS if sample.complete(view).sum() >= FEWEST]
     if not views:
         return None
-    as_new = _signs_as_new(sample, _nearest(sample, views))
+    as_new = _signs_as_new(sample, _nearest(sample, views), seed)
     usual = {view: usual_of(signs) for view, signs in as_new.items()}
     return NoveltyModel(sample.signs(np.ones(len(sample.X), dtype=np.bool_)), usual)
 
@@ -57,12 +56,11 @@ def fit_novelty(source: TrainingSet, settings: ProbeSettings | None = None) -> N
 @dataclass(frozen=True, slots=True, eq=False)
 class _Sample:
     """Embeddings `X` (n, D) of sampled rows of `source`, all different, in random order; their
-    categories, folds and content keys, (n,) each. The first `JUDGED` are judged."""
+    categories and content keys, (n,) each. The first `JUDGED` are judged."""
 
     source: TrainingSet
     X: FloatArray
     codes: IntArray
-    fold: IntArray
     keys: IntArray
 
     def complete(self, view: str) -> BoolArray:
@@ -92,17 +90,18 @@ def _sample(source: TrainingSet, seed: int) -> _Sample:
     X = source.data.fused(source.rows[order])
     keys = _keys(X)
     first = np.sort(np.unique(keys, return_index=True)[1])
-    codes = source.codes[order[first]]
-    return _Sample(source, X[first], codes, folds(codes, FOLDS, seed), keys[first])
+    return _Sample(source, X[first], source.codes[order[first]], keys[first])
 
 
-def _signs_as_new(sample: _Sample, found: dict[str, IntArray]) -> dict[str, Float64Array]:
+def _signs_as_new(
+    sample: _Sample, found: dict[str, IntArray], seed: int
+) -> dict[str, Float64Array]:
     """The signs (m, 3) of the judged in each view that they are complete in, by other folds."""
     signs = {view: np.zeros((len(places), 3)) for view, places in found.items()}
-    for fold in range(FOLDS):
-        learned = sample.signs(sample.fold != fold)
+    for train, judged in cross_fit_rounds(sample.codes, seed):
+        learned = sample.signs(train)
         for view, places in found.items():
-            rows = np.flatnonzero(sample.fold[: len(places)] == fold)
+            rows = judged[judged < len(places)]
             for start in range(0, len(rows), _GATHERED):
                 part = rows[start : start + _GATHERED]
                 near, categories = _gathered(sample.source, places[part])
@@ -122,8 +121,7 @@ def _nearest(sample: _Sample, views: list[str]) -> dict[str, IntArray]:
     """Places in the source of the judged rows' nearest, (m, `NEIGHBOURS`) a view; -1: no more."""
     m = len(sample.X[:JUDGED])
     asked = np.split(sample.X[:JUDGED], 2, axis=1)
-    best = {view: np.full((m, NEIGHBOURS), -np.inf, dtype=np.float32) for view in views}
-    found = {view: np.full((m, NEIGHBOURS), -1, dtype=np.int64) for view in views}
+    found = {view: nothing(m, NEIGHBOURS) for view in views}
     for start in range(0, len(sample.source), _BLOCK):
         rows = sample.source.data.fused(sample.source.rows[start : start + _BLOCK])
         places = np.arange(start, start + len(rows))
@@ -133,17 +131,8 @@ def _nearest(sample: _Sample, views: list[str]) -> dict[str, IntArray]:
         for view in views:
             similarity = np.sum(parts, axis=0, where=_halves_of(view)[:, None, None])
             similarity[copies] = -np.inf
-            _merge(best[view], found[view], similarity, places)
-    return found
-
-
-def _merge(best: FloatArray, found: IntArray, similarity: FloatArray, places: IntArray) -> None:
-    """Keeps in `best` and `found` the largest of what they held and of a block, in place."""
-    values = np.concatenate([best, similarity], axis=1)
-    tagged = np.concatenate([found, np.broadcast_to(places, similarity.shape)], axis=1)
-    kept = np.argpartition(-values, NEIGHBOURS - 1, axis=1)[:, :NEIGHBOURS]
-    best[:] = np.take_along_axis(values, kept, axis=1)
-    found[:] = np.where(np.isfinite(best), np.take_along_axis(tagged, kept, axis=1), -1)
+            found[view] = merged(found[view], similarity, places, NEIGHBOURS)
+    return {view: np.where(np.isfinite(best), at, -1) for view, (best, at) in found.items()}
 
 
 def _halves_of(view: str) -> BoolArray:

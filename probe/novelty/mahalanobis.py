@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kinshelf.db.arrays import BoolArray, Float64Array, FloatArray, IntArray
+from kinshelf.probe.fit.covariance import Covariance, Floats, class_means
 
 SHRINKAGE = 0.7
 """Share of the mean eigenvalue in each: there are often fewer rows than dimensions. Measured flat
@@ -54,11 +55,10 @@ class Relative:
         mean = X.mean(axis=0, dtype=np.float64)
         centred = X - mean
         counts = np.bincount(codes, minlength=n_classes).astype(np.int64)
-        means = np.zeros((n_classes, X.shape[1]))
-        np.add.at(means, codes, centred)
-        means /= np.maximum(counts, 1)[:, None]
-        within = _precision(centred - means[codes])
-        parts = (mean, means, *within, *_precision(centred))
+        means = class_means(centred, codes, n_classes)
+        within = Covariance.of(centred - means[codes], SHRINKAGE, _LEAST_VARIANCE)
+        total = Covariance.of(centred, SHRINKAGE, _LEAST_VARIANCE)
+        parts = (mean, means, *_precision(within), *_precision(total))
         floats = [np.ascontiguousarray(part, dtype=np.float32) for part in parts]
         return cls(floats[0], floats[1], counts, *floats[2:])
 
@@ -107,19 +107,14 @@ class Relative:
         return np.asarray(square, dtype=np.float64)
 
 
-def _precision(centred: Float64Array) -> tuple[Float64Array, Float64Array, Float64Array]:
-    """Inverse of the shrunk covariance as basis, gain and rest."""
-    variances, directions = np.linalg.eigh(centred.T @ centred / len(centred))
-    target = max(float(variances.mean()), _LEAST_VARIANCE)
-    shrunk = (1 - SHRINKAGE) * np.maximum(variances, 0) + SHRINKAGE * target
-    rank = min(RANK, len(shrunk) - 1)
-    kept = shrunk[len(shrunk) - rank :]
-    rest = 1 / shrunk[: len(shrunk) - rank].mean()
-    return (
-        directions[:, len(shrunk) - rank :].T,
-        1 / kept - rest,
-        np.array([rest]),
-    )
+def _precision(covariance: Covariance) -> tuple[Floats, Float64Array, Float64Array]:
+    """Its inverse as basis, gain and rest, the directions left out sharing one variance."""
+    width = covariance.directions.shape[1]
+    kept = min(RANK, width - 1, len(covariance.variances))
+    others = covariance.variances[kept:]
+    flat = width - kept - len(others)
+    rest = (width - kept) / (others.sum() + flat * covariance.rest)
+    return covariance.directions[:kept], 1 / covariance.variances[:kept] - rest, np.array([rest])
 
 
 def _square(X: FloatArray, basis: FloatArray, gain: FloatArray, rest: FloatArray) -> FloatArray:

@@ -10,7 +10,7 @@ from kinshelf.store.results import Neighbour, fields_of
 
 @dataclass(frozen=True, slots=True)
 class Vote:
-    """What one voice says: `source` tells which (the probe's version, or k)."""
+    """The most probable category of one predictor, and its probability."""
 
     category: str
     probability: float

@@ -17,7 +17,7 @@ GATHER_SHARE = 0.2
 """Below this share of kept rows, scoring just them beats scanning all and hiding the rest."""
 _CHUNK = 1 << 14
 _APART = 1 << 11
-"""Rows here and there that are scored before the best are kept; see `store.residence`."""
+"""Rows here and there that are scored before the best are kept; see `store.search.paging`."""
 _GATHERED, _GATHERED_FOR_FEW = 1 << 10, 1 << 6
 """Rows gathered at once: 4 MB at 1024 floats a row for many queries, 256 KB for few, so that the
 copy stays in the cache."""
@@ -75,6 +75,18 @@ def products(queries: FloatArray, rows: FloatArray) -> FloatArray:
     return scores
 
 
+def merged(
+    answer: tuple[FloatArray, IntArray], scores: FloatArray, places: IntArray, k: int
+) -> tuple[FloatArray, IntArray]:
+    """The k best so far after one more block: the `scores` (n, m) of the m `places`.
+
+    `answer` is what this returned for the blocks before, `nothing` before the first.
+    """
+    chosen = np.argpartition(-scores, min(k, len(places)) - 1, axis=1)[:, :k]
+    similarities = np.hstack([answer[0], np.take_along_axis(scores, chosen, axis=1)])
+    return best(similarities, np.hstack([answer[1], places[chosen]]), k)
+
+
 def nothing(queries: int, k: int) -> tuple[FloatArray, IntArray]:
     """An answer in which nothing was found."""
     return (
@@ -91,7 +103,7 @@ def _scan(
         scores = products(queries, vectors[start : start + _CHUNK])
         if keep is not None:
             scores[:, ~keep[start : start + _CHUNK]] = -np.inf
-        answer = _joined(answer, scores, np.arange(start, start + scores.shape[1]), k)
+        answer = merged(answer, scores, np.arange(start, start + scores.shape[1]), k)
         looked_at(vectors, scores.shape[1], apart=False)
     similarities, places = answer
     places[np.isneginf(similarities)] = -1
@@ -104,7 +116,7 @@ def _gather(
     answer = nothing(len(queries), k)
     for start in range(0, len(places), _APART):
         part = places[start : start + _APART]
-        answer = _joined(answer, _products_at(vectors, part, queries), part, k)
+        answer = merged(answer, _products_at(vectors, part, queries), part, k)
     return answer
 
 
@@ -140,15 +152,6 @@ def products_by_place(vectors: FloatArray, places: IntArray, queries: FloatArray
     )  # `arrays` keeps them alive: FAISS is handed bare pointers
     looked_at(vectors, places.size, apart=True)
     return scores
-
-
-def _joined(
-    answer: tuple[FloatArray, IntArray], scores: FloatArray, places: IntArray, k: int
-) -> tuple[FloatArray, IntArray]:
-    """The answer after the scores (n, m) of m more places were seen."""
-    chosen = np.argpartition(-scores, min(k, len(places)) - 1, axis=1)[:, :k]
-    similarities = np.hstack([answer[0], np.take_along_axis(scores, chosen, axis=1)])
-    return best(similarities, np.hstack([answer[1], places[chosen]]), k)
 
 
 def _stacked(found: list[tuple[FloatArray, IntArray]], k: int) -> tuple[FloatArray, IntArray]:
