@@ -6,8 +6,10 @@ It answers the messages of `child.Channel`.
 from __future__ import annotations
 
 import json
-import resource
+import os
 import sys
+import threading
+import time
 from contextlib import suppress
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
@@ -25,13 +27,33 @@ if TYPE_CHECKING:
     Answer = tuple[dict[str, Any], bytes]
 
 _QUALITY = 80
+_WATCH = 0.01
+"""Seconds between two looks at the memory, where the system does not limit it."""
 
 
 def _limit(memory: int) -> None:
     """No more memory than that, no files written, no core of what somebody sent."""
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    try:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+        enforced = sys.platform == "linux"  # macOS takes the limit and does nothing with it
+    except (ImportError, ValueError, OSError):
+        enforced = False
+    if not enforced:
+        import psutil
+
+        watched = (psutil.Process(), memory)
+        threading.Thread(target=_end_beyond, args=watched, daemon=True).start()
+
+
+def _end_beyond(process: Any, memory: int) -> None:
+    """End this process when it has more memory than that."""
+    while process.memory_info().rss <= memory:
+        time.sleep(_WATCH)
+    os._exit(1)
 
 
 def _answer(ask: Mapping[str, Any], data: bytes) -> Answer:

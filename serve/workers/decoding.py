@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kinshelf.db.errors import ImageRejected
+from kinshelf.db.logs import report
 from kinshelf.serve.base.errors import ServerFailed, ShuttingDown
 from kinshelf.serve.workers.child import Child, Dead
 
@@ -139,7 +140,8 @@ class Decoders:
                 worker = None
             worker = worker or self._new()
             told, raw = worker.ask(head, data, self._seconds)
-        except Dead:
+        except Dead as error:
+            report("serve", "a process that decodes ended or was killed, with its picture", error)
             self._bury(worker)
             worker = None
             message = f"the image took more than {self._seconds:g} s or too much memory to decode"

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from kinshelf.db import errors
 from kinshelf.db.arrays import FloatArray
 from kinshelf.db.errors import EncoderError, EncoderMismatch, EncoderUnavailable, KinshelfError
+from kinshelf.db.logs import report
 from kinshelf.serve.base.errors import ShuttingDown
 from kinshelf.serve.workers.child import Child, Dead
 from kinshelf.store.encode.image_processor import Preprocessing
@@ -197,8 +198,8 @@ class EncoderProcess:
             for _ in range(2):
                 try:
                     return self._living().ask(questions)
-                except Dead:
-                    continue
+                except Dead as error:
+                    report("serve", "the process that encodes ended and is begun anew", error)
         raise EncoderUnavailable(
             "the process that encodes ended twice at this: its log or the system's says why"
             " (often too little memory)"

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from kinshelf.db.errors import KinshelfError
-from kinshelf.db.threads import share_memory, threads
+from kinshelf.db.host import take_over
+from kinshelf.db.threads import threads
 from kinshelf.serve.workers.batching import Batcher
 from kinshelf.serve.workers.child import Channel, Dead, to_parent
 from kinshelf.store.encode.canary import load_encoder_of
@@ -100,7 +101,7 @@ def main() -> None:
     """Load, then answer messages until there are no more."""
     parent = to_parent()
     answers = _Answers(parent)
-    share_memory()
+    take_over()
     threadpool_limits(1, user_api="blas")  # as in the server: see server.serve
     order, _ = parent.receive()
     try:
