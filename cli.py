@@ -14,6 +14,7 @@ from kinshelf.commands import serve as serving  # fmt: skip
 from kinshelf.commands.common import speak_any_text
 from kinshelf.db.errors import KinshelfError
 from kinshelf.db.threads import announce
+from kinshelf.store.log.disk import check_system
 
 
 class _Group(click.Group):
@@ -49,6 +50,7 @@ def main() -> None:
     Exit codes: 0 done; 1 done, but rows were rejected past --max-rejects or damage was found;
     2 wrong usage; 3 something that the message says how to mend.
     """
+    check_system()
     announce()  # before anything imports NumPy
     speak_any_text()
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from kinshelf.cluster.part import EncoderSpec, PartEncoder
 from kinshelf.cluster.ray_start import ray_cluster
 from kinshelf.db.errors import ClusterError, KinshelfError
+from kinshelf.db.host import take_over
 from kinshelf.db.threads import SETTING
 from kinshelf.store.log import disk
 
@@ -132,6 +133,7 @@ class RayEncoder:
     """An actor: one encoder, and a folder that it reads tasks from and writes parts to."""
 
     def __init__(self, spec: str, directory: str, timeout: float, cpus: int) -> None:
+        take_over()  # an actor has a process of its own
         os.environ[SETTING] = str(cpus)
         self._directory, self._timeout = Path(directory), timeout
         self._problem: str | None = None

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from kinshelf.db.errors import ClusterError
+from kinshelf.db.host import mute
 
 LOCAL = "local"
 _LOOPBACK = "127.0.0.1"
@@ -121,7 +122,6 @@ def _imported() -> Any:
         raise ClusterError(
             f"Ray is not installed ({problem}): pip install 'kinshelf[cluster]'"
         ) from problem
-    # Set by itself, it writes every plan that it executes to standard error.
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    mute("ray.data")  # set by itself, it writes every plan that it executes to standard error
     ray.data.DataContext.get_current().enable_progress_bars = False
     return ray

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import functools
 import gc
 import os
 import threading
 from typing import Any
 
 from kinshelf.db.errors import InputError
+from kinshelf.db.host import take_over
 
 SETTING = "KINSHELF_THREADS"
 _LIBRARIES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-_ARENA_MAX = -8
-"""M_ARENA_MAX of glibc's malloc.h."""
 _SINGLE = 4
 """Up to so many queries are searched on one thread."""
 
@@ -39,31 +37,21 @@ def _cores() -> int:
 
 
 def announce() -> None:
-    """Hand the setting, if there is one, to libraries that read their own at import.
+    """Take the process over, and hand the setting to libraries that read their own at import.
 
-    Call it before NumPy is imported. What the user set for a library itself stays as it is.
-    Raises InputError as `threads` does.
+    For commands alone, before NumPy is imported. What the user set for a library itself stays as
+    it is. Raises InputError as `threads` does.
     """
-    share_memory()
+    take_over()
     if os.environ.get(SETTING, "").strip():
         for name in _LIBRARIES:
             os.environ.setdefault(name, str(threads()))
 
 
-@functools.cache
-def share_memory() -> None:
-    """Before threads are started that decode and encode: let them share two heaps.
-
-    With one each, what a thread has freed stays its own: a quarter more memory at the same speed.
-    """
-    with contextlib.suppress(OSError, AttributeError):  # no glibc: nothing to share
-        ctypes.CDLL(None).mallopt(_ARENA_MAX, 2)
-
-
 def return_memory() -> None:
     """Give the system back what was freed; after something large was let go of."""
     gc.collect()
-    with contextlib.suppress(OSError, AttributeError):  # no glibc: it keeps what it has
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # no glibc: it keeps what it has
         ctypes.CDLL(None).malloc_trim(0)
 
 

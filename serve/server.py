@@ -44,11 +44,11 @@ def serve(settings: ServeSettings, ready: Callable[[str], None]) -> None:
     """
     # Requests keep the cores busy by themselves: more threads for one product of small matrices
     # would only wait for each other. The encoder's many threads are its own.
-    threadpool_limits(1, user_api="blas")
-    app = create_app(settings)
-    with listen(settings) as listening:
-        ready(url_of(listening))
-        _Server(configured(app, settings), app).run([listening])
+    with threadpool_limits(1, user_api="blas"):
+        app = create_app(settings)
+        with listen(settings) as listening:
+            ready(url_of(listening))
+            _Server(configured(app, settings), app).run([listening])
 
 
 def configured(app: FastAPI, settings: ServeSettings) -> uvicorn.Config:

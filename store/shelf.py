@@ -13,9 +13,10 @@ import numpy as np
 from kinshelf.db.arrays import FloatArray
 from kinshelf.db.catalog.queries import View
 from kinshelf.db.errors import KinshelfError
+from kinshelf.db.logs import tolerated
 from kinshelf.store import info
 from kinshelf.store.base import AnyShelf
-from kinshelf.store.log import catalog_cache
+from kinshelf.store.log import catalog_cache, disk
 from kinshelf.store.log.known import Known
 from kinshelf.store.log.ledger import Ledger
 from kinshelf.store.log.lock import WriterLock
@@ -55,6 +56,7 @@ class DirectoryShelf(AnyShelf):
         `encoder` is one that is loaded already; without it the shelf's own is loaded when it is
         first needed. Raises ShelfNotFound, ShelfDamaged, UnsupportedFormat or EncoderMismatch.
         """
+        disk.check_system()
         self.path = Path(path)
         self._ledger = Ledger(self.path)
         self._lock = WriterLock(self.path, wait=wait)
@@ -85,11 +87,14 @@ class DirectoryShelf(AnyShelf):
 
     def _save_derived(self) -> None:
         # Derived files are a convenience: a full disk or another writer is no reason to fail.
-        with contextlib.suppress(KinshelfError, OSError), self.writing(), self._refreshing:
+        slow = f"the next opening of {self.path} reads its log, as the catalogue is not saved"
+        errors = (KinshelfError, OSError)
+        with tolerated(*errors, room="store", then=slow), self.writing(), self._refreshing:
             self._follow()
             catalog_cache.save_catalog(self.path, self._ledger, self._catalog)
             self._index.discard_unused(self._ledger.vectors(self._ledger.rows))
-        with contextlib.suppress(KinshelfError, OSError):
+        slow = f"{self.path} is searched without a new index, as it is not built"
+        with tolerated(*errors, room="store", then=slow):
             self.build_index()
 
     # ---- reading

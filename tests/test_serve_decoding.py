@@ -21,7 +21,7 @@ from serve_world import gone, png, until
 from kinshelf.db.errors import ImageRejected
 from kinshelf.db.images.decode import decode_image
 from kinshelf.samples import catalogue_dir, tiny_clip_dir
-from kinshelf.serve.base.errors import ShuttingDown
+from kinshelf.serve.base.errors import ServerFailed, ShuttingDown
 from kinshelf.serve.workers.decoding import Decoders
 from kinshelf.store.encode.image_processor import read_preprocessing
 
@@ -66,7 +66,7 @@ def test_what_is_no_picture_has_the_reason_that_it_has_here(decoders: Decoders) 
 def test_a_picture_that_takes_too_long_costs_its_process_and_nothing_else() -> None:
     decoders = decoders_of(seconds=1.0)
     decoders.check(png())
-    pid = worker_of(decoders)._process.pid
+    pid = worker_of(decoders).pid
     os.kill(pid, signal.SIGSTOP)  # as a decoder that hangs
     started = time.monotonic()
     with pytest.raises(ImageRejected) as caught:
@@ -82,12 +82,23 @@ def test_a_picture_that_takes_too_long_costs_its_process_and_nothing_else() -> N
 
 def test_a_process_that_dies_costs_the_picture_that_it_had(decoders: Decoders) -> None:
     decoders.check(png())
-    number = worker_of(decoders)._process.pid
+    number = worker_of(decoders).pid
     os.kill(number, signal.SIGSTOP)  # it is asked, and then it dies
     threading.Timer(0.3, os.kill, (number, signal.SIGKILL)).start()
     with pytest.raises(ImageRejected, match="decode"):
         decoders.check(png())
     decoders.check(png())
+
+
+def test_no_picture_is_to_blame_where_no_process_can_be_begun(
+    decoders: Decoders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "executable", "/no/such/python")
+        with pytest.raises(ServerFailed, match="begun"):
+            decoders.check(png())
+    decoders.check(png())
+    assert decoders.killed == 0
 
 
 def test_a_picture_that_needs_too_much_memory_is_refused() -> None:
@@ -125,7 +136,7 @@ def test_a_process_ends_when_its_server_was_killed() -> None:
         "from kinshelf.serve.workers.decoding import Decoders\n"
         "d = Decoders(1, seconds=9, memory=1_500_000_000, pixels=10**6)\n"
         "d.begin()\n"
-        "print(d._idle.queue[0]._process.pid, flush=True)\n"
+        "print(d._idle.queue[0].pid, flush=True)\n"
         "time.sleep(60)\n"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as server:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -213,10 +214,27 @@ def test_an_encoder_that_cannot_be_had_has_the_error_that_it_has_here(tmp_path: 
     assert str(there.value) == str(here.value)
 
 
+@pytest.mark.parametrize("executable", ["false", "/no/such/python"])
 def test_a_process_that_cannot_begin_is_told_of(
+    sample: Path, monkeypatch: pytest.MonkeyPatch, executable: str
+) -> None:
+    monkeypatch.setattr(sys, "executable", executable)
+    with pytest.raises(EncoderUnavailable, match="ended while it loaded"):
+        EncoderProcess(sample, read_manifest(sample))
+
+
+def test_a_process_that_ended_before_it_was_asked_is_told_of_too(
     sample: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(encoding.sys, "executable", "false")
+    load = encoding._Process.load
+
+    def late(self: Any, order: Any) -> Any:
+        assert self._ended.wait(30)
+        until(lambda: not self.takes)
+        return load(self, order)
+
+    monkeypatch.setattr(sys, "executable", "false")
+    monkeypatch.setattr(encoding._Process, "load", late)
     with pytest.raises(EncoderUnavailable, match="ended while it loaded"):
         EncoderProcess(sample, read_manifest(sample))
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from kinshelf.db.errors import ImageRejected
 from kinshelf.db.images.decode import SUFFIXES, content_hash, image_format
+from kinshelf.db.logs import tolerated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Set
@@ -93,7 +94,7 @@ class ImageCache:
             used = {path.stem for url, path in self._paths.items() if url in urls} | hashes
         count = size = 0
         for path in filter(_is_ours, self.directory.glob("??/*")):
-            with contextlib.suppress(OSError):  # it goes next time
+            with tolerated(OSError, room="db", then=f"{path} goes next time"):
                 if path.stem not in used and (length := _dropped(path, before)) is not None:
                     count, size = count + 1, size + length
         return count, size

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from kinshelf.db.arrays import FloatArray
 from kinshelf.db.errors import InvalidSetting
+from kinshelf.db.host import environment
 from kinshelf.db.threads import one_blas_thread
 from kinshelf.probe.fit.settings import ProbeSettings
 
@@ -64,13 +64,12 @@ def repeatable(seed: int, device: torch.device) -> Iterator[None]:
     import torch
 
     cuda = [device] if device.type == "cuda" else []
-    if cuda:
-        # cuBLAS repeats its sums only with a workspace of fixed size
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    # cuBLAS repeats its sums only with a workspace of fixed size
+    workspace = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"} if cuda else {}
     threads = torch.get_num_threads()
     enabled = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    with torch.random.fork_rng(devices=cuda):
+    with environment(workspace), torch.random.fork_rng(devices=cuda):
         torch.manual_seed(seed)
         torch.use_deterministic_algorithms(True)
         # a batch is too small to share between cores (on a busy machine two threads took ten

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,7 @@ from kinshelf.db.images.addresses import check_url
 from kinshelf.db.images.cache import ImageCache
 from kinshelf.db.images.decode import content_hash, read_image_file
 from kinshelf.db.images.download import Downloader
+from kinshelf.db.logs import tolerated
 from kinshelf.store.ingest.pictures import UPLOAD, is_url
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ class Pictures:
         """Fetch a product's picture into the shelf. Returns its URL. Raises ImageRejected."""
         check_url(url)
         kept = self._kept.fetch(url)
-        with suppress(OSError):  # or a compact that this add waits for might drop it meanwhile
+        # Its time, or a compact that this add waits for might drop it meanwhile.
+        with tolerated(OSError, room="serve", then=f"{kept.path} may be dropped as unused"):
             os.utime(kept.path)
         return url
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kinshelf.db.errors import KinshelfError, ShelfLocked, ShelfPoisoned
+from kinshelf.db.logs import tolerated
 from kinshelf.face import Shelf
 from kinshelf.probe.predict.freshness import told_facts
 from kinshelf.probe.predict.predictor import Predictor
@@ -265,7 +265,7 @@ class Service:
 
     def _warm(self) -> None:
         self.decoders.begin()
-        with suppress(KinshelfError, OSError):  # who needs it is told
+        with tolerated(KinshelfError, OSError, room="serve", then="questions wait for an encoder"):
             self.encoder()
 
     def drain(self) -> None:

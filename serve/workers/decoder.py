@@ -1,20 +1,22 @@
 """The process that decodes pictures: `python -m kinshelf.serve.workers.decoder LIMITS`.
 
-It speaks frames on stdin and stdout.
+It answers the messages of `child.Channel`.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import resource
 import sys
+import threading
+import time
+from contextlib import suppress
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from kinshelf.db.errors import ImageRejected
 from kinshelf.db.images import decode
-from kinshelf.serve.workers.frames import read_frame, write_frame
+from kinshelf.serve.workers.child import Dead, to_parent
 from kinshelf.store.encode.image_processor import Preprocessing
 
 if TYPE_CHECKING:
@@ -25,13 +27,33 @@ if TYPE_CHECKING:
     Answer = tuple[dict[str, Any], bytes]
 
 _QUALITY = 80
+_WATCH = 0.01
+"""Seconds between two looks at the memory, where the system does not limit it."""
 
 
 def _limit(memory: int) -> None:
     """No more memory than that, no files written, no core of what somebody sent."""
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    try:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+        enforced = sys.platform == "linux"  # macOS takes the limit and does nothing with it
+    except (ImportError, ValueError, OSError):
+        enforced = False
+    if not enforced:
+        import psutil
+
+        watched = (psutil.Process(), memory)
+        threading.Thread(target=_end_beyond, args=watched, daemon=True).start()
+
+
+def _end_beyond(process: Any, memory: int) -> None:
+    """End this process when it has more memory than that."""
+    while process.memory_info().rss <= memory:
+        time.sleep(_WATCH)
+    os._exit(1)
 
 
 def _answer(ask: Mapping[str, Any], data: bytes) -> Answer:
@@ -54,22 +76,18 @@ def _thumbnail(picture: Image.Image, side: int) -> bytes:
 
 
 def main(limits: Mapping[str, int]) -> None:
-    """Answer frames until there are no more."""
-    # Whatever a library prints must not get between the frames.
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
+    """Answer messages until there are no more."""
+    parent = to_parent()
     decode.MAX_PIXELS = min(decode.MAX_PIXELS, limits["pixels"])
     _limit(limits["memory"])
-    while True:
-        try:
-            ask, data = read_frame(sys.stdin.buffer)
-        except EOFError:
-            return
-        try:
-            told, raw = _answer(ask, data)
-        except ImageRejected as error:
-            told, raw = {"reason": error.reason, "message": str(error)}, b""
-        write_frame(answers, told, raw)
+    with suppress(Dead):
+        while True:
+            ask, data = parent.receive()
+            try:
+                told, raw = _answer(ask, data)
+            except ImageRejected as error:
+                told, raw = {"reason": error.reason, "message": str(error)}, b""
+            parent.send(told, raw)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,7 @@
 
 A decoder is C code that reads what strangers send. It runs in processes that hold nothing, with
 limits of time and memory that the system enforces; one that hangs or dies costs its picture and
-is begun anew. They are spawned, never forked, and speak frames of JSON and raw bytes: nothing
-that comes back is executed.
+is begun anew.
 """
 
 from __future__ import annotations
@@ -11,22 +10,19 @@ from __future__ import annotations
 import functools
 import json
 import math
-import os
 import queue
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kinshelf.db.errors import ImageRejected
-from kinshelf.serve.base.errors import ShuttingDown
-from kinshelf.serve.workers.frames import read_frame, write_frame
+from kinshelf.db.logs import report
+from kinshelf.serve.base.errors import ServerFailed, ShuttingDown
+from kinshelf.serve.workers.child import Child, Dead
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,57 +39,34 @@ _WATCH = 0.25
 """Seconds between two looks at whose time is over."""
 
 
-class _Dead(Exception):
-    """The process ended, or its time was over."""
-
-
 @functools.cache
 def _as_dict(how: Preprocessing) -> dict[str, Any]:
     return asdict(how)
 
 
-class _Worker:
+class _Decoder(Child):
     """One process; used by one thread at a time."""
 
     def __init__(self, limits: Mapping[str, int]) -> None:
-        command = [sys.executable, "-m", "kinshelf.serve.workers.decoder", json.dumps(limits)]
         one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-        self._process = subprocess.Popen(  # noqa: S603 (our own interpreter and module)
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
-            env=os.environ | one, pipesize=_PIPE,
-        )  # fmt: skip
+        super().__init__(
+            "kinshelf.serve.workers.decoder", json.dumps(limits), pipe=_PIPE, changes=one
+        )
         self._deadline = math.inf
 
-    @property
-    def lives(self) -> bool:
-        """Whether it can still be asked."""
-        return self._process.poll() is None
-
     def ask(self, head: Mapping[str, Any], data: bytes, seconds: float) -> tuple[Any, bytes]:
-        """Send a frame, wait for one. Raises _Dead."""
+        """Send a message, wait for one. Raises Dead."""
         self._deadline = time.monotonic() + seconds
         try:
-            assert self._process.stdin and self._process.stdout
-            write_frame(self._process.stdin, head, data)
-            return read_frame(self._process.stdout)
-        except (OSError, ValueError, EOFError) as error:
-            raise _Dead from error
+            self.send(head, data)
+            return self.receive()
         finally:
             self._deadline = math.inf
 
     def end_if_late(self) -> None:
         """Kill it if the time for its picture is over; from any thread."""
         if time.monotonic() > self._deadline:
-            self._process.kill()
-
-    def close(self) -> None:
-        """End it at once."""
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                with suppress(OSError):
-                    pipe.close()
+            self.kill()
 
 
 class Decoders:
@@ -105,10 +78,10 @@ class Decoders:
     def __init__(self, count: int, *, seconds: float, memory: int, pixels: int) -> None:
         self._seconds = seconds
         self._limits = {"memory": memory, "seconds": round(seconds) + 1, "pixels": pixels}
-        self._idle: queue.LifoQueue[_Worker | None] = queue.LifoQueue()
+        self._idle: queue.LifoQueue[_Decoder | None] = queue.LifoQueue()
         self._count = count
         self._closed = False
-        self._begun: set[_Worker] = set()
+        self._begun: set[_Decoder] = set()
         self._ended = threading.Event()
         threading.Thread(target=self._watch, name="kinshelf-decoders", daemon=True).start()
         self.killed = 0
@@ -125,8 +98,12 @@ class Decoders:
             for worker in workers:
                 self._idle.put(worker)
 
-    def _new(self) -> _Worker:
-        worker = _Worker(self._limits)
+    def _new(self) -> _Decoder:
+        try:
+            worker = _Decoder(self._limits)
+        except Dead as error:  # no picture is to blame
+            message = f"no process that decodes pictures can be begun ({error.__cause__})"
+            raise ServerFailed(f"{message}: is there enough memory?") from error
         self._begun.add(worker)
         return worker
 
@@ -163,7 +140,8 @@ class Decoders:
                 worker = None
             worker = worker or self._new()
             told, raw = worker.ask(head, data, self._seconds)
-        except _Dead:
+        except Dead as error:
+            report("serve", "a process that decodes ended or was killed, with its picture", error)
             self._bury(worker)
             worker = None
             message = f"the image took more than {self._seconds:g} s or too much memory to decode"
@@ -174,11 +152,11 @@ class Decoders:
             raise ImageRejected(str(told["reason"]), str(told["message"]))
         return told, raw
 
-    def _bury(self, worker: _Worker | None) -> None:
+    def _bury(self, worker: _Decoder | None) -> None:
         self.killed += 1
         if worker is not None:
             self._begun.discard(worker)
-            worker.close()
+            worker.end()
 
     def close(self) -> None:
         """End the processes; what they are busy with is finished first."""
@@ -186,7 +164,7 @@ class Decoders:
         for _ in range(self._count):
             worker = self._idle.get()
             if worker is not None:
-                worker.close()
+                worker.end()
         self._ended.set()
         for _ in range(self._count):
             self._idle.put(None)

@@ -1,19 +1,16 @@
 """Pictures and texts encoded elsewhere: one process that holds the model.
 
 Encoding keeps every core busy. In the server's own process its threads and those that answer would
-wait for each other at every step of the interpreter. The process speaks frames of JSON and raw
-bytes. Pictures that come at the same time it gathers into batches itself, or a core would wait for
-the next one's way through two processes. One that dies is begun anew, and what it was asked is
-asked once more; one that hangs is killed. It ends when its standard input does, so also with a
-server that was killed.
+wait for each other at every step of the interpreter. Pictures that come at the same time it
+gathers into batches itself, or a core would wait for the next one's way through two processes. One
+that dies is begun anew, and what it was asked is asked once more; one that hangs is killed. It ends
+when its standard input does, so also with a server that was killed.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,8 +25,9 @@ from numpy.typing import NDArray
 from kinshelf.db import errors
 from kinshelf.db.arrays import FloatArray
 from kinshelf.db.errors import EncoderError, EncoderMismatch, EncoderUnavailable, KinshelfError
+from kinshelf.db.logs import report
 from kinshelf.serve.base.errors import ShuttingDown
-from kinshelf.serve.workers.frames import read_frame, write_frame
+from kinshelf.serve.workers.child import Child, Dead
 from kinshelf.store.encode.image_processor import Preprocessing
 
 if TYPE_CHECKING:
@@ -50,38 +48,27 @@ _END_SECONDS = 10.0
 """That a process has for what it is busy with when it is told to end."""
 
 
-class _Dead(Exception):
-    """The process ended before it answered."""
-
-
-class _Process:
+class _Process(Child):
     """One life of the process. Any thread may ask; one of its own hands the answers out."""
 
-    def __init__(
-        self, order: Mapping[str, Any], seconds: float, on_batch: Callable[[int], None]
-    ) -> None:
-        command = [sys.executable, "-m", "kinshelf.serve.workers.encoding_process"]
-        self._child = subprocess.Popen(  # noqa: S603 (our own interpreter and module)
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
-            pipesize=_PIPE,
-        )  # fmt: skip
-        self.pid, self.lives = self._child.pid, True
+    def __init__(self, seconds: float, on_batch: Callable[[int], None]) -> None:
+        super().__init__("kinshelf.serve.workers.encoding_process", pipe=_PIPE)
+        self.takes = True
         self._seconds, self._heard, self._on_batch = seconds, time.monotonic(), on_batch
         self._lock, self._numbers = threading.Lock(), itertools.count()
         self._waiting: dict[int, Future[_Answer]] = {}
         self._ended = threading.Event()
         threading.Thread(target=self._read, name="kinshelf-encoded", daemon=True).start()
-        self._loaded = self._send(order, b"")
 
-    def loaded(self) -> Mapping[str, Any]:
-        """What the encoder is. Raises EncoderError, or _Dead."""
-        told: Mapping[str, Any] = _checked(self._loaded.result())[0]
+    def load(self, order: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Have it load the encoder; what that is. Raises EncoderError, or Dead."""
+        told: Mapping[str, Any] = _checked(self._question(order, b"").result())[0]
         threading.Thread(target=self._watch, name="kinshelf-watch", daemon=True).start()
         return told
 
     def ask(self, questions: Iterable[_Question]) -> list[_Answer]:
-        """Raises _Dead, or what went wrong there."""
-        under_way = [self._send(*question) for question in questions]
+        """Raises Dead, or what went wrong there."""
+        under_way = [self._question(*question) for question in questions]
         return [_checked(answer.result()) for answer in under_way]
 
     def _watch(self) -> None:
@@ -91,35 +78,34 @@ class _Process:
         """
         while not self._ended.wait(self._seconds / 10):
             if self._waiting and time.monotonic() - self._heard >= self._seconds:
-                self._child.kill()
+                self.kill()
 
-    def _send(self, head: Mapping[str, Any], data: bytes | memoryview) -> Future[_Answer]:
+    def _question(self, head: Mapping[str, Any], data: bytes | memoryview) -> Future[_Answer]:
         answer: Future[_Answer] = Future()
         with self._lock:
-            if not self.lives:
-                raise _Dead
+            if not self.takes:
+                raise Dead
             number = next(self._numbers)
             if not self._waiting:
                 self._heard = time.monotonic()
             self._waiting[number] = answer
-            assert self._child.stdin
             try:
-                write_frame(self._child.stdin, {**head, "number": number}, data)
-            except OSError:  # then there is nothing to read either, and `answer` fails
-                self._child.kill()
+                self.send({**head, "number": number}, data)
+            except Dead:  # then there is nothing to read either, and `answer` fails
+                self.kill()
         return answer
 
     def _read(self) -> None:
-        assert self._child.stdout
-        with suppress(OSError, ValueError, EOFError), self._child.stdout as pipe:
+        with suppress(Dead):
             while True:
-                self._hand_out(*read_frame(pipe))
-        self._child.kill()
-        self._child.wait()
+                self._hand_out(*self.receive())
+        self.kill()
+        self.wait()
         self._ended.set()
-        self.finish()
+        self.rest()
+        self.close()
         for answer in self._waiting.values():
-            answer.set_exception(_Dead())
+            answer.set_exception(Dead())
 
     def _hand_out(self, head: Mapping[str, Any], data: bytes) -> None:
         self._heard = time.monotonic()
@@ -130,20 +116,18 @@ class _Process:
         for i, number in enumerate(numbers):
             self._waiting.pop(number).set_result((head, data[i * share : (i + 1) * share]))
 
-    def finish(self) -> None:
+    def rest(self) -> None:
         """Ask nothing more; it ends when it has answered what it was asked."""
         with self._lock:
-            self.lives = False
-            assert self._child.stdin
-            with suppress(OSError):
-                self._child.stdin.close()
+            self.takes = False
+            self.finish()
 
-    def close(self) -> None:
-        """End it, and wait until it has ended."""
-        late = threading.Timer(_END_SECONDS, self._child.kill)
+    def end(self) -> None:
+        """End it when it has answered, or when it takes too long to; wait until it has ended."""
+        late = threading.Timer(_END_SECONDS, self.kill)
         late.start()
-        self.finish()
-        self._child.wait()
+        self.rest()
+        self.wait()
         late.cancel()
 
 
@@ -214,8 +198,8 @@ class EncoderProcess:
             for _ in range(2):
                 try:
                     return self._living().ask(questions)
-                except _Dead:
-                    continue
+                except Dead as error:
+                    report("serve", "the process that encodes ended and is begun anew", error)
         raise EncoderUnavailable(
             "the process that encodes ended twice at this: its log or the system's says why"
             " (often too little memory)"
@@ -233,29 +217,33 @@ class EncoderProcess:
                 self._askers -= 1
                 last = self._rests and not self._askers
             if last:
-                self._process.finish()
+                self._process.rest()
 
     def _living(self) -> _Process:
         with self._lock:
             if self._closed:
                 raise ShuttingDown("the server is shutting down")
-            if not self._process.lives:
+            if not self._process.takes:
                 self._process, told = self._begin()
                 if told["fingerprint"] != self.fingerprint:
-                    self._process.finish()
+                    self._process.rest()
                     raise EncoderMismatch(f"the files of {self.name} have changed: start anew")
             return self._process
 
     def _begin(self) -> tuple[_Process, Mapping[str, Any]]:
-        process = _Process(self._order, self._seconds, self._on_batch)
         try:
-            return process, process.loaded()
-        except _Dead:
+            process = _Process(self._seconds, self._on_batch)
+            return process, self._loaded(process)
+        except Dead:
             raise EncoderUnavailable(
                 "the process that encodes ended while it loaded: is there enough memory?"
             ) from None
+
+    def _loaded(self, process: _Process) -> Mapping[str, Any]:
+        try:
+            return process.load(self._order)
         except KinshelfError:
-            process.finish()
+            process.rest()
             raise
 
     def rest(self) -> None:
@@ -264,13 +252,13 @@ class EncoderProcess:
             self._rests = True
             idle = not self._askers
         if idle:
-            self._process.finish()
+            self._process.rest()
 
     def close(self) -> None:
         """End the process."""
         with self._lock:
             self._closed = True
-        self._process.close()
+        self._process.end()
 
 
 def _checked(answer: _Answer) -> _Answer:

@@ -1,30 +1,30 @@
-"""The process that encodes: `python -m kinshelf.serve.workers.encoding_process`, frames on stdio.
+"""The process that encodes: `python -m kinshelf.serve.workers.encoding_process`.
 
-The first frame names the shelf and its manifest, and is answered by what its encoder is. Pictures
-come one a frame and are gathered here, so that a batch begins as soon as the one before it ends.
+It answers the messages of `child.Channel`. The first names the shelf and its manifest, and is
+answered by what its encoder is. Pictures come one a message and are gathered here, so that a batch
+begins as soon as the one before it ends.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import sys
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from kinshelf.db.errors import KinshelfError
-from kinshelf.db.threads import share_memory, threads
+from kinshelf.db.host import take_over
+from kinshelf.db.threads import threads
 from kinshelf.serve.workers.batching import Batcher
-from kinshelf.serve.workers.frames import read_frame, write_frame
+from kinshelf.serve.workers.child import Channel, Dead, to_parent
 from kinshelf.store.encode.canary import load_encoder_of
 from kinshelf.store.log.manifest import Manifest
 
@@ -57,15 +57,15 @@ def _answer(encoder: Encoder, ask: Mapping[str, Any], data: bytes) -> Answer:
 
 
 class _Answers:
-    """The way back, for several threads."""
+    """The way back."""
 
-    def __init__(self, pipe: IO[bytes]) -> None:
-        self._pipe, self._lock = pipe, threading.Lock()
+    def __init__(self, parent: Channel) -> None:
+        self._parent = parent
 
     def send(self, numbers: Sequence[int], told: Mapping[str, Any], data: bytes = b"") -> None:
         """To several questions at once: each gets its share of the bytes."""
-        with self._lock, suppress(OSError):  # nobody is left to read it
-            write_frame(self._pipe, {**told, "numbers": numbers}, data)
+        with suppress(Dead):  # the server has ended, and this process ends next
+            self._parent.send({**told, "numbers": numbers}, data)
 
     def fail(self, numbers: Sequence[int], error: Exception) -> None:
         if not isinstance(error, KinshelfError):
@@ -98,13 +98,12 @@ def _gatherer(encoder: Encoder, answers: _Answers, largest: int) -> Batcher[_Ask
 
 
 def main() -> None:
-    """Load, then answer frames until there are no more."""
-    # Whatever a library prints must not get between the frames.
-    answers = _Answers(os.fdopen(os.dup(1), "wb"))
-    os.dup2(2, 1)
-    share_memory()
+    """Load, then answer messages until there are no more."""
+    parent = to_parent()
+    answers = _Answers(parent)
+    take_over()
     threadpool_limits(1, user_api="blas")  # as in the server: see server.serve
-    order, _ = read_frame(sys.stdin.buffer)
+    order, _ = parent.receive()
     try:
         encoder, told = _load(order)
     except Exception as error:  # noqa: BLE001 (the server is told)
@@ -112,9 +111,9 @@ def main() -> None:
         return
     answers.send([order["number"]], told)
     pictures = _gatherer(encoder, answers, order["largest"])
-    with ThreadPoolExecutor(_AT_ONCE, "kinshelf-answer") as pool, suppress(EOFError):
+    with ThreadPoolExecutor(_AT_ONCE, "kinshelf-answer") as pool, suppress(Dead):
         while True:
-            ask, data = read_frame(sys.stdin.buffer)
+            ask, data = parent.receive()
             if ask["do"] == "pixels":
                 pixels = np.frombuffer(data, np.uint8).reshape(ask["shape"])
                 pictures.put((ask["number"], pixels))

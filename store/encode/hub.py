@@ -7,7 +7,6 @@ download with its retries begins.
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kinshelf.db.errors import EncoderUnavailable
+from kinshelf.db.host import environment
 from kinshelf.store.encode.model_files import WANTED, check_complete
 
 if TYPE_CHECKING:
@@ -41,8 +41,20 @@ def _from_hub(name: str, revision: str | None) -> Path:
         what = "is a file" if Path(name).expanduser().exists() else "does not exist"
         message = f"{what}: give a model directory or a hub id such as openai/clip-vit-base-patch32"
         raise EncoderUnavailable(message)
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    return _cached(name, revision) or _download(name, revision)
+    with _without_telemetry():
+        return _cached(name, revision) or _download(name, revision)
+
+
+@contextmanager
+def _without_telemetry() -> Iterator[None]:
+    """The hub is not told of this machine's libraries; the host's setting comes back afterwards."""
+    with environment({"HF_HUB_DISABLE_TELEMETRY": "1"}):  # read where it is imported here first
+        from huggingface_hub import constants
+    before, constants.HF_HUB_DISABLE_TELEMETRY = constants.HF_HUB_DISABLE_TELEMETRY, True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_DISABLE_TELEMETRY = before
 
 
 def _cached(name: str, revision: str | None) -> Path | None:

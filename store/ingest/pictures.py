@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from kinshelf.db.errors import ImageRejected
-from kinshelf.db.threads import share_memory
 from kinshelf.db.threads import threads as cores
 
 if TYPE_CHECKING:
@@ -123,7 +122,6 @@ class Preprocessor:
     """
 
     def __init__(self, encoder: Encoder, threads: int | None = None) -> None:
-        share_memory()
         self._encoder = encoder
         self.images, self.texts = Remembered(), Remembered()
         self._pool = ThreadPoolExecutor(threads or cores(), thread_name_prefix="kinshelf-decode")

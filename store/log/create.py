@@ -30,6 +30,7 @@ def create(directory: Path, manifest: Manifest) -> None:
     Raises ShelfExists if something is there already, other than what a creation that was cut
     short left behind; ShelfError if the disk refuses.
     """
+    disk.check_system()
     if directory.exists() and not _unfinished(directory):
         raise ShelfExists(
             f"{directory} exists and is not empty: choose another directory or remove it first"

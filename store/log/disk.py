@@ -1,15 +1,37 @@
 """Every change that the store makes to a disk goes through these few calls.
 
-One seam, so that a test can fail each of them in turn and see what is left behind.
+One seam, so that a test can fail each of them in turn and see what is left behind, and so that
+systems that lack a call are met in one place.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+
+from kinshelf.db.errors import ShelfError
+
+try:
+    import fcntl
+except ImportError:  # Windows: see `check_system`
+    fcntl = None  # type: ignore[assignment]
+
+_NO_FULL_SYNC = {errno.ENOTSUP, errno.ENOTTY, errno.EINVAL}
+"""How a file system answers that knows no F_FULLFSYNC."""
+
+
+def check_system() -> None:
+    """Raises ShelfError, in one line, where the system lacks what a shelf is written with."""
+    lacking = [name for name in ("pread", "preadv", "pwrite", "ftruncate") if not hasattr(os, name)]
+    if lacking or fcntl is None:
+        raise ShelfError(
+            f"kinshelf runs on Linux and macOS; this system lacks {', '.join(lacking) or 'flock'}:"
+            " on Windows use WSL or a Linux container"
+        )
 
 
 def write(fd: int, data: memoryview | bytes, offset: int) -> None:
@@ -22,14 +44,35 @@ def write(fd: int, data: memoryview | bytes, offset: int) -> None:
 
 def sync(fd: int) -> None:
     """Force a file's bytes and size to the disk."""
-    os.fdatasync(fd)
+    if not _synced_fully(fd):
+        getattr(os, "fdatasync", os.fsync)(fd)
+
+
+def _sync_whole(fd: int) -> None:
+    """Force a file's bytes and all that is known of it to the disk; also a directory's."""
+    if not _synced_fully(fd):
+        os.fsync(fd)
+
+
+def _synced_fully(fd: int) -> bool:
+    """Past the disk's own cache, where fsync stops before it: on macOS."""
+    full = getattr(fcntl, "F_FULLFSYNC", None)
+    if full is None:
+        return False
+    try:
+        fcntl.fcntl(fd, full)
+    except OSError as error:
+        if error.errno in _NO_FULL_SYNC:
+            return False
+        raise
+    return True
 
 
 def sync_file(path: Path) -> None:
     """Force to the disk what a library has written."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        os.fsync(fd)
+        _sync_whole(fd)
     finally:
         os.close(fd)
 
@@ -38,7 +81,7 @@ def sync_directory(path: Path) -> None:
     """Force a directory's entries to the disk: a rename without it can be lost."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(fd)
+        _sync_whole(fd)
     finally:
         os.close(fd)
 
@@ -89,7 +132,7 @@ def create(path: Path) -> int:
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     if new:
         try:
-            os.fsync(fd)
+            _sync_whole(fd)
             sync_directory(path.parent)
         except BaseException:
             os.close(fd)

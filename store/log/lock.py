@@ -1,13 +1,13 @@
 """The writer lock: one process, one thread at a time; the file names who holds it.
 
-The kernel drops an flock when its holder dies, however it dies, so there is no stale lock to
-clean up and the text in the file is only ever a message.
+The kernel drops a lock when its holder dies, however it dies, so there is no stale lock to
+clean up and the text in the file is only ever a message. `filelock` takes the lock on a descriptor
+of ours: its `FileLock` neither keeps a note nor notices a LOCK that was renamed and made anew.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import socket
@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 from kinshelf.db.errors import ShelfError, ShelfLocked
+from kinshelf.db.logs import tolerated
 from kinshelf.db.text import without_password
 from kinshelf.store.log import disk
 
@@ -66,6 +67,8 @@ class WriterLock:
         self._fd = fd
 
     def _attempt(self) -> int | None:
+        from filelock import lock_descriptor
+
         try:
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
@@ -74,7 +77,7 @@ class WriterLock:
                 " writable and free some space, then try again"
             ) from error
         try:
-            held = _try_lock(fd) and self._is_current(fd)
+            held = lock_descriptor(fd, blocking=False) and self._is_current(fd)
             if held:
                 _write_note(fd)
         except BaseException:
@@ -101,16 +104,9 @@ class WriterLock:
         return "another process"
 
 
-def _try_lock(fd: int) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 def _write_note(fd: int) -> None:
-    with contextlib.suppress(OSError):  # a full disk: the lock holds without its note
+    # A full disk: the lock holds without its note.
+    with tolerated(OSError, room="store", then="others are not told who writes this shelf"):
         note = _whoami()
         disk.write(fd, note, 0)
         disk.truncate(fd, len(note))

@@ -7,13 +7,13 @@ names one that is not; it may be older than the truth, or gone, and then says no
 
 from __future__ import annotations
 
-import contextlib
 import os
 import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from kinshelf.db.logs import tolerated
 from kinshelf.store.log import disk
 
 NAME = "TIP"
@@ -46,7 +46,7 @@ def read_tip(directory: Path) -> Tip | None:
 def write_tip(directory: Path, tip: Tip) -> None:
     """Write it down; a disk that refuses costs only the help in telling damage from a crash."""
     raw = _FIELDS.pack(_MAGIC, tip.epoch, tip.generation, tip.log_end)
-    with contextlib.suppress(OSError):
+    with tolerated(OSError, room="store", then=f"{directory / NAME} is not written"):
         fd = os.open(directory / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             disk.write(fd, raw + struct.pack("<I", zlib.crc32(raw)), 0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 import torch
@@ -10,10 +9,6 @@ from torch.nn import functional
 
 from kinshelf.db.errors import EncoderUnavailable
 from kinshelf.store.encode.precision import BF16, INT8, cpu_flags, has_int8
-
-# oneDNN keeps the code of every shape it has met, 1024 by default: texts alone bring hundreds. It
-# reads this at its first product.
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
 
 Apply = Callable[[torch.Tensor], torch.Tensor]
 _PACKED_FOR = 640

@@ -199,7 +199,6 @@ def _full_precision() -> Iterator[None]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without transformers' warnings and progress bars; its settings are put back afterwards."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

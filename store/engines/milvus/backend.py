@@ -9,7 +9,6 @@ back by the next one.
 from __future__ import annotations
 
 import base64
-import contextlib
 import json
 import re
 from collections import Counter
@@ -21,6 +20,7 @@ import numpy as np
 
 from kinshelf.db.arrays import FloatArray, IntArray
 from kinshelf.db.errors import EngineRefused, KinshelfError, ShelfExists
+from kinshelf.db.logs import tolerated
 from kinshelf.store.engines.backend import (
     EXACT_ROWS,
     SPARE,
@@ -134,7 +134,7 @@ class MilvusBackend(Backend):
         self._lease.take(wait)
 
     def unlock(self) -> None:
-        with contextlib.suppress(KinshelfError):  # what was committed stands
+        with tolerated(KinshelfError, room="store", then="what was committed stands, unflushed"):
             # Milvus Lite goes through rows in memory one by one; a cluster seals them by itself
             if self._unflushed >= FLUSHED and "lite" in str(self._link.call("get_server_version")):
                 self._link.call("flush", self._link.products)

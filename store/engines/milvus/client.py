@@ -6,7 +6,6 @@ are cut into parts where Milvus allows no longer ones.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kinshelf.db.errors import EngineRefused, EngineUnavailable
+from kinshelf.db.host import mute
+from kinshelf.db.logs import tolerated
 from kinshelf.store.engines.address import LITE
 
 if TYPE_CHECKING:
@@ -75,9 +76,7 @@ class Link:
 
     def _connected(self) -> MilvusClient:
         if self._client is None:
-            # they log every error with its traceback, which is told by us
-            for name in ("pymilvus", "milvus_lite"):
-                logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+            mute("pymilvus", "milvus_lite")  # they log every error with its traceback
             self._client = self._opened()
         return self._client
 
@@ -125,7 +124,8 @@ class Link:
         """Whether a server that was there is gone; every call may be repeated."""
         gone = _unreachable(error)
         if gone and self._client is not None:
-            with contextlib.suppress(Exception):  # whatever gRPC says of a lost connection
+            what = "a lost connection is let go of"
+            with tolerated(Exception, room="store", then=what, level=logging.INFO):
                 self._client.close()
             self._client = None
         return gone and self._was_there

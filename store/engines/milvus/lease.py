@@ -6,7 +6,6 @@ there a moment later has it, and each change names the generation that it follow
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import socket
@@ -15,6 +14,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from kinshelf.db.errors import KinshelfError, ShelfLocked
+from kinshelf.db.logs import tolerated
 
 if TYPE_CHECKING:
     from kinshelf.store.engines.milvus.client import Link
@@ -59,7 +59,7 @@ class Lease:
 
     def give_back(self) -> None:
         """Let others write; if the engine is gone it runs out by itself. Another's is left."""
-        with contextlib.suppress(KinshelfError):
+        with tolerated(KinshelfError, room="store", then="the lease runs out by itself"):
             if self._read().get("token") == self._token:
                 self._write(0.0)
 

@@ -7,7 +7,6 @@ whatever the planner does, and only one over `embedding::halfvec` can be approxi
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -22,6 +21,7 @@ from kinshelf.db.errors import (
     ShelfExists,
     ShelfLocked,
 )
+from kinshelf.db.logs import tolerated
 from kinshelf.store.engines.backend import (
     EXACT_ROWS,
     SPARE,
@@ -134,7 +134,7 @@ class PostgresBackend(Backend):
 
     def unlock(self) -> None:
         self._link.locked = False
-        with contextlib.suppress(KinshelfError):  # a lock goes with its connection
+        with tolerated(KinshelfError, room="store", then="the lock goes with its connection"):
             self._link.run(lambda connection: connection.execute("SELECT pg_advisory_unlock_all()"))
 
     def undo(self, state: State) -> None:
