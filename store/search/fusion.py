@@ -35,7 +35,7 @@ def check_pairs(rows: FloatArray, otherwise: str = "") -> None:
     if rows.ndim != 2 or rows.shape[1] % 2:
         raise InvalidEmbeddings(f"pairs of shape {rows.shape}: give (n, 2 * d), [image ; text]")
     norms = np.stack([np.linalg.norm(half, axis=1) for half in split(rows)], axis=1)
-    wrong = np.flatnonzero((np.abs(norms - 1) > _NEAR) & (norms > 0))
+    wrong = np.flatnonzero(~((np.abs(norms - 1) <= _NEAR) | (norms == 0)))  # NaN is neither
     if len(wrong):
         row, half = divmod(int(wrong[0]), 2)
         scaled = abs(norms[row, half] - _SCALE) < _NEAR
