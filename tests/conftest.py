@@ -7,7 +7,7 @@ import csv
 import hashlib
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +174,16 @@ def pytest_configure(config: pytest.Config) -> None:
     """Say at the very end what was not tested, behind pytest's own last line."""
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(_NotTested(), "kinshelf-not-tested")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What was captured goes from process to process as UTF-8, which has no lone surrogates."""
+    report = yield
+    report.sections = [
+        (name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections
+    ]
+    return report
 
 
 WIDE = (
