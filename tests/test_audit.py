@@ -26,9 +26,12 @@ from kinshelf.probe.audit.files import write_audit
 from kinshelf.probe.audit.graph import Graph, build_graph
 from kinshelf.probe.audit.label_errors import find_label_errors
 from kinshelf.probe.audit.outliers import find_outliers, neighbour_distance
-from kinshelf.probe.audit.proposals import novelty_p, propose_categories
+from kinshelf.probe.audit.proposals import propose_categories
+from kinshelf.probe.audit.review_queue import review_queue
 from kinshelf.probe.fit.settings import ProbeSettings
 from kinshelf.probe.pages.thumbnails import Thumbnails
+from kinshelf.probe.predict.predictor import Predictor
+from kinshelf.probe.train import train_shelf
 from kinshelf.store import Product
 
 D = 24
@@ -355,13 +358,8 @@ def test_where_a_modality_is_missing_there_is_no_conflict(empty: Shelf) -> None:
 # ---- new categories
 
 
-def test_the_novelty_p_value_is_the_share_as_far_out() -> None:
-    usual = np.arange(1.0, 100.0)
-    p = novelty_p(np.array([0.5, 50.0, 99.0, 200.0]), usual)
-    assert p.tolist() == [1.0, 51 / 100, 2 / 100, 1 / 100]
-
-
-def test_uncategorised_products_of_new_kinds_are_proposed_as_categories(empty: Shelf) -> None:
+def with_new_kinds(empty: Shelf) -> None:
+    """Uncategorised beside 120 categorised: 24 of two kinds that these have not, 12 of theirs."""
     filled(empty, 120)
     rng = np.random.default_rng(11)
     new = rng.standard_normal((2, D)) * 2
@@ -373,6 +371,10 @@ def test_uncategorised_products_of_new_kinds_are_proposed_as_categories(empty: S
     empty.upsert(
         [p.replace(id=f"u{p.id}", category=None) for p in products(known)], known_image, known_text
     )
+
+
+def test_uncategorised_products_of_new_kinds_are_proposed_as_categories(empty: Shelf) -> None:
+    with_new_kinds(empty)
     now = empty.snapshot()
     proposals = propose_categories(now, read_facts(now))
     members = [{m.id for m in p.members} for p in proposals]
@@ -381,6 +383,23 @@ def test_uncategorised_products_of_new_kinds_are_proposed_as_categories(empty: S
         assert len({int(name.removeprefix("new")) % 2 for name in group}) == 1
         assert len(group) >= 9
     assert all(p.medoid.id in {m.id for m in p.members} for p in proposals)
+
+
+def test_novel_means_the_same_to_classify_the_audit_and_the_review_queue(empty: Shelf) -> None:
+    with_new_kinds(empty)
+    settings = ProbeSettings(epochs=10, hidden=16, refit_below=0)
+    train_shelf(empty, settings)
+    now = empty.snapshot()
+    stored = now.select("category IS NULL")
+    answers = Predictor.for_shelf(empty).predict(now.halves([s.row for s in stored]))
+    novel = {s.product.id for s, a in zip(stored, answers, strict=True) if a.verdict == "novel"}
+    audit = audit_shelf(empty, settings=settings, novel=True)
+    proposed = {m.id: m.p for p in audit.proposals or () for m in p.members}
+    queue = review_queue(empty, audit)
+    assert set(proposed) <= novel == {i.id for i in queue.items if i.kind == "novel"}
+    assert len(proposed) >= 18
+    p_of = {s.product.id: a.novelty_p for s, a in zip(stored, answers, strict=True)}
+    assert proposed == {product_id: p_of[product_id] for product_id in proposed}
 
 
 def test_without_uncategorised_products_nothing_is_proposed(empty: Shelf) -> None:

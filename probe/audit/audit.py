@@ -18,6 +18,7 @@ from kinshelf.probe.audit.label_errors import LabelErrors, find_label_errors
 from kinshelf.probe.audit.out_of_fold import OutOfFold, judge_out_of_fold
 from kinshelf.probe.audit.outliers import FAR, Outliers, find_outliers
 from kinshelf.probe.audit.proposals import Proposal, propose_categories
+from kinshelf.probe.fit.model import Probe
 from kinshelf.probe.fit.settings import ProbeSettings
 from kinshelf.probe.fit.split import FOLDS
 from kinshelf.probe.fit.storage import read_probe
@@ -196,11 +197,13 @@ def audit_shelf(
     proposes new categories too. Raises EmptyShelf.
     """
     now = shelf.snapshot()
+    probe = _newest(shelf, now)
+    settings = settings or (probe.settings if probe else ProbeSettings())
     graph = build_graph(now, k, lambda done, n: progress("neighbours", done, n))
     facts = read_facts(now)
     copied = copies(graph, facts)
     judged = judge_out_of_fold(
-        now, graph, facts, copied, settings or _settings(shelf, now),
+        now, graph, facts, copied, settings,
         lambda done, n: progress("probes of the folds", done, n),
     )  # fmt: skip
     progress("judging", FOLDS, FOLDS)
@@ -213,12 +216,12 @@ def audit_shelf(
         duplicates=find_duplicates(now, graph, facts),
         outliers=find_outliers(graph, facts, copied),
         conflicts=find_conflicts(now, facts),
-        proposals=propose_categories(now, facts) if novel else None,
+        proposals=propose_categories(now, facts, probe) if novel else None,
     )
 
 
-def _settings(shelf: AnyShelf, now: AnySnapshot) -> ProbeSettings:
+def _newest(shelf: AnyShelf, now: AnySnapshot) -> Probe | None:
     try:
-        return read_probe(find_probe(shelf, now).path).settings
+        return read_probe(find_probe(shelf, now).path)
     except ProbeNotFound:
-        return ProbeSettings()
+        return None

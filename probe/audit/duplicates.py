@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kinshelf.db.arrays import BoolArray, FloatArray, IntArray
+from kinshelf.db.arrays import BoolArray, IntArray
 from kinshelf.probe.audit.facts import Facts
 from kinshelf.probe.audit.graph import Graph
 from kinshelf.probe.fit.data import SIMILAR, SIMILAR_EACH
@@ -105,14 +105,14 @@ class _Links:
             self.apart[foreign].add(a)
 
     def _alike(self, left: list[int], right: list[int]) -> bool:
-        one, other = (self._halves(places) for places in (left, right))
-        cosines = [a @ b.T for a, b in zip(one, other, strict=True)]
+        rows = self.facts.rows
+        sides = (
+            np.split(self.snapshot.halves(rows[places]), 2, axis=1) for places in (left, right)
+        )
+        cosines = [a @ b.T for a, b in zip(*sides, strict=True)]
         given = [self.facts.has_image, self.facts.has_text]
         # a product without a picture cannot be told to be the same as one that has one
         if any(len(set(have[left + right].tolist())) > 1 for have in given):
             return False
         both = np.stack([c for c, have in zip(cosines, given, strict=True) if have[left[0]]])
         return bool((both.mean(axis=0) >= self.similar).all() and (both >= SIMILAR_EACH).all())
-
-    def _halves(self, places: list[int]) -> list[FloatArray]:
-        return np.split(self.snapshot.halves(self.facts.rows[places]), 2, axis=1)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kinshelf.db.arrays import BoolArray, Float64Array, IntArray
+from kinshelf.db.arrays import BoolArray, Float64Array
 from kinshelf.probe.audit.facts import Facts
 from kinshelf.probe.audit.graph import Graph
 
@@ -41,8 +41,9 @@ def find_outliers(graph: Graph, facts: Facts, copies: BoolArray) -> Outliers:
     distance = neighbour_distance(graph, copies)
     score = np.zeros(len(distance))
     known = ~np.isnan(distance)
-    for group in _groups(facts.has_image + 2 * facts.has_text.astype(np.int64)):
-        chosen = group & known
+    profile = facts.has_image + 2 * facts.has_text.astype(np.int64)
+    for value in np.unique(profile):
+        chosen = (profile == value) & known
         reference = chosen if chosen.sum() >= _FEWEST else known
         score[chosen] = _modified_z(distance[chosen], distance[reference])
     return Outliers(score, distance, score > FAR)
@@ -57,10 +58,6 @@ def neighbour_distance(graph: Graph, copies: BoolArray) -> Float64Array:
     total = np.where(usable, cosine, 0.0).sum(axis=1)
     mean = np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
     return np.asarray(1 - mean, dtype=np.float64)
-
-
-def _groups(profile: IntArray) -> list[BoolArray]:
-    return [profile == value for value in np.unique(profile)]
 
 
 def _modified_z(values: Float64Array, reference: Float64Array) -> Float64Array:

@@ -1,9 +1,9 @@
 """Products that fit no category yet, put together into categories that there might be.
 
-A product looks novel if it is as far from the categorised products as few of these are from each
-other. Average-link clusters, cut half-way between the usual distance within a category and that
-between two: on 828 toys with two of the four categories hidden, the two largest clusters held 73
-to 100 % of what looked novel, each of one category to 93 % or more; complete link made 9 to 30.
+A product is novel if `classify` would call it so. Average-link clusters, cut half-way between the
+usual distance within a category and that between two: on 828 toys with two of the four categories
+hidden, the two largest clusters held 77 to 98 % of what was novel in any, each of one category to
+89 % or more.
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ import numpy as np
 
 from kinshelf.db.arrays import Float64Array, FloatArray, IntArray
 from kinshelf.probe.audit.facts import Facts
+from kinshelf.probe.fit.split import TrainingSet, encode
+from kinshelf.probe.novelty.fit import fit_novelty
+from kinshelf.probe.novelty.reference import novelty_model
+from kinshelf.probe.predict.predictor import Predictor
 
 if TYPE_CHECKING:
+    from kinshelf.probe.fit.model import Probe
     from kinshelf.store.generation import AnySnapshot
-
-ALPHA = 0.05
-"""Largest p-value of a product that looks novel."""
 
 SMALLEST = 3
 """Products that make a category."""
 
-NEAREST = 10
 LARGEST = 4000
 """Products clustered at once, the most novel first: their distances take 4 bytes a pair."""
 
@@ -36,7 +37,7 @@ _BLOCK = 1024
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A product that looks novel, and how often a categorised one lies as far from the others."""
+    """A novel product, and how often one of the categorised ones looks as novel."""
 
     id: str
     title: str
@@ -65,56 +66,40 @@ class Proposal:
         }
 
 
-def propose_categories(snapshot: AnySnapshot, facts: Facts, seed: int = 0) -> list[Proposal]:
-    """Clusters of the uncategorised products that look novel, largest first.
+def propose_categories(
+    snapshot: AnySnapshot, facts: Facts, probe: Probe | None = None, seed: int = 0
+) -> list[Proposal]:
+    """Clusters of the uncategorised products that are novel to the probe, largest first.
 
     Products that look like none of the others are in no cluster of `SMALLEST` or more and left out.
     """
     given = np.array([category is not None for category in facts.categories], dtype=np.bool_)
     labelled, asked = np.flatnonzero(given), np.flatnonzero(~given)
-    rng = np.random.default_rng(seed)
-    if len(labelled) <= NEAREST or not len(asked):
+    if not len(labelled) or not len(asked):
         return []
-    sample = rng.permutation(labelled)[:_CALIBRATION]
-    usual = np.sort(_distances(snapshot, facts, sample))
-    p = novelty_p(_distances(snapshot, facts, asked), usual)
-    order = np.argsort(p, kind="stable")[: min(LARGEST, int((p <= ALPHA).sum()))]
+    p = _novel(snapshot, probe, facts.rows[asked])
+    order = np.argsort(p, kind="stable")[: min(LARGEST, int(np.isfinite(p).sum()))]
     if len(order) < SMALLEST:
         return []
+    rng = np.random.default_rng(seed)
+    sample = rng.permutation(labelled)[:_CALIBRATION]
     similarity = _similarities(snapshot, facts, asked[order])
     cut = _cut(snapshot, facts, sample, rng)
     clusters = _clusters(similarity, cut)
     return [_proposal(facts, asked[order], p[order], similarity, own) for own in clusters]
 
 
-def novelty_p(distance: Float64Array, usual: Float64Array) -> Float64Array:
-    """Share of the sorted `usual` distances, the own one counted, that are as large: (n,)."""
-    larger = len(usual) - np.searchsorted(usual, distance, side="left")
-    return np.asarray((1 + larger) / (len(usual) + 1), dtype=np.float64)
-
-
-def _distances(snapshot: AnySnapshot, facts: Facts, places: IntArray) -> Float64Array:
-    """1 - mean cosine of the `NEAREST` categorised products that are no copies, (n,)."""
-    place_of = {int(row): place for place, row in enumerate(facts.rows)}
-    parts = []
-    for start in range(0, len(places), _BLOCK):
-        block = places[start : start + _BLOCK]
-        halves = snapshot.halves(facts.rows[block])
-        found = snapshot.kneighbors(halves, 2 * NEAREST, labelled_only=True)
-        near = np.array([[place_of.get(int(r), -1) for r in rows] for rows in found.rows])
-        copy = facts.content[near] == facts.content[block][:, None]
-        parts.append(_mean_distance(found.image_similarities, found.text_similarities, copy, near))
-    return np.concatenate(parts)
-
-
-def _mean_distance(image: FloatArray, text: FloatArray, copy: Any, near: IntArray) -> Float64Array:
-    both = np.stack([image, text]).astype(np.float64)
-    given = ~np.isnan(both)
-    cosine = np.where(given, both, 0).sum(axis=0) / np.maximum(given.sum(axis=0), 1)
-    usable = (near >= 0) & ~copy & given.any(axis=0)
-    usable &= np.cumsum(usable, axis=1) <= NEAREST
-    mean = np.where(usable, cosine, 0).sum(axis=1) / np.maximum(usable.sum(axis=1), 1)
-    return np.asarray(1 - mean, dtype=np.float64)
+def _novel(snapshot: AnySnapshot, probe: Probe | None, rows: IntArray) -> Float64Array:
+    """The p-values (n,) of the novel ones, NaN for others. Without a probe that was calibrated for
+    it, what tells them is fitted now."""
+    fitted = None
+    if novelty_model(probe) is None:
+        known, categories = snapshot.labelled()
+        classes, codes = encode(categories)
+        fitted = fit_novelty(TrainingSet(snapshot, known, codes, classes))
+    predictor = Predictor(snapshot, probe, None, novelty=fitted)
+    blocks = range(0, len(rows), _BLOCK)
+    return np.concatenate([predictor.novel(snapshot.halves(rows[i : i + _BLOCK])) for i in blocks])
 
 
 def _similarities(snapshot: AnySnapshot, facts: Facts, places: IntArray) -> FloatArray:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 KINDS = {
     "label": "labels that look wrong",
     "conflict": "pictures that do not fit their text",
+    "outlier": "far from all others",
     "novel": "like nothing else",
     "unsure": "not sure enough to accept",
     "sure": "sure, but not yet in a category",
@@ -111,7 +112,7 @@ def _kind(row: AuditRow) -> str | None:
         return "label"
     if row.is_conflict:
         return "conflict"
-    return "novel" if row.is_outlier else None
+    return "outlier" if row.is_outlier else None
 
 
 def _alternatives(audit: Audit, place: int) -> tuple[Vote, ...]:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kinshelf.db.arrays import BoolArray, Float64Array, FloatArray, IntArray
+from kinshelf.probe.novelty.model import p_values
 
 COVERAGE = 0.95
 """Share of products whose category the set of `classify` holds."""
@@ -54,9 +55,7 @@ class Conformal:
         for code in range(proba.shape[1]):
             alone = own[code] >= ENOUGH
             scores = self.scores[self.codes == code] if alone else self.scores
-            asked = np.asarray(1 - proba[:, code], dtype=np.float32)
-            as_large = len(scores) - np.searchsorted(scores, asked, side="left")
-            found[:, code] = (1 + as_large) / (len(scores) + 1)
+            found[:, code] = p_values(np.asarray(1 - proba[:, code], dtype=np.float32), scores)
         return found
 
     def sets(self, proba: Float64Array, coverage: float = COVERAGE) -> BoolArray:

@@ -113,13 +113,13 @@ class ProbeSettings:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """How the probe and k neighbours become one distribution (see `probe.hybrid`).
+    """How the probe and k neighbours become one distribution (see `probe.calibrate.hybrid`).
 
     `temperature` divides the probe's logits, `tau` the similarities in `space` (see
-    `probe.spaces`); `lam` is the neighbours' share. `probe.fitting` fits them; these defaults are
-    for shelves too small for that. On CLIP embeddings of 828 products (15 folds, k = 10) tau 0.02
-    and lam 0.1 lowered the negative log-likelihood of the probe alone by 1 %; lam 0.3 or tau 0.05
-    raised it.
+    `probe.calibrate.vote_space`); `lam` is the neighbours' share. `probe.calibrate.mixture` fits
+    them; these defaults are for shelves too small for that. On CLIP embeddings of 828 products
+    (15 folds, k = 10) tau 0.02 and lam 0.1 lowered the negative log-likelihood of the probe alone
+    by 1 %; lam 0.3 or tau 0.05 raised it.
     """
 
     temperature: float = 1.0

@@ -153,7 +153,8 @@ class _Run:
         """The weights after training afresh on all rows, for somewhat more epochs than best."""
         with repeatable(self.settings.seed, self.device):
             trainer = self._trainer(source)
-            for epoch in range(1, self._refit_epochs(best) + 1):
+            longer = round(REFIT_LONGER * best.result.epoch)
+            for epoch in range(1, min(longer, self.settings.epochs) + 1):
                 self._epoch("refit", epoch, trainer, None)
             return trainer.weights
 
@@ -161,9 +162,6 @@ class _Run:
         from kinshelf.probe.fit.trainer import Trainer
 
         return (self.make or Trainer)(source, self.settings, self.device, self.start)
-
-    def _refit_epochs(self, best: _Best) -> int:
-        return min(round(REFIT_LONGER * best.result.epoch), self.settings.epochs)
 
     def _epoch(
         self, stage: str, epoch: int, trainer: Trainer, held: TrainingSet | None

@@ -33,6 +33,9 @@ NEAREST = 5
 TAU = 0.05
 """Of the neighbours' weights when they disagree, as in `Calibration`."""
 
+NOVEL = 0.02
+"""A product whose p-value is below this is novel; see `is_novel`."""
+
 FEWEST = 50
 """Products needed; with fewer no p-value is far below 0.05."""
 
@@ -86,7 +89,8 @@ class Signs:
             relative, rows = self.relative.get(half), np.flatnonzero(given[:, i])
             if relative is None or not len(rows):
                 continue
-            side = _side(X.shape[1], i)
+            middle = X.shape[1] // 2
+            side = slice(i * middle, (i + 1) * middle)
             found = relative.distance(X[rows, side])
             _nearer_if_new(relative, found, X[rows, side], near[rows, :, side], labels[rows])
             total[rows] += found
@@ -204,6 +208,15 @@ def usual_of(signs: Float64Array) -> Usual:
     return Usual(bare.centre, bare.spread, np.sort(bare.standardised(signs)))
 
 
+def is_novel(p: float | None, *, arrived: bool) -> bool:
+    """Whether a product is novel: what `classify`, `audit --novel` and the review queue go by.
+
+    `p` is its p-value, None or NaN if nothing tells; `arrived`: the answer is a category that came
+    after the training, so it is known by now.
+    """
+    return p is not None and p < NOVEL and not arrived
+
+
 def p_values(scores: FloatArray, usual: FloatArray) -> Float64Array:
     """`(1 + usual scores at least as high) / (m + 1)` of each, `usual` (m,) ascending: (n,)."""
     as_high = len(usual) - np.searchsorted(usual, scores, side="left")
@@ -221,11 +234,6 @@ def view_of(X: FloatArray) -> NDArray[np.str_]:
     """One of `VIEWS` for each of the embeddings (n, D), or `none`."""
     image, text = present(X).T
     return np.where(image & text, "both", np.where(image, "image", np.where(text, "text", "none")))
-
-
-def _side(dimension: int, half: int) -> slice:
-    middle = dimension // 2
-    return slice(middle, None) if half else slice(0, middle)
 
 
 def _those_that_matter(similarity: Float64Array, new: BoolArray) -> Float64Array:

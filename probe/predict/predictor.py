@@ -21,7 +21,7 @@ from kinshelf.probe.fit.knn import NO_VOTE, identical
 from kinshelf.probe.fit.model import Probe
 from kinshelf.probe.fit.settings import Calibration
 from kinshelf.probe.fit.storage import read_probe
-from kinshelf.probe.novelty.model import NEIGHBOURS
+from kinshelf.probe.novelty.model import NEIGHBOURS, NoveltyModel, is_novel
 from kinshelf.probe.novelty.reference import novelty_model
 from kinshelf.probe.predict.evidence import explain, gather
 from kinshelf.probe.predict.prediction import Evidence, Prediction, Receipt, TrackRecord, Vote
@@ -52,7 +52,10 @@ class _Found:
 
 
 class Predictor:
-    """Answers queries from one generation of a shelf and one of its probes, if it has any."""
+    """Answers queries from one generation of a shelf and one of its probes, if it has any.
+
+    `novelty` tells novel products in place of what the probe holds for that.
+    """
 
     def __init__(
         self,
@@ -61,6 +64,7 @@ class Predictor:
         version: int | None,
         *,
         k: int | None = None,
+        novelty: NoveltyModel | None = None,
     ) -> None:
         self.snapshot = snapshot
         self.probe = probe
@@ -86,7 +90,7 @@ class Predictor:
         conformal = Conformal.of(reference)
         self._conformal = conformal and conformal.over(seen, self.classes)
         self._held_out = HeldOut.of(reference)
-        self._novelty = novelty_model(probe)
+        self._novelty = novelty or novelty_model(probe)
 
     @classmethod
     def for_shelf(
@@ -123,6 +127,22 @@ class Predictor:
             named: list[str | None] = list(ids[part]) if ids else [None] * len(halves[part])
             answers += self._predict(halves[part], where, named)
         return answers
+
+    def novel(self, halves: FloatArray) -> Float64Array:
+        """The p-values (n,) of the queries whose verdict is `novel`, NaN for all others."""
+        found = np.full(len(halves), np.nan)
+        for start in range(0, len(halves), _BLOCK):
+            block = halves[start : start + _BLOCK]
+            near = self._search(block, None, 0.5)
+            answers = self._said(block, near).hybrid.argmax(axis=1)
+            for i, p in enumerate(self._novelty_p(block, near, None)):
+                if p is not None and is_novel(p, arrived=self._arrived(answers[i])):
+                    found[start + i] = p
+        return found
+
+    def _arrived(self, code: int) -> bool:
+        """Whether a category came after the training of the probe."""
+        return self.probe is not None and not self._voices.seen[code]
 
     def _predict(
         self, halves: FloatArray, where: str | None, ids: list[str | None]
@@ -241,7 +261,7 @@ class Predictor:
         answer, knn = self._vote(proba), self._vote(said.knn[i])
         probe = None if self.probe is None else self._vote(said.probe[i])
         agreement = None if probe is None else probe.category == knn.category
-        arrived = self.probe is not None and not self._voices.seen[order[0]]
+        arrived = self._arrived(order[0])
         policy = self.probe.policy if self.probe else None
         return Prediction(
             id=query_id,

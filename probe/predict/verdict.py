@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kinshelf.probe.fit.settings import Policy
+from kinshelf.probe.novelty.model import is_novel
 from kinshelf.probe.predict.prediction import Vote
 
 ACCEPT = 0.9
@@ -13,9 +14,6 @@ CONFIDENT = 0.6
 
 SURE = 0.9
 """Picture and text conflict only if each alone is at least this sure of another category."""
-
-NOVEL = 0.02
-"""A product whose novelty p-value is below this is novel."""
 
 
 def verdict_of(
@@ -33,7 +31,7 @@ def verdict_of(
     `parts` are what picture and text say alone. `arrived`: the answer is a category that the probe
     never saw, which it cannot agree with.
     """
-    if novelty_p is not None and novelty_p < NOVEL and not arrived:
+    if is_novel(novelty_p, arrived=arrived):
         return "novel"
     if modalities_conflict(parts):
         return "conflict"

@@ -45,7 +45,8 @@ def chosen_evidence(neighbours: Sequence[Evidence]) -> list[Shown]:
 def reason(found: Prediction) -> str:
     """One sentence of why the verdict is what it is."""
     if found.verdict == "novel" and found.novelty_p is not None:
-        return f"It is unlike what is on the shelf: {_rarity(found.novelty_p)}."
+        rarity = f"only 1 in {round(1 / found.novelty_p)} of the shelf's own products"
+        return f"It is unlike what is on the shelf: {rarity} lies as far from the others."
     if found.verdict == "conflict" and modalities_conflict((found.image_only, found.text_only)):
         return _modalities(found)
     if found.probe is None:
@@ -120,10 +121,6 @@ def _modalities(found: Prediction) -> str:
     assert found.text_only is not None, "a conflict has both"
     image, text = apart(found.image_only.category, found.text_only.category)
     return f"The picture looks like {image}, the text says {text}."
-
-
-def _rarity(p: float) -> str:
-    return f"only 1 in {round(1 / p)} of the shelf's own products lies as far from the others"
 
 
 def leaf(category: str | None) -> str:
