@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock, Timeout
 
 from kinshelf.db.errors import ShelfError, ShelfLocked
 from kinshelf.store.log.lock import NAME, WriterLock
@@ -125,6 +126,59 @@ def test_a_lock_file_that_was_deleted_and_made_again_guards_again(tmp_path: Path
         pass
     (tmp_path / NAME).unlink()
     with WriterLock(tmp_path), pytest.raises(ShelfLocked), WriterLock(tmp_path):
+        pass
+
+
+def test_a_lock_file_that_was_renamed_and_made_again_guards_again(tmp_path: Path) -> None:
+    """Why `filelock.FileLock` is not used: it takes the lock of the file that was there before."""
+    taken = WriterLock._is_current
+
+    def renamed(self: WriterLock, fd: int) -> bool:
+        if not (tmp_path / "old").exists():  # between the opening and the locking
+            (tmp_path / NAME).rename(tmp_path / "old")
+            (tmp_path / NAME).touch()
+        return taken(self, fd)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(WriterLock, "_is_current", renamed)
+        with WriterLock(tmp_path, wait=10), pytest.raises(ShelfLocked), WriterLock(tmp_path):
+            pass
+
+
+def test_the_note_is_that_of_the_holder_whoever_tries(
+    tmp_path: Path, holder: subprocess.Popen[str]
+) -> None:
+    """Another program's lock on the same file contends, and leaves the note as it is."""
+    note = (tmp_path / NAME).read_bytes()
+    for _ in range(3):
+        with pytest.raises(ShelfLocked), WriterLock(tmp_path):
+            pass
+        with pytest.raises(Timeout):
+            FileLock(tmp_path / NAME, timeout=0).acquire()
+    assert (tmp_path / NAME).read_bytes() == note
+    assert json.loads(note)["pid"] == holder.pid
+
+
+def test_a_forked_child_that_ends_leaves_its_parents_lock(tmp_path: Path) -> None:
+    script = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from kinshelf.store.log.lock import WriterLock\n"
+        "with WriterLock(Path(sys.argv[1])):\n"
+        "    child = os.fork()\n"
+        "    if child:\n"
+        "        os.waitpid(child, 0)\n"
+        "        print('ended', flush=True)\n"
+        "        sys.stdin.read()\n"
+    )
+    line = [sys.executable, "-c", script, str(tmp_path)]
+    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == "ended\n"
+        with pytest.raises(ShelfLocked, match=str(parent.pid)), WriterLock(tmp_path):
+            pass
+        parent.communicate()
+    with WriterLock(tmp_path):
         pass
 
 
