@@ -1,11 +1,17 @@
 """The HTTP API and the web page over one shelf (extra `serve`).
 
-How a request goes: `security.py` looks at host, origin and token, `limits.py` at size, rate and
-time; a route (`routes/`, and `pages/` for people) parses it and calls one method of the
-`Service` (`service.py`, at `request.app.state.service`), through `await service.run(...)` so that
-the event loop never computes; every `KinshelfError` becomes one JSON shape in `errors.py`.
-Pictures are decoded in processes that can be killed (`decoding.py`, `decoder.py`), and pictures
-and texts of requests that come together are encoded together (`encoder.py`).
+How a request goes: `http/security` checks host, origin and token; `http/limits` size, rate and
+time. A route (`routes/`, and `pages/` for people) parses it and calls one method of the `Service`
+(`service/service`, at `request.app.state.service`), through `await service.run(...)`, so that the
+event loop never computes. Every `KinshelfError` becomes one JSON shape in `base/errors`.
+
+All threads share one shelf handle. The model has a process of its own, which is started again if it
+dies or hangs. Pictures are decoded in processes that can be killed. What several requests ask at a
+time is encoded and judged as one batch (`workers/`). A picture comes as bytes or by URL, never by a
+path. Writes take turns, wait a while for other processes, and are answered once they are durable.
+At SIGTERM the server takes no new request and finishes those under way.
+
+The page is rendered on the server; htmx swaps parts, and without scripts every form still works.
 
 Addresses: the API owns /classify /similar /products /evaluate /audit /train /jobs /info /history
 /healthz /metrics /openapi.json; the page owns /, /page/... and /static/...
