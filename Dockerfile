@@ -7,6 +7,7 @@ WORKDIR /app
 COPY . /src
 RUN pip install --no-cache-dir --extra-index-url https://download.pytorch.org/whl/cpu \
         -c /src/constraints.txt "/src[serve]" && rm -rf /src
+RUN install -d -o 10001 -g 10001 /shelf
 USER 10001
 VOLUME /shelf
 ENV KINSHELF_SHELF=/shelf/kin.shelf HF_HOME=/shelf/.huggingface

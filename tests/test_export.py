@@ -120,7 +120,7 @@ def test_a_copy_of_an_idle_shelf_is_a_backup(path: Path, tmp_path: Path) -> None
 
 
 def copy_in_order(path: Path, copy: Path) -> Iterator[str]:
-    """The order that ARCHITECTURE.md gives: log, then vectors and probes, MANIFEST last."""
+    """The order that `store.maintain` gives: log, then vectors and probes, MANIFEST last."""
     copy.mkdir()
     for pattern in ("log-*.wal", "vectors-*.f32", "probes", "MANIFEST"):
         for file in path.glob(pattern):
