@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from kinshelf.db.arrays import FloatArray
 from kinshelf.store.generation import BLOCK
+from kinshelf.store.search import fusion
 
 if TYPE_CHECKING:
     from kinshelf.db.catalog.sql import Table
@@ -119,8 +120,13 @@ class AnyShelf(ABC):
         return self.snapshot().get(product_id)
 
     def search(self, queries: FloatArray, k: int = 10, *, where: str | None = None) -> Neighbours:
-        """The k products nearest to each query among those that match; `queries` are halves,
-        (n, 2 * dimension) float32. Raises FilterError, EmptyShelf or InvalidEmbeddings."""
+        """The k products nearest to each query among those that match.
+
+        `queries` are embedding pairs as the shelf stores them, (n, 2 * dimension) float32: image
+        and text side by side, each of norm 1, or all 0 where there is none; not the fused
+        embeddings, which are these / sqrt(2). Raises FilterError, EmptyShelf or InvalidEmbeddings.
+        """
+        fusion.check_pairs(queries)
         return self.snapshot().kneighbors(queries, k, where=where)
 
     def iter_vectors(self, where: str | None = None, *, size: int = BLOCK) -> Iterator[VectorBlock]:

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from kinshelf.db.arrays import FloatArray
+from kinshelf.db.errors import InvalidEmbeddings
 
+NORM_TOLERANCE = 1e-3
 _SCALE = np.float32(1 / math.sqrt(2))
 
 
@@ -21,6 +23,27 @@ def split(rows: FloatArray) -> tuple[FloatArray, FloatArray]:
     """The image and the text halves of stored rows, each (n, dimension), bit for bit."""
     dimension = rows.shape[1] // 2
     return rows[:, :dimension], rows[:, dimension:]
+
+
+def check_pairs(rows: FloatArray) -> None:
+    """Make sure that rows are embedding pairs as stored: each half of norm 1, or all 0.
+
+    Raises InvalidEmbeddings, which names the first norm that is neither.
+    """
+    if rows.ndim != 2 or rows.shape[1] % 2:
+        raise InvalidEmbeddings(
+            f"queries have the shape {rows.shape}: give (n, 2 * dimension), image and text"
+            " embedding side by side"
+        )
+    norms = np.linalg.norm(rows.reshape(len(rows), 2, -1), axis=2)
+    odd = np.argwhere(~((np.abs(norms - 1) <= NORM_TOLERANCE) | (norms <= NORM_TOLERANCE)))
+    if len(odd):
+        row, side = odd[0]
+        raise InvalidEmbeddings(
+            f"the {('image', 'text')[side]} half of query {row} has the norm"
+            f" {norms[row, side]:.4g}: a half is of norm 1, or all 0 where there is none. Divide"
+            " it by its norm; a fused embedding has to be multiplied by sqrt(2)"
+        )
 
 
 def fused(rows: FloatArray) -> FloatArray:
