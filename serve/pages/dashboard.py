@@ -18,6 +18,7 @@ from kinshelf.serve.pages.filtering import category_rows, footer
 from kinshelf.serve.pages.rendering import PageRoute, page, part, see, wants_part
 
 if TYPE_CHECKING:
+    from kinshelf.db.catalog.records import HistoryRecord
     from kinshelf.probe.predict.predictor import Predictor
     from kinshelf.serve.service.jobs import Job
     from kinshelf.serve.service.service import Service
@@ -93,7 +94,7 @@ def _quality(predictor: Predictor) -> dict[str, Any] | None:
     return found
 
 
-def _change(row: dict[str, Any]) -> dict[str, Any]:
+def _change(row: HistoryRecord) -> dict[str, Any]:
     counts = [f"{row[n]} {n}" for n in ("inserted", "updated", "removed", "rejected") if row[n]]
     return {
         "generation": row["generation"],

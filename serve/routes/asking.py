@@ -60,8 +60,6 @@ async def similar(request: Request, service: Served) -> Response:
     _check(asked, data)
 
     def work() -> Response:
-        found = service.similar(_query(service, asked, data))
-        rest = {n: getattr(found, n) for n in ("generation", "fingerprint", "exhaustive")}
-        return Json({"neighbours": [n.as_dict() for n in found.neighbours]} | rest)
+        return Json(service.similar(_query(service, asked, data)).as_dict())
 
     return await service.run(work)
