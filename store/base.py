@@ -18,6 +18,7 @@ from kinshelf.store.generation import BLOCK
 from kinshelf.store.search import fusion
 
 if TYPE_CHECKING:
+    from kinshelf.db.catalog.records import Body, Head, HistoryRecord
     from kinshelf.db.catalog.sql import Table
     from kinshelf.db.product import StoredProduct
     from kinshelf.store.encode.encoder import Encoder
@@ -138,7 +139,7 @@ class AnyShelf(ABC):
         """Counts, categories, encoder, index, probes, open rejects; `recall`: measure it now."""
 
     @abstractmethod
-    def history(self, limit: int | None = None) -> list[dict[str, Any]]:
+    def history(self, limit: int | None = None) -> list[HistoryRecord]:
         """The changes, newest first; `kept` tells whether `at=` can ask for that generation."""
 
     @abstractmethod
@@ -155,9 +156,7 @@ class AnyShelf(ABC):
         """Hold the writer lock: what is changed inside comes from this handle alone."""
 
     @abstractmethod
-    def commit(
-        self, head: dict[str, Any], body: dict[str, Any], vectors: FloatArray | None = None
-    ) -> int:
+    def commit(self, head: Head, body: Body, vectors: FloatArray | None = None) -> int:
         """Make one change durable; the caller is inside `writing()`. Returns its generation."""
 
     @abstractmethod

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kinshelf.db.catalog.records import HistoryRecord
     from kinshelf.db.catalog.sql import Table
     from kinshelf.db.catalog.tables import Catalog
     from kinshelf.store.base import AnyShelf
@@ -34,11 +35,11 @@ def facts(shelf: AnyShelf, now: AnySnapshot, index: dict[str, Any]) -> dict[str,
     }
 
 
-def history(shelf: AnyShelf, limit: int | None) -> list[dict[str, Any]]:
+def history(shelf: AnyShelf, limit: int | None) -> list[HistoryRecord]:
     """See `Shelf.history`."""
     found = shelf.snapshot().view.commits(limit)
     oldest = shelf.manifest.base_generation
-    return [commit | {"kept": commit["generation"] >= oldest} for commit in found]
+    return [{**commit, "kept": commit["generation"] >= oldest} for commit in found]
 
 
 def run_sql(directory: Path, ledger: Ledger, query: str) -> Table:

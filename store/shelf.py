@@ -24,6 +24,7 @@ from kinshelf.store.search.lifecycle import EpochIndex, Steps, Stop, never, sile
 from kinshelf.store.snapshot import Parts, Snapshot
 
 if TYPE_CHECKING:
+    from kinshelf.db.catalog.records import Body, Head, HistoryRecord
     from kinshelf.db.catalog.sql import Table
     from kinshelf.db.product import StoredProduct
     from kinshelf.store.encode.encoder import Encoder
@@ -164,9 +165,7 @@ class DirectoryShelf(AnyShelf):
                 self._ledger.begin()
             yield self
 
-    def commit(
-        self, head: dict[str, Any], body: dict[str, Any], vectors: FloatArray | None = None
-    ) -> int:
+    def commit(self, head: Head, body: Body, vectors: FloatArray | None = None) -> int:
         """Make one change durable; the caller is inside `writing()`. Returns its generation."""
         with self._refreshing:
             self._follow()
@@ -256,6 +255,6 @@ class DirectoryShelf(AnyShelf):
             index["measured"] = measured(now.searched()).as_dict()
         return info.facts(self, now, index)
 
-    def history(self, limit: int | None = None) -> list[dict[str, Any]]:
+    def history(self, limit: int | None = None) -> list[HistoryRecord]:
         """The changes, newest first; `kept` tells whether `at=` can ask for that generation."""
         return info.history(self, limit)

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from kinshelf.store.log import records
 from kinshelf.store.results import AddOptions, AddReport, OnConflict, TrainingSetSummary
 
 if TYPE_CHECKING:
+    from kinshelf.db.catalog.records import RejectRecord
     from kinshelf.db.images.download import Downloader
     from kinshelf.db.product import Product
     from kinshelf.db.sources.parts import PartsManifest
@@ -146,17 +147,16 @@ def _rejected(shelf: AnyShelf, size: int) -> Iterator[ReadBatch]:
 
     view = shelf.snapshot().view
     latest = {r["id"]: r for r in view.rejects() if r["record"]}
-    by_source: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    by_source: dict[str, list[RejectRecord]] = defaultdict(list)
     for entry in latest.values():
         by_source[entry["source"]].append(entry)
     for source, entries in by_source.items():
         for start in range(0, len(entries), size):
             part = entries[start : start + size]
             # What was kept may have been changed since: try again with what the shelf has now.
-            known = view.by_ids([r["id"] for r in part])
+            known = view.by_ids([name for r in part if (name := r["id"]) is not None])
             products = [
-                known[r["id"]].product if r["id"] in known else records.product_of(r["record"])
-                for r in part
+                known[r["id"]].product if r["id"] in known else records.product_of(r) for r in part
             ]
             yield ReadBatch(source, products, [r["position"] for r in part], [])
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from kinshelf.db.catalog.records import Counts, Head, ProbeRecord
 from kinshelf.db.catalog.tables import side_file
 from kinshelf.db.errors import ShelfError
 from kinshelf.store.log import catalog_cache, disk
@@ -195,7 +196,7 @@ class _Repair:
 
 def _probes(survey: Survey) -> list[ProbeEntry]:
     """The probes that the readable log names."""
-    found: list[dict[str, Any]] = []
+    found: list[ProbeRecord] = []
     for frame in survey.frames:
         if frame.is_base:
             found += survey.read(frame).get("probes", [])
@@ -211,10 +212,10 @@ def _probes(survey: Survey) -> list[ProbeEntry]:
 def _fillers(survey: Survey) -> Sequence[Frame]:
     """Changes without content in place of the lost ones, and one that tells of the repair."""
     now, command = time.time(), "verify --repair"
-    lost = {"time": now, "kind": "lost", "command": command}
+    lost: Head = {"time": now, "kind": "lost", "command": command}
     frames = [Frame(g, lost, b"", -1) for g in range(survey.readable + 1, survey.generation + 1)]
-    counts = {"removed": len(set(survey.lost_ids))}
-    told = {"time": now, "kind": "repair", "command": command, "counts": counts}
+    counts: Counts = {"removed": len(set(survey.lost_ids))}
+    told: Head = {"time": now, "kind": "repair", "command": command, "counts": counts}
     return [*frames, Frame(survey.generation + 1, told, b"", -1)]
 
 
