@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from kinshelf.db.product import Product
     from kinshelf.db.sources.parts import PartsManifest
     from kinshelf.db.sources.prepare import TrainingSetPlan
-    from kinshelf.db.sources.readers import ReadBatch, ReadOptions
+    from kinshelf.db.sources.readers import Opened, ReadBatch, ReadOptions
     from kinshelf.store.base import AnyShelf
 
 Progress = Callable[[int, AddReport], None]
@@ -62,34 +62,37 @@ def reading_options(options: AddOptions) -> ReadOptions:
 
 
 def read_batches(
-    source: Path, options: AddOptions, plan: TrainingSetPlan | None = None
+    source: Path,
+    options: AddOptions,
+    opened: Opened | None = None,
+    plan: TrainingSetPlan | None = None,
 ) -> Iterator[ReadBatch]:
     """The source's batches, or those of the rows that a plan chose, with their embeddings."""
     from kinshelf.db.sources.prepare import read_chosen
-    from kinshelf.db.sources.readers import open_source, read_source
+    from kinshelf.db.sources.readers import exact_rows, open_source, read_planned
     from kinshelf.store.ingest.supplied import BroughtEmbeddings, checked_columns
 
     reading = reading_options(options)
-    batches = read_chosen(source, reading, plan) if plan else read_source(source, reading)
+    rows, columns = opened = opened or open_source(source, reading)
+    if plan is None:
+        batches = read_planned(rows, columns, source, reading)
+    else:
+        batches = read_chosen(source, reading, plan, opened)
     if not options.brings_embeddings:
         return checked_columns(batches)
-    rows = sum(1 for _ in open_source(source, reading)[0].rows(()))
-    brought = BroughtEmbeddings(options.image_embeddings, options.text_embeddings, rows)
+    # Text must be read to be counted: a batch that was added with the rows of others' embeddings
+    # would be worse than the time that it takes.
+    count = exact_rows(rows)
+    brought = BroughtEmbeddings(options.image_embeddings, options.text_embeddings, count)
     return brought.attach(batches)
 
 
-def _plan(source: Path, options: AddOptions) -> TrainingSetPlan | None:
+def _plan(source: Path, options: AddOptions, opened: Opened) -> TrainingSetPlan | None:
     if options.training is None:
         return None
     from kinshelf.db.sources.prepare import plan_source
 
-    return plan_source(source, reading_options(options), options.training)
-
-
-def _parts(source: Path) -> PartsManifest | None:
-    from kinshelf.db.sources.parts import parts_of
-
-    return parts_of(source)
+    return plan_source(source, reading_options(options), options.training, opened)
 
 
 def _take_identity(shelf: AnyShelf, parts: PartsManifest, source: Path) -> None:
@@ -110,12 +113,16 @@ def add_source(
     progress: Progress,
 ) -> AddReport:
     """See `Shelf.add`."""
+    from kinshelf.db.sources.parts import PartsSource
+    from kinshelf.db.sources.readers import open_source
+
     options = options or AddOptions()
-    parts = _parts(source)
+    opened = open_source(source, reading_options(options))
+    parts = opened[0].manifest if isinstance(opened[0], PartsSource) else None
     if parts is not None:
         options = replace(options, batch_size=options.batch_size or BROUGHT_BATCH)
-    plan = _plan(source, options)
-    batches = read_batches(source, options, plan)
+    plan = _plan(source, options, opened)
+    batches = read_batches(source, options, opened, plan)
     brought = options.brings_embeddings or parts is not None
     with shelf.writing(), _downloader(shelf, options, brought=brought) as d:
         if parts is not None:
