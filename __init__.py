@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from kinshelf.probe.predict.predictor import classify as classify
     from kinshelf.probe.train import train_shelf
     from kinshelf.store.ingest.queries import similar as similar
+    from kinshelf.store.query import Query as Query
     from kinshelf.store.results import AddOptions as AddOptions
     from kinshelf.store.results import AddReport as AddReport
     from kinshelf.store.results import Neighbour as Neighbour
@@ -40,6 +41,7 @@ _HOMES = {
     "Neighbour": "store.results:Neighbour",
     "Prediction": "probe.predict.prediction:Prediction",
     "Product": "db.product:Product",
+    "Query": "store.query:Query",
     "Reject": "db.product:Reject",
     "SearchResult": "store.results:SearchResult",
     "Shelf": "face:Shelf",

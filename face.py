@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from kinshelf.store.base import AnyShelf
 from kinshelf.store.engines.shelf import EngineShelf
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from kinshelf.probe.train import TrainReport
     from kinshelf.store.encode.encoder import Encoder
     from kinshelf.store.ingest.frames import Frame
+    from kinshelf.store.query import Query, QueryFields
     from kinshelf.store.results import (
         AddOptions,
         AddReport,
@@ -165,30 +166,18 @@ class Shelf(AnyShelf):
 
     # ---- answers
 
-    def similar(
-        self,
-        *,
-        product_id: str | None = None,
-        image: str | bytes | None = None,
-        text: str | None = None,
-        k: int = 10,
-        where: str | None = None,
-        weight_image: float = 0.5,
-        at: int | None = None,
-    ) -> SearchResult:
+    def similar(self, query: Query | None = None, /, **fields: Unpack[QueryFields]) -> SearchResult:
         """The k products nearest to a stored product, or to a picture, a text or both.
 
-        `image`: path, URL or bytes. The stored product itself is left out. Similarity is
-        `weight_image * image cosine + (1 - weight_image) * text cosine`. `at`: as of then.
-        Raises GenerationNotFound, ProductNotFound, FilterError, EmptyShelf, ImageRejected or
-        EncoderError.
+        Takes a `Query`, or its fields as keywords: `similar(id="T1", k=5)`. The stored product
+        itself is left out. Similarity is
+        `weight_image * image cosine + (1 - weight_image) * text cosine`.
+        Raises GenerationNotFound, ProductNotFound, FilterError, EmptyShelf, ImageRejected,
+        InputError or EncoderError.
         """
         from kinshelf.store.ingest.queries import similar
 
-        return similar(
-            self, product_id=product_id, image=image, text=text, k=k, where=where,
-            weight_image=weight_image, at=at,
-        )  # fmt: skip
+        return similar(self, query, **fields)
 
     def classify(
         self,

@@ -12,6 +12,7 @@ import click
 from kinshelf.commands.common import PATH, Number, Output, at_option, progress, shelf_options
 from kinshelf.commands.ingest import source_options
 from kinshelf.db.errors import InputError
+from kinshelf.store.query import Query
 
 if TYPE_CHECKING:
     from kinshelf.face import Shelf
@@ -44,16 +45,17 @@ def classify(
     """Predict the category, with its probability and the products that vouch for it."""
     if (source is None) == (image is None and text is None):
         raise click.UsageError("give --image, --text or both, or else --input FILE")
-    asked = {name: settings.pop(name) for name in ("k", "where", "probe", "at")}
+    probe: int | None = settings.pop("probe")
+    how = {name: settings.pop(name) for name in ("k", "where", "at")}
+    query = Query(image, text, allow_private_hosts=settings["allow_private_hosts"], **how)
     if html is not None and not html.parent.is_dir():
         raise InputError(f"there is no folder {html.parent}: make it first")
     with output.open() as shelf:
         if source is None:
-            private = settings["allow_private_hosts"]
-            asked |= {"allow_private_hosts": private}
-            page = _classify_one(output, shelf, image, text, asked)
+            page = _classify_one(output, shelf, query, probe)
         else:
-            page = _classify_many(output, shelf, source, settings, asked, keep=html is not None)
+            keep = html is not None
+            page = _classify_many(output, shelf, source, settings, query, probe, keep=keep)
         if html is not None:
             _write_card(output, shelf, html, page.asked)
     if page.rejected:
@@ -68,19 +70,18 @@ class _Answered:
     rejected: int = 0
 
 
-def _classify_one(
-    output: Output, shelf: Shelf, image: str | None, text: str | None, asked: dict[str, Any]
-) -> _Answered:
+def _classify_one(output: Output, shelf: Shelf, query: Query, probe: int | None) -> _Answered:
     from kinshelf.commands.terminal.card import evidence_card
     from kinshelf.probe.pages.card import Asked
     from kinshelf.probe.predict.predictor import classify as classify_one
 
-    found = classify_one(shelf, image=image, text=text, **asked)
+    found = classify_one(shelf, query, probe=probe)
     if output.as_json:
         output.emit(found.as_dict())
     else:
         output.console().print(evidence_card(found))
-    return _Answered([Asked(found, image, text or "")])
+    image = query.image if isinstance(query.image, str) else None
+    return _Answered([Asked(found, image, query.text or "")])
 
 
 def _classify_many(
@@ -88,7 +89,8 @@ def _classify_many(
     shelf: Shelf,
     source: Path,
     settings: dict[str, Any],
-    asked: dict[str, Any],
+    query: Query,
+    probe: int | None,
     *,
     keep: bool,
 ) -> _Answered:
@@ -100,7 +102,8 @@ def _classify_many(
     whole = _Answered()
     with progress(output, f"classifying {source.name}", None) as update:
         done = 0
-        for batch, found in classify_source(shelf, source, AddOptions(**settings), **asked):
+        options = AddOptions(**settings)
+        for batch, found in classify_source(shelf, source, options, query, probe=probe):
             for answer in found:
                 if output.as_json:
                     output.emit(answer.as_dict())
@@ -153,17 +156,15 @@ def similar(
     ways = (product_id is not None, image is not None or text is not None, source is not None)
     if sum(ways) != 1:
         raise click.UsageError("give --id, or --image, --text or both, or else --input FILE")
-    asked = {name: settings.pop(name) for name in ("k", "where", "weight_image", "at")}
+    how = {name: settings.pop(name) for name in ("k", "where", "weight_image", "at")}
+    private = settings["allow_private_hosts"]
+    query = Query(image, text, product_id, allow_private_hosts=private, **how)
     with output.open() as shelf:
         if source is not None:
-            rejected = _similar_to_many(output, shelf, source, settings, asked)
+            rejected = _similar_to_many(output, shelf, source, settings, query)
         else:
-            from kinshelf.store.ingest.queries import similar as similar_to
-
             rejected = 0
-            asked |= {"allow_private_hosts": settings["allow_private_hosts"]}
-            found = similar_to(shelf, product_id=product_id, image=image, text=text, **asked)
-            _show_similar(output, found)
+            _show_similar(output, shelf.similar(query))
     if rejected:
         sys.exit(1)
 
@@ -181,7 +182,7 @@ def _show_similar(output: Output, found: SearchResult) -> None:
 
 
 def _similar_to_many(
-    output: Output, shelf: Shelf, source: Path, settings: dict[str, Any], asked: dict[str, Any]
+    output: Output, shelf: Shelf, source: Path, settings: dict[str, Any], query: Query
 ) -> int:
     """One answer a product; how many rows had none."""
     from kinshelf.commands.terminal.card import nearest_table
@@ -190,7 +191,7 @@ def _similar_to_many(
 
     done = rejected = 0
     with progress(output, f"searching for {source.name}", None) as update:
-        for batch, found in similar_source(shelf, source, AddOptions(**settings), **asked):
+        for batch, found in similar_source(shelf, source, AddOptions(**settings), query):
             if output.as_json:
                 for product, answer in zip(batch.products, found, strict=True):
                     output.emit({"query": product.id} | answer.as_dict())

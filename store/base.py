@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 from kinshelf.db.arrays import FloatArray
 from kinshelf.store.generation import BLOCK
-from kinshelf.store.search.fusion import check_pairs
+from kinshelf.store.search import fusion
 
 if TYPE_CHECKING:
+    from kinshelf.db.catalog.records import Body, Head
     from kinshelf.db.catalog.sql import Table
     from kinshelf.db.product import StoredProduct
     from kinshelf.store.encode.encoder import Encoder
@@ -126,7 +127,7 @@ class AnyShelf(ABC):
         zeros where a modality is missing. Raises FilterError, EmptyShelf, and InvalidEmbeddings
         for another width or other norms, such as those of fused embeddings.
         """
-        check_pairs(queries)
+        fusion.check_pairs(queries)
         return self.snapshot().kneighbors(queries, k, where=where)
 
     def iter_vectors(self, where: str | None = None, *, size: int = BLOCK) -> Iterator[VectorBlock]:
@@ -155,9 +156,7 @@ class AnyShelf(ABC):
         """Hold the writer lock: what is changed inside comes from this handle alone."""
 
     @abstractmethod
-    def commit(
-        self, head: dict[str, Any], body: dict[str, Any], vectors: FloatArray | None = None
-    ) -> int:
+    def commit(self, head: Head, body: Body, vectors: FloatArray | None = None) -> int:
         """Make one change durable; the caller is inside `writing()`. Returns its generation."""
 
     @abstractmethod

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from kinshelf.db.errors import EmptyShelf, InvalidEmbeddings, ProductNotFound
 from kinshelf.store.search import fusion
 
 if TYPE_CHECKING:
+    from kinshelf.db.catalog.records import CommitRecord, ProbeRecord, RejectRecord
     from kinshelf.db.filters.compiler import Filter
     from kinshelf.db.product import StoredProduct
     from kinshelf.store.search.neighbours import Neighbours
@@ -71,13 +72,13 @@ class AnyView(Protocol):
     def removed_since(self, generation: int) -> int:
         """See `View`."""
 
-    def commits(self, limit: int | None = None) -> list[dict[str, Any]]:
+    def commits(self, limit: int | None = None) -> list[CommitRecord]:
         """See `View`."""
 
-    def rejects(self, *, kept: bool | None = None) -> list[dict[str, Any]]:
+    def rejects(self, *, kept: bool | None = None) -> list[RejectRecord]:
         """See `View`."""
 
-    def probes(self) -> list[dict[str, Any]]:
+    def probes(self) -> list[ProbeRecord]:
         """See `View`."""
 
 

@@ -40,7 +40,7 @@ def history(shelf: AnyShelf, limit: int | None) -> Rows:
     """See `Shelf.history`."""
     found = shelf.snapshot().view.commits(limit)
     oldest = shelf.manifest.base_generation
-    return Rows(commit | {"kept": commit["generation"] >= oldest} for commit in found)
+    return Rows({**commit, "kept": commit["generation"] >= oldest} for commit in found)
 
 
 def run_sql(directory: Path, ledger: Ledger, query: str) -> Table:

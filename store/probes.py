@@ -15,6 +15,7 @@ from kinshelf.store.log import disk
 from kinshelf.store.results import ProbeEntry
 
 if TYPE_CHECKING:
+    from kinshelf.db.catalog.records import ProbeRecord
     from kinshelf.store.base import AnyShelf
     from kinshelf.store.generation import AnySnapshot
 
@@ -47,7 +48,7 @@ def save_probe(
                 f"writing probe {version} to {shelf.name} failed ({error}): the shelf is as it was"
                 " before; free space or mend the disk, then run this again"
             ) from error
-        probe = {
+        probe: ProbeRecord = {
             "version": version, "trained_on": trained_on, "classes": classes, "files": hashes,
             "metrics": metrics,
         }  # fmt: skip
@@ -67,11 +68,13 @@ def probe_directory(shelf: AnyShelf, version: int) -> Path:
 
 def list_probes(shelf: AnyShelf, snapshot: AnySnapshot) -> list[ProbeEntry]:
     """The probes that a generation had, oldest first."""
-    names = ("generation", "trained_on", "metrics", "files")
     return [
-        ProbeEntry(p["version"], probe_directory(shelf, p["version"]), *(p[name] for name in names))
+        ProbeEntry(
+            p["version"], probe_directory(shelf, p["version"]), p["generation"], p["trained_on"],
+            p["metrics"], p["files"],
+        )
         for p in snapshot.view.probes()
-    ]
+    ]  # fmt: skip
 
 
 def find_probe(shelf: AnyShelf, snapshot: AnySnapshot, version: int | None = None) -> ProbeEntry:

@@ -25,6 +25,7 @@ from kinshelf.store.search.lifecycle import EpochIndex, Steps, Stop, never, sile
 from kinshelf.store.snapshot import Parts, Snapshot
 
 if TYPE_CHECKING:
+    from kinshelf.db.catalog.records import Body, Head
     from kinshelf.db.catalog.sql import Table
     from kinshelf.db.product import StoredProduct
     from kinshelf.store.encode.encoder import Encoder
@@ -170,9 +171,7 @@ class DirectoryShelf(AnyShelf):
                 self._ledger.begin()
             yield self
 
-    def commit(
-        self, head: dict[str, Any], body: dict[str, Any], vectors: FloatArray | None = None
-    ) -> int:
+    def commit(self, head: Head, body: Body, vectors: FloatArray | None = None) -> int:
         """Make one change durable; the caller is inside `writing()`. Returns its generation."""
         with self._refreshing:
             self._follow()

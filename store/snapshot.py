@@ -99,10 +99,11 @@ class Snapshot(AnySnapshot):
     ) -> Neighbours:
         """The k products nearest to each query.
 
-        `queries` are halves, (n, 2 * dimension) float32; `labelled_only` leaves out products
-        without a category, `among` names the rows to choose from, `exclude` those to leave out.
-        Fewer than k come back only if fewer match. Raises FilterError, EmptyShelf or
-        InvalidEmbeddings.
+        `queries` are embedding pairs as stored, (n, 2 * dimension) float32: image and text side by
+        side, each of norm 1 or all 0, not fused (only `Shelf.search` checks it). `labelled_only`
+        leaves out products without a category, `among` names the rows to choose from, `exclude`
+        those to leave out. Fewer than k come back only if fewer match. Raises FilterError,
+        EmptyShelf or InvalidEmbeddings.
         """
         self._check_queries(queries)
         weighted = fusion.Weighting(weight_image).query(queries)

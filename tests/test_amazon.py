@@ -69,7 +69,7 @@ def test_nearest_products_are_those_of_exact_search(amazon: Path, tmp_path: Path
     with Shelf.create(tmp_path / "a.shelf") as shelf:
         shelf.add(folder / "products.csv", brought(amazon))
         for at in range(0, 828, 92):
-            found = shelf.similar(product_id=ids[at], k=10).neighbours
+            found = shelf.similar(id=ids[at], k=10).neighbours
             scores = fused @ fused[at]
             scores[at] = -2
             expected = np.sort(scores)[::-1][:10]

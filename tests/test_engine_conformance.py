@@ -131,7 +131,7 @@ def test_search_finds_what_numpy_finds(shelf: AnyShelf) -> None:
 
 def test_a_stored_product_is_similar_to_others_but_not_to_itself(shelf: AnyShelf) -> None:
     made, halves = fill(shelf, 60)
-    found = shelf.similar(product_id="p12", k=5)
+    found = shelf.similar(id="p12", k=5)
     scores = halves @ halves[12] / 2
     scores[12] = -np.inf
     assert [n.id for n in found.neighbours] == [made[i].id for i in np.argsort(-scores)[:5]]

@@ -139,7 +139,7 @@ def test_what_comes_out_is_a_frame(tmp_path: Path) -> None:
         frame = shelf.to_pandas(where="category IS NOT NULL")
         assert frame["id"].tolist() == ["a1", "a2"]
         assert frame["pieces"].tolist() == [12, 1]
-        near = shelf.similar(product_id="a1", k=2).to_pandas()
+        near = shelf.similar(id="a1", k=2).to_pandas()
         assert near["id"].tolist() == [n["id"] for n in near.to_dict("records")]
         assert {"id", "title", "similarity"} <= set(near.columns)
         assert len(near) == 2

@@ -38,7 +38,7 @@ def answers(shelf: Shelf, at: int | None) -> dict[str, Any]:
     neighbours = {
         name: [
             (n.id, n.title, n.category, n.similarity)
-            for n in shelf.similar(product_id=name, k=3, at=at).neighbours
+            for n in shelf.similar(id=name, k=3, at=at).neighbours
         ]
         for name in ids
     }
@@ -65,7 +65,7 @@ def test_a_generation_that_is_not_kept_is_refused_with_the_range(shelf: Shelf) -
     shelf.compact()
     for at in (1, 3):
         with pytest.raises(GenerationNotFound, match=f"generation {at} is not kept.* 2 to 2"):
-            shelf.similar(product_id="a", at=at)
+            shelf.similar(id="a", at=at)
         with pytest.raises(GenerationNotFound):
             shelf.info(at)
 

@@ -85,7 +85,7 @@ def test_a_product_shows_what_is_known_and_what_resembles_it(visit: Visit) -> No
     visit.goto("/product?id=KS-0029")
     with Shelf.open(visit.server.shelf) as shelf:
         product = shelf.snapshot().get("KS-0029").product
-        near = shelf.similar(product_id="KS-0029", k=12).neighbours
+        near = shelf.similar(id="KS-0029", k=12).neighbours
     shown = visit.page.inner_text("main")
     for value in (product.title, product.description, product.brand, *product.attributes.values()):
         assert str(value) in shown
@@ -100,7 +100,7 @@ def test_the_weight_of_the_picture_changes_what_resembles_it(visit: Visit) -> No
     visit.page.click("text=Look again")
     visit.page.wait_for_url("**weight_image=1**")
     with Shelf.open(visit.server.shelf) as shelf:
-        near = shelf.similar(product_id="KS-0029", k=12, weight_image=1).neighbours
+        near = shelf.similar(id="KS-0029", k=12, weight_image=1).neighbours
     names = [a.inner_text() for a in visit.page.locator(".near .name a").all()]
     assert names == [n.title for n in near]
 
@@ -117,7 +117,7 @@ def test_marked_products_are_compared_side_by_side(visit: Visit) -> None:
     with Shelf.open(visit.server.shelf) as shelf:
         now = shelf.snapshot()
         first, second, third = now.select(limit=3)
-        near = {n.id: n for n in shelf.similar(product_id=first.product.id, k=now.count).neighbours}
+        near = {n.id: n for n in shelf.similar(id=first.product.id, k=now.count).neighbours}
     assert [text.strip() for text in wanted] == [s.product.title for s in (first, second, third)]
     similarities = visit.page.inner_text("tbody tr")
     for other in (second, third):

@@ -85,47 +85,47 @@ def test_a_changed_title_encodes_that_text_alone(
 
 def test_a_reopened_shelf_answers_the_same(shelf: Shelf, catalogue: Path) -> None:
     shelf.add(catalogue)
-    before = shelf.similar(product_id="p3", k=5)
+    before = shelf.similar(id="p3", k=5)
     shelf.close()
     with Shelf.open(shelf.path) as again:
-        assert again.similar(product_id="p3", k=5) == before
+        assert again.similar(id="p3", k=5) == before
 
 
 def test_derived_files_may_be_deleted(shelf: Shelf, catalogue: Path) -> None:
     shelf.add(catalogue)
-    before = shelf.similar(product_id="p3", k=5, where="colour = 'green'")
+    before = shelf.similar(id="p3", k=5, where="colour = 'green'")
     shelf.close()
     derived = [*shelf.path.glob("catalog.duckdb*"), *shelf.path.glob("index-*")]
     assert {path.suffix for path in derived} == {".duckdb", ".json"}
     for path in derived:
         path.unlink()
     with Shelf.open(shelf.path) as again:
-        assert again.similar(product_id="p3", k=5, where="colour = 'green'") == before
+        assert again.similar(id="p3", k=5, where="colour = 'green'") == before
 
 
 def test_damaged_derived_files_change_nothing(shelf: Shelf, catalogue: Path) -> None:
     shelf.add(catalogue)
-    before = shelf.similar(product_id="p3", k=5)
+    before = shelf.similar(id="p3", k=5)
     shelf.close()
     for path in (*shelf.path.glob("catalog.duckdb*"), *shelf.path.glob("index-*")):
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 0x40
         path.write_bytes(data)
     with Shelf.open(shelf.path) as again:
-        assert again.similar(product_id="p3", k=5) == before
+        assert again.similar(id="p3", k=5) == before
 
 
 def test_similar_agrees_with_exact_numpy_search(shelf: Shelf, catalogue: Path) -> None:
     shelf.add(catalogue)
     for name in ("p0", "p11", "p29"):
         row = shelf.snapshot().get(name).row
-        found = [n.row for n in shelf.similar(product_id=name, k=6).neighbours]
+        found = [n.row for n in shelf.similar(id=name, k=6).neighbours]
         assert found == exact_neighbours(shelf, row, 6)
 
 
 def test_a_similarity_is_the_mean_of_its_two_parts(shelf: Shelf, catalogue: Path) -> None:
     shelf.add(catalogue)
-    for n in shelf.similar(product_id="p5").neighbours:
+    for n in shelf.similar(id="p5").neighbours:
         assert n.image_similarity is not None
         assert n.text_similarity is not None
         assert n.similarity == pytest.approx((n.image_similarity + n.text_similarity) / 2, abs=1e-6)
@@ -134,22 +134,22 @@ def test_a_similarity_is_the_mean_of_its_two_parts(shelf: Shelf, catalogue: Path
 def test_the_image_weight_decides_what_counts(shelf: Shelf, catalogue: Path) -> None:
     shelf.add(catalogue)
     for weight, part in ((1.0, "image_similarity"), (0.0, "text_similarity")):
-        for n in shelf.similar(product_id="p5", weight_image=weight).neighbours:
+        for n in shelf.similar(id="p5", weight_image=weight).neighbours:
             assert n.similarity == pytest.approx(getattr(n, part), abs=1e-6)
 
 
 def test_a_filter_returns_every_match_there_is(shelf: Shelf, catalogue: Path) -> None:
     shelf.add(catalogue)
-    found = shelf.similar(product_id="p1", k=30, where="colour = 'red' AND price < 10")
+    found = shelf.similar(id="p1", k=30, where="colour = 'red' AND price < 10")
     assert {n.id for n in found.neighbours} == {"p0", "p3", "p6", "p9"}
     assert found.exhaustive
 
 
 def test_removed_products_are_out_of_every_answer_at_once(shelf: Shelf, catalogue: Path) -> None:
     shelf.add(catalogue)
-    gone = [n.id for n in shelf.similar(product_id="p3", k=3).neighbours]
+    gone = [n.id for n in shelf.similar(id="p3", k=3).neighbours]
     assert shelf.remove(gone) == 3
-    assert not set(gone) & {n.id for n in shelf.similar(product_id="p3", k=30).neighbours}
+    assert not set(gone) & {n.id for n in shelf.similar(id="p3", k=30).neighbours}
     assert not set(gone) & {p.product.id for p in shelf.snapshot().select()}
     with pytest.raises(ProductNotFound, match=gone[0]):
         shelf.snapshot().get(gone[0])

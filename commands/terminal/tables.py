@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
@@ -44,7 +44,7 @@ def fields_table(fields: dict[str, Any]) -> Table:
     return table
 
 
-def rows_table(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> Table:
+def rows_table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Table:
     """One line a row; numbers to the right."""
     table = plain_table(*columns)
     for column, name in zip(table.columns, columns, strict=True):

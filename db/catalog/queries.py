@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from kinshelf.db.text import is_kept
 if TYPE_CHECKING:
     import duckdb
 
+    from kinshelf.db.catalog.records import CommitRecord, ProbeRecord, RejectRecord
     from kinshelf.db.catalog.tables import Catalog
     from kinshelf.db.filters.compiler import Filter
 
@@ -201,7 +202,7 @@ class View:
         values = [generation, generation, self.generation, *parameters]
         return int(self._one(query, values)[0])
 
-    def commits(self, limit: int | None = None) -> list[dict[str, Any]]:
+    def commits(self, limit: int | None = None) -> list[CommitRecord]:
         """Committed changes, newest first."""
         names = ("generation", "time", "kind", "command", "inserted", "updated", "removed",
                  "rejected")  # fmt: skip
@@ -211,9 +212,9 @@ class View:
             " ORDER BY generation DESC"
         )
         found = self._run(query, [self.generation]).fetchmany(min(limit or _MOST, _MOST))
-        return [dict(zip(names, row, strict=True)) for row in found]
+        return [cast("CommitRecord", dict(zip(names, row, strict=True))) for row in found]
 
-    def rejects(self, *, kept: bool | None = None) -> list[dict[str, Any]]:
+    def rejects(self, *, kept: bool | None = None) -> list[RejectRecord]:
         """Rejected rows that were not resolved since, oldest first."""
         names = ("key", "source", "position", "id", "reason", "message", "kept", "record")
         query = (
@@ -224,17 +225,23 @@ class View:
         if kept is not None:
             query, parameters = f"{query} AND kept = ?", [*parameters, kept]
         found = self._run(f"{query} ORDER BY generation, position", parameters).fetchall()
-        return [dict(zip(names, row, strict=True)) for row in found]
+        return [cast("RejectRecord", dict(zip(names, row, strict=True))) for row in found]
 
-    def probes(self) -> list[dict[str, Any]]:
+    def probes(self) -> list[ProbeRecord]:
         """The probes trained by then, oldest first."""
-        names = ("version", "generation", "trained_on", "classes", "files", "metrics")
-        query = f"SELECT {', '.join(names)} FROM probes WHERE generation <= ? ORDER BY version"
-        found = self._run(query, [self.generation]).fetchall()
+        query = (
+            "SELECT version, generation, trained_on, classes, files, metrics FROM probes"
+            " WHERE generation <= ? ORDER BY version"
+        )
         return [
-            dict(zip(names, (*row[:4], json.loads(row[4]), json.loads(row[5])), strict=True))
-            for row in found
-        ]
+            {
+                "version": version, "generation": generation, "trained_on": trained_on,
+                "classes": classes, "files": json.loads(files), "metrics": json.loads(metrics),
+            }
+            for version, generation, trained_on, classes, files, metrics in self._run(
+                query, [self.generation]
+            ).fetchall()
+        ]  # fmt: skip
 
 
 def stored_product(row: Sequence[Any]) -> StoredProduct:

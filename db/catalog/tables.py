@@ -20,6 +20,7 @@ import numpy as np
 import xxhash
 
 from kinshelf.db.catalog.migrations import migrate
+from kinshelf.db.catalog.records import Body, Head, ProbeRecord
 from kinshelf.db.text import is_kept
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ COLUMNS = (
 )  # fmt: skip
 """What the log keeps of a product; `added` and `removed` follow from the generation."""
 
-Change = tuple[int, dict[str, Any], dict[str, Any]]
+Change = tuple[int, Head, Body]
 """A generation, and the head and body of its frame."""
 
 _ON_DISK = "512MB"
@@ -95,7 +96,7 @@ class Catalog:
         """Let go of the memory."""
         self.connection.close()
 
-    def apply(self, generation: int, head: dict[str, Any], body: dict[str, Any]) -> None:
+    def apply(self, generation: int, head: Head, body: Body) -> None:
         """Apply one committed change; changes come in order, each once."""
         self.apply_all([(generation, head, body)])
 
@@ -115,7 +116,7 @@ class Catalog:
         connection.execute("COMMIT")
         self.generation = changes[-1][0]
 
-    def apply_base(self, body: dict[str, Any]) -> None:
+    def apply_base(self, body: Body) -> None:
         """Take in a part of the state that a compacted log begins with.
 
         Each entry bears the generation that it came in with: products as the column `added`,
@@ -292,7 +293,7 @@ def _insert_rejects(connection: duckdb.DuckDBPyConnection, changes: Sequence[Cha
     rejects = [(g, reject) for g, _, body in changes for reject in body.get("rejects", ())]
     if not rejects:
         return
-    columns = {n: _column(n, [reject[n] for _, reject in rejects]) for n in _REJECT}
+    columns = {n: _column(n, [reject.get(n) for _, reject in rejects]) for n in _REJECT}
     came = [reject.get("generation", generation) for generation, reject in rejects]
     columns["generation"] = np.array(came, dtype=np.int64)
     _insert(connection, "rejects", columns)
@@ -313,7 +314,7 @@ def _resolve_rejects(connection: duckdb.DuckDBPyConnection, changes: Sequence[Ch
 
 
 def _insert_probe(
-    connection: duckdb.DuckDBPyConnection, generation: int, probe: dict[str, Any]
+    connection: duckdb.DuckDBPyConnection, generation: int, probe: ProbeRecord
 ) -> None:
     connection.execute(
         "INSERT INTO probes VALUES (?, ?, ?, ?, ?, ?)",

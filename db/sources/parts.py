@@ -128,7 +128,7 @@ class PartsSource:
             UnreadableSource: the first part is damaged.
         """
         self._files = [path / part.name for part in manifest.parts if part.products]
-        self._products = manifest.products
+        self.manifest = manifest
         if not self._files:
             raise EmptySource(f"{path} holds no products: every row of its source was rejected")
         self.columns: Sequence[str] = ParquetSource(self._files[0]).columns
@@ -138,6 +138,6 @@ class PartsSource:
         for file in self._files:
             yield from ParquetSource(file).rows(wanted)
 
-    def count(self) -> int | None:
+    def count(self) -> int:
         """The number of products."""
-        return self._products
+        return self.manifest.products

@@ -12,7 +12,7 @@ import xxhash
 
 from kinshelf.db.errors import InputError, UnknownColumn
 from kinshelf.db.sources.batches import ReadBatch, ReadOptions
-from kinshelf.db.sources.readers import open_source, read_planned, read_source
+from kinshelf.db.sources.readers import Opened, open_source, read_planned
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -123,15 +123,20 @@ def plan_training_set(
 
 
 def plan_source(
-    path: Path | str, options: ReadOptions, training: TrainingSetOptions
+    path: Path | str,
+    options: ReadOptions,
+    training: TrainingSetOptions,
+    opened: Opened | None = None,
 ) -> TrainingSetPlan:
     """The plan for a source: reads it once, its attributes apart; rejected rows do not count.
+
+    `opened` is what `open_source` gave for it, if it was opened already.
 
     Raises:
         UnknownColumn: no column is the category.
         InputError: nothing would be chosen; and whatever `read_source` raises.
     """
-    source, columns = open_source(path, options)
+    source, columns = opened or open_source(path, options)
     if "category" not in columns.fields:
         raise UnknownColumn(
             f"{path} has no column for the category, by which a training set is chosen: map it "
@@ -148,14 +153,15 @@ def plan_source(
 
 
 def read_chosen(
-    path: Path | str, options: ReadOptions, plan: TrainingSetPlan
+    path: Path | str, options: ReadOptions, plan: TrainingSetPlan, opened: Opened | None = None
 ) -> Iterator[ReadBatch]:
     """The chosen rows of a source with their `split` set, and all its rejects."""
     chosen = max(1, len(plan.chosen))
     # Where few rows are chosen, more are read at once, or batches would come nearly empty.
     wider = min(_MAX_SPARSE, max(1, len(plan.marks) // chosen))
     options = dataclasses.replace(options, batch_size=options.batch_size * wider)
-    for batch in read_source(path, options):
+    source, columns = opened or open_source(path, options)
+    for batch in read_planned(source, columns, path, options):
         kept = _only_chosen(batch, plan)
         if kept.products or kept.rejects:
             yield kept

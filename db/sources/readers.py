@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from kinshelf.db.errors import EmptySource, InputError, SourceNotFound, UnreadableSource
 from kinshelf.db.sources.batches import Assembler, ReadBatch, ReadOptions
@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from kinshelf.db.sources.source import RowSource
 
 __all__ = [
+    "Opened",
     "ReadBatch",
     "ReadOptions",
     "count_rows",
+    "exact_rows",
     "open_source",
     "read_planned",
     "read_source",
@@ -33,6 +35,9 @@ _DELIMITED = frozenset({".csv", ".tsv", ".tab"})
 _JSON_LINES = frozenset({".jsonl", ".ndjson"})
 _PARQUET = frozenset({".parquet", ".pq"})
 _DEFAULTS = ReadOptions()
+
+Opened: TypeAlias = "tuple[RowSource, ColumnPlan]"
+"""A source that was looked at, and what its columns are; it can be read more than once."""
 
 
 def read_source(path: Path | str, options: ReadOptions = _DEFAULTS) -> Iterator[ReadBatch]:
@@ -69,7 +74,14 @@ def count_rows(path: Path | str, options: ReadOptions = _DEFAULTS) -> int | None
     return _open(Path(path), options).count()
 
 
-def open_source(path: Path | str, options: ReadOptions) -> tuple[RowSource, ColumnPlan]:
+def exact_rows(source: RowSource) -> int:
+    """How many data rows a source has: as the file states it, or else counted by reading it."""
+    if isinstance(source, ParquetSource | PartsSource):
+        return source.count()
+    return sum(1 for _ in source.rows(()))
+
+
+def open_source(path: Path | str, options: ReadOptions) -> Opened:
     """A source and what its columns are; raises as `read_source`."""
     path = Path(path)
     if options.images is not None and not options.images.is_dir():

@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self, get_args, get_type_hints
 
 from kinshelf.db.errors import InvalidSetting, SourceNotFound
 
@@ -36,25 +36,6 @@ class _Range:
         return f"{left} {self.low:g} and {right} {self.high:g}"
 
 
-_RANGES = {
-    "epochs": _Range(1, 100_000),
-    "batch_size": _Range(1, 1_000_000),
-    "lr": _Range(0, 10, open_low=True),
-    "weight_decay": _Range(0, 10),
-    "hidden": _Range(1, 65_536),
-    "dropout": _Range(0, 1, open_high=True),
-    "patience": _Range(1, 100_000),
-    "seed": _Range(0, 2**53),
-    "val_fraction": _Range(0, 0.5),
-    "modality_dropout": _Range(0, 1, open_high=True),
-    "refit_below": _Range(0, 2**53),
-    "temperature": _Range(0, 1e6, open_low=True),
-    "tau": _Range(0, 1e6, open_low=True),
-    "k": _Range(1, 100_000),
-    "lam": _Range(0, 1),
-}
-
-
 @dataclass(frozen=True, slots=True)
 class ProbeSettings:
     """The training recipe: one hidden layer, cross-entropy, Adam, early stopping.
@@ -66,17 +47,17 @@ class ProbeSettings:
     CUDA if there is one. `mixed_precision` None: on CUDA only. Raises InvalidSetting.
     """
 
-    epochs: int = 50
-    batch_size: int = 64
-    lr: float = 1e-3
-    weight_decay: float = 1e-4
-    hidden: int = 256
-    dropout: float = 0.2
-    patience: int = 3
-    seed: int = 42
-    val_fraction: float = 0.1
-    modality_dropout: float = 0.05
-    refit_below: int = 20_000
+    epochs: Annotated[int, _Range(1, 100_000)] = 50
+    batch_size: Annotated[int, _Range(1, 1_000_000)] = 64
+    lr: Annotated[float, _Range(0, 10, open_low=True)] = 1e-3
+    weight_decay: Annotated[float, _Range(0, 10)] = 1e-4
+    hidden: Annotated[int, _Range(1, 65_536)] = 256
+    dropout: Annotated[float, _Range(0, 1, open_high=True)] = 0.2
+    patience: Annotated[int, _Range(1, 100_000)] = 3
+    seed: Annotated[int, _Range(0, 2**53)] = 42
+    val_fraction: Annotated[float, _Range(0, 0.5)] = 0.1
+    modality_dropout: Annotated[float, _Range(0, 1, open_high=True)] = 0.05
+    refit_below: Annotated[int, _Range(0, 2**53)] = 20_000
     device: str | None = None
     mixed_precision: bool | None = None
 
@@ -122,10 +103,10 @@ class Calibration:
     by 1 %; lam 0.3 or tau 0.05 raised it.
     """
 
-    temperature: float = 1.0
-    tau: float = 0.02
-    k: int = 10
-    lam: float = 0.1
+    temperature: Annotated[float, _Range(0, 1e6, open_low=True)] = 1.0
+    tau: Annotated[float, _Range(0, 1e6, open_low=True)] = 0.02
+    k: Annotated[int, _Range(1, 100_000)] = 10
+    lam: Annotated[float, _Range(0, 1)] = 0.1
     space: str = "fused"
 
     def __post_init__(self) -> None:
@@ -153,26 +134,21 @@ class Policy:
 
 
 def _check(settings: ProbeSettings | Calibration) -> None:
-    for field in dataclasses.fields(settings):
-        _check_type(field.name, str(field.type), getattr(settings, field.name))
-    for name, allowed in _RANGES.items():
-        value = getattr(settings, name, None)
-        if value is not None and value not in allowed:
-            raise InvalidSetting(f"{name} is {value!r}: it must be {allowed}")
+    for name, kind in get_type_hints(type(settings), include_extras=True).items():
+        value, ranges = getattr(settings, name), getattr(kind, "__metadata__", ())
+        _check_type(name, value, kind.__origin__ if ranges else kind)
+        for allowed in ranges:
+            if value not in allowed:
+                raise InvalidSetting(f"{name} is {value!r}: it must be {allowed}")
 
 
-_TYPES: dict[str, tuple[type, ...]] = {
-    "int": (int,),
-    "float": (int, float),
-    "str": (str,),
-    "str | None": (str, type(None)),
-    "bool | None": (bool, type(None)),
-}
-
-
-def _check_type(name: str, wanted: str, value: object) -> None:
+def _check_type(name: str, value: object, wanted: Any) -> None:
+    kinds = get_args(wanted) or (wanted,)
+    if float in kinds:
+        kinds += (int,)
     # bool is an int to Python; `epochs = true` in a file is a mistake
-    boolean = isinstance(value, bool) and bool not in _TYPES[wanted]
+    boolean = isinstance(value, bool) and bool not in kinds
     unordered = isinstance(value, float) and math.isnan(value)
-    if boolean or unordered or not isinstance(value, _TYPES[wanted]):
-        raise InvalidSetting(f"{name} is {value!r}: it must be of type {wanted}")
+    if boolean or unordered or not isinstance(value, kinds):
+        shown = wanted.__name__ if isinstance(wanted, type) else wanted
+        raise InvalidSetting(f"{name} is {value!r}: it must be of type {shown}")

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kinshelf.db.arrays import Float64Array, FloatArray, IntArray
-from kinshelf.db.errors import EmptyShelf, ProbeNotFound
+from kinshelf.db.errors import EmptyShelf, InputError, ProbeNotFound
 from kinshelf.probe.calibrate.conformal import COVERAGE, Conformal
 from kinshelf.probe.calibrate.hybrid import Distributions, Voices
 from kinshelf.probe.calibrate.mixture import HeldOut
@@ -28,6 +28,7 @@ from kinshelf.probe.predict.prediction import Evidence, Prediction, Receipt, Tra
 from kinshelf.probe.predict.verdict import verdict_of
 from kinshelf.store.ingest import queries
 from kinshelf.store.probes import find_probe
+from kinshelf.store.query import Query, QueryFields
 from kinshelf.store.search import fusion
 
 if TYPE_CHECKING:
@@ -127,6 +128,11 @@ class Predictor:
             named: list[str | None] = list(ids[part]) if ids else [None] * len(halves[part])
             answers += self._predict(halves[part], where, named)
         return answers
+
+    def predict_stored(self, product_id: str, *, where: str | None = None) -> Prediction:
+        """The answer for a product on the shelf. Raises ProductNotFound."""
+        halves = self.snapshot.halves([self.snapshot.get(product_id).row])
+        return self.predict(halves, where=where, ids=[product_id])[0]
 
     def novel(self, halves: FloatArray) -> Float64Array:
         """The p-values (n,) of the queries whose verdict is `novel`, NaN for all others."""
@@ -305,38 +311,49 @@ class Predictor:
 
 def classify(
     shelf: AnyShelf,
+    query: Query | None = None,
+    /,
     *,
-    image: str | bytes | None = None,
-    text: str | None = None,
-    k: int | None = None,
-    where: str | None = None,
     probe: int | None = None,
-    at: int | None = None,
-    allow_private_hosts: bool = False,
+    **fields: Unpack[QueryFields],
 ) -> Prediction:
-    """The category of a picture, a text or both, with its evidence.
+    """The category of a stored product, or of a picture, a text or both, with its evidence.
 
-    Raises EmptyShelf, ProbeNotFound, FilterError, ImageRejected, InputError or EncoderError.
+    Takes a `Query`, or its fields as keywords; `probe` is a version, the newest otherwise. Raises
+    EmptyShelf, ProbeNotFound, ProductNotFound, FilterError, ImageRejected, InputError or
+    EncoderError.
     """
-    predictor = Predictor.for_shelf(shelf, probe=probe, at=at, k=k)
-    halves = queries.embed(shelf, image, text, allow_private_hosts=allow_private_hosts)
-    return predictor.predict(halves, where=where)[0]
+    asked = _checked(Query.of(query, fields))
+    predictor = Predictor.for_shelf(shelf, probe=probe, at=asked.at, k=asked.k)
+    if asked.id is not None:
+        return predictor.predict_stored(asked.id, where=asked.where)
+    return predictor.predict(queries.embed(shelf, asked), where=asked.where)[0]
+
+
+def _checked(query: Query) -> Query:
+    if query.weight_image != Query().weight_image:
+        raise InputError(
+            f"weight_image is {query.weight_image}: `classify` weighs picture and text alike,"
+            " so leave it out"
+        )
+    return query
 
 
 def classify_source(
     shelf: AnyShelf,
     source: Path,
     options: AddOptions,
+    query: Query | None = None,
+    /,
     *,
-    k: int | None = None,
-    where: str | None = None,
     probe: int | None = None,
-    at: int | None = None,
+    **fields: Unpack[QueryFields],
 ) -> Iterator[tuple[queries.QueryBatch, list[Prediction]]]:
     """As `classify` for every product of a file, a batch at a time; nothing is stored."""
-    predictor = Predictor.for_shelf(shelf, probe=probe, at=at, k=k)
-    predictor.snapshot.filter(where)  # what is wrong with it is told before anything is encoded
+    asked = _checked(queries.of_source(query, fields))
+    predictor = Predictor.for_shelf(shelf, probe=probe, at=asked.at, k=asked.k)
+    predictor.snapshot.filter(asked.where)  # a wrong one is refused before anything is encoded
     for batch in queries.embed_source(shelf, source, options):
         ids = [product.id for product in batch.products]
-        found = predictor.predict(batch.halves, where=where, ids=ids) if ids else []
+        found = predictor.predict(batch.halves, where=asked.where, ids=ids) if ids else []
         yield batch, found

@@ -1,7 +1,8 @@
 """The shapes of answers: what the CLI prints with --json, as OpenAPI tells it.
 
-They document, and a test holds what is sent against them; sending costs no second check. Fields may
-be added to an answer, never renamed.
+They are made of the result dataclasses, whose fields they are. They document, and a test holds
+what is sent against them; sending costs no second check. Fields may be added to an answer, never
+renamed.
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ from typing import Any
 
 import orjson
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-
-class Answer(BaseModel):
-    """Fields may be added."""
-
-    model_config = ConfigDict(extra="allow")
+from kinshelf.db.product import Product, StoredProduct
+from kinshelf.probe.audit.audit import AuditRow
+from kinshelf.probe.evaluate.metrics import Metrics
+from kinshelf.probe.predict import prediction as results
+from kinshelf.serve.http.shapes import Answer, shape
+from kinshelf.serve.service.jobs import Job
+from kinshelf.store.results import AddReport, Neighbour, SearchResult
 
 
 class Trouble(Answer):
@@ -34,109 +37,48 @@ class Failure(Answer):
     error: Trouble
 
 
-class Vote(Answer):
-    """What one voice says."""
+_Vote = shape(results.Vote, "Vote", "What one voice says.")
+_ProbeVote = shape(results.Vote, "ProbeVote", "What the probe says.", given={"version": int})
+_KnnVote = shape(results.Vote, "KnnVote", "What the neighbours say.", given={"k": int})
+_TrackRecord = shape(
+    results.TrackRecord, "TrackRecord", "How often answers like this one were right."
+)
+_Receipt = shape(results.Receipt, "Receipt", "What an answer was computed from.")
+_Neighbour = shape(
+    Neighbour, "Neighbour", "A product near a query; a part is null where a modality is missing.",
+    without=("row",),
+)  # fmt: skip
+_Evidence = shape(
+    results.Evidence, "Evidence",
+    "A neighbour and its part in the answer: `supports`, `runner-up` or `other`.",
+    base=_Neighbour, without=("neighbour",),
+)  # fmt: skip
 
-    category: str = Field(examples=["Toys & Games | Puzzles"])
-    probability: float = Field(examples=[0.96])
-
-
-class Neighbour(Answer):
-    """A product near a query; a part is null where a modality is missing."""
-
-    id: str = Field(examples=["KS-0116"])
-    title: str
-    category: str | None
-    image: str | None
-    similarity: float
-    image_similarity: float | None
-    text_similarity: float | None
-
-
-class Evidence(Neighbour):
-    """A neighbour and its part in the answer: `supports`, `runner-up` or `other`."""
-
-    role: str
-    duplicate_of: str | None
-
-
-class Receipt(Answer):
-    """What an answer was computed from."""
-
-    generation: int
-    fingerprint: str
-    probe: int | None
-    exhaustive: bool
-
-
-class Classified(Answer):
-    """As `kinshelf classify --json`."""
-
-    category: str
-    probability: float
-    verdict: str = Field(examples=["accept"])
-    prediction_set: list[str]
-    coverage: float | None
-    probabilities: dict[str, float]
-    probe: dict[str, Any] | None
-    knn: dict[str, Any]
-    agreement: bool | None
-    agreement_accuracy: dict[str, Any] | None
-    new_category: bool
-    novelty_p: float | None
-    image_only: Vote | None
-    text_only: Vote | None
-    neighbours: list[Evidence]
-    receipt: Receipt
-
-
-class Similar(Answer):
-    """Neighbours as `kinshelf similar --json`, nearest first."""
-
-    neighbours: list[Neighbour]
-    generation: int
-    fingerprint: str
-    exhaustive: bool
-
-
-class Added(Answer):
-    """As `kinshelf add --json`."""
-
-    inserted: int
-    updated: int
-    unchanged: int
-    skipped: int
-    rejected: int
-    image_failed: int
-    generation: int
-    seconds: float
-    reasons: dict[str, int]
-    examples: dict[str, str]
-
-
-class Shown(Answer):
-    """As `kinshelf show --json`."""
-
-    id: str
-    title: str
-    description: str
-    category: str | None
-    price: float | None
-    brand: str | None
-    image: str | None
-    split: str | None
-    attributes: dict[str, Any]
-    row: int
-    has_image: bool
-    has_text: bool
-    image_error: str | None
-    added: int
+Classified = shape(
+    results.Prediction, "Classified", "As `kinshelf classify --json`; an `id` if it was asked for.",
+    without=("id", "probe_version", "k"),
+    given={
+        "probe": _ProbeVote | None, "knn": _KnnVote, "agreement_accuracy": _TrackRecord | None,
+        "image_only": _Vote | None, "text_only": _Vote | None, "receipt": _Receipt,
+        "neighbours": list[_Evidence],  # type: ignore[valid-type]
+    },
+)  # fmt: skip
+Similar = shape(
+    SearchResult, "Similar", "Neighbours as `kinshelf similar --json`, nearest first.",
+    given={"neighbours": list[_Neighbour]},  # type: ignore[valid-type]
+)  # fmt: skip
+Added = shape(AddReport, "Added", "As `kinshelf add --json`.", given={"reasons": dict[str, int]})
+_Product = shape(Product, "Product", "What a product is.")
+Shown = shape(
+    StoredProduct, "Shown", "As `kinshelf show --json`.", base=_Product,
+    without=("product", "image_hash", "content_hash"), given={"attributes": dict[str, Any]},
+)  # fmt: skip
 
 
 class Listed(Answer):
     """Products as `kinshelf list --json`; `total` match in all."""
 
-    products: list[Shown]
+    products: list[Shown]  # type: ignore[valid-type]
     total: int
     generation: int
 
@@ -148,24 +90,22 @@ class Removed(Answer):
     generation: int
 
 
-class Method(Answer):
-    """Metrics of one method."""
-
-    accuracy: float | None
-    macro_f1: float | None
-    nll: float | None
-    ece: float | None
-    aurc: float | None
-    per_class: dict[str, Any]
-    n: int
+_FIGURES = ("accuracy", "macro_f1", "nll", "ece", "aurc")
+_Method = shape(
+    Metrics, "Method", "Metrics of one method.", without=("agreement", "prediction_sets"),
+    given=dict.fromkeys(_FIGURES, float | None) | {"per_class": dict[str, Any]},
+)  # fmt: skip
 
 
 class Evaluated(Answer):
     """As `kinshelf evaluate --json`; without a probe there is `knn` alone."""
 
-    probe: Method | None = None
-    knn: Method
-    hybrid: Method | None = None
+    probe: _Method | None = None  # type: ignore[valid-type]
+    knn: _Method  # type: ignore[valid-type]
+    hybrid: _Method | None = None  # type: ignore[valid-type]
+
+
+_AuditRow = shape(AuditRow, "AuditRow", "A product that something is the matter with.")
 
 
 class Audited(Answer):
@@ -174,26 +114,20 @@ class Audited(Answer):
     generation: int
     counts: dict[str, int]
     proposals: list[dict[str, Any]]
-    rows: list[dict[str, Any]]
+    rows: list[_AuditRow]  # type: ignore[valid-type]
 
 
-class JobState(Answer):
-    """`state` is `running`, `done`, `failed` or `stopped`; `progress` the last event."""
-
-    id: int
-    kind: str
-    state: str
-    started: float
-    finished: float | None
-    progress: dict[str, Any] | None
-    result: dict[str, Any] | None
-    error: Trouble | None
+JobState = shape(
+    Job, "JobState",
+    "`state` is `running`, `done`, `failed` or `stopped`; `progress` the last event.",
+    without=("events",), given={"progress": dict[str, Any] | None, "error": Trouble | None},
+)  # fmt: skip
 
 
 class JobList(Answer):
     """The newest first."""
 
-    jobs: list[JobState]
+    jobs: list[JobState]  # type: ignore[valid-type]
 
 
 class Told(Answer):

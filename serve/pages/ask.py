@@ -15,6 +15,7 @@ from kinshelf.serve.http.security import reader
 from kinshelf.serve.pages.files import Links
 from kinshelf.serve.pages.filtering import column_names, footer, problem_of
 from kinshelf.serve.pages.rendering import PageRoute, page, part, wants_part
+from kinshelf.store.query import Query
 
 if TYPE_CHECKING:
     from kinshelf.probe.predict.prediction import Prediction
@@ -91,7 +92,7 @@ def _form(service: Service, asked: _Question) -> dict[str, Any]:
 
 def _answer(service: Service, asked: _Question) -> dict[str, Any]:
     found = service.classify(
-        image=asked.image, text=asked.text.strip() or None, where=asked.where or None
+        Query(image=asked.image, text=asked.text.strip() or None, where=asked.where or None)
     )
     image = None if asked.image is None else _UPLOADED
     shown = _Shown(service, found, asked.image)

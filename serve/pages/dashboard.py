@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends, Form, Request, Response
@@ -93,7 +94,7 @@ def _quality(predictor: Predictor) -> dict[str, Any] | None:
     return found
 
 
-def _change(row: dict[str, Any]) -> dict[str, Any]:
+def _change(row: Mapping[str, Any]) -> dict[str, Any]:
     counts = [f"{row[n]} {n}" for n in ("inserted", "updated", "removed", "rejected") if row[n]]
     return {
         "generation": row["generation"],

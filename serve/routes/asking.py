@@ -11,14 +11,19 @@ from kinshelf.serve.http.answers import Classified, Json, Similar, answers
 from kinshelf.serve.http.requests import Served, body_of, read_body
 from kinshelf.serve.http.security import reader
 from kinshelf.serve.service.service import Service
+from kinshelf.store.query import Query
 
 router = APIRouter(tags=["ask"], dependencies=[Depends(reader)])
 _EXAMPLE = {"text": "Wooden train, 12 pieces"}
 
 
-def _picture(service: Service, asked: Asked, data: bytes | None) -> bytes | None:
-    """The picture's bytes, fetched if it was given by URL."""
-    return service.pictures.fetched(asked.image) if asked.image is not None else data
+def _query(service: Service, asked: Asked, data: bytes | None) -> Query:
+    """What was asked, with the picture's bytes, fetched if it was given by URL."""
+    fields = asked.model_dump(exclude={"probe"})
+    if asked.id is not None:
+        fields["text"] = None  # which is blank
+    image = service.pictures.fetched(asked.image) if asked.image is not None else data
+    return Query(**fields | {"image": image})
 
 
 def _check(asked: Asked, data: bytes | None) -> None:
@@ -39,11 +44,7 @@ async def classify(request: Request, service: Served) -> Response:
     _check(asked, data)
 
     def work() -> Response:
-        picture = _picture(service, asked, data)
-        found = service.classify(
-            product_id=asked.id, image=picture, text=asked.text, k=asked.k, where=asked.where,
-            probe=asked.probe,
-        )  # fmt: skip
+        found = service.classify(_query(service, asked, data), asked.probe)
         return Json(found.as_dict())
 
     return await service.run(work)
@@ -59,12 +60,6 @@ async def similar(request: Request, service: Served) -> Response:
     _check(asked, data)
 
     def work() -> Response:
-        picture = _picture(service, asked, data)
-        found = service.similar(
-            product_id=asked.id, image=picture, text=asked.text, k=asked.k, where=asked.where,
-            weight_image=asked.weight_image,
-        )  # fmt: skip
-        rest = {n: getattr(found, n) for n in ("generation", "fingerprint", "exhaustive")}
-        return Json({"neighbours": [n.as_dict() for n in found.neighbours]} | rest)
+        return Json(service.similar(_query(service, asked, data)).as_dict())
 
     return await service.run(work)

@@ -1,7 +1,7 @@
 """What every route calls: one object that holds the shelf, its encoder and probe, for all threads.
 
 Each method blocks and may be called from any thread; a route writes
-`await service.run(service.similar, product_id=...)`. What they answer are the library's own
+`await service.run(service.similar, query)`. What they answer are the library's own
 dataclasses, whose `as_dict` is the CLI's JSON. They raise KinshelfError.
 """
 
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from kinshelf.store import AddReport, SearchResult
     from kinshelf.store.encode.encoder import Encoder
     from kinshelf.store.generation import AnySnapshot
+    from kinshelf.store.query import Query
 
 T = TypeVar("T")
 _PREDICTORS = 8
@@ -123,35 +124,26 @@ class Service:
         found = self._predictors.get(key) or Predictor.for_shelf(self.shelf, probe=probe, k=k)
         return _remember(self._predictors, key, found, _PREDICTORS)
 
-    def classify(
-        self,
-        *,
-        product_id: str | None = None,
-        image: bytes | None = None,
-        text: str | None = None,
-        k: int | None = None,
-        where: str | None = None,
-        probe: int | None = None,
-    ) -> Prediction:
-        """A stored product, or a picture, a text or both; see `kinshelf.probe.classify`."""
-        if product_id is not None:
-            predictor = self.predictor(probe, k)
-            halves = predictor.snapshot.halves([predictor.snapshot.get(product_id).row])
-            return self._predicting.predict(predictor, halves, where, product_id)
+    def classify(self, query: Query, probe: int | None = None) -> Prediction:
+        """See `kinshelf.probe.classify`; a picture as bytes, of the newest generation."""
+        if query.id is not None:
+            predictor = self.predictor(probe, query.k)
+            halves = predictor.snapshot.halves([predictor.snapshot.get(query.id).row])
+            return self._predicting.predict(predictor, halves, query.where, query.id)
         while True:
             encoder = self.encoder()
-            halves = queries.embed(self.shelf, image, text)
-            predictor = self.predictor(probe, k)
+            halves = queries.embed(self.shelf, query)
+            predictor = self.predictor(probe, query.k)
             if self._fits(encoder, predictor.snapshot.fingerprint):
-                return self._predicting.predict(predictor, halves, where)
+                return self._predicting.predict(predictor, halves, query.where)
 
-    def similar(self, *, product_id: str | None = None, **asked: Any) -> SearchResult:
+    def similar(self, query: Query) -> SearchResult:
         """See `Shelf.similar`; a picture as bytes."""
-        if product_id is not None:
-            return self.shelf.similar(product_id=product_id, **asked)
+        if query.id is not None:
+            return self.shelf.similar(query)
         while True:
             encoder = self.encoder()
-            found = self.shelf.similar(**asked)
+            found = self.shelf.similar(query)
             if self._fits(encoder, found.fingerprint):
                 return found
 

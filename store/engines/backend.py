@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kinshelf.db.arrays import FloatArray, IntArray
+from kinshelf.db.catalog.records import Body, Head
 from kinshelf.db.errors import EngineRefused, ShelfNotFound
 
 if TYPE_CHECKING:
@@ -85,8 +86,8 @@ class Batch:
 
     generation: int
     next_row: int
-    head: dict[str, Any]
-    body: dict[str, Any]
+    head: Head
+    body: Body
     vectors: FloatArray | None = None
     files: dict[str, bytes] = field(default_factory=dict)
     token: str = field(default_factory=lambda: uuid.uuid4().hex)

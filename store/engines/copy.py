@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kinshelf.db.catalog.records import Body, Counts, Head
 from kinshelf.db.errors import (
     CopyMismatch,
     EncoderMismatch,
@@ -192,16 +193,16 @@ class _Copying:
             return
         changed = [candidate_of(block.products[i], block.halves[i]) for i in new]
         old = [known[c.product.id].row for c in changed if c.product.id in known]
-        counts = {"inserted": len(new) - len(old), "updated": len(old), "rejected": 0}
+        counts: Counts = {"inserted": len(new) - len(old), "updated": len(old), "rejected": 0}
         head = self._head(counts) | {"attributes": records.attribute_types(changed)}
         if old:
             head["removed"] = old
         products = records.columns(changed, self.target.next_row)
-        body = {"rejects": [], "resolved": [], "products": products}
+        body: Body = {"rejects": [], "resolved": [], "products": products}
         self.target.commit(head, body, np.ascontiguousarray(block.halves[new]))
         self.report.copied += len(new)
 
-    def _head(self, counts: dict[str, int]) -> dict[str, Any]:
+    def _head(self, counts: Counts) -> Head:
         return {"kind": KIND, "command": f"copy {self.source.name}", "counts": counts}
 
     def _probe(self, entry: ProbeEntry, facts: dict[str, Any]) -> None:

@@ -26,6 +26,7 @@ from kinshelf.store.probes import damaged_files, probe_directory
 from kinshelf.store.results import CompactReport, Rows
 
 if TYPE_CHECKING:
+    from kinshelf.db.catalog.records import Body, Head
     from kinshelf.db.product import StoredProduct
     from kinshelf.store.encode.encoder import Encoder
     from kinshelf.store.engines.address import Address
@@ -142,7 +143,8 @@ class EngineShelf(AnyShelf):
     def history(self, limit: int | None = None) -> Rows:
         """The changes, newest first; `kept` tells whether `at=` can ask for that generation."""
         found = self.snapshot().view.commits(limit)
-        return Rows(commit | {"kept": commit["generation"] >= self._state.base} for commit in found)
+        oldest = self._state.base
+        return Rows({**commit, "kept": commit["generation"] >= oldest} for commit in found)
 
     def sql(self, query: str) -> NoReturn:
         """Raises OnlyInDirectory."""
@@ -193,9 +195,7 @@ class EngineShelf(AnyShelf):
             self._backend.undo(self._state)
             self._rejects = None
 
-    def commit(
-        self, head: dict[str, Any], body: dict[str, Any], vectors: FloatArray | None = None
-    ) -> int:
+    def commit(self, head: Head, body: Body, vectors: FloatArray | None = None) -> int:
         """Make one change durable; the caller is inside `writing()`. Returns its generation."""
         generation, next_row = self._state.generation + 1, self._state.next_row
         batch = Batch(
@@ -215,7 +215,7 @@ class EngineShelf(AnyShelf):
             self._rejects.settle(body.get("resolved", ()))
         return generation
 
-    def _probe_files(self, head: dict[str, Any]) -> dict[str, bytes]:
+    def _probe_files(self, head: Head) -> dict[str, bytes]:
         if "probe" not in head:
             return {}
         folder = probe_directory(self, head["probe"]["version"])
@@ -270,9 +270,11 @@ class EngineShelf(AnyShelf):
         return CompactReport(self.generation, oldest, 0, left, dropped, 0, 0)
 
 
-def _without_rows(head: dict[str, Any]) -> dict[str, Any]:
+def _without_rows(head: Head) -> Head:
     """The products are not in the catalogue that the log is read into."""
-    return {name: value for name, value in head.items() if name != "removed"}
+    rest = head.copy()
+    rest.pop("removed", None)
+    return rest
 
 
 def _check_names(entry: ProbeEntry) -> None:

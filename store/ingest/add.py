@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,11 +18,12 @@ from kinshelf.store.log import records
 from kinshelf.store.results import AddOptions, AddReport, OnConflict, TrainingSetSummary
 
 if TYPE_CHECKING:
+    from kinshelf.db.catalog.records import RejectRecord
     from kinshelf.db.images.download import Downloader
     from kinshelf.db.product import Product
     from kinshelf.db.sources.parts import PartsManifest
     from kinshelf.db.sources.prepare import TrainingSetPlan
-    from kinshelf.db.sources.readers import ReadBatch, ReadOptions
+    from kinshelf.db.sources.readers import Opened, ReadBatch, ReadOptions
     from kinshelf.store.base import AnyShelf
     from kinshelf.store.ingest.frames import Frame
 
@@ -62,34 +63,37 @@ def reading_options(options: AddOptions) -> ReadOptions:
 
 
 def read_batches(
-    source: Path, options: AddOptions, plan: TrainingSetPlan | None = None
+    source: Path,
+    options: AddOptions,
+    opened: Opened | None = None,
+    plan: TrainingSetPlan | None = None,
 ) -> Iterator[ReadBatch]:
     """The source's batches, or those of the rows that a plan chose, with their embeddings."""
     from kinshelf.db.sources.prepare import read_chosen
-    from kinshelf.db.sources.readers import open_source, read_source
+    from kinshelf.db.sources.readers import exact_rows, open_source, read_planned
     from kinshelf.store.ingest.supplied import BroughtEmbeddings, checked_columns
 
     reading = reading_options(options)
-    batches = read_chosen(source, reading, plan) if plan else read_source(source, reading)
+    rows, columns = opened = opened or open_source(source, reading)
+    if plan is None:
+        batches = read_planned(rows, columns, source, reading)
+    else:
+        batches = read_chosen(source, reading, plan, opened)
     if not options.brings_embeddings:
         return checked_columns(batches)
-    rows = sum(1 for _ in open_source(source, reading)[0].rows(()))
-    brought = BroughtEmbeddings(options.image_embeddings, options.text_embeddings, rows)
+    # Text must be read to be counted: a batch that was added with the rows of others' embeddings
+    # would be worse than the time that it takes.
+    count = exact_rows(rows)
+    brought = BroughtEmbeddings(options.image_embeddings, options.text_embeddings, count)
     return brought.attach(batches)
 
 
-def _plan(source: Path, options: AddOptions) -> TrainingSetPlan | None:
+def _plan(source: Path, options: AddOptions, opened: Opened) -> TrainingSetPlan | None:
     if options.training is None:
         return None
     from kinshelf.db.sources.prepare import plan_source
 
-    return plan_source(source, reading_options(options), options.training)
-
-
-def _parts(source: Path) -> PartsManifest | None:
-    from kinshelf.db.sources.parts import parts_of
-
-    return parts_of(source)
+    return plan_source(source, reading_options(options), options.training, opened)
 
 
 def _take_identity(shelf: AnyShelf, parts: PartsManifest, source: Path) -> None:
@@ -130,11 +134,15 @@ def _add_file(
     stop: Callable[[], bool],
     progress: Progress,
 ) -> AddReport:
-    parts = _parts(source)
+    from kinshelf.db.sources.parts import PartsSource
+    from kinshelf.db.sources.readers import open_source
+
+    opened = open_source(source, reading_options(options))
+    parts = opened[0].manifest if isinstance(opened[0], PartsSource) else None
     if parts is not None:
         options = replace(options, batch_size=options.batch_size or BROUGHT_BATCH)
-    plan = _plan(source, options)
-    batches = read_batches(source, options, plan)
+    plan = _plan(source, options, opened)
+    batches = read_batches(source, options, opened, plan)
     brought = options.brings_embeddings or parts is not None
     with shelf.writing(), _downloader(shelf, options, brought=brought) as d:
         if parts is not None:
@@ -166,17 +174,16 @@ def _rejected(shelf: AnyShelf, size: int) -> Iterator[ReadBatch]:
 
     view = shelf.snapshot().view
     latest = {r["id"]: r for r in view.rejects() if r["record"]}
-    by_source: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    by_source: dict[str, list[RejectRecord]] = defaultdict(list)
     for entry in latest.values():
         by_source[entry["source"]].append(entry)
     for source, entries in by_source.items():
         for start in range(0, len(entries), size):
             part = entries[start : start + size]
             # What was kept may have been changed since: try again with what the shelf has now.
-            known = view.by_ids([r["id"] for r in part])
+            known = view.by_ids([name for r in part if (name := r["id"]) is not None])
             products = [
-                known[r["id"]].product if r["id"] in known else records.product_of(r["record"])
-                for r in part
+                known[r["id"]].product if r["id"] in known else records.product_of(r) for r in part
             ]
             yield ReadBatch(source, products, [r["position"] for r in part], [])
 

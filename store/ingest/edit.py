@@ -18,6 +18,7 @@ from kinshelf.db.errors import (
 from kinshelf.store.search import fusion
 
 if TYPE_CHECKING:
+    from kinshelf.db.catalog.records import Body, Head
     from kinshelf.db.product import Product, StoredProduct
     from kinshelf.store.base import AnyShelf
     from kinshelf.store.ingest.candidate import Candidate
@@ -33,7 +34,7 @@ def remove(shelf: AnyShelf, ids: Sequence[str]) -> int:
         found = now.view.by_ids(ids)
         rows = [(found.get(name) or now.get(name)).row for name in dict.fromkeys(ids)]
         if rows:
-            head = {"kind": "remove", "removed": rows, "counts": {"removed": len(rows)}}
+            head: Head = {"kind": "remove", "removed": rows, "counts": {"removed": len(rows)}}
             shelf.commit(head, {})
     return len(rows)
 
@@ -130,12 +131,10 @@ def _refuse_unknown(shelf: AnyShelf, unknown: Sequence[str]) -> None:
         )
 
 
-def _frame(
-    changed: list[Candidate], first_row: int, kind: str = "relabel"
-) -> tuple[dict[str, Any], dict[str, Any]]:
+def _frame(changed: list[Candidate], first_row: int, kind: str = "relabel") -> tuple[Head, Body]:
     from kinshelf.store.log import records
 
-    head = {
+    head: Head = {
         "kind": kind,
         "command": kind,
         "counts": {"inserted": 0, "updated": len(changed), "rejected": 0},

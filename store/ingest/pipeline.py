@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from kinshelf.store.results import AddOptions, AddReport
 from kinshelf.store.search import fusion
 
 if TYPE_CHECKING:
+    from kinshelf.db.catalog.records import Body, Counts, Head, RejectRecord
     from kinshelf.db.images.download import Downloader
     from kinshelf.db.sources.readers import ReadBatch
     from kinshelf.store.base import AnyShelf
@@ -183,18 +184,18 @@ class Ingest:
             self._write(changed, new, resolved)
 
     def _write(
-        self, changed: list[Candidate], rejects: list[dict[str, Any]], resolved: list[str]
+        self, changed: list[Candidate], rejects: list[RejectRecord], resolved: list[str]
     ) -> None:
         inserted = sum(c.old is None for c in changed)
-        counts = {
+        counts: Counts = {
             "inserted": inserted,
             "updated": len(changed) - inserted,
             "rejected": sum(not r["kept"] for r in rejects),
         }
-        head: dict[str, Any] = {"kind": "add", "command": self.command, "counts": counts}
+        head: Head = {"kind": "add", "command": self.command, "counts": counts}
         if replaced := [c.old.row for c in changed if c.old]:
             head["removed"] = replaced
-        body: dict[str, Any] = {"rejects": rejects, "resolved": resolved}
+        body: Body = {"rejects": rejects, "resolved": resolved}
         vectors = None
         if changed:
             vectors = halves_of(changed, self.shelf.dimension)

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from kinshelf.store.ingest.batch_encoder import BatchEncoder
 from kinshelf.store.ingest.candidate import Candidate
 from kinshelf.store.ingest.pictures import Picture, Preprocessor, is_url, read_pictures
 from kinshelf.store.ingest.pipeline import bring, candidates, halves_of, width_of
+from kinshelf.store.query import Query, QueryFields
 from kinshelf.store.results import AddOptions, AddReport, Neighbour, SearchResult
 
 if TYPE_CHECKING:
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
     from kinshelf.store.base import AnyShelf
     from kinshelf.store.generation import AnySnapshot
     from kinshelf.store.search.neighbours import Neighbours
+
+
+NEIGHBOURS = 10
+"""How many `similar` gives if not told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,23 +45,16 @@ class QueryBatch:
     rejects: list[Reject]
 
 
-def embed(
-    shelf: AnyShelf,
-    image: str | bytes | None,
-    text: str | None,
-    *,
-    allow_private_hosts: bool = False,
-) -> FloatArray:
-    """The halves of one query, (1, 2 * dimension) float32; a modality not given is zeros.
+def embed(shelf: AnyShelf, query: Query) -> FloatArray:
+    """The halves of a picture, a text or both, (1, 2 * dimension) float32.
 
-    `image` is a path, an http(s) URL or a picture's bytes. Raises ImageRejected, InputError or
-    EncoderError.
+    A modality not given is zeros. Raises ImageRejected, InputError or EncoderError.
     """
-    product = Product("query", title=normalise(text or ""))
-    if not product.text and not image:
+    product = Product("query", title=normalise(query.text or ""))
+    if not product.text and not query.image:
         raise InputError("nothing to ask about: give --image, --text or both")
     candidate = Candidate(product, 0, "query")
-    candidate.picture = _picture(image, allow_private_hosts=allow_private_hosts)
+    candidate.picture = _picture(query.image, allow_private_hosts=query.allow_private_hosts)
     _encode(shelf, [candidate])
     if candidate.image_rejected:
         raise candidate.image_rejected
@@ -117,55 +115,59 @@ def _query_batch(shelf: AnyShelf, batch: ReadBatch, downloader: Downloader) -> Q
 
 
 def similar(
-    shelf: AnyShelf,
-    *,
-    product_id: str | None = None,
-    image: str | bytes | None = None,
-    text: str | None = None,
-    k: int = 10,
-    where: str | None = None,
-    weight_image: float = 0.5,
-    at: int | None = None,
-    allow_private_hosts: bool = False,
+    shelf: AnyShelf, query: Query | None = None, /, **fields: Unpack[QueryFields]
 ) -> SearchResult:
     """The k products nearest to a stored product, or to a picture, a text or both.
 
-    The stored product itself is left out. Raises ProductNotFound, FilterError, EmptyShelf,
-    ImageRejected or EncoderError.
+    Takes a `Query`, or its fields as keywords. The stored product itself is left out. Raises
+    ProductNotFound, FilterError, EmptyShelf, ImageRejected, InputError or EncoderError.
     """
-    now = shelf.snapshot(at)
-    if product_id is not None:
-        row = now.get(product_id).row
+    asked = Query.of(query, fields)
+    now = shelf.snapshot(asked.at)
+    if asked.id is not None:
+        row = now.get(asked.id).row
         queries, exclude = now.halves([row]), [row]
     else:
-        private = allow_private_hosts
-        queries, exclude = embed(shelf, image, text, allow_private_hosts=private), []
-    found = now.kneighbors(queries, k, where=where, exclude=exclude, weight_image=weight_image)
+        queries, exclude = embed(shelf, asked), []
+    found = now.kneighbors(
+        queries, asked.k or NEIGHBOURS, where=asked.where, exclude=exclude,
+        weight_image=asked.weight_image,
+    )  # fmt: skip
     return SearchResult(
         neighbours(now, found)[0], now.generation, now.fingerprint, found.exhaustive
     )
+
+
+def of_source(query: Query | None, fields: QueryFields) -> Query:
+    """How to answer for the products of a file. Raises InputError if it names a product itself."""
+    asked = Query.of(query, fields)
+    if asked.id is not None or asked.image or asked.text:
+        raise InputError("a file holds the products to ask about: leave out id, image and text")
+    return asked
 
 
 def similar_source(
     shelf: AnyShelf,
     source: Path,
     options: AddOptions,
-    *,
-    k: int = 10,
-    where: str | None = None,
-    weight_image: float = 0.5,
-    at: int | None = None,
+    query: Query | None = None,
+    /,
+    **fields: Unpack[QueryFields],
 ) -> Iterator[tuple[QueryBatch, list[SearchResult]]]:
     """As `similar` for every product of a file, a batch at a time; nothing is stored.
 
     Of a product that is on the shelf, the one with its id is left out of its answer.
     """
-    now = shelf.snapshot(at)
-    now.filter(where)  # what is wrong with it is told before anything is encoded
+    asked = of_source(query, fields)
+    k = asked.k or NEIGHBOURS
+    now = shelf.snapshot(asked.at)
+    now.filter(asked.where)  # what is wrong with it is told before anything is encoded
     for batch in embed_source(shelf, source, options):
         found: list[SearchResult] = []
         if batch.products:
-            near = now.kneighbors(batch.halves, k + 1, where=where, weight_image=weight_image)
+            near = now.kneighbors(
+                batch.halves, k + 1, where=asked.where, weight_image=asked.weight_image
+            )
             for product, answer in zip(batch.products, neighbours(now, near), strict=True):
                 others = [each for each in answer if each.id != product.id][:k]
                 found.append(SearchResult(others, now.generation, now.fingerprint, near.exhaustive))

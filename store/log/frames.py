@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from io import BufferedReader
 from typing import Any
 
+from kinshelf.db.catalog.records import Body, Head
+
 HEADER = struct.Struct("<4sQQQII")
 MAGIC = b"KSL1"
 BASE = "base"
@@ -30,7 +32,7 @@ class Frame:
     """One committed change. `offset` and `end` are byte positions in the log."""
 
     generation: int
-    head: dict[str, Any]
+    head: Head
     body: bytes
     offset: int = 0
     end: int = 0
@@ -40,12 +42,12 @@ class Frame:
         """Whether it is no change but a part of the state that a compacted log begins with."""
         return self.head.get("kind") == BASE
 
-    def content(self) -> dict[str, Any]:
+    def content(self) -> Body:
         """The body, parsed."""
         return _parsed(self.body) if self.body else {}
 
 
-def encode(generation: int, head: dict[str, Any], body: dict[str, Any] | None = None) -> bytes:
+def encode(generation: int, head: Head, body: Body | None = None) -> bytes:
     """The bytes of one frame."""
     first = _dump(head)
     second = _dump(body) if body else b""
@@ -54,14 +56,14 @@ def encode(generation: int, head: dict[str, Any], body: dict[str, Any] | None = 
     return b"".join((fields, struct.pack("<I", zlib.crc32(fields)), first, second))
 
 
-def _dump(value: dict[str, Any]) -> bytes:
+def _dump(value: Head | Body) -> bytes:
     # A file's name may hold a lone surrogate, which the catalogue could never take in.
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return text.encode("utf-8", "replace")
 
 
-def _parsed(data: bytes) -> dict[str, Any]:
-    return dict(json.loads(data.decode("utf-8", "replace")))  # older versions let surrogates pass
+def _parsed(data: bytes) -> Any:
+    return json.loads(data.decode("utf-8", "replace"))  # older versions let surrogates pass
 
 
 def decode(data: memoryview, offset: int = 0) -> Frame | None:

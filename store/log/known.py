@@ -7,12 +7,13 @@ in each change first, and then be scanned.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kinshelf.store.log.records import OpenRejects
 
 if TYPE_CHECKING:
     from kinshelf.db.catalog.queries import View
+    from kinshelf.db.catalog.records import Body
     from kinshelf.store.log.ledger import Ledger
 
 
@@ -33,7 +34,7 @@ class Known:
         for frame in ledger.bodies(lacking) if lacking else ():
             self.apply(frame.generation, frame.content())
 
-    def apply(self, generation: int, body: dict[str, Any]) -> None:
+    def apply(self, generation: int, body: Body) -> None:
         """Take in one committed change; changes come in order."""
         if products := body.get("products"):
             self._rows.update(zip(products["id"], products["row"], strict=True))

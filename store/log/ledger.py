@@ -20,6 +20,7 @@ import numpy as np
 import xxhash
 
 from kinshelf.db.arrays import FloatArray, IntArray
+from kinshelf.db.catalog.records import Body, Head
 from kinshelf.db.errors import ShelfDamaged, ShelfError, ShelfPoisoned
 from kinshelf.store.log import disk, frames
 from kinshelf.store.log.checksums import check_vectors
@@ -330,9 +331,7 @@ class Ledger:
         self._guard(write_manifest, self.directory, self.manifest.replace(**changes))
         self.manifest, self._stamp = self.manifest.replace(**changes), self._manifest_stamp()
 
-    def commit(
-        self, head: dict[str, Any], body: dict[str, Any], vectors: FloatArray | None = None
-    ) -> Frame:
+    def commit(self, head: Head, body: Body, vectors: FloatArray | None = None) -> Frame:
         """Make one change durable: vectors, sync, frame, sync. Returns its frame.
 
         Any exception here leaves the handle poisoned; the change is then either wholly there or
@@ -349,9 +348,7 @@ class Ledger:
         write_tip(self.directory, Tip(manifest.epoch, self.generation, manifest.sealed))
         self._guard(sweep, self.directory, manifest.epoch)
 
-    def append(
-        self, head: dict[str, Any], body: dict[str, Any], vectors: FloatArray | None = None
-    ) -> Frame:
+    def append(self, head: Head, body: Body, vectors: FloatArray | None = None) -> Frame:
         """The durable half of `commit`; other threads may read this ledger meanwhile."""
         return self._guard(self._write_change, {"time": time.time(), **head}, body, vectors)
 
@@ -362,9 +359,7 @@ class Ledger:
         self._proof = Proof.of(self._log_path, frame)
         write_tip(self.directory, Tip(self.manifest.epoch, frame.generation, frame.end))
 
-    def _write_change(
-        self, head: dict[str, Any], body: dict[str, Any], vectors: FloatArray | None
-    ) -> Frame:
+    def _write_change(self, head: Head, body: Body, vectors: FloatArray | None) -> Frame:
         generation, offset = self.generation + 1, self.log_end
         if self._begun != self.loads or (self._proof and not self._proof.holds(self._log_path)):
             raise OSError("its files were replaced meanwhile, by a backup or a copy")

@@ -12,6 +12,7 @@ import numpy as np
 import xxhash
 
 from kinshelf.db.arrays import FloatArray
+from kinshelf.db.catalog.records import Columns, RejectRecord
 from kinshelf.db.product import Product, Reject
 
 _FIELDS = tuple(field.name for field in fields(Product))
@@ -51,10 +52,10 @@ class Row(Protocol):
         """Why its picture could not be used, as a short code."""
 
 
-def columns(changed: Sequence[Row], first_row: int) -> dict[str, list[Any]]:
+def columns(changed: Sequence[Row], first_row: int) -> Columns:
     """Products as the log keeps them, one list a column (see `db.catalog.COLUMNS`)."""
     products = [c.product for c in changed]
-    table: dict[str, list[Any]] = {name: [getattr(p, name) for p in products] for name in _PRODUCT}
+    table: Columns = {name: [getattr(p, name) for p in products] for name in _PRODUCT}
     table["row"] = list(range(first_row, first_row + len(changed)))
     table["attributes"] = [_PLAIN.encode(p.attributes) if p.attributes else None for p in products]
     table["has_image"] = [c.image is not None for c in changed]
@@ -74,24 +75,27 @@ def attribute_types(changed: Sequence[Row]) -> dict[str, list[str]]:
     return {name: sorted(found) for name, found in types.items()}
 
 
-def reject_record(entry: Reject, product: Product | None) -> dict[str, Any]:
+def reject_record(entry: Reject, product: Product | None) -> RejectRecord:
     """A reject as the log keeps it; `record` is the product to try again."""
     name = entry.id if entry.id is not None else entry.position
     named = f"{entry.source}\0{name}\0{entry.position}\0{entry.reason}"
     key = xxhash.xxh3_64_hexdigest(named.encode("utf-8", "surrogatepass"))
     record = None if product is None else json.dumps(asdict(product), ensure_ascii=False)
-    return {"key": key, **asdict(entry), "record": record}
+    return {
+        "key": key, "source": entry.source, "position": entry.position, "id": entry.id,
+        "reason": entry.reason, "message": entry.message, "kept": entry.kept, "record": record,
+    }  # fmt: skip
 
 
-def product_of(record: str) -> Product:
-    """The product of a reject's `record`."""
-    return Product(**json.loads(record))
+def product_of(entry: RejectRecord) -> Product:
+    """The product of a reject that has a `record`."""
+    return Product(**json.loads(entry["record"] or ""))
 
 
 class OpenRejects:
     """Unresolved rejects of a shelf: their keys, and those of each id."""
 
-    def __init__(self, rejects: Iterable[dict[str, Any]]) -> None:
+    def __init__(self, rejects: Iterable[RejectRecord]) -> None:
         self._id_of: dict[str, str | None] = {}
         self._by_id: dict[str, set[str]] = defaultdict(set)
         for entry in rejects:
@@ -100,12 +104,12 @@ class OpenRejects:
     def __contains__(self, key: str) -> bool:
         return key in self._id_of
 
-    def add(self, entry: dict[str, Any]) -> None:
+    def add(self, entry: RejectRecord) -> None:
         """Take in one."""
-        known = entry["record"] is not None
-        self._id_of[entry["key"]] = entry["id"] if known else None
-        if known:
-            self._by_id[entry["id"]].add(entry["key"])
+        owner = entry["id"] if entry["record"] is not None else None
+        self._id_of[entry["key"]] = owner
+        if owner is not None:
+            self._by_id[owner].add(entry["key"])
 
     def of(self, product_id: str) -> list[str]:
         """The keys that are settled once this product is in the shelf, whole."""

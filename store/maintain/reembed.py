@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kinshelf.db.arrays import FloatArray, IntArray
+from kinshelf.db.catalog.records import Body, Head
 from kinshelf.db.errors import EncoderMismatch, InputError
 from kinshelf.store.encode.canary import identity_of
 from kinshelf.store.ingest.add import open_downloader
@@ -195,8 +196,11 @@ def _switch(
     kept: dict[int, dict[str, Any]],
 ) -> None:  # fmt: skip
     probes = frozenset(int(probe["version"]) for probe in shelf.snapshot().view.probes())
-    head = {"kind": FOLDER, "command": f"reembed --encoder {identity['encoder']}"}
-    shelf.commit(head | {"counts": {"updated": len(kept)}}, {})
+    head: Head = {
+        "kind": FOLDER, "command": f"reembed --encoder {identity['encoder']}",
+        "counts": {"updated": len(kept)},
+    }  # fmt: skip
+    shelf.commit(head, {})
     names = ("encoder", "revision", "precision", "fingerprint", "dimension", "canary")
     source = Source(
         directory=ledger.directory,
@@ -213,7 +217,7 @@ def _switch(
     ledger.refresh()
 
 
-def _corrected(body: dict[str, Any], kept: dict[int, dict[str, Any]]) -> dict[str, Any]:
+def _corrected(body: Body, kept: dict[int, dict[str, Any]]) -> Body:
     """With what the new run found of each product's picture."""
     products = body.get("products")
     if not products:

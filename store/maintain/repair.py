@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from kinshelf.db.catalog.records import Counts, Head, ProbeRecord
 from kinshelf.db.catalog.tables import side_file
 from kinshelf.db.errors import ShelfError
 from kinshelf.store.log import catalog_cache, disk
@@ -193,7 +194,7 @@ class _Repair:
 
 def _probes(survey: Survey) -> list[ProbeEntry]:
     """The probes that the readable log names."""
-    found: list[dict[str, Any]] = []
+    found: list[ProbeRecord] = []
     for frame in survey.frames:
         if frame.is_base:
             found += survey.read(frame).get("probes", [])
@@ -207,8 +208,10 @@ def _probes(survey: Survey) -> list[ProbeEntry]:
 
 
 def _told_of_repair(survey: Survey) -> Frame:
-    counts = {"removed": len(set(survey.lost_ids))}
-    head = {"time": time.time(), "kind": "repair", "command": "verify --repair", "counts": counts}
+    counts: Counts = {"removed": len(set(survey.lost_ids))}
+    head: Head = {
+        "time": time.time(), "kind": "repair", "command": "verify --repair", "counts": counts,
+    }  # fmt: skip
     return Frame(survey.generation + 1, head, b"", -1)
 
 

@@ -12,19 +12,19 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import xxhash
 
 from kinshelf.db.arrays import BoolArray, FloatArray, IntArray
+from kinshelf.db.catalog.records import Body, Head, ProbeRecord, RejectRecord
 from kinshelf.store.log import disk
 from kinshelf.store.log import frames as log
 from kinshelf.store.log.frames import Frame
 from kinshelf.store.log.layout import log_path, vectors_path
 from kinshelf.store.log.manifest import FORMAT, Manifest, write_manifest
 
-Body = dict[str, Any]
 PART = 4096
 """Entries in a base frame, and rows copied at a time: what bounds the memory."""
 _OF_ROWS = ("first", "rows", "width", "vectors")
@@ -74,7 +74,7 @@ class _Writer:
         self._first_row = self.rows = first_row
         self.log_end = 0
 
-    def write(self, generation: int, head: Body, body: Body, blocks: Iterator[FloatArray]) -> None:
+    def write(self, generation: int, head: Head, body: Body, blocks: Iterator[FloatArray]) -> None:
         """One frame and its vectors."""
         digest, first, width = xxhash.xxh3_64(), self.rows, 0
         for block in blocks:
@@ -108,22 +108,22 @@ class _Writer:
 class _Base:
     """Everything of the oldest state but its products, as the changes up to it are met."""
 
-    rejects: dict[str, Body] = field(default_factory=dict)
+    rejects: dict[str, RejectRecord] = field(default_factory=dict)
     attributes: dict[tuple[str, str], int] = field(default_factory=dict)
-    probes: list[Body] = field(default_factory=list)
-    commits: list[Body] = field(default_factory=list)
+    probes: list[ProbeRecord] = field(default_factory=list)
+    commits: list[Head] = field(default_factory=list)
 
     def take(self, frame: Frame, body: Body) -> None:
         """Take in a frame: a change, or a part of an older base."""
-        came = {} if frame.is_base else {"generation": frame.generation}
         for entry in body.get("rejects", ()):
-            self.rejects[entry["key"]] = entry | came
+            came = entry if frame.is_base else {**entry, "generation": frame.generation}
+            self.rejects[entry["key"]] = came
         for key in body.get("resolved", ()):
             self.rejects.pop(key, None)
         if frame.is_base:
             self._take_base(body)
         else:
-            self._take_change(frame.head | came)
+            self._take_change(frame.generation, frame.head)
 
     def _take_base(self, body: Body) -> None:
         for name, kind, generation in body.get("attributes", ()):
@@ -131,23 +131,30 @@ class _Base:
         self.probes += body.get("probes", ())
         self.commits += body.get("commits", ())
 
-    def _take_change(self, head: Body) -> None:
+    def _take_change(self, generation: int, head: Head) -> None:
         for name, kinds in head.get("attributes", {}).items():
             for kind in kinds:
-                self.attributes.setdefault((name, kind), head["generation"])
+                self.attributes.setdefault((name, kind), generation)
         if probe := head.get("probe"):
-            self.probes.append(probe | {"generation": head["generation"]})
-        names = ("generation", "time", "kind", "command", "counts")
-        self.commits.append({name: head[name] for name in names if name in head})
+            self.probes.append({**probe, "generation": generation})
+        names = ("time", "kind", "command", "counts")
+        stated = {name: value for name, value in head.items() if name in names}
+        self.commits.append(cast("Head", {"generation": generation, **stated}))
 
     def parts(self, left_probes: frozenset[int]) -> Iterator[Body]:
         """Bodies of base frames, none of them large; always one."""
-        for name, entries in (("rejects", list(self.rejects.values())), ("commits", self.commits)):
-            for start in range(0, len(entries), PART):
-                yield {name: entries[start : start + PART]}
+        rejects = list(self.rejects.values())
+        for start in range(0, len(rejects), PART):
+            yield {"rejects": rejects[start : start + PART]}
+        for start in range(0, len(self.commits), PART):
+            yield {"commits": self.commits[start : start + PART]}
         attributes = [(*named, generation) for named, generation in self.attributes.items()]
         probes = [p for p in self.probes if p["version"] not in left_probes]
         yield {"attributes": attributes, "probes": probes}
+
+
+def _without_vectors(head: Head) -> Head:
+    return cast("Head", {name: value for name, value in head.items() if name not in _OF_ROWS})
 
 
 class Rewriting:
@@ -198,12 +205,12 @@ class Rewriting:
         for body in base.parts(self._left.probes):
             writer.write(self._oldest, self._base_head(), body, iter(()))
 
-    def _base_head(self) -> Body:
+    def _base_head(self) -> Head:
         return {"kind": log.BASE, "time": time.time(), "shelf": self._source.manifest.identity()}
 
     def _write_part(self, writer: _Writer, columns: dict[str, list[Any]]) -> None:
         places = self._places(columns)
-        body = {"products": columns | {"row": self._new_rows[places].tolist()}}
+        body: Body = {"products": columns | {"row": self._new_rows[places].tolist()}}
         writer.write(self._oldest, self._base_head(), body, self._blocks(places))
 
     def _parts(self, base: _Base) -> Iterator[dict[str, list[Any]]]:
@@ -236,11 +243,11 @@ class Rewriting:
 
     def _write_change(self, writer: _Writer, frame: Frame) -> None:
         body = self._source.read(frame)
-        rest = {name: value for name, value in body.items() if name != "products"}
-        head = {name: value for name, value in frame.head.items() if name not in _OF_ROWS}
+        rest, head = body.copy(), _without_vectors(frame.head)
+        rest.pop("products", None)
         if removed := head.pop("removed", None):
             head["removed"] = self._renumbered(removed)
-        if head.get("probe", {}).get("version") in self._left.probes:
+        if "probe" in head and head["probe"]["version"] in self._left.probes:
             del head["probe"]
         places = np.empty(0, dtype=np.int64)
         if columns := self._kept_of(frame, body):

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kinshelf.db.catalog.records import Head
 from kinshelf.db.catalog.tables import Catalog
 from kinshelf.store.log.catalog_cache import CATALOG
 from kinshelf.store.log.frames import Frame
@@ -57,7 +58,7 @@ def _of_epoch(state: Mapping[str, Any], epoch: int) -> bool:
 
 def stand_in(generation: int, time: float, witness: Witness) -> Frame:
     """An empty change in place of a damaged one; it removes what that is known to have removed."""
-    head: dict[str, Any] = {"time": time, "kind": LOST, "command": "verify --repair"}
+    head: Head = {"time": time, "kind": LOST, "command": "verify --repair"}
     if removed := witness.removed.get(generation):
         head["removed"] = removed
     return Frame(generation, head, b"", -1)

@@ -17,6 +17,7 @@ import numpy as np
 import xxhash
 
 from kinshelf.db.arrays import BoolArray, FloatArray, IntArray
+from kinshelf.db.catalog.records import Body
 from kinshelf.db.errors import KinshelfError, ShelfDamaged
 from kinshelf.store.log import frames
 from kinshelf.store.log.frames import Frame
@@ -86,7 +87,7 @@ class Survey:
         every.sort(key=lambda frame: (frame.generation, not frame.is_base))
         return Source(self.directory, self.manifest, every, self.next_row, self.read, self.gather)
 
-    def read(self, frame: Frame) -> dict[str, Any]:
+    def read(self, frame: Frame) -> Body:
         """A frame's body; a frame that is in no log has none."""
         if frame.offset < 0:
             return {}
