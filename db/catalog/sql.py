@@ -1,17 +1,19 @@
 """The user's own SELECT over the catalogue: read-only, without files, bounded in time.
 
-Each barrier is DuckDB's own:
+Four barriers, each enough for what it is there for:
 
-1. The text must be one statement of the type SELECT.
+1. The statement must be one SELECT of DuckDB's own parser, and its tree may hold neither a write
+   (`WITH x AS (DELETE ...) SELECT` is a SELECT to DuckDB 2.0) nor a function that reads files,
+   runs text as SQL, sleeps, changes state, or makes giant values from small ones.
 2. The connection is locked: no files, network or extensions, and no setting can be changed back.
-3. The query runs in a read-only transaction of its own, which is rolled back
-   (`WITH x AS (DELETE ...) SELECT` is a SELECT to DuckDB 2.0).
+3. The query runs in a read-only transaction of its own, which is rolled back.
 4. It is waited for so long and no longer.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import threading
 import time
@@ -34,6 +36,24 @@ MAX_CHARACTERS = 100_000
 _ALLOWED = (
     "one SELECT is allowed (also WITH ... SELECT, VALUES, FROM, DESCRIBE, SUMMARIZE, SHOW TABLES)"
 )
+_QUERY_NODES = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
+_TABLE_FUNCTIONS = {
+    "duckdb_columns", "duckdb_functions", "duckdb_tables", "duckdb_types", "generate_series",
+    "histogram", "histogram_values", "json_each", "json_tree", "pragma_table_info", "range",
+    "unnest",
+}  # fmt: skip
+_REFUSED_FUNCTIONS = {
+    # they read the surroundings, or SQL in a text
+    "current_setting", "getenv", "getvariable", "json_execute_serialized_sql",
+    "json_serialize_plan", "query", "query_table",
+    # they change something, or wait
+    "currval", "nextval", "pg_sleep", "setseed", "setval", "sleep_ms", "write_log",
+    # one call can fill the memory, or run for minutes without a chance to interrupt it
+    "array_resize", "bar", "format", "generate_series", "list_resize", "lpad", "printf", "range",
+    "repeat", "rpad",
+    # they take DuckDB's internal bytes on trust
+    "combine", "finalize", "to_aggregate_state", "variant_bytes_to_variant",
+}  # fmt: skip
 _LOCKS = (
     "SET GLOBAL temp_directory = ''",
     "SET GLOBAL python_enable_replacements = false",
@@ -46,6 +66,7 @@ _LOCKS = (
 _LOCKED = (
     "SELECT current_setting('lock_configuration') AND NOT current_setting('enable_external_access')"
 )
+_PATH_SIGNS = set("./\\\\:*?")
 _SET_HINT = re.compile(r"""(, or|\. Use) ["']?SET .*""")  # settings are locked
 _CHUNK_ROWS = 1_000
 _GRACE_S = 1.0
@@ -69,7 +90,7 @@ class Table:
 
 
 def check_select(query: str) -> str:
-    """The query itself, if it is one statement and that a SELECT; else FilterError."""
+    """The query itself, if it is one SELECT that only reads; else FilterError."""
     import duckdb
 
     with duckdb.connect(":memory:") as connection:
@@ -83,8 +104,10 @@ def _check(connection: duckdb.DuckDBPyConnection, query: str) -> None:
     _check_text(query)
     try:
         _check_type(connection.extract_statements(query))
+        found = connection.execute("SELECT json_serialize_sql(?)", [query]).fetchone()
     except duckdb.Error as error:
         raise _explained(error) from error
+    _check_tree(str(found[0]) if found else "{}")
 
 
 def _check_type(statements: Sequence[duckdb.Statement]) -> None:
@@ -233,6 +256,50 @@ def _check_text(query: str) -> None:
         query.encode()
     except UnicodeEncodeError as error:
         raise FilterError(f"no valid Unicode at character {error.start + 1}") from error
+
+
+def _check_tree(text: str) -> None:
+    """Check DuckDB's own syntax tree, every node of it."""
+    try:
+        tree = json.loads(text)
+    except RecursionError as error:
+        raise FilterError("the query is nested too deeply; write it flatter") from error
+    if tree.get("error", True):
+        raise FilterError(f"{tree.get('error_message', 'the query cannot be read')}; {_ALLOWED}")
+    rest: list[Any] = [tree]
+    while rest:
+        node = rest.pop()
+        if isinstance(node, list):
+            rest.extend(node)
+        elif isinstance(node, dict):
+            rest.extend(_checked(node).values())
+
+
+def _checked(node: dict[str, Any]) -> dict[str, Any]:
+    """What remains to be checked of a node that is allowed."""
+    kind = str(node.get("type"))
+    if kind.endswith("_NODE") and kind not in _QUERY_NODES:
+        write = kind.partition("_")[0]
+        raise FilterError(f"{write} is not allowed within a query; {_ALLOWED}")
+    if kind == "BASE_TABLE" and _PATH_SIGNS & set(node["table_name"]):
+        raise FilterError(f"`{node['table_name']}` is not a table; a query cannot read files")
+    if kind == "TABLE_FUNCTION":
+        return node | _checked_table_function(node["function"])
+    name = node.get("function_name")
+    if isinstance(name, str) and name.lower() in _REFUSED_FUNCTIONS:
+        raise FilterError(f"the function {name} is not allowed in a query")
+    return node
+
+
+def _checked_table_function(function: dict[str, Any]) -> dict[str, Any]:
+    name = function.get("function_name")
+    if not isinstance(name, str) or name.lower() not in _TABLE_FUNCTIONS:
+        raise FilterError(
+            f"the table function {name} is not allowed in a query; allowed are "
+            + ", ".join(sorted(_TABLE_FUNCTIONS))
+        )
+    # Some names, such as range, are harmless as a table only: check the arguments, not the name.
+    return {"function": None, "arguments": list(function.values())}
 
 
 def _explained(error: Exception) -> FilterError:
