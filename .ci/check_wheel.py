@@ -10,7 +10,7 @@ WANTED = (
     "kinshelf/db/catalog.py",
     "kinshelf/store/shelf.py",
     "kinshelf/probe/__init__.py",
-    "kinshelf/commands/ingest.py",
+    "kinshelf/commands/add.py",
     "kinshelf/probe/templates/base.html",
     "kinshelf/probe/templates/style.css",
     "kinshelf/serve/templates/layout.html",
