@@ -8,10 +8,20 @@ from typing import Any
 
 import click
 
-from kinshelf.commands import ask, care, encode, ingest, learn, look, move, review
-from kinshelf.commands import demo as sample
-from kinshelf.commands import serve as serving  # fmt: skip
-from kinshelf.commands.common import speak_any_text
+from kinshelf.commands import (
+    add,
+    audit,
+    classify,
+    copy,
+    demo,
+    encode,
+    maintain,
+    serve,
+    shelves,
+    similar,
+    train,
+)
+from kinshelf.commands.terminal.output import speak_any_text
 from kinshelf.db.errors import KinshelfError
 from kinshelf.db.threads import announce
 from kinshelf.store.log.disk import check_system
@@ -45,7 +55,7 @@ class _Group(click.Group):
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="kinshelf", prog_name="kinshelf")
 def main() -> None:
-    """Put every product into its category, with the products that vouch for it.
+    """Put every product into its category, with the products that support it.
 
     Exit codes: 0 done; 1 done, but rows were rejected past --max-rejects or damage was found;
     2 wrong usage; 3 something that the message says how to mend.
@@ -56,12 +66,12 @@ def main() -> None:
 
 
 for command in (
-    sample.demo,
-    ingest.init, ingest.add, learn.train, ask.classify, ask.similar, learn.evaluate,
-    learn.policy,
-    look.show, look.list_products, look.info, look.sql, look.history,
-    review.audit, review.relabel, ingest.remove, ingest.export, care.verify, care.compact,
-    ingest.reembed, encode.encode, move.copy, serving.serve,
+    demo.demo,
+    shelves.init, add.add, train.train, classify.classify, similar.similar, train.evaluate,
+    train.policy,
+    shelves.show, shelves.list_products, shelves.info, shelves.sql, shelves.history,
+    audit.audit, audit.relabel, add.remove, copy.export, maintain.verify, maintain.compact,
+    maintain.reembed, encode.encode, copy.copy, serve.serve,
 ):  # fmt: skip
     main.add_command(command)
 

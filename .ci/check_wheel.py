@@ -12,7 +12,7 @@ WANTED = (
     "kinshelf/db/catalog/tables.py",
     "kinshelf/store/shelf.py",
     "kinshelf/probe/__init__.py",
-    "kinshelf/commands/ingest.py",
+    "kinshelf/commands/add.py",
     "kinshelf/probe/pages/templates/base.html",
     "kinshelf/probe/pages/templates/style.css",
     "kinshelf/serve/templates/layout.html",

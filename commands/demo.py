@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kinshelf.commands.common import Output, shelf_options
+from kinshelf.commands.help import command
+from kinshelf.commands.options import shelf_options
+from kinshelf.commands.terminal.output import Output
 
 if TYPE_CHECKING:
     from kinshelf.face import Shelf
@@ -23,12 +25,12 @@ _SHOWN = 3
 _EXAMPLES = 20
 
 
-@click.command()
+@command(examples=["kinshelf demo", "kinshelf demo --shelf sample.shelf"])
 @shelf_options
 def demo(output: Output) -> None:
-    """See it work: a sample catalogue, a tiny CLIP, the three jobs, under a minute.
+    """Show the three jobs on a sample catalogue with a tiny CLIP, in under a minute.
 
-    The shelf is left where --shelf says, or, without it, in a temporary folder.
+    The shelf stays in the folder that --shelf names, or else in a temporary folder.
     """
     started = time.monotonic()
     with _place(output) as path:
@@ -83,7 +85,7 @@ class _Demo:
         from kinshelf.probe.evaluate.held_out import evaluate_shelf
         from kinshelf.probe.train import train_shelf
 
-        self._title(2, "Train the probe from the shelf and judge it on products held out")
+        self._title(2, "Train the probe from the shelf and evaluate it on products held out")
         report = train_shelf(shelf)
         self.output.say(f"trained on {report.trained_rows} products in {report.seconds:.1f} s")
         self.output.console().print(metrics_tables(evaluate_shelf(shelf).metrics))
@@ -108,7 +110,7 @@ class _Demo:
         from kinshelf.commands.terminal.card import neighbours_table
 
         row = self._incoming()[0]
-        self._title(4, f"Look up what resembles {row['title']!r}, by its picture and title")
+        self._title(4, f"Find what resembles {row['title']!r}, by its picture and title")
         image = str(self.catalogue / row["image"])
         found = shelf.similar(image=image, text=row["title"], k=5)
         self.output.console().print(neighbours_table(found.neighbours))

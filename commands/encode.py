@@ -8,40 +8,52 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kinshelf.commands.common import PATH, Interruption, Number, Output, progress, shelf_options
-from kinshelf.commands.ingest import PRECISIONS, mapping_of
+from kinshelf.commands.help import command, option
+from kinshelf.commands.options import (
+    PATH,
+    Number,
+    delimiter_option,
+    encoder_options,
+    images_option,
+    map_option,
+    private_option,
+    shelf_options,
+)
+from kinshelf.commands.terminal.output import Output
+from kinshelf.commands.terminal.progress import Interruption, progress
+
+PARTS = "Parts"
+RAY = "Ray"
 
 if TYPE_CHECKING:
     from kinshelf.cluster.encode import EncodeOptions, EncodeReport
 
 
-@click.command()
+@command(examples=[
+    "kinshelf encode products.csv -o encoded",
+    "kinshelf encode products.csv -o encoded --ray local --workers 2",
+])  # fmt: skip
 @click.argument("source")
-@click.option("-o", "--output", "directory", type=PATH, required=True,
-              help="Folder for the parts; on Ray one that every worker sees.")  # fmt: skip
-@click.option("--ray", metavar="ADDRESS",
-              help="HOST:PORT of a Ray cluster, or local: this machine's cores.")  # fmt: skip
-@click.option("--workers", type=click.IntRange(1),
-              help="Encoders on Ray; as many as fit otherwise.")  # fmt: skip
-@click.option("--cpus", type=click.IntRange(1), default=1, show_default=True,
-              help="Of each worker.")  # fmt: skip
-@click.option("--timeout", type=Number(0, 1e9, min_open=True), default=1800.0,
-              show_default=True,
-              help="Seconds for one part on Ray; then it is tried again.")  # fmt: skip
-@click.option("--encoder",
-              help="Hub id or directory of a CLIP. Default: that of --shelf.")  # fmt: skip
-@click.option("--revision", help="Commit, tag or branch of the hub id.")
-@click.option("--precision", type=click.Choice(PRECISIONS), help="Of the encoder's arithmetic.")
-@click.option("--map", "mapping", multiple=True, callback=mapping_of, metavar='FIELD="COLUMN"',
-              help="Which column is which field, as in `add`.")  # fmt: skip
-@click.option("--images", type=PATH, help="Folder that relative image paths start from.")
-@click.option("--delimiter", help="Of a CSV file, if it is not recognised.")
-@click.option("--allow-private-hosts", is_flag=True,
-              help="Fetch images from private and loopback addresses too.")  # fmt: skip
-@click.option("--part-rows", type=click.IntRange(1), default=2048, show_default=True,
-              help="Rows of a part; what one worker does at a time.")  # fmt: skip
-@click.option("--max-rejects", type=click.IntRange(0), default=0, show_default=True,
-              help="More rejected rows than this exit with 1.")  # fmt: skip
+@option("-o", "--output", "directory", type=PATH, required=True, metavar="FOLDER", group=PARTS,
+        help="Write the parts to this folder. Every Ray worker must see it.")  # fmt: skip
+@option("--part-rows", type=click.IntRange(1), default=2048, group=PARTS,
+        help="Put so many rows into a part. One worker encodes a part at a time.")  # fmt: skip
+@option("--max-rejects", type=click.IntRange(0), default=0, group=PARTS,
+        help="Exit with 1 if more rows than this are rejected.")  # fmt: skip
+@encoder_options("that of --shelf", "that of --shelf")
+@map_option
+@images_option
+@delimiter_option
+@private_option
+@option("--ray", metavar="ADDRESS", group=RAY, show_default="no Ray",
+        help="Encode on the Ray cluster at HOST:PORT. The word local stands for this machine's"
+        " cores.")  # fmt: skip
+@option("--workers", type=click.IntRange(1), group=RAY, show_default="as many as fit",
+        help="Run so many encoders.")  # fmt: skip
+@option("--cpus", type=click.IntRange(1), default=1, group=RAY,
+        help="Give each worker so many processor cores.")  # fmt: skip
+@option("--timeout", type=Number(0, 1e9, min_open=True), default=1800.0, metavar="SECONDS",
+        group=RAY, help="Encode a part again that takes longer than this.")  # fmt: skip
 @shelf_options
 def encode(
     output: Output, source: str, directory: Path, ray: str | None, max_rejects: int, **settings: Any

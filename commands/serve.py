@@ -7,31 +7,44 @@ from typing import Any
 
 import click
 
-from kinshelf.commands.common import PATH, WAIT, Number, Output, shelf_options
+from kinshelf.commands.help import command, option
+from kinshelf.commands.options import (
+    PATH,
+    Number,
+    private_option,
+    shelf_options,
+    wait_option,
+)
+from kinshelf.commands.terminal.output import Output
 
+ADDRESSES = "Addresses"
+LIMITS = "Access and limits"
 MISSING = "the server needs FastAPI and uvicorn: pip install 'kinshelf[serve]'"
 
 
-@click.command()
-@click.option("--host", default="127.0.0.1", show_default=True,
-              help="Address to listen on; any but a loopback one needs --token-file.")  # fmt: skip
-@click.option("--port", type=click.IntRange(0, 65535), default=8765, show_default=True,
-              help="0 takes a free one.")  # fmt: skip
-@click.option("--token-file", type=PATH,
-              help="Tokens, one a line, `read` or `write` behind each.")  # fmt: skip
-@click.option("--name", "hosts", multiple=True, metavar="HOST",
-              help="A name that the server is reached by, such as behind a proxy.")  # fmt: skip
-@click.option("--allow-private-hosts", is_flag=True,
-              help="Fetch images from private and loopback addresses too.")  # fmt: skip
-@click.option("--rate", type=Number(0, 1e9, min_open=True), default=50.0, show_default=True,
-              help="Requests a second that one address may make.")  # fmt: skip
-@click.option("--wait", type=WAIT, default=5.0, show_default=True,
-              help="Seconds that a write waits for another writer.")  # fmt: skip
+@command(examples=[
+    "kinshelf serve",
+    "kinshelf serve --port 0 --json",
+    "kinshelf serve --host 0.0.0.0 --token-file tokens.txt",
+])  # fmt: skip
+@option("--host", default="127.0.0.1", group=ADDRESSES,
+        help="Listen on this address. Any but a loopback one needs --token-file.")  # fmt: skip
+@option("--port", type=click.IntRange(0, 65535), default=8765, group=ADDRESSES,
+        help="Listen on this port. 0 takes a free one.")  # fmt: skip
+@option("--name", "hosts", multiple=True, metavar="HOST", group=ADDRESSES,
+        help="Answer to this host name too, such as a proxy's. It can be repeated.")  # fmt: skip
+@option("--token-file", type=PATH, metavar="FILE", group=LIMITS,
+        help="Read tokens from this file: one a line, `read` or `write` behind it.")  # fmt: skip
+@private_option
+@option("--rate", type=Number(0, 1e9, min_open=True), default=50.0, group=LIMITS,
+        help="Take so many requests a second from one address.")  # fmt: skip
+@wait_option(5.0)
 @shelf_options
 def serve(output: Output, token_file: Path | None, wait: float, **settings: Any) -> None:
-    """Serve the shelf to programs and to people, on this machine alone unless told otherwise.
+    """Serve the shelf to programs over HTTP and to people as a web page.
 
-    Ctrl-C or SIGTERM: requests under way are finished first.
+    Without --host, only this machine can reach it. After Ctrl-C or SIGTERM the server finishes
+    the requests under way and stops.
     """
     try:
         from kinshelf.serve.server import serve as run

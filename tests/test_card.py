@@ -71,17 +71,17 @@ SAYINGS = {
     ),
     "disagreeing": (
         {"verdict": "review", "agreement": False, "probe": Vote(PUZZLES, 0.5)},
-        "The probe says Puzzles, the neighbours say Board Games: 8 of the 10 nearest products"
+        "The probe predicts Puzzles, the neighbours Board Games: 8 of the 10 nearest products"
         " looked at are in Board Games.",
     ),
     "contradicting": (
         {"verdict": "conflict", "agreement": False, "probe": Vote(PUZZLES, 0.9)},
-        "The probe says Puzzles, the neighbours say Board Games, both sure of it: 8 of the 10"
+        "The probe predicts Puzzles, the neighbours Board Games, both sure of it: 8 of the 10"
         " nearest products looked at are in Board Games.",
     ),
     "picture against text": (
         {"verdict": "conflict", "image_only": Vote(PUZZLES, 0.95)},
-        "The picture looks like Puzzles, the text says Board Games.",
+        "The picture looks like Puzzles, the text like Board Games.",
     ),
     "novel": (
         {"verdict": "novel", "novelty_p": 0.0125},
@@ -90,7 +90,7 @@ SAYINGS = {
     ),
     "new category": (
         {"new_category": True, "agreement": False, "probe": Vote(PUZZLES, 0.9)},
-        "Board Games is newer than the probe, which never saw it, so its own products speak for"
+        "Board Games is newer than the probe, which never saw it, so its own products support"
         " it: 8 of the 10 nearest products looked at are in Board Games.",
     ),
     "no probe": (
@@ -132,12 +132,12 @@ def test_a_prediction_set_is_shown_if_it_holds_more_than_one(tmp_path: Path) -> 
 def test_a_novel_product_whose_picture_contradicts_its_text_says_both() -> None:
     found = answer(verdict="novel", novelty_p=0.01, image_only=Vote(PUZZLES, 0.95))
     assert "1 in 100" in reason(found)
-    assert "The picture looks like Puzzles, the text says Board Games." in notes(found)
+    assert "The picture looks like Puzzles, the text like Board Games." in notes(found)
 
 
 def test_categories_of_the_same_last_step_are_named_in_full() -> None:
     found = answer(verdict="conflict", image_only=Vote("Crafts | Board Games", 0.95))
-    assert reason(found) == (f"The picture looks like Crafts | Board Games, the text says {GAMES}.")
+    assert reason(found) == (f"The picture looks like Crafts | Board Games, the text like {GAMES}.")
 
 
 def test_three_support_it_and_two_are_of_the_runner_up() -> None:

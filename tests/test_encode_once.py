@@ -12,7 +12,8 @@ import pytest
 from conftest import FakeEncoder, make_catalogue
 
 from kinshelf import Shelf
-from kinshelf.commands.common import Output, build_index
+from kinshelf.commands.terminal.output import Output
+from kinshelf.commands.terminal.progress import build_index
 from kinshelf.store import AddOptions
 from kinshelf.store.ingest.pictures import Remembered
 

@@ -70,7 +70,7 @@ def nearby(image: str | None) -> str:
 
 
 def _numbers(found: Prediction) -> Table:
-    table = plain_table("voice", "says", "probability")
+    table = plain_table("source", "prediction", "probability")
     for name, vote in voices(found):
         table.add_row(name, Text(leaf(vote.category)), f"{vote.probability:.3f}")
     return table

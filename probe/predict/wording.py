@@ -31,7 +31,7 @@ class Shown:
 
 
 def chosen_evidence(neighbours: Sequence[Evidence]) -> list[Shown]:
-    """The nearest that support the answer, then the nearest that speak against it, those of the
+    """The nearest that support the answer, then the nearest that contradict it, those of the
     runner-up before others; duplicates of a neighbour are counted with it."""
     own = [e for e in neighbours if e.duplicate_of is None]
     supports = [e for e in own if e.role == "supports"][:SUPPORTS]
@@ -54,12 +54,12 @@ def reason(found: Prediction) -> str:
     if found.new_category:
         return (
             f"{leaf(found.category)} is newer than the probe, which never saw it, so its own"
-            f" products speak for it: {_support(found)}."
+            f" products support it: {_support(found)}."
         )
     if not found.agreement:
         probe, knn = apart(found.probe.category, found.knn.category)
         sure = ", both sure of it" if found.verdict == "conflict" else ""
-        return f"The probe says {probe}, the neighbours say {knn}{sure}: {_support(found)}."
+        return f"The probe predicts {probe}, the neighbours {knn}{sure}: {_support(found)}."
     unsure = "" if found.verdict == "accept" else ", but not surely enough to go without review"
     return f"Probe and neighbours agree{unsure}: {_support(found)}."
 
@@ -99,7 +99,7 @@ def set_record(sets: PredictionSets) -> str:
 
 
 def evaluation_notes(metrics: Metrics) -> list[str]:
-    """What an evaluation of the hybrid tells beside its figures, a sentence each."""
+    """What an evaluation of the hybrid reports beside its figures, a sentence each."""
     told = []
     if agreement := metrics.get("agreement"):
         agree, not_agree = agreement["agree"], agreement["disagree"]
@@ -120,7 +120,7 @@ def _modalities(found: Prediction) -> str:
     assert found.image_only is not None, "a conflict has both"
     assert found.text_only is not None, "a conflict has both"
     image, text = apart(found.image_only.category, found.text_only.category)
-    return f"The picture looks like {image}, the text says {text}."
+    return f"The picture looks like {image}, the text like {text}."
 
 
 def leaf(category: str | None) -> str:
@@ -140,7 +140,7 @@ def _short(categories: Sequence[str]) -> list[str]:
 
 
 def voices(found: Prediction) -> list[tuple[str, Vote]]:
-    """Who says what, beside the answer."""
+    """The prediction of each source beside the answer."""
     said = [
         (f"probe {found.probe_version}", found.probe),
         (f"{found.k} neighbours", found.knn),

@@ -1,28 +1,31 @@
-"""Commands that look after a shelf: verify, compact."""
+"""The commands that maintain a shelf: verify, compact, reembed."""
 
 from __future__ import annotations
 
 import dataclasses
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from kinshelf.commands.common import Output, build_index, shelf_options
+from kinshelf.commands.help import command, option
+from kinshelf.commands.options import encoder_options, shelf_options, wait_option
+from kinshelf.commands.terminal.output import Output
+from kinshelf.commands.terminal.progress import Interruption, build_index, progress
 
 if TYPE_CHECKING:
     from kinshelf.store.maintain.repair import RepairReport
     from kinshelf.store.results import Finding
 
 
-@click.command()
-@click.option("--repair", is_flag=True, help="Rebuild what is derived, set damaged files aside in"
-              " quarantine/, and keep the rest.")  # fmt: skip
+@command(examples=["kinshelf verify", "kinshelf verify --repair", "kinshelf verify --json"])
+@option("--repair", is_flag=True,
+        help="Rebuild what can be derived, and move damaged files to quarantine/.")  # fmt: skip
 @shelf_options
 def verify(output: Output, repair: bool) -> None:
     """Check every layer of the shelf; exits with 1 if damage was found and not repaired.
 
-    One line a finding, with its remedy. Remains of interrupted writes are notes, no damage.
+    One line a finding, with its remedy. Remains of interrupted writes are notes and no damage.
     """
     if repair:
         _repair(output)
@@ -55,7 +58,7 @@ def _repair(output: Output) -> None:
         output.emit(report.as_dict())
     else:
         _print(output, report.findings)
-        for line in _told(report):
+        for line in _repaired(report):
             click.echo(line)
     _print(output, left)
     if left:
@@ -63,7 +66,7 @@ def _repair(output: Output) -> None:
     output.say(f"{output.path}: generation {report.generation}, no damage left")
 
 
-def _told(report: RepairReport) -> list[str]:
+def _repaired(report: RepairReport) -> list[str]:
     lines = list(report.done)
     if report.lost_generations:
         first, last = report.lost_generations
@@ -74,9 +77,9 @@ def _told(report: RepairReport) -> list[str]:
     return lines or ["nothing to repair"]
 
 
-@click.command()
-@click.option("--keep", type=click.IntRange(1), default=1, show_default=True,
-              help="How many of the newest generations --at can still ask for.")  # fmt: skip
+@command(examples=["kinshelf compact", "kinshelf compact --keep 3"])
+@option("--keep", type=click.IntRange(1), default=1,
+        help="Let --at read so many of the newest generations still.")  # fmt: skip
 @shelf_options
 def compact(output: Output, keep: int) -> None:
     """Give back the space of removed and replaced products, and of their downloaded pictures.
@@ -99,3 +102,35 @@ def compact(output: Output, keep: int) -> None:
             f"{report.images_dropped} pictures dropped that no product has any more:"
             f" {report.image_bytes_dropped / 1e6:,.1f} MB"
         )
+
+
+@command(examples=[
+    "kinshelf reembed --precision int8",
+    "kinshelf reembed --encoder openai/clip-vit-large-patch14",
+])  # fmt: skip
+@encoder_options("the shelf's own", "that of a new shelf")
+@wait_option()
+@shelf_options
+def reembed(output: Output, **settings: Any) -> None:
+    """Embed every product anew with another encoder or precision, then switch at once.
+
+    Until then the old embeddings answer. Interrupted, it goes on where it stopped. Probes are
+    dropped, since they read the old embeddings: train again afterwards.
+    """
+    from kinshelf.store.maintain.reembed import reembed_path
+
+    with Interruption(output) as stop, progress(output, "embedding anew", None) as update:
+        report = reembed_path(
+            output.path,
+            stop=stop,
+            progress=lambda done, all_: update(done, f"of {all_}"),
+            **settings,
+        )
+    if output.as_json:
+        output.emit(report.as_dict())
+    for product_id, reason in report.pictures_gone.items():
+        output.warn(f"{product_id}: its picture is gone ({reason}); known by its text alone")
+    if report.interrupted:
+        output.say("stopped; nothing has changed yet: run the same command again to go on")
+        sys.exit(130)
+    output.say(f"{report.products} products are embedded by {report.encoder}; next: kinshelf train")

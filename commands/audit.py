@@ -1,4 +1,4 @@
-"""Commands that look for what is wrong on the shelf, and take the corrections: audit, relabel."""
+"""The commands that find errors in the catalogue and apply corrections: audit, relabel."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kinshelf.commands.common import PATH, Output, progress, shelf_options
+from kinshelf.commands.help import command, option
+from kinshelf.commands.options import PATH, shelf_options
+from kinshelf.commands.terminal.output import Output
+from kinshelf.commands.terminal.progress import progress
 
 if TYPE_CHECKING:
     from kinshelf.probe.audit.audit import Audit
@@ -16,13 +19,14 @@ if TYPE_CHECKING:
 SHOWN = 20
 
 
-@click.command()
-@click.option("-o", "--output", "file", type=PATH, help="Write a .csv, .jsonl or .html file.")
-@click.option("--novel", is_flag=True,
-              help="Propose categories for uncategorised products that fit none.")  # fmt: skip
+@command(examples=["kinshelf audit", "kinshelf audit -o audit.csv", "kinshelf audit --novel"])
+@option("-o", "--output", "file", type=PATH, metavar="FILE",
+        help="Write the findings to this .csv, .jsonl or .html file.")  # fmt: skip
+@option("--novel", is_flag=True,
+        help="Propose new categories for uncategorised products that fit none.")  # fmt: skip
 @shelf_options
 def audit(output: Output, file: Path | None, novel: bool) -> None:
-    """Look for wrong labels, duplicates, outliers, and pictures that do not fit their text.
+    """Find wrong labels, duplicates, outliers, and pictures that contradict their text.
 
     Nothing is changed. Fill in `new_category` in the .csv file, or put yes under `accept` to take
     the suggestion, and give the file to `kinshelf relabel`.
@@ -81,11 +85,11 @@ def _table(found: Audit) -> tuple[list[str], list[dict[str, Any]]]:
     return ["id", "title", "category", "finding", "suggested"], rows
 
 
-@click.command()
+@command(examples=["kinshelf relabel audit.csv", "kinshelf relabel audit.csv --json"])
 @click.argument("file", type=PATH)
 @shelf_options
 def relabel(output: Output, file: Path) -> None:
-    """Take a reviewed file back: all corrected categories as one change, or none.
+    """Apply the categories that a reviewer corrected in a file: all as one change, or none.
 
     FILE has a column `id` and one of `new_category`, `accept` with `suggested_category`, or
     `category`. Products whose category stays are left alone; nothing is encoded again.

@@ -1,4 +1,4 @@
-"""Commands that make and judge probes: train, evaluate, policy."""
+"""The commands that train and evaluate probes: train, evaluate, policy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kinshelf.commands.common import PATH, Number, Output, shelf_options
+from kinshelf.commands.help import command, option
+from kinshelf.commands.options import PATH, Number, probe_option, shelf_options
+from kinshelf.commands.terminal.output import Output
 
 if TYPE_CHECKING:
     from kinshelf.face import Shelf
@@ -19,27 +21,47 @@ if TYPE_CHECKING:
     from kinshelf.probe.fit.training import EpochResult
     from kinshelf.probe.train import TrainReport
 
+RECIPE = "Recipe"
+START = "Input and output of the training"
+MACHINES = "Machines"
 
-@click.command()
-@click.option("--epochs", type=int, help="At most so many passes.")
-@click.option("--batch-size", type=int, help="Products a step.")
-@click.option("--lr", type=float, help="Adam's learning rate.")
-@click.option("--weight-decay", type=float, help="Adam's weight decay.")
-@click.option("--hidden", type=int, help="Width of the hidden layer.")
-@click.option("--dropout", type=float, help="After the hidden layer.")
-@click.option("--patience", type=int, help="Stop after so many epochs without a lower loss.")
-@click.option("--seed", type=int, help="Equal seeds and data make equal probes.")
-@click.option("--device", help="cpu, cuda or cuda:1; CUDA is taken if there is one.")
-@click.option("--config", type=PATH, help="A TOML file of these settings; options win over it.")
-@click.option("--checkpoint", type=PATH, help="Also write a torch checkpoint (.pth) here.")
-@click.option("--warm-start", is_flag=True, help="Start from the newest probe's weights.")
-@click.option("--from", "parts", type=PATH, metavar="DIR",
-              help="Train from a folder that `encode` wrote, of any size.")  # fmt: skip
-@click.option("--ray", metavar="ADDRESS",
-              help="Share the rows among Ray workers. Pays from a million rows and"
-              " a --batch-size of 1024 on; with small batches it is slower.")  # fmt: skip
-@click.option("--workers", type=click.IntRange(1), default=2, show_default=True,
-              help="Of --ray.")  # fmt: skip
+
+@command(examples=[
+    "kinshelf train",
+    "kinshelf train --epochs 20 --hidden 128 --seed 7",
+    "kinshelf train --warm-start",
+])  # fmt: skip
+@option("--epochs", type=int, group=RECIPE, show_default="50",
+        help="Stop after so many passes at the latest.")  # fmt: skip
+@option("--batch-size", type=int, group=RECIPE, show_default="64",
+        help="Take so many products a step.")  # fmt: skip
+@option("--lr", type=float, group=RECIPE, show_default="0.001",
+        help="Set Adam's learning rate.")  # fmt: skip
+@option("--weight-decay", type=float, group=RECIPE, show_default="0.0001",
+        help="Set Adam's weight decay.")  # fmt: skip
+@option("--hidden", type=int, group=RECIPE, show_default="256",
+        help="Give the hidden layer this width.")  # fmt: skip
+@option("--dropout", type=float, group=RECIPE, show_default="0.2",
+        help="Drop this share of the hidden layer's outputs.")  # fmt: skip
+@option("--patience", type=int, group=RECIPE, show_default="3",
+        help="Stop after so many epochs without a lower loss.")  # fmt: skip
+@option("--seed", type=int, group=RECIPE, show_default="42",
+        help="Start from this seed. Equal seeds and data make equal probes.")  # fmt: skip
+@option("--config", type=PATH, metavar="FILE", group=RECIPE,
+        help="Read these settings from a TOML file. Options win over it.")  # fmt: skip
+@option("--warm-start", is_flag=True, group=START,
+        help="Start from the newest probe's weights.")  # fmt: skip
+@option("--from", "parts", type=PATH, metavar="DIR", group=START, show_default="the shelf",
+        help="Train from a folder that `encode` wrote, of any size.")  # fmt: skip
+@option("--checkpoint", type=PATH, metavar="FILE", group=START,
+        help="Write a torch checkpoint (.pth) to this file too.")  # fmt: skip
+@option("--device", group=MACHINES, show_default="cuda if there is one, else cpu",
+        help="Compute on this device: cpu, cuda or cuda:1.")  # fmt: skip
+@option("--ray", metavar="ADDRESS", group=MACHINES,
+        help="Share the rows among Ray workers. This pays from a million rows and a --batch-size"
+        " of 1024 on. With small batches it is slower.")  # fmt: skip
+@option("--workers", type=click.IntRange(1), default=2, group=MACHINES,
+        help="Use so many Ray workers.")  # fmt: skip
 @shelf_options
 def train(
     output: Output,
@@ -51,7 +73,10 @@ def train(
     workers: int,
     **settings: Any,
 ) -> None:
-    """Train a probe from the shelf's embeddings; defaults are the published recipe's."""
+    """Train a probe from the shelf's embeddings, and calibrate it.
+
+    The defaults are those of the published recipe.
+    """
     from kinshelf.probe.fit.settings import ProbeSettings
 
     base = ProbeSettings.from_toml(config) if config else ProbeSettings()
@@ -60,12 +85,12 @@ def train(
     def show(result: EpochResult) -> None:
         output.say(epoch_line(result))
 
-    def judged(done: int, parts: int) -> None:
+    def calibrated(done: int, parts: int) -> None:
         output.say(f"calibrating {done}/{parts}")
 
     with output.open() as shelf, _trained_by(shelf, parts, ray, workers) as train_shelf:
         report = train_shelf(
-            shelf, chosen, on_epoch=show, on_part=judged, checkpoint=checkpoint,
+            shelf, chosen, on_epoch=show, on_part=calibrated, checkpoint=checkpoint,
             warm_start=warm_start,
         )  # fmt: skip
     for warning in report.warnings:
@@ -127,14 +152,14 @@ def epoch_line(result: EpochResult) -> str:
     return f"{line}  {result.seconds:.2f} s"
 
 
-@click.command()
-@click.option("--split", default="val", show_default=True, help="Which products to judge by.")
-@click.option("-o", "--output", "directory", type=PATH,
-              help="Folder for metrics.json, report.html and figures.")  # fmt: skip
-@click.option("--probe", type=int, help="Version of the probe; the newest otherwise.")
+@command(examples=["kinshelf evaluate", "kinshelf evaluate -o report", "kinshelf evaluate --json"])
+@option("--split", default="val", help="Evaluate on the products of this split.")
+@option("-o", "--output", "directory", type=PATH, metavar="FOLDER",
+        help="Write metrics.json, report.html and figures to this folder.")  # fmt: skip
+@probe_option
 @shelf_options
 def evaluate(output: Output, split: str, directory: Path | None, probe: int | None) -> None:
-    """Judge probe, kNN and hybrid side by side on products held out from training.
+    """Measure probe, kNN and hybrid side by side on products held out from training.
 
     Where no product has that split, five-fold cross-validation over all of them is reported.
     """
@@ -170,19 +195,22 @@ def _report(shelf: Shelf, found: Evaluation, split: str, directory: Path) -> Pat
 _SHARE = Number(0, 1, min_open=True, max_open=True)
 
 
-@click.command()
-@click.option("--precision", type=_SHARE, required=True, metavar="P",
-              help="Share of the accepted answers that must be right, such as 0.98.")  # fmt: skip
-@click.option("--confidence", type=_SHARE, default=0.9, show_default=True,
-              help="With what chance the promise must hold.")  # fmt: skip
-@click.option("--probe", type=int, help="Version of the probe; the newest otherwise.")
+@command(examples=[
+    "kinshelf policy --precision 0.9",
+    "kinshelf policy --precision 0.9 --confidence 0.8",
+])  # fmt: skip
+@option("--precision", type=_SHARE, required=True, metavar="P",
+        help="Require that this share of the accepted answers is right, such as 0.98.")  # fmt: skip
+@option("--confidence", type=_SHARE, default=0.9,
+        help="Require that the precision holds with this probability.")  # fmt: skip
+@probe_option
 @shelf_options
 def policy(output: Output, precision: float, confidence: float, probe: int | None) -> None:
-    """Find which answers need no review, at a precision that is promised, and store it.
+    """Find the probability from which answers need no review, for a precision that you name.
 
-    From answers to products held out while the probe was trained: the lowest probability at which
-    answers, probe and neighbours agreeing, are right often enough. Stored with a new version of
-    the probe, whose `classify` accepts by it.
+    The products held out from training decide: it is the lowest probability from which the
+    answers are right often enough where probe and neighbours agree. A new version of the probe
+    stores it, and `classify` accepts answers by it.
     """
     from kinshelf.probe.calibrate.policy import set_policy
 

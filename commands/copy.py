@@ -1,4 +1,4 @@
-"""The command that moves a shelf between a directory and an engine: copy."""
+"""The commands that take products elsewhere: copy, export."""
 
 from __future__ import annotations
 
@@ -7,21 +7,19 @@ from pathlib import Path
 
 import click
 
-from kinshelf.commands.common import (
-    ADDRESS,
-    WAIT,
-    Interruption,
-    Output,
-    build_index,
-    print_options,
-    progress,
-)
+from kinshelf.commands.help import command, option
+from kinshelf.commands.options import ADDRESS, PATH, print_options, shelf_options, wait_option
+from kinshelf.commands.terminal.output import Output
+from kinshelf.commands.terminal.progress import Interruption, build_index, progress
 
 
-@click.command()
+@command(examples=[
+    "kinshelf copy kin.shelf backup.shelf",
+    "kinshelf copy kin.shelf 'postgresql://user@host/database?schema=toys'",
+])  # fmt: skip
 @click.argument("shelf_path", type=ADDRESS, metavar="SHELF")
 @click.argument("other", type=ADDRESS, metavar="OTHER")
-@click.option("--wait", type=WAIT, default=0.0, help="Seconds to wait for another writer.")
+@wait_option()
 @print_options
 def copy(output: Output, other: Path | str, wait: float) -> None:
     """Copy a shelf to another place, such as from a directory to an engine or back.
@@ -57,3 +55,21 @@ def copy(output: Output, other: Path | str, wait: float) -> None:
     output.say(
         f"compared: {report.products} products in both, {report.compared} of them to the last bit"
     )
+
+
+@command(examples=[
+    "kinshelf export products.parquet",
+    'kinshelf export cheap.csv --where "price < 20"',
+])  # fmt: skip
+@click.argument("file", type=PATH)
+@option("--where", metavar="CONDITION", show_default="every product",
+        help="Write only products that match this SQL condition.")  # fmt: skip
+@shelf_options
+def export(output: Output, file: Path, where: str | None) -> None:
+    """Write products to a .parquet (with embeddings), .csv, .tsv or .jsonl file."""
+    with output.open() as shelf:
+        count = shelf.export(file, where=where)
+        generation = shelf.generation
+    if output.as_json:
+        output.emit({"file": str(file), "products": count, "generation": generation})
+    output.say(f"wrote {count} products of generation {generation} to {file}")

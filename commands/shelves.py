@@ -1,4 +1,4 @@
-"""Commands that only read: show, list, info, sql, history."""
+"""The commands that make a shelf and read it: init, show, list, info, sql, history."""
 
 from __future__ import annotations
 
@@ -8,15 +8,40 @@ from typing import Any
 
 import click
 
-from kinshelf.commands.common import Output, at_option, shelf_options
+from kinshelf.commands.help import command, option
+from kinshelf.commands.options import at_option, encoder_options, shelf_options
+from kinshelf.commands.terminal.output import Output
 
 
-@click.command()
+@command(examples=[
+    "kinshelf init",
+    "kinshelf init --shelf toys.shelf --precision int8",
+    "kinshelf init --encoder openai/clip-vit-large-patch14 --shelf large.shelf",
+])  # fmt: skip
+@encoder_options("openai/clip-vit-base-patch32", "bf16 where the processor has it, else float32")
+@shelf_options
+def init(output: Output, encoder: str | None, revision: str | None, precision: str | None) -> None:
+    """Make an empty shelf for the embeddings of one CLIP model.
+
+    The model is fetched once, when the first products are added.
+    """
+    from kinshelf.face import create
+
+    with create(output.address, encoder=encoder, revision=revision, precision=precision) as shelf:
+        made = {"shelf": shelf.name, "encoder": shelf.manifest.encoder}
+    if output.as_json:
+        output.emit(made)
+    else:
+        output.say(f"made {made['shelf']} for embeddings of {made['encoder']}")
+        output.say(f"next: kinshelf add products.csv --shelf {made['shelf']}")
+
+
+@command(examples=["kinshelf show KS-0116", "kinshelf show KS-0116 --json"])
 @click.argument("product_id", metavar="ID")
 @at_option
 @shelf_options
 def show(output: Output, product_id: str, at: int | None) -> None:
-    """Show all that the shelf knows of one product."""
+    """Show one product with all its fields."""
     from kinshelf.commands.terminal.tables import fields_table
 
     with output.open() as shelf:
@@ -28,10 +53,16 @@ def show(output: Output, product_id: str, at: int | None) -> None:
         output.console().print(fields_table(found | attributes))
 
 
-@click.command("list")
-@click.option("--where", help="An SQL condition, such as \"price < 20 AND brand = 'Lego'\".")
-@click.option("--limit", type=click.IntRange(1), help="At most so many; 50 for a table.")
-@click.option("--offset", type=click.IntRange(0), default=0, help="Leave out the first so many.")
+@command("list", examples=[
+    "kinshelf list --limit 5",
+    'kinshelf list --where "price < 20 AND category IS NOT NULL"',
+    "kinshelf list --json",
+])  # fmt: skip
+@option("--where", metavar="CONDITION", show_default="every product",
+        help="List only products that match this SQL condition.")  # fmt: skip
+@option("--limit", type=click.IntRange(1), show_default="50 in a table, all with --json",
+        help="List at most so many products.")  # fmt: skip
+@option("--offset", type=click.IntRange(0), default=0, help="Leave out the first so many.")
 @at_option
 @shelf_options
 def list_products(
@@ -54,12 +85,12 @@ def list_products(
     output.say(f"{len(found)} of {total}" + ("; more with --limit" if more else ""))
 
 
-@click.command()
-@click.option("--recall", is_flag=True, help="Measure the index now against exact search.")
+@command(examples=["kinshelf info", "kinshelf info --recall", "kinshelf info --json"])
+@option("--recall", is_flag=True, help="Measure the index now against exact search.")
 @at_option
 @shelf_options
 def info(output: Output, at: int | None, recall: bool) -> None:
-    """What the shelf holds: counts, categories, encoder, index, probes, rejects."""
+    """Describe the shelf: counts, categories, encoder, index, probes, rejects."""
     from kinshelf.commands.terminal.tables import info_tables
     from kinshelf.probe.predict.freshness import told_facts
 
@@ -92,7 +123,7 @@ def _index_lines(index: dict[str, Any]) -> dict[str, str]:
             f"{kind} {found['recall@10']:.3f} (efSearch {found['efSearch'] or 'too high: exact'})"
             for kind, found in index["queries"].items()
         )
-        size = f"{index['bytes'] / 1e6:,.0f} MB, {index['tail']} newer rows beside it"
+        size = f"{index['bytes'] / 1e6:,.0f} MB, {index['tail']} unindexed rows"
         lines = {"index": f"{index['kind']} of {index['rows']} rows, {size}"}
         lines["recall@10 when built"] = tuned
     if index["due"]:
@@ -104,7 +135,10 @@ def _index_lines(index: dict[str, Any]) -> dict[str, str]:
     return lines
 
 
-@click.command()
+@command(examples=[
+    'kinshelf sql "SELECT category, count(*) FROM products GROUP BY category"',
+    'kinshelf sql "SELECT * FROM commits" --json',
+])  # fmt: skip
 @click.argument("query")
 @shelf_options
 def sql(output: Output, query: str) -> None:
@@ -132,8 +166,9 @@ def distinct(names: Sequence[str]) -> list[str]:
     return found
 
 
-@click.command()
-@click.option("--limit", type=click.IntRange(1), help="The newest so many.")
+@command(examples=["kinshelf history", "kinshelf history --limit 3 --json"])
+@option("--limit", type=click.IntRange(1), show_default="all",
+        help="List only so many of the newest generations.")  # fmt: skip
 @shelf_options
 def history(output: Output, limit: int | None) -> None:
     """List the shelf's generations, newest first, and which of them --at can ask for."""

@@ -1,0 +1,147 @@
+"""The commands that put products on the shelf and take them off: add, remove."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kinshelf.commands.help import command, option
+from kinshelf.commands.options import PATH, shelf_options, source_options, wait_option
+from kinshelf.commands.terminal.output import Output
+from kinshelf.commands.terminal.progress import Interruption, build_index, progress
+
+if TYPE_CHECKING:
+    from kinshelf.db.sources.prepare import TrainingSetOptions
+    from kinshelf.face import Shelf
+    from kinshelf.store import AddOptions, AddReport
+
+CHANGES = "What is changed"
+TRAINING = "Preparing a training set"
+
+
+@command(examples=[
+    "kinshelf add products.csv --val-fraction 0.2",
+    'kinshelf add products.csv --map title="Product Name" --images pictures',
+    "kinshelf add --retry-rejects",
+])  # fmt: skip
+@click.argument("sources", nargs=-1, type=PATH, metavar="SOURCE...")
+@source_options
+@option("--on-conflict", type=click.Choice(["update", "skip", "error"]), default="update",
+        group=CHANGES, help="Do this with a product whose id is on the shelf.")  # fmt: skip
+@option("--retry-rejects", is_flag=True, group=CHANGES,
+        help="Try the rows again that were rejected before.")  # fmt: skip
+@option("--max-rejects", type=click.IntRange(0), default=0, group=CHANGES,
+        help="Exit with 1 if more rows than this are rejected.")  # fmt: skip
+@wait_option()
+@option("--top-categories", type=click.IntRange(1), group=TRAINING, show_default="all",
+        help="Take only so many of the largest categories.")  # fmt: skip
+@option("--min-per-class", type=click.IntRange(1), group=TRAINING, show_default="1",
+        help="Leave out categories with fewer products than this.")  # fmt: skip
+@option("--max-per-class", type=click.IntRange(1), group=TRAINING, show_default="no limit",
+        help="Sample larger categories down to so many products.")  # fmt: skip
+@option("--val-fraction", type=float, group=TRAINING, show_default="the source's split",
+        help="Put this share of each category into the split `val`.")  # fmt: skip
+@option("--seed", type=int, default=42, group=TRAINING,
+        help="Sample and split by this seed.")  # fmt: skip
+@shelf_options
+def add(
+    output: Output,
+    sources: tuple[Path, ...],
+    retry_rejects: bool,
+    max_rejects: int,
+    wait: float,
+    **settings: Any,
+) -> None:
+    """Add products, or update them by id.
+
+    SOURCE is a CSV, TSV, Parquet or JSONL file, a folder of images whose sub-folders are
+    categories, or a folder that `encode` wrote. Column names of the Amazon 2020 data set are
+    recognised.
+    """
+    if not sources and not retry_rejects:
+        raise click.UsageError("name at least one SOURCE, or --retry-rejects")
+    training = _training_set(settings)
+    options = _add_options(settings, training)
+    reports = []
+    with output.open(wait=wait) as shelf, Interruption(output) as stop:
+        for source in sources:
+            reports.append(_run(output, shelf, source, options, stop))
+            if stop():
+                break
+        if retry_rejects and not stop():
+            reports.append(_run(output, shelf, None, options, stop))
+        build_index(output, shelf, stop)
+    _finish(output, reports, max_rejects)
+
+
+def _training_set(settings: dict[str, Any]) -> TrainingSetOptions | None:
+    names = ("top_categories", "min_per_class", "max_per_class", "val_fraction")
+    given = {name: settings.pop(name) for name in names}
+    seed = settings.pop("seed")
+    if all(value is None for value in given.values()):
+        return None
+    from kinshelf.db.sources.prepare import TrainingSetOptions
+
+    return TrainingSetOptions(**given, seed=seed)
+
+
+def _add_options(settings: dict[str, Any], training: TrainingSetOptions | None) -> AddOptions:
+    from kinshelf.store import AddOptions
+
+    return AddOptions(**settings, training=training)
+
+
+def _run(
+    output: Output, shelf: Shelf, source: Path | None, options: AddOptions, stop: Interruption
+) -> AddReport:
+    name = "rejects" if source is None else source.name
+    with progress(output, f"adding {name}", _rows(source, options)) as update:
+
+        def show(done: int, report: AddReport) -> None:
+            update(done, f"{report.rejected} rejected" if report.rejected else "")
+
+        if source is None:
+            return shelf.retry_rejects(options, stop=stop, progress=show)
+        return shelf.add(source, options, stop=stop, progress=show)
+
+
+def _rows(source: Path | None, options: AddOptions) -> int | None:
+    """How many rows are to come, for the bar's time left; extrapolated for a large file."""
+    if source is None or options.training is not None:
+        return None
+    from kinshelf.db.sources.readers import count_rows
+    from kinshelf.store.ingest.add import reading_options
+
+    return count_rows(source, reading_options(options))
+
+
+def _finish(output: Output, reports: list[AddReport], max_rejects: int) -> None:
+    from kinshelf.commands.terminal.tables import add_summary
+    from kinshelf.store import AddReport
+
+    total = AddReport.total(reports)
+    if output.as_json:
+        output.emit(total.as_dict())
+    for line in add_summary(total):
+        output.say(line)
+    if total.interrupted:
+        output.warn("stopped early; run the same command again to go on")
+        sys.exit(130)
+    if total.rejected > max_rejects:
+        sys.exit(1)
+
+
+@command(examples=["kinshelf remove KS-0001", "kinshelf remove KS-0002 KS-0003 --json"])
+@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+@shelf_options
+def remove(output: Output, ids: tuple[str, ...]) -> None:
+    """Remove products by id: all of them or, if one is not there, none."""
+    with output.open() as shelf:
+        removed = shelf.remove(ids)
+        generation = shelf.generation
+    if output.as_json:
+        output.emit({"removed": removed, "generation": generation})
+    output.say(f"removed {removed}, generation {generation}")

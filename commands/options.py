@@ -1,0 +1,175 @@
+"""The options that commands share, and the types of their values."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kinshelf.commands.help import COMMON, option
+from kinshelf.commands.terminal.output import Output
+
+DEFAULT_SHELF = "kin.shelf"
+PATH = click.Path(path_type=Path)
+
+
+class _Address(click.ParamType["Path | str"]):
+    """A directory, as a Path, or the address of a shelf on an engine, as text."""
+
+    name = "address"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, str) and "://" in value:
+            return value
+        return PATH.convert(value, param, ctx)
+
+
+ADDRESS = _Address()
+
+
+class Number(click.FloatRange):
+    """A number within a range; click's own takes NaN, which is in none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        found = super().convert(value, param, ctx)
+        if math.isnan(found):
+            self.fail(f"{value} is not a number that can be compared with.", param, ctx)
+        return found
+
+
+WAIT = Number(0)
+"""Seconds to wait for another writer; inf is for as long as it takes."""
+
+PRECISIONS = ("float32", "bf16", "int8")
+ENCODER = "Encoder"
+SOURCE = "Reading the source"
+QUERY = "What is asked about"
+NEIGHBOURS = "Neighbours"
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def shelf_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds --shelf, --json and --quiet; the command gets an `Output` as its first argument."""
+    return option(
+        "--shelf", "shelf_path", type=ADDRESS, envvar="KINSHELF_SHELF", default=DEFAULT_SHELF,
+        group=COMMON,
+        help="The shelf's directory, or its address in a database. The variable KINSHELF_SHELF"
+        " sets it too.",
+    )(print_options(command))  # fmt: skip
+
+
+def print_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds --json and --quiet; the parameter `shelf_path` goes into the `Output`."""
+
+    @option("--json", "as_json", is_flag=True, group=COMMON, help="Print JSON lines on stdout.")
+    @option("--quiet", is_flag=True, group=COMMON,
+            help="Print no progress and no summary on stderr.")  # fmt: skip
+    @functools.wraps(command)
+    def run(shelf_path: Path | str, as_json: bool, quiet: bool, **arguments: Any) -> Any:
+        return command(Output(shelf_path, as_json, quiet), **arguments)
+
+    return run
+
+
+at_option = option(
+    "--at", type=click.IntRange(0), metavar="GENERATION", show_default="the newest",
+    help="Read this generation of the shelf. `kinshelf history` lists those that can be read.",
+)  # fmt: skip
+probe_option = option(
+    "--probe", type=int, metavar="VERSION", show_default="the newest",
+    help="Use this version of the probe.",
+)  # fmt: skip
+private_option = option(
+    "--allow-private-hosts", is_flag=True, group=SOURCE,
+    help="Fetch images from private and loopback addresses too.",
+)  # fmt: skip
+
+
+def wait_option(seconds: float = 0.0) -> Decorator:
+    """Adds --wait: the seconds that a write waits for another writer."""
+    return option("--wait", type=WAIT, default=seconds, metavar="SECONDS",
+                  help="Wait so long for another writer to finish.")  # fmt: skip
+
+
+def encoder_options(default: str, precision: str) -> Decorator:
+    """Adds --encoder, --revision and --precision; the texts name what is taken without them."""
+    return together(
+        option("--encoder", group=ENCODER, show_default=default,
+               help="Use this CLIP model: its id on the Hugging Face hub, or its directory."),
+        option("--revision", group=ENCODER, show_default="the newest",
+               help="Take this commit, tag or branch of the model on the hub."),
+        option("--precision", type=click.Choice(PRECISIONS), group=ENCODER, show_default=precision,
+               help="Compute embeddings in this arithmetic. int8 is the fastest and nearly as"
+               " exact as float32."),
+    )  # fmt: skip
+
+
+def together(*decorators: Decorator) -> Decorator:
+    """Several options as one decorator, in this order."""
+
+    def add_all(command: Callable[..., Any]) -> Callable[..., Any]:
+        for decorate in reversed(decorators):
+            command = decorate(command)
+        return command
+
+    return add_all
+
+
+def mapping_of(_context: click.Context, _option: click.Parameter, values: Sequence[str]) -> Any:
+    """The pairs of --map FIELD="COLUMN"."""
+    pairs = dict(value.partition("=")[::2] for value in values)
+    for name, column in pairs.items():
+        if not name or not column:
+            raise click.BadParameter(f'{name!r}: write it as FIELD="Column Name"')
+    return pairs
+
+
+map_option = option(
+    "--map", "mapping", multiple=True, callback=mapping_of, metavar='FIELD="COLUMN"',
+    group=SOURCE, show_default="columns are recognised by name",
+    help='Read this field from that column, such as title="Product Name". It can be repeated.',
+)  # fmt: skip
+images_option = option(
+    "--images", type=PATH, metavar="FOLDER", group=SOURCE, show_default="the source's folder",
+    help="Look for relative image paths in this folder.",
+)  # fmt: skip
+delimiter_option = option(
+    "--delimiter", group=SOURCE, show_default="recognised",
+    help="Split the columns of a CSV file at this character.",
+)  # fmt: skip
+source_options = together(
+    map_option, images_option, delimiter_option,
+    option("--image-embeddings", type=PATH, metavar="FILE", group=SOURCE,
+           show_default="the encoder makes them",
+           help="Take the images' embeddings from this .npy file. Its row i belongs to row i of"
+           " the source."),
+    option("--text-embeddings", type=PATH, metavar="FILE", group=SOURCE,
+           show_default="the encoder makes them",
+           help="Take the texts' embeddings from this .npy file. Its row i belongs to row i of"
+           " the source."),
+    private_option,
+    option("--batch-size", type=click.IntRange(1), group=SOURCE,
+           show_default="64, or 4096 with supplied embeddings",
+           help="Take so many products at a time. `add` commits each batch."),
+)  # fmt: skip
+"""The options that tell how a source of products is read."""
+
+image_option = option("--image", group=QUERY, metavar="PICTURE",
+                      help="Ask about this picture: a path or a URL.")  # fmt: skip
+text_option = option("--text", group=QUERY,
+                     help="Ask about this text: a title, or title and description.")  # fmt: skip
+input_option = option("--input", "source", type=PATH, metavar="FILE", group=QUERY,
+                      help="Ask about every product of this file.")  # fmt: skip
+where_option = option("--where", metavar="CONDITION", group=NEIGHBOURS,
+                      show_default="every product",
+                      help="Take only neighbours that match this SQL condition.")  # fmt: skip
+
+
+def k_option(default: int | None, shown: str | bool = True) -> Decorator:
+    """Adds -k; `shown` tells what is taken where there is no number as default."""
+    return option("-k", type=click.IntRange(1), default=default, show_default=shown,
+                  group=NEIGHBOURS, help="Look at so many neighbours.")  # fmt: skip

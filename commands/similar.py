@@ -1,0 +1,110 @@
+"""The command that finds what a product resembles."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kinshelf.commands.help import command, option
+from kinshelf.commands.options import (
+    NEIGHBOURS,
+    QUERY,
+    Number,
+    at_option,
+    image_option,
+    input_option,
+    k_option,
+    shelf_options,
+    source_options,
+    text_option,
+    where_option,
+)
+from kinshelf.commands.terminal.output import Output
+from kinshelf.commands.terminal.progress import progress
+from kinshelf.store.query import Query
+
+if TYPE_CHECKING:
+    from kinshelf.face import Shelf
+    from kinshelf.store.results import SearchResult
+
+
+@command(examples=[
+    'kinshelf similar --id KS-0116 --where "price < 20"',
+    "kinshelf similar --image new.jpg --weight-image 0.8",
+    "kinshelf similar --input new_products.csv --json",
+])  # fmt: skip
+@option("--id", "product_id", metavar="ID", group=QUERY,
+        help="Ask about the product with this id on the shelf.")  # fmt: skip
+@image_option
+@text_option
+@input_option
+@k_option(10)
+@where_option
+@option("--weight-image", type=Number(0, 1), default=0.5, group=NEIGHBOURS,
+        help="Give the picture this weight. The text has the rest of 1.")  # fmt: skip
+@at_option
+@source_options
+@shelf_options
+def similar(
+    output: Output,
+    product_id: str | None,
+    image: str | None,
+    text: str | None,
+    source: Path | None,
+    **settings: Any,
+) -> None:
+    """Find the products nearest to one on the shelf, or to a picture, a text or both."""
+    ways = (product_id is not None, image is not None or text is not None, source is not None)
+    if sum(ways) != 1:
+        raise click.UsageError("give --id, or --image, --text or both, or else --input FILE")
+    how = {name: settings.pop(name) for name in ("k", "where", "weight_image", "at")}
+    private = settings["allow_private_hosts"]
+    query = Query(image, text, product_id, allow_private_hosts=private, **how)
+    with output.open() as shelf:
+        if source is not None:
+            rejected = _similar_to_many(output, shelf, source, settings, query)
+        else:
+            rejected = 0
+            _show_similar(output, shelf.similar(query))
+    if rejected:
+        sys.exit(1)
+
+
+def _show_similar(output: Output, found: SearchResult) -> None:
+    from kinshelf.commands.terminal.card import neighbours_table
+
+    if output.as_json:
+        for neighbour in found.neighbours:
+            output.emit(neighbour.as_dict())
+    else:
+        output.console().print(neighbours_table(found.neighbours))
+        searched = "every product" if found.exhaustive else "an approximate index"
+        output.say(f"generation {found.generation}, searched {searched}")
+
+
+def _similar_to_many(
+    output: Output, shelf: Shelf, source: Path, settings: dict[str, Any], query: Query
+) -> int:
+    """One answer a product; how many rows had none."""
+    from kinshelf.commands.terminal.card import nearest_table
+    from kinshelf.store import AddOptions
+    from kinshelf.store.ingest.queries import similar_source
+
+    done = rejected = 0
+    with progress(output, f"searching for {source.name}", None) as update:
+        for batch, found in similar_source(shelf, source, AddOptions(**settings), query):
+            if output.as_json:
+                for product, answer in zip(batch.products, found, strict=True):
+                    output.emit({"query": product.id} | answer.as_dict())
+            else:
+                output.console().print(nearest_table(batch.products, found))
+            for reject in batch.rejects:
+                output.warn(f"row {reject.position}: {reject.message}")
+            rejected += sum(not reject.kept for reject in batch.rejects)
+            done += len(found)
+            update(done, "")
+    output.say(f"{done} answered, {rejected} rejected")
+    return rejected

@@ -1,0 +1,93 @@
+"""What a long command shows and listens to: a progress bar, Ctrl-C, the building of an index."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from kinshelf.commands.terminal.output import Output
+    from kinshelf.store.base import AnyShelf
+
+
+class Interruption:
+    """Ctrl-C once: finish the batch and stop. Twice: stop at once."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._asked = False
+
+    def __call__(self) -> bool:
+        """Whether to stop."""
+        return self._asked
+
+    def __enter__(self) -> Interruption:
+        self._before = signal.getsignal(signal.SIGINT)
+        with contextlib.suppress(ValueError):  # only the main thread may set handlers
+            signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(ValueError):
+            signal.signal(signal.SIGINT, self._before)
+
+    def _handle(self, _number: int, _frame: FrameType | None) -> None:
+        if self._asked:
+            raise KeyboardInterrupt
+        self._asked = True
+        self._output.warn("stopping after this batch (Ctrl-C again: at once)")
+
+
+@contextlib.contextmanager
+def progress(output: Output, what: str, total: int | None) -> Iterator[Callable[[int, str], None]]:
+    """A bar on stderr with rate and time left; the body calls `update(done, note)`."""
+    if output.quiet or not sys.stderr.isatty():
+        yield lambda _done, _note: None
+        return
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        SpinnerColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    def field(name: str) -> TextColumn:
+        return TextColumn(f"{{task.{name}}}", markup=False)
+
+    columns = (
+        SpinnerColumn(), field("description"), BarColumn(), MofNCompleteColumn(),
+        field("fields[rate]"), TimeRemainingColumn(), field("fields[note]"),
+    )  # fmt: skip
+    with Progress(*columns, console=output.console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total, note="", rate="")
+
+        def update(done: int, note: str) -> None:
+            elapsed = bar.tasks[0].elapsed or 0.0
+            rate = f"{done / elapsed:,.0f}/s" if elapsed > 0.2 else ""
+            bar.update(task, completed=done, note=note, rate=rate)
+
+        yield update
+
+
+def build_index(output: Output, shelf: AnyShelf, asked: Interruption | None = None) -> None:
+    """Let a large shelf that grew have its index, with a bar; Ctrl-C leaves it to another day.
+
+    `asked` is an interruption that is being listened to already. What was committed before
+    stands, so neither that nor a full disk is a failure of the command.
+    """
+    from kinshelf.db.errors import KinshelfError
+
+    shelf.release_encoder()  # the index needs the room
+    listening = contextlib.nullcontext(asked) if asked else Interruption(output)
+    with listening as stop, progress(output, "indexing", None) as update:
+        try:
+            shelf.build_index(stop=stop, progress=lambda done, all_: update(done, f"of {all_}"))
+        except (KinshelfError, OSError) as error:
+            output.warn(f"no index was built, searches stay exact: {error}")
