@@ -35,11 +35,11 @@ class Catalogue:
 
 def products(directory: Path = DATA) -> Catalogue:
     """`image_embeddings.npy`, `text_embeddings.npy` and the column `category` of `products.csv`."""
-    halves = [np.load(directory / f"{kind}_embeddings.npy") for kind in ("image", "text")]
+    pairs = [np.load(directory / f"{kind}_embeddings.npy") for kind in ("image", "text")]
     with (directory / "products.csv").open(encoding="utf-8", newline="") as file:
         categories = [row["category"] for row in csv.DictReader(file)]
     classes, y = np.unique(categories, return_inverse=True)
-    X = np.concatenate(halves, axis=1).astype(np.float32) / np.float32(math.sqrt(2))
+    X = np.concatenate(pairs, axis=1).astype(np.float32) / np.float32(math.sqrt(2))
     return Catalogue(X, y.astype(np.int64), tuple(str(name) for name in classes))
 
 
@@ -60,8 +60,8 @@ def mixture(n: int = 3000, n_classes: int = 200, dimension: int = 128, seed: int
     y = rng.choice(n_classes, n, p=share / share.sum())
     y[: 2 * n_classes] = np.repeat(np.arange(n_classes), 2)  # at least two each
     centres = rng.standard_normal((n_classes, 2, dimension))
-    halves = centres[y] + 1.6 * rng.standard_normal((n, 2, dimension))
-    unit: Float64Array = halves / np.linalg.norm(halves, axis=2, keepdims=True)
+    pairs = centres[y] + 1.6 * rng.standard_normal((n, 2, dimension))
+    unit: Float64Array = pairs / np.linalg.norm(pairs, axis=2, keepdims=True)
     X = unit.reshape(n, -1) / math.sqrt(2)
     width = len(str(n_classes))
     return Catalogue(

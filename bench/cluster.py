@@ -160,7 +160,8 @@ def train(options: argparse.Namespace, folder: Path) -> None:
 
 
 def _parts(folder: Path, rows: int) -> Path:
-    """Parts of clustered unit halves, made a part at a time, and a shelf of their encoder."""
+    """Parts of clustered unit embedding pairs, made a part at a time, and a shelf of their
+    encoder."""
     parts = folder / "parts"
     parts.mkdir()
     entries = [_part(parts, number, size) for number, size in enumerate(_sizes(rows))]
@@ -186,12 +187,12 @@ def _part(folder: Path, number: int, size: int) -> PartEntry:
     centres = np.random.default_rng(0).standard_normal((CLASSES, 2, DIMENSION))
     # Sorted by category in stretches, the worst case for shuffling by blocks.
     codes = np.sort(rng.integers(0, CLASSES, size))
-    halves = centres[codes] + 4 * rng.standard_normal((size, 2, DIMENSION))
-    halves = (halves / np.linalg.norm(halves, axis=2, keepdims=True)).astype(np.float32)
+    pairs = centres[codes] + 4 * rng.standard_normal((size, 2, DIMENSION))
+    pairs = (pairs / np.linalg.norm(pairs, axis=2, keepdims=True)).astype(np.float32)
     encoded = [
         Candidate(Product(f"{number}-{i}", category=f"class {code:02}"), i, "synthetic",
                   image=image, text=text)
-        for i, (code, (image, text)) in enumerate(zip(codes, halves, strict=True))
+        for i, (code, (image, text)) in enumerate(zip(codes, pairs, strict=True))
     ]  # fmt: skip
     name = f"part-{number:07d}.parquet"
     counts = PartCounts(name, size, size, 0)

@@ -58,8 +58,8 @@ def _few(catalogue: Catalogue, n: int, seed: int) -> list[float]:
     own = [order[catalogue.y[order] == c][:n] for c in range(len(catalogue.classes))]
     train = catalogue.take(np.concatenate(own))
     test = catalogue.take(np.setdiff1d(order, np.concatenate(own)))
-    said = HybridClassifier(pairs=False).fit(train.X, train.names).distributions(test.X)
-    answers = [recipe(train, test.X), said.probe, said.knn, said.hybrid]
+    predicted = HybridClassifier(pairs=False).fit(train.X, train.names).distributions(test.X)
+    answers = [recipe(train, test.X), predicted.probe, predicted.knn, predicted.hybrid]
     return [accuracy(answer, test.y) for answer in answers]
 
 

@@ -4,7 +4,7 @@
 
 To be run by hand: a million rows are 4 GB of vectors and some minutes of index. Vectors are those
 of bench/search.py; every question is asked in a fresh process, so that memory is its own; opening
-in five of them, of which the middle one counts and the slowest is told.
+in five of them, of which the middle one counts and the slowest is reported.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from kinshelf.store.log.layout import vectors_path
 queries, more = np.load(sys.argv[2]), np.load(sys.argv[3])
 shelf = Shelf.open(sys.argv[1])
 shelf.snapshot().kneighbors(queries[:1], 10)
-told = {}
+figures = {}
 # What opening reads whole, for its checksums, as it does: the index, mapped, and the vectors.
 ledger, begun = shelf._ledger, time.perf_counter()
 for file in os.listdir(sys.argv[1]):
@@ -56,7 +56,7 @@ for file in os.listdir(sys.argv[1]):
     if file.startswith("index-") and os.path.getsize(path) > 1 << 20:
         xxhash.xxh3_128_hexdigest(np.memmap(path, np.uint8, "r").data)
 check_vectors(vectors_path(ledger.directory, 0), ledger.first_row, ledger.heads)
-told["of it checksums, s"] = time.perf_counter() - begun
+figures["of it checksums, s"] = time.perf_counter() - begun
 def middle(**options):
     times = []
     for query in queries:
@@ -68,42 +68,42 @@ def status(name):
     lines = open("/proc/self/status").read().splitlines()
     return next(int(l.split()[1]) for l in lines if l.startswith(name)) / 1024
 middle()
-told["query p50, ms"] = middle()
-told["filter of 1 %, p50, ms"] = middle(where="u < 10")
-told["filter of 10 %, p50, ms"] = middle(where="u < 100")
+figures["query p50, ms"] = middle()
+figures["filter of 1 %, p50, ms"] = middle(where="u < 10")
+figures["filter of 10 %, p50, ms"] = middle(where="u < 100")
 found = shelf.snapshot().kneighbors(queries, 10)
 np.save(sys.argv[4], found.similarities)
 begun = time.perf_counter()
 shelf.snapshot().kneighbors(np.repeat(queries, 5, axis=0), 10)
-told["batch of 1,000, queries/s"] = 1000 / (time.perf_counter() - begun)
-told["resident, MB"] = status("VmRSS")
-told["of it private, MB"] = status("RssAnon")
+figures["batch of 1,000, queries/s"] = 1000 / (time.perf_counter() - begun)
+figures["resident, MB"] = status("VmRSS")
+figures["of it private, MB"] = status("RssAnon")
 for part in range(7):
     rows = more[1000 * part : 1000 * part + 1000]
     products = [Product(f"new{part}-{i}", "new", attributes={"u": 1.0}) for i in range(1000)]
     begun = time.perf_counter()
     shelf.upsert(products, rows[:, 0].copy(), rows[:, 1].copy())
-    told.setdefault("add of 1,000, ms", []).append((time.perf_counter() - begun) * 1e3)
-told["first add of a handle, ms"] = told["add of 1,000, ms"][0]
-told["add of 1,000, ms"] = float(np.median(told["add of 1,000, ms"][1:]))
+    figures.setdefault("add of 1,000, ms", []).append((time.perf_counter() - begun) * 1e3)
+figures["first add of a handle, ms"] = figures["add of 1,000, ms"][0]
+figures["add of 1,000, ms"] = float(np.median(figures["add of 1,000, ms"][1:]))
 begun = time.perf_counter()
 shelf.remove([f"new0-{i}" for i in range(100)])
-told["remove 100, ms"] = (time.perf_counter() - begun) * 1e3
-print(json.dumps(told), flush=True)
+figures["remove 100, ms"] = (time.perf_counter() - begun) * 1e3
+print(json.dumps(figures), flush=True)
 os._exit(0)
 """
 
 
 def fill(path: Path, rows: int, seed: int) -> tuple[float, float]:
     """Seconds of adding, and of building the index."""
-    Shelf.create(path, encoder="brought").close()
+    Shelf.create(path, encoder="supplied").close()
     shelf = Shelf.open(path)
     seconds = 0.0
     for start in range(0, rows, STEP):
         count = min(STEP, rows - start)
-        halves = search.vectors(count, seed + start, "blends")
+        pairs = search.vectors(count, seed + start, "blends")
         begun = time.perf_counter()
-        search.add(shelf, halves, start, np.zeros(count, dtype=int))
+        search.add(shelf, pairs, start, np.zeros(count, dtype=int))
         seconds += time.perf_counter() - begun
     begun = time.perf_counter()
     shelf.close()
@@ -133,14 +133,14 @@ def asked(path: Path, folder: Path) -> dict[str, Any]:
     np.save(files[1], search.vectors(7000, 2, "blends"))
     expected = truth(path, queries)
     times = [float(printed(OPEN, path, *files)) for _ in range(5)]
-    told: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "open + first, s": float(np.median(times)),
         "the slowest, s": max(times),
     }
-    told |= json.loads(printed(ASK, path, *files))
+    figures |= json.loads(printed(ASK, path, *files))
     found = np.load(files[2])
     hits = (found >= expected[:, :1] - 1e-5).sum(axis=1).clip(max=10)
-    return told | {"recall@10": float(hits.mean() / 10)}
+    return figures | {"recall@10": float(hits.mean() / 10)}
 
 
 def run(rows: int, directory: Path | None) -> dict[str, Any]:
@@ -150,8 +150,8 @@ def run(rows: int, directory: Path | None) -> dict[str, Any]:
     try:
         path = folder / "growth.shelf"
         added, built = fill(path, rows, 1000)
-        told = {"ingest, rows/s": rows / added, "close (index built), s": built}
-        return told | asked(path, folder)
+        figures = {"ingest, rows/s": rows / added, "close (index built), s": built}
+        return figures | asked(path, folder)
     finally:
         shutil.rmtree(folder)
 
@@ -162,15 +162,15 @@ def main() -> None:
     parser.add_argument("--directory", type=Path)
     options = parser.parse_args()
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; 1024 wide")
-    told = {}
+    figures = {}
     for rows in options.rows:
-        told[rows] = run(rows, options.directory)
-        print(f"{rows:,} rows: {json.dumps({k: round(v, 3) for k, v in told[rows].items()})}",
+        figures[rows] = run(rows, options.directory)
+        print(f"{rows:,} rows: {json.dumps({k: round(v, 3) for k, v in figures[rows].items()})}",
               flush=True)  # fmt: skip
-    first, last = told[options.rows[0]], told[options.rows[-1]]
+    first, last = figures[options.rows[0]], figures[options.rows[-1]]
     print(f"\n{'':28s}" + "".join(f"{rows:>14,}" for rows in options.rows) + "        grows")
     for name in first:
-        row = "".join(f"{told[rows][name]:14.3f}" for rows in options.rows)
+        row = "".join(f"{figures[rows][name]:14.3f}" for rows in options.rows)
         print(f"{name:28s}{row}{last[name] / first[name]:12.2f} x")
 
 

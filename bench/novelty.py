@@ -1,4 +1,4 @@
-"""How well products of an unknown category are told from those of the known ones.
+"""How well products of an unknown category are distinguished from those of the known ones.
 
     python bench/novelty.py [DIR] [--folds 5]
 
@@ -49,8 +49,8 @@ class Set:
 def products(directory: Path) -> Set:
     with (directory / "products.csv").open(encoding="utf-8", newline="") as file:
         names = [row["category"].rsplit("|", 1)[-1].strip() for row in csv.DictReader(file)]
-    halves = [np.load(directory / f"{kind}_embeddings.npy") for kind in ("image", "text")]
-    X = np.concatenate(halves, axis=1).astype(np.float32) / np.float32(math.sqrt(2))
+    pairs = [np.load(directory / f"{kind}_embeddings.npy") for kind in ("image", "text")]
+    X = np.concatenate(pairs, axis=1).astype(np.float32) / np.float32(math.sqrt(2))
     found, y = np.unique(names, return_inverse=True)
     return Set("products", X, y, list(range(len(found))), [str(name) for name in found])
 
@@ -71,8 +71,8 @@ def mixture(n: int = 1500, n_classes: int = 20, d: int = 96, seed: int = 0) -> S
     rng = np.random.default_rng(seed)
     share = 1 / np.arange(2, n_classes + 2)
     y = rng.choice(n_classes, n, p=share / share.sum())
-    halves = [_mixed(rng, y, n_classes, d) for _ in range(2)]
-    X = (np.concatenate(halves, axis=1) / math.sqrt(2)).astype(np.float32)
+    pairs = [_mixed(rng, y, n_classes, d) for _ in range(2)]
+    X = (np.concatenate(pairs, axis=1) / math.sqrt(2)).astype(np.float32)
     return Set("mixture", X, y, [0, 2, 5, 9, 13, 18], [str(i) for i in range(n_classes)])
 
 

@@ -38,7 +38,8 @@ class Filter:
 
 @dataclass(frozen=True)
 class Rows:
-    """Products numbered from `first`: halves (n, 1024) float32, two names and a price each."""
+    """Products numbered from `first`: embedding pairs (n, 1024) float32, two names and a price
+    each."""
 
     first: int
     vectors: FloatArray

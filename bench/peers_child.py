@@ -103,8 +103,8 @@ def filtered(peer: Peer, queries: Any, cases: dict[str, list[dict[str, Any]]]) -
     """Every case; `ms` of a filter that was used before, `new_ms` of its first use."""
     seen: set[Filter] = set()
     try:
-        told = {name: one_filter(peer, queries, each, seen) for name, each in cases.items()}
-        return {"filters": told}
+        reported = {name: one_filter(peer, queries, each, seen) for name, each in cases.items()}
+        return {"filters": reported}
     except Unsupported:
         return {"filters": {}}
 

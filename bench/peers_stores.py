@@ -1,4 +1,4 @@
-"""Stores: vectors and metadata in one, as their own documentation says to use them."""
+"""Stores: vectors and metadata in one, as their own documentation recommends."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from peers_base import Filter, FloatArray, IntArray, Peer, Rows, Setting
 
 
 class Kinshelf(Peer):
-    """A shelf with brought embeddings; the index is chosen and tuned by the shelf itself."""
+    """A shelf with supplied embeddings; the index is chosen and tuned by the shelf itself."""
 
     name, package = "kinshelf", "."
     batch_rows = 1 << 14
@@ -16,7 +16,7 @@ class Kinshelf(Peer):
     def create(self, width: int) -> None:
         from kinshelf import Shelf
 
-        self.shelf = Shelf.create(self.directory / "shelf", encoder="brought")
+        self.shelf = Shelf.create(self.directory / "shelf", encoder="supplied")
 
     def fill(self, rows: Rows) -> None:
         for part in rows.parts(self.batch_rows):

@@ -63,12 +63,13 @@ def unit(rows: np.ndarray) -> np.ndarray:
 
 
 def real() -> tuple[np.ndarray, np.ndarray]:
-    """Halves (n, 2, WIDTH) and a group for each; seeded ones where the data is not at hand."""
+    """Embedding pairs (n, 2, WIDTH) and a group for each; seeded ones where the data is not at
+    hand."""
     if REAL.is_dir():
-        halves = [np.load(REAL / f"{name}_embeddings.npy") for name in ("image", "text")]
+        pairs = [np.load(REAL / f"{name}_embeddings.npy") for name in ("image", "text")]
         with (REAL / "products.csv").open(encoding="utf-8") as file:
             names = [row.get("category", "") for row in csv.DictReader(file)]
-        return unit(np.stack(halves, axis=1)), np.unique(names, return_inverse=True)[1]
+        return unit(np.stack(pairs, axis=1)), np.unique(names, return_inverse=True)[1]
     random = np.random.default_rng(7)
     groups = random.integers(0, 4, 800)
     centres = random.standard_normal((4, 2, WIDTH))
@@ -76,7 +77,7 @@ def real() -> tuple[np.ndarray, np.ndarray]:
 
 
 def vectors(count: int, seed: int, data: str) -> np.ndarray:
-    """Halves (count, 2, WIDTH) like those that are known, and none of them."""
+    """Embedding pairs (count, 2, WIDTH) like those that are known, and none of them."""
     known, groups = real()
     random = np.random.default_rng(seed)
     made = np.empty((count, 2, WIDTH), dtype=np.float32)
@@ -125,19 +126,19 @@ def smooth(
 MAKERS = {"clusters": clusters, "blends": blends, "smooth": smooth}
 
 
-def add(shelf: Shelf, halves: np.ndarray, first: int, group: np.ndarray) -> None:
+def add(shelf: Shelf, pairs: np.ndarray, first: int, group: np.ndarray) -> None:
     products = [
         Product(f"id{first + i}", f"product {first + i}", category=f"g{group[i]}",
                 attributes={"u": float((first + i) * 7919 % 1000)})
-        for i in range(len(halves))
+        for i in range(len(pairs))
     ]  # fmt: skip
-    shelf.upsert(products, np.array(halves[:, 0]), np.array(halves[:, 1]))
+    shelf.upsert(products, np.array(pairs[:, 0]), np.array(pairs[:, 1]))
 
 
-def near_group(halves: np.ndarray) -> np.ndarray:
+def near_group(pairs: np.ndarray) -> np.ndarray:
     """Groups of products that lie together: the nearest of GROUPS directions."""
     directions = vectors(GROUPS, 99, "clusters").reshape(GROUPS, -1)
-    flat = halves.reshape(len(halves), -1)
+    flat = pairs.reshape(len(pairs), -1)
     parts = [np.argmax(flat[i : i + BATCH] @ directions.T, 1) for i in range(0, len(flat), BATCH)]
     return np.concatenate(parts)
 
@@ -191,17 +192,17 @@ def line(name: str, ours: float, theirs: float | None, unit_: str, note: str = "
 
 def run(directory: Path, rows: int, data: str) -> None:
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores, {rows:,} rows, {data}")
-    halves = vectors(rows, 0, data)
-    flat = halves.reshape(rows, -1)
+    pairs = vectors(rows, 0, data)
+    flat = pairs.reshape(rows, -1)
     asked = vectors(QUERIES, 1, data).reshape(QUERIES, -1)
-    group, asked_group = near_group(halves), near_group(asked.reshape(QUERIES, 2, WIDTH))
+    group, asked_group = near_group(pairs), near_group(asked.reshape(QUERIES, 2, WIDTH))
     truth = exact(flat, asked, 10)[0]
     raw = Raw(flat)
     raw.tune(asked, truth)
     path = directory / "bench.shelf"
-    Shelf.create(path, encoder="brought").close()
+    Shelf.create(path, encoder="supplied").close()
     shelf = Shelf.open(path)
-    taken = timed(lambda: [add(shelf, halves[i : i + BATCH], i, group[i : i + BATCH])
+    taken = timed(lambda: [add(shelf, pairs[i : i + BATCH], i, group[i : i + BATCH])
                            for i in range(0, rows, BATCH)])[0]  # fmt: skip
     before, _ = one_by_one(lambda q: shelf.snapshot().kneighbors(q, 10), asked[:40])
     line("add, all rows", taken, None, "s")

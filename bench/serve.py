@@ -75,7 +75,7 @@ class Tally:
         """A percentile, in milliseconds."""
         return float(np.percentile(self.milliseconds, share)) if self.milliseconds else np.nan
 
-    def told(self) -> str:
+    def shown(self) -> str:
         """Two percentiles."""
         return f"p50 {self.p(50):.1f} ms, p95 {self.p(95):.1f} ms"
 
@@ -97,15 +97,15 @@ def classify_by_image(pictures: list[bytes]) -> Ask:
     return lambda i: ("/classify", bodies[i % len(bodies)], kind)
 
 
-def load(port: int, asks: list[Ask], seconds: float) -> tuple[list[Tally], float]:
+def load(port: int, senders: list[Ask], seconds: float) -> tuple[list[Tally], float]:
     """One client a thread asks as fast as it is answered; a tally each, and the seconds."""
-    tallies, end = [Tally() for _ in asks], time.monotonic() + seconds
+    tallies, end = [Tally() for _ in senders], time.monotonic() + seconds
     turns = itertools.count()
 
-    def client(ask: Ask, tally: Tally) -> None:
+    def client(send: Ask, tally: Tally) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         while time.monotonic() < end:
-            path, body, kind = ask(next(turns))
+            path, body, kind = send(next(turns))
             started = time.perf_counter()
             connection.request("POST", path, body, {"Content-Type": kind})
             response = connection.getresponse()
@@ -116,7 +116,7 @@ def load(port: int, asks: list[Ask], seconds: float) -> tuple[list[Tally], float
 
     started = time.monotonic()
     running = [
-        threading.Thread(target=client, args=pair) for pair in zip(asks, tallies, strict=True)
+        threading.Thread(target=client, args=pair) for pair in zip(senders, tallies, strict=True)
     ]
     for thread in running:
         thread.start()
@@ -172,7 +172,7 @@ def served(shelf: Path) -> Iterator[int]:
             child.wait(60)
 
 
-def told(values: Iterable[float], digits: int = 1) -> str:
+def shown(values: Iterable[float], digits: int = 1) -> str:
     """Figures in a row."""
     return ", ".join(f"{value:.{digits}f}" for value in values)
 
@@ -225,20 +225,27 @@ def judge(seen: Seen) -> bool:
     for name, tally in (("similar", seen.similar), ("classify", seen.classified)):
         # each client asks again as soon as it is answered
         rate = 1000 * CLIENTS / np.mean(tally.milliseconds)
-        print(f"{name} by id, {CLIENTS} clients: {rate:.0f} a second, {tally.told()}")
-    print(f"classify by picture, {CLIENTS} clients: {told(seen.rates)} a second,"
-          f" {seen.pictures.told()}; batch encoder alone {told(seen.alone)} a second")  # fmt: skip
+        print(f"{name} by id, {CLIENTS} clients: {rate:.0f} a second, {tally.shown()}")
+    print(
+        f"classify by picture, {CLIENTS} clients: {shown(seen.rates)} a second,"
+        f" {seen.pictures.shown()}; batch encoder alone {shown(seen.alone)} a second"
+    )
     for name, tally in zip(("id", "picture"), (seen.mixed[::2], seen.mixed[1::2]), strict=True):
         rate = len(together(tally).milliseconds) / seen.mixed_seconds
-        print(f"all at once: by {name} {rate:.0f} a second, {together(tally).told()}")
+        print(f"all at once: by {name} {rate:.0f} a second, {together(tally).shown()}")
     failures = together([seen.similar, seen.classified, seen.pictures, *seen.mixed]).failures
     p95, ratio = seen.similar.p(95), float(np.median(ratios))
-    return all((
-        verdict("errors", not failures, f"{len(failures)} {failures[:3]}"),
-        verdict("similar by id", p95 <= P95_MS, f"p95 {p95:.1f} ms"),
-        verdict("pictures", ratio >= SHARE,
-                f"{ratio:.2f} times the batch encoder ({told(ratios, 2)})"),
-    ))  # fmt: skip
+    return all(
+        (
+            verdict("errors", not failures, f"{len(failures)} {failures[:3]}"),
+            verdict("similar by id", p95 <= P95_MS, f"p95 {p95:.1f} ms"),
+            verdict(
+                "pictures",
+                ratio >= SHARE,
+                f"{ratio:.2f} times the batch encoder ({shown(ratios, 2)})",
+            ),
+        )
+    )
 
 
 def main() -> None:

@@ -32,14 +32,14 @@ def made(rows: int) -> tuple[list[Product], np.ndarray]:
     rng = np.random.default_rng(0)
     group = np.arange(rows) % GROUPS
     centres = rng.standard_normal((GROUPS, 2, DIMENSION), dtype=np.float32)
-    halves = centres[group] + rng.standard_normal((rows, 2, DIMENSION), dtype=np.float32)
-    halves /= np.linalg.norm(halves, axis=2, keepdims=True)
+    pairs = centres[group] + rng.standard_normal((rows, 2, DIMENSION), dtype=np.float32)
+    pairs /= np.linalg.norm(pairs, axis=2, keepdims=True)
     products = [
         Product(f"p{i}", title=f"thing {i}", category=f"g{group[i]}", price=float(i % 100),
                 attributes={"rare": bool(group[i] == 0 and i % 100 < 20)})
         for i in range(rows)
     ]  # fmt: skip
-    return products, halves.reshape(rows, -1)
+    return products, pairs.reshape(rows, -1)
 
 
 def recall(found: Any, scores: np.ndarray, keep: np.ndarray) -> float:
@@ -47,20 +47,20 @@ def recall(found: Any, scores: np.ndarray, keep: np.ndarray) -> float:
     return float((found >= last - 1e-6).mean())
 
 
-def measure(kind: str, products: list[Product], halves: np.ndarray) -> dict[str, float]:
-    told = {}
-    image, text = np.split(halves, 2, axis=1)
+def measure(kind: str, products: list[Product], pairs: np.ndarray) -> dict[str, float]:
+    figures = {}
+    image, text = np.split(pairs, 2, axis=1)
     with running(kind) as engine, create_shelf(engine.address("bench"), encoder="fake") as shelf:
         started = time.perf_counter()
         for at in range(0, len(products), BATCH):
             part = slice(at, at + BATCH)
             shelf.upsert(products[part], image[part], text[part])
-        told["add s"] = time.perf_counter() - started
+        figures["add s"] = time.perf_counter() - started
         started = time.perf_counter()
         shelf.build_index()
-        told["index s"] = time.perf_counter() - started
-        queries = halves[3 : 3 + QUERIES * GROUPS : GROUPS]
-        scores = queries @ halves.T / 2
+        figures["index s"] = time.perf_counter() - started
+        queries = pairs[3 : 3 + QUERIES * GROUPS : GROUPS]
+        scores = queries @ pairs.T / 2
         rare = np.array([bool(p.attributes["rare"]) for p in products])
         group = np.array([p.category == "g1" for p in products])
         everything = np.ones(len(products), dtype=bool)
@@ -74,21 +74,21 @@ def measure(kind: str, products: list[Product], halves: np.ndarray) -> dict[str,
                 started = time.perf_counter()
                 found.append(shelf.search(query[None], 10, where=where).similarities)
                 times.append(time.perf_counter() - started)
-            told[f"{name} ms"] = float(np.median(times)) * 1e3
-            told[f"{name} recall"] = recall(np.concatenate(found), scores, keep)
-    return told
+            figures[f"{name} ms"] = float(np.median(times)) * 1e3
+            figures[f"{name} recall"] = recall(np.concatenate(found), scores, keep)
+    return figures
 
 
 def main() -> None:
     rows = int(sys.argv[1]) if len(sys.argv) > 1 else 20_000
     os.environ.setdefault("XDG_CACHE_HOME", "/tmp/kinshelf-bench-cache")
     print(f"{rows} products x {2 * DIMENSION}, {os.cpu_count()} cores, {platform.processor()}")
-    products, halves = made(rows)
+    products, pairs = made(rows)
     base: dict[str, float] = {}
     for kind in KINDS:
-        told = measure(kind, products, halves)
-        base = base or told
-        for name, value in told.items():
+        figures = measure(kind, products, pairs)
+        base = base or figures
+        for name, value in figures.items():
             ratio = f"  {value / base[name]:8.2f} x" if base[name] and "recall" not in name else ""
             print(f"{kind:10} {name:16} {value:10.4g}{ratio}", flush=True)
 

@@ -35,7 +35,7 @@ from kinshelf import Shelf
 with Shelf.open(sys.argv[1]) as shelf:
     opened = time.perf_counter() - started
     now = shelf.snapshot()
-    query = now.halves([int(now.view.rows()[7])])
+    query = now.pairs([int(now.view.rows()[7])])
     found = now.kneighbors(query, 10)
     named = now.view.by_rows(found.rows[0])
     first = time.perf_counter() - started
@@ -69,14 +69,14 @@ def batch(first: int, count: int) -> tuple[list[Product], np.ndarray, np.ndarray
         Product(f"id{i:07d}", f"product number {i}", "a few words about it", f"c{i % 40}", i / 7)
         for i in range(first, first + count)
     ]
-    halves = random.standard_normal((2, count, DIMENSION), dtype=np.float32)
-    image, text = halves / np.linalg.norm(halves, axis=2, keepdims=True)
+    pairs = random.standard_normal((2, count, DIMENSION), dtype=np.float32)
+    image, text = pairs / np.linalg.norm(pairs, axis=2, keepdims=True)
     return products, image, text
 
 
 def fill(path: Path, rows: int) -> None:
     """A shelf of so many rows."""
-    Shelf.create(path, encoder="brought").close()
+    Shelf.create(path, encoder="supplied").close()
     with Shelf.open(path) as shelf:
         for first in range(0, rows, 4096):
             shelf.upsert(*batch(first, min(4096, rows - first)))

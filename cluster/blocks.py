@@ -33,13 +33,13 @@ BLOCK = 4096
 
 
 class Labelled(Protocol):
-    """Some products: unit halves (n, 2 d) float32, zeros where missing, and (n,) labels.
+    """Some products: unit embedding pairs (n, 2 d) float32, zeros where missing, and (n,) labels.
 
     A `store.interface.VectorBlock` is one.
     """
 
     @property
-    def halves(self) -> FloatArray:
+    def pairs(self) -> FloatArray:
         """The vectors."""
 
     @property
@@ -55,7 +55,7 @@ class Labelled(Protocol):
 class LabelledBlock:
     """See `Labelled`."""
 
-    halves: FloatArray
+    pairs: FloatArray
     categories: Sequence[str | None]
     splits: Sequence[str | None]
 
@@ -82,11 +82,11 @@ def part_blocks(
 
 
 def _block_of(batch: Any, dimension: int) -> LabelledBlock:
-    halves = np.zeros((batch.num_rows, 2 * dimension), dtype=np.float32)
-    for half, name in zip(fusion.split(halves), ("image", "text"), strict=True):
+    pairs = np.zeros((batch.num_rows, 2 * dimension), dtype=np.float32)
+    for half, name in zip(fusion.split(pairs), ("image", "text"), strict=True):
         _fill(half, batch.column(f"{name}_embedding"))
     return LabelledBlock(
-        halves, batch.column("category").to_pylist(), batch.column("split").to_pylist()
+        pairs, batch.column("category").to_pylist(), batch.column("split").to_pylist()
     )
 
 
@@ -111,7 +111,7 @@ def shelf_blocks(snapshot: AnySnapshot) -> Iterator[LabelledBlock]:
     for start in range(0, len(rows), BLOCK):
         part = slice(start, start + BLOCK)
         yield LabelledBlock(
-            snapshot.halves(rows[part]), categories[part].tolist(), splits[part].tolist()
+            snapshot.pairs(rows[part]), categories[part].tolist(), splits[part].tolist()
         )
 
 
@@ -129,7 +129,7 @@ def spooled(shelf: AnyShelf, *, size: int = BLOCK, scratch: Path | None = None) 
 class SpooledData:
     """`probe.data.LabelledData` over blocks; products without a category are passed over.
 
-    The vectors lie in a nameless scratch file (in `scratch`, else where TMPDIR says), gone with
+    The vectors lie in a nameless scratch file (in `scratch`, else in TMPDIR), gone with
     this object whatever happens. A row is a product's place among the categorised. Raises
     EmptySource where no product has a category, and OSError where the disk is full.
     """
@@ -157,7 +157,7 @@ class SpooledData:
         for block in blocks:
             chosen = [i for i, name in enumerate(block.categories) if name is not None]
             if chosen:
-                self._append(block.halves[chosen])
+                self._append(block.pairs[chosen])
                 codes.append(_coded([block.categories[i] for i in chosen], names))
                 splits.append(_coded([block.splits[i] for i in chosen], names))
         if not codes:
@@ -179,11 +179,11 @@ class SpooledData:
         """Give the disk back."""
         self._file.close()
 
-    def _append(self, halves: FloatArray) -> None:
-        self._width = self._width or halves.shape[1]
-        data, offset = fusion.fused(halves).data, 4 * self._width * self._rows
+    def _append(self, pairs: FloatArray) -> None:
+        self._width = self._width or pairs.shape[1]
+        data, offset = fusion.fused(pairs).data, 4 * self._width * self._rows
         disk.write(self._file.fileno(), data, offset)
-        self._rows += len(halves)
+        self._rows += len(pairs)
 
     def labelled(self, split: str | None = None) -> tuple[IntArray, ObjectArray]:
         """See `probe.data.LabelledData`."""
@@ -233,7 +233,7 @@ def open_parts(
     """
     manifest = parts_of(directory)
     if manifest is None:
-        raise UnreadableSource(f"{directory} is no folder that `kinshelf encode` wrote")
+        raise UnreadableSource(f"{directory} is not a folder that `kinshelf encode` wrote")
     if fingerprint is not None and manifest.fingerprint != fingerprint:
         raise EncoderMismatch(
             f"{directory} was encoded by {manifest.encoder} ({manifest.fingerprint}), the shelf"

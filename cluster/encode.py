@@ -31,7 +31,7 @@ Stop = Callable[[], bool]
 
 @dataclass(frozen=True, slots=True)
 class EncodeOptions:
-    """How a source is read and encoded.
+    """Options for reading and encoding a source.
 
     `encoder` is a hub id or a directory, None the default one; `precision` None is the best of
     the machine that starts. `mapping`, `images` and `delimiter` see `store.AddOptions`. On Ray:
@@ -54,7 +54,7 @@ class EncodeOptions:
 
 @dataclass(slots=True)
 class EncodeReport:
-    """What an encoding made. `reused` parts were there before; counts are of the whole folder."""
+    """The result of an encoding. `reused` parts existed before; counts are of the whole folder."""
 
     folder: str
     fingerprint: str
@@ -116,7 +116,7 @@ def _named(source: str, path: Path) -> str:
 
 
 def _identify(source: str, options: EncodeOptions) -> tuple[EncoderSpec, PartsManifest]:
-    """What every part is encoded by, and the manifest that says so."""
+    """What every part is encoded by, and the manifest that records it."""
     from kinshelf.store.encode.canary import identity_of
     from kinshelf.store.encode.encoder import load_encoder
     from kinshelf.store.log.create import manifest_for
@@ -150,7 +150,7 @@ def _note(report: EncodeReport, done: PartsManifest) -> None:
 
 @dataclass(slots=True)
 class Run:
-    """One encoding under way: what is done, and who is told."""
+    """One encoding under way: its finished parts and its progress callback."""
 
     directory: Path
     spec: EncoderSpec
@@ -201,7 +201,7 @@ class Run:
         self.progress(self._done)
 
     def part_done(self, rows: int) -> bool:
-        """Told of each part that a worker did; whether to go on."""
+        """Record a part that a worker finished; return whether to go on."""
         self._count(rows)
         self.report.interrupted |= self.stop()
         return not self.report.interrupted

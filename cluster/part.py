@@ -1,4 +1,4 @@
-"""One task to one part: pictures read, everything encoded, the part written once.
+"""Encode one task into one part: read its pictures, encode everything, write it once.
 
 The same code runs in a plain process and in every worker. What is encoded together follows from
 the task alone, never from what came before it: so the same task gives the same bits anywhere that
@@ -52,7 +52,7 @@ class EncoderSpec:
     device: str | None = None
 
     def dump(self) -> str:
-        """As JSON, which `read` takes."""
+        """Serialise to the JSON that `read` takes."""
         return json.dumps(asdict(self))
 
     @classmethod

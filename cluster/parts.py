@@ -1,6 +1,6 @@
 """Parts of an encoding on the disk: written once, found again, put together at the end.
 
-The layout is described in `db.parts`. What is said of a part beside its products (its rejects,
+The layout is described in `db.parts`. What is recorded of a part beside its products (its rejects,
 its counts) stands in the Parquet file's own metadata, so that part and rejects appear together.
 """
 
@@ -28,7 +28,7 @@ _READERS = 8
 
 @dataclass(frozen=True, slots=True)
 class PartCounts:
-    """What became of a part's rows; each is either among `products` or `rejected`."""
+    """Counts of a part's rows; each is either among `products` or `rejected`."""
 
     name: str
     rows: int
@@ -44,12 +44,16 @@ class PartCounts:
 def part_bytes(
     encoded: Sequence[Candidate], counts: PartCounts, fingerprint: str, rejects: Iterable[Any]
 ) -> bytes:
-    """A part as Parquet: the products that were encoded, and what is said of the part."""
+    """A part as Parquet: the products that were encoded, and the part's summary."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    said = {**asdict(counts), "fingerprint": fingerprint, "rejects": [asdict(r) for r in rejects]}
-    layout = export.schema().with_metadata({_KEY: json.dumps(said).encode()})
+    summary = {
+        **asdict(counts),
+        "fingerprint": fingerprint,
+        "rejects": [asdict(r) for r in rejects],
+    }
+    layout = export.schema().with_metadata({_KEY: json.dumps(summary).encode()})
     table = export.columns(
         [c.product for c in encoded], [c.image for c in encoded], [c.text for c in encoded]
     )
@@ -74,18 +78,18 @@ def write_once(path: Path, data: bytes) -> None:
         disk.unlink(temporary)
 
 
-def read_said(path: Path) -> dict[str, Any]:
-    """What a part says of itself. Raises ClusterError for a damaged one."""
+def read_summary(path: Path) -> dict[str, Any]:
+    """Read a part's summary. Raises ClusterError for a damaged one."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        said: dict[str, Any] = json.loads(pq.read_schema(path).metadata[_KEY])
+        summary: dict[str, Any] = json.loads(pq.read_schema(path).metadata[_KEY])
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as problem:
         raise ClusterError(
             f"{path} is damaged ({problem}): delete it and run the same command again"
         ) from problem
-    return said
+    return summary
 
 
 def begin(directory: Path, wanted: PartsManifest) -> None:
@@ -94,7 +98,7 @@ def begin(directory: Path, wanted: PartsManifest) -> None:
     if (directory / NAME).is_file():
         _check_same(directory, PartsManifest.read(directory), wanted)
     elif any(not entry.name.startswith(".") for entry in directory.iterdir()):
-        raise ClusterError(f"{directory} is not empty, and no encoding: choose another folder")
+        raise ClusterError(f"{directory} is not empty and holds no encoding: choose another folder")
     else:
         disk.replace(directory / NAME, wanted.dump())
 
@@ -104,7 +108,7 @@ def _check_same(directory: Path, found: PartsManifest, wanted: PartsManifest) ->
         before, now = getattr(found, name), getattr(wanted, name)
         if before != now:
             raise ClusterError(
-                f"{directory} holds an encoding with {name} {before!r}, asked is {now!r}: choose"
+                f"{directory} holds an encoding with {name} {before!r}, not {now!r}: choose"
                 " another folder, or encode as it was begun"
             )
 
@@ -117,11 +121,11 @@ def finish(directory: Path, manifest: PartsManifest, names: Sequence[str]) -> Pa
     temporary = directory / f".{REJECTS}.tmp"
     entries, counts = [], PartCounts("", 0, 0, 0)
     with temporary.open("w", encoding="utf-8", errors="surrogatepass") as file:
-        for name, said in _all_said(directory, names):
-            file.writelines(json.dumps(r, ensure_ascii=False) + "\n" for r in said["rejects"])
+        for name, summary in _all_summaries(directory, names):
+            file.writelines(json.dumps(r, ensure_ascii=False) + "\n" for r in summary["rejects"])
             size = (directory / name).stat().st_size
-            entries.append(PartEntry(name, said["products"], size))
-            counts = _sum(counts, said)
+            entries.append(PartEntry(name, summary["products"], size))
+            counts = _sum(counts, summary)
     disk.sync_file(temporary)
     disk.rename(temporary, directory / REJECTS)
     done = manifest.replace(
@@ -133,13 +137,15 @@ def finish(directory: Path, manifest: PartsManifest, names: Sequence[str]) -> Pa
     return done
 
 
-def _all_said(directory: Path, names: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _all_summaries(directory: Path, names: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     with ThreadPoolExecutor(_READERS, "kinshelf-parts") as pool:
-        yield from zip(names, pool.map(lambda n: read_said(directory / n), names), strict=True)
+        yield from zip(names, pool.map(lambda n: read_summary(directory / n), names), strict=True)
 
 
-def _sum(counts: PartCounts, said: dict[str, Any]) -> PartCounts:
-    whole = {name: value + said[name] for name, value in asdict(counts).items() if name != "name"}
+def _sum(counts: PartCounts, summary: dict[str, Any]) -> PartCounts:
+    whole = {
+        name: value + summary[name] for name, value in asdict(counts).items() if name != "name"
+    }
     return PartCounts("", **whole)
 
 

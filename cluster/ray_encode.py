@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Options(Protocol):
-    """How many workers there may be, and how long each has for a part."""
+    """Limits: the number of workers, and the time each has for a part."""
 
     @property
     def workers(self) -> int | None: ...
@@ -36,7 +36,7 @@ class Options(Protocol):
 
 
 class Run(Protocol):
-    """What the workers need of the encoding under way; `cluster.encode.Run` has it."""
+    """The part of an encoding that the workers need; `cluster.encode.Run` has it."""
 
     spec: EncoderSpec
     directory: Path
@@ -68,7 +68,7 @@ def encode_on_ray(run: Run, tasks: Iterable[Task], address: str) -> None:
         with ray_cluster(address) as ray:
             failed = _run(run, ray, rows)
         if failed:
-            raise ClusterError(_told(failed, len(rows)))
+            raise ClusterError(_failure(failed, len(rows)))
     disk.remove_tree(folder)
 
 
@@ -183,9 +183,9 @@ class RayEncoder:
         return path.stat().st_size
 
 
-def _told(failed: dict[str, str], asked: int) -> str:
+def _failure(failed: dict[str, str], parts: int) -> str:
     name, reason = next(iter(failed.items()))
     return (
-        f"{len(failed)} of {asked} parts could not be encoded, {name}: {reason}; run the same"
+        f"{len(failed)} of {parts} parts could not be encoded, {name}: {reason}; run the same"
         " command again to try these once more (--timeout gives each more time)"
     )

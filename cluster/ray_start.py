@@ -80,7 +80,7 @@ def _unusable(address: str, problem: Exception) -> str:
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """What Ray's C++ part says of its own settings goes nowhere; errors come as exceptions."""
+    """Discard what Ray's C++ part prints about its settings; errors come as exceptions."""
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)

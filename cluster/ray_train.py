@@ -132,7 +132,7 @@ def _check(source: TrainingSet, start: Probe | None, workers: int) -> None:
 
 
 def train_share(config: dict[str, Any]) -> None:
-    """What each worker runs; the first writes the probe to `out`."""
+    """Train one worker's share; the first worker writes the probe to `out`."""
     rank, world = dist.get_rank(), dist.get_world_size()
     whole = ProbeSettings(**config["settings"])
     settings = whole.override(batch_size=max(1, whole.batch_size // world), refit_below=0)
@@ -196,7 +196,7 @@ class SharedTrainer(Trainer):
         steps = torch.tensor([-(-len(source) // settings.batch_size)])
         dist.all_reduce(steps, op=dist.ReduceOp.MIN)
         self._steps = int(steps.item())
-        # Equal weights from equal seeds; from here on each hides units and halves of its own.
+        # Equal weights from equal seeds; from here on each drops units and modalities of its own.
         torch.manual_seed(settings.seed + dist.get_rank())
         self._rng = np.random.default_rng(settings.seed + dist.get_rank())
 

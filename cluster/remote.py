@@ -40,7 +40,7 @@ def scheme_of(place: str) -> str:
 
 @contextlib.contextmanager
 def local_copy(source: str) -> Iterator[tuple[Path, Callable[[str], str]]]:
-    """A source as a local path, and a function that says where one of its pictures really lies.
+    """A source as a local path, and a function that locates one of its pictures.
 
     A local source is itself; a remote file is copied to a temporary folder for as long as the
     context lasts. Raises SourceNotFound, UnreadableSource or ClusterError.
@@ -93,7 +93,7 @@ def _download(source: str, path: Path) -> None:
                 local.write(chunk)
     except httpx.HTTPStatusError as problem:
         status = problem.response.status_code
-        raise SourceNotFound(f"{source} is not to be had: HTTP {status}") from problem
+        raise SourceNotFound(f"{source} is not available: HTTP {status}") from problem
     except (httpx.HTTPError, httpx.InvalidURL) as problem:
         raise UnreadableSource(f"{source} cannot be read: {problem}") from problem
 
@@ -112,7 +112,7 @@ def _opened(place: str) -> Any:
 
 
 def read_any(images: Sequence[str | None], downloader: Downloader | None) -> list[Picture | None]:
-    """As `store.intake.read_pictures`, and pictures in object stores too."""
+    """Read pictures like `store.ingest.pictures`, from object stores too."""
     stored = {image for image in images if image and scheme_of(image) in STORES}
     rest = [None if image in stored else image for image in images]
     read = read_pictures(rest, downloader)

@@ -64,7 +64,7 @@ def read_tasks(
 ) -> Iterator[Task]:
     """The tasks of a source, in its order; raises as `db.readers.read_source`, some of it at once.
 
-    `source` is what it is called and `located` says where a picture lies, for a copy at `path`.
+    `source` is what it is called and `located` locates a picture, for a copy at `path`.
     Embeddings that it may hold are left out: these are made anew.
     """
     return _tasks(read_source(path, options), fingerprint, located, source)

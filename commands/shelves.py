@@ -92,10 +92,10 @@ def list_products(
 def info(output: Output, at: int | None, recall: bool) -> None:
     """Describe the shelf: counts, categories, encoder, index, probes, rejects."""
     from kinshelf.commands.terminal.tables import info_tables
-    from kinshelf.probe.predict.freshness import told_facts
+    from kinshelf.probe.predict.freshness import reported_facts
 
     with output.open() as shelf:
-        facts, trouble = told_facts(shelf, at)
+        facts, trouble = reported_facts(shelf, at)
         found = shelf.info(at, recall=recall) | facts
     if trouble:
         output.warn(f"warning: {trouble}")

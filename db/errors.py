@@ -18,13 +18,13 @@ KinshelfError                   (a server's refusals are in serve/base/errors.py
 │   ├── ShelfNotFound
 │   ├── ShelfExists
 │   ├── ShelfLocked             another process writes
-│   ├── ShelfPoisoned           a write failed half-way; reopen
-│   ├── ShelfDamaged            the truth itself is damaged
+│   ├── ShelfPoisoned           an earlier write failed; reopen
+│   ├── ShelfDamaged            a file with the shelf's data is damaged
 │   ├── UnsupportedFormat
 │   ├── EngineUnavailable       it cannot be reached, or did not answer in time
-│   ├── EngineRefused           it answered that it will not do that
-│   ├── OnlyInDirectory         asked of an engine what only a directory can do
-│   └── CopyMismatch            a copy is not what was copied
+│   ├── EngineRefused           it refused the operation
+│   ├── OnlyInDirectory         the operation needs a shelf in a directory
+│   └── CopyMismatch            a copy differs from its source
 ├── ClusterError                Ray cannot be used, or could not finish
 ├── ProductNotFound
 ├── EmptyShelf
@@ -34,14 +34,14 @@ KinshelfError                   (a server's refusals are in serve/base/errors.py
     ├── TooFewClasses
     └── InvalidSetting
 
-A message carries the value that is wrong and the remedy; the docstring of a class is its meaning.
+A message names the wrong value and the remedy; the docstring of a class is its meaning.
 """
 
 from __future__ import annotations
 
 
 class KinshelfError(Exception):
-    """Base class: something that the user can mend."""
+    """Base class of all errors that a user can put right."""
 
 
 class InputError(KinshelfError):
@@ -69,7 +69,7 @@ class UnknownColumn(InputError):
 
 
 class DuplicateId(InputError):
-    """An id is in the shelf already and the caller asked for that to be an error."""
+    """An id is in the shelf already, and the caller chose to treat that as an error."""
 
 
 class InvalidEmbeddings(InputError):
@@ -101,7 +101,7 @@ class EncoderMismatch(EncoderError):
 
 
 class ShelfError(KinshelfError):
-    """The shelf's directory cannot be used as asked."""
+    """The shelf cannot be used as requested."""
 
 
 class ShelfNotFound(ShelfError):
@@ -117,11 +117,11 @@ class ShelfLocked(ShelfError):
 
 
 class ShelfPoisoned(ShelfError):
-    """A write failed half-way through this handle; open the shelf again."""
+    """An earlier write through this handle failed; open the shelf again."""
 
 
 class ShelfDamaged(ShelfError):
-    """A file that holds the truth is damaged."""
+    """A file that holds the shelf's data is damaged."""
 
 
 class UnsupportedFormat(ShelfError):
@@ -137,19 +137,19 @@ class EngineUnavailable(ShelfError):
 
 
 class EngineRefused(ShelfError):
-    """The engine answered that it will not do what was asked."""
+    """The engine refused the operation."""
 
 
 class OnlyInDirectory(ShelfError):
-    """Asked of a shelf on an engine what only a shelf in a directory can do."""
+    """The operation needs a shelf in a directory, and this one is on an engine."""
 
 
 class CopyMismatch(ShelfError):
-    """A copy, when it was compared at the end, is not what was copied."""
+    """The final comparison found that a copy differs from its source."""
 
 
 class ProductNotFound(KinshelfError):
-    """No product of that id is in the shelf."""
+    """The shelf has no product with that id."""
 
 
 class EmptyShelf(KinshelfError):
@@ -161,7 +161,7 @@ class GenerationNotFound(KinshelfError):
 
 
 class ProbeError(KinshelfError):
-    """A probe cannot be trained or used as asked."""
+    """A probe cannot be trained or used as requested."""
 
 
 class ProbeNotFound(ProbeError):

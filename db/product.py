@@ -14,7 +14,7 @@ TEXT_COLUMNS = ("id", "title", "description", "category", "brand", "image", "spl
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """One row of a catalogue, its text already normalised (see `db.text.normalise`).
+    """A row of a catalogue with its text normalised (see `db.text.normalise`).
 
     `image` is an absolute local path or an http(s) URL as the source named it; None: no image.
     `category` None means "not categorised yet", never the text "nan".
@@ -32,7 +32,7 @@ class Product:
 
     @property
     def text(self) -> str:
-        """What the text tower reads: title and description joined by " || "."""
+        """The text tower's input: title and description joined by " || "."""
         return " || ".join(part for part in (self.title, self.description) if part)
 
     def replace(self, **changes: object) -> Product:

@@ -42,7 +42,7 @@ _NOTATIONS = (
 def clean_key(text: str) -> str:
     """`text` without control characters and surrounding space, otherwise untouched.
 
-    For what must stay exactly what the source says: ids, file names, URLs.
+    For what must stay exactly what the source states: ids, file names, URLs.
     """
     return (text if text.isprintable() else _NOT_KEY.sub("", text)).strip()
 

@@ -1,4 +1,4 @@
-"""How many threads the numeric libraries may use: one setting for all of them.
+"""The number of threads of the numeric libraries: one setting for all of them.
 
 `KINSHELF_THREADS` is a number; without it, the machine's cores. One query is always searched on
 one thread: a second one costs more to wake than it saves.

@@ -15,8 +15,8 @@ from kinshelf.db.arrays import BoolArray, Float64Array, FloatArray, IntArray
 from kinshelf.db.errors import InvalidSetting, ProbeError, TooFewClasses
 from kinshelf.probe.calibrate.calibrate import calibrate
 from kinshelf.probe.calibrate.conformal import COVERAGE, Conformal
-from kinshelf.probe.calibrate.hybrid import Distributions, Voices, joined
-from kinshelf.probe.calibrate.new_categories import newcomers_of
+from kinshelf.probe.calibrate.hybrid import Distributions, Predictors, joined
+from kinshelf.probe.calibrate.new_categories import new_categories_of
 from kinshelf.probe.fit.data import ArrayData
 from kinshelf.probe.fit.knn import NO_VOTE, ExactNeighbours
 from kinshelf.probe.fit.settings import Calibration, ProbeSettings
@@ -34,9 +34,9 @@ _BLOCK = 256
 class HybridClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sklearn is untyped
     """The MLP probe mixed with the vote of the k nearest training rows.
 
-    X are embedding pairs `[image ; text]`, (n, D), as `Shelf.search` takes them: two halves of
-    equal width, each a unit vector, or zeros where a modality is missing; an array or a frame.
-    Other norms raise InvalidEmbeddings. For any other vectors, whose inner product is their
+    X are embedding pairs `[image ; text]`, (n, D), as `Shelf.search` takes them: two embedding
+    pairs of equal width, each a unit vector, or zeros where a modality is missing; an array or a
+    frame. Other norms raise InvalidEmbeddings. For any other vectors, whose inner product is their
     similarity, set `pairs=False` and `ProbeSettings(modality_dropout=0)`. `k`, `tau` and `lam` are
     as in `Calibration`, None: fitted by cross-fitting; `settings` None: the recipe's defaults.
 
@@ -99,7 +99,7 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         return found
 
     def add(self, X: ArrayLike, y: ArrayLike) -> Self:
-        """Let more rows vote, of new classes too, without training the probe again."""
+        """Add rows that vote, of new classes too, without training the probe again."""
         check_is_fitted(self)
         embeddings, labels = self._checked(X, y, reset=False)
         self._remember(
@@ -132,7 +132,7 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         return self.distributions(X).hybrid
 
     def distributions(self, X: ArrayLike) -> Distributions:
-        """What probe, neighbours and both together say, columns as in `classes_`."""
+        """The distributions of probe, neighbours and both together, columns as in `classes_`."""
         check_is_fitted(self)
         queries = self._checked_queries(X)
         blocks = [self._answer(queries[i : i + _BLOCK]) for i in range(0, len(queries), _BLOCK)]
@@ -162,7 +162,7 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         k = self.probe_.calibration.k
         similarities, places = self._neighbours.kneighbors(queries, k, with_identical=False)
         labels = np.where(places < 0, NO_VOTE, self._codes[places])
-        return self._voices.answer(queries, similarities, labels, self._embeddings[places])
+        return self._predictors.answer(queries, similarities, labels, self._embeddings[places])
 
     def _overridden(self, fitted: Calibration) -> Calibration:
         given: dict[str, Any] = {"k": self.k, "tau": self.tau, "lam": self.lam}
@@ -197,5 +197,7 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         self.classes_, codes = np.unique(labels, return_inverse=True)
         self._codes = codes.astype(np.int64)
         names = [str(name) for name in self.classes_]
-        newcomers = newcomers_of(self.probe_, names, self._codes, lambda rows: embeddings[rows])
-        self._voices = Voices(self.probe_, names, newcomers=newcomers)
+        new_categories = new_categories_of(
+            self.probe_, names, self._codes, lambda rows: embeddings[rows]
+        )
+        self._predictors = Predictors(self.probe_, names, new_categories=new_categories)

@@ -27,7 +27,7 @@ Fit = Callable[..., Trained]
 
 @dataclass(frozen=True, slots=True)
 class TrainReport:
-    """What `train` made; `warm_start` is the probe that it started from, if it did."""
+    """The result of `train`; `warm_start` is the probe that it started from, if any."""
 
     version: int
     generation: int

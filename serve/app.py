@@ -17,7 +17,7 @@ from kinshelf.serve import pages
 from kinshelf.serve.base.errors import Unusable
 from kinshelf.serve.http.limits import Limits, answer
 from kinshelf.serve.http.security import Guard, read_tokens
-from kinshelf.serve.routes import asking, jobs, judging, products, status
+from kinshelf.serve.routes import jobs, judging, products, queries, status
 from kinshelf.serve.service.service import Service
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from kinshelf.store.encode.encoder import Encoder
 
 DESCRIPTION = """Puts products into categories, with a calibrated probability and the products that
-vouch for it. Answers are what the command line prints with `--json`; every failure is a `Failure`.
+support it. Answers are what the command line prints with `--json`; every failure is a `Failure`.
 Where the server was given tokens, send `Authorization: Bearer TOKEN`."""
 _LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -47,7 +47,7 @@ def create_app(settings: ServeSettings, *, encoder: Encoder | None = None) -> Fa
     app.state.settings, app.state.service, app.state.guard = settings, service, guard
     app.add_middleware(Limits, settings=settings, guard=guard, metrics=service.metrics)
     _answer_failures(app)
-    for part in (asking, products, judging, jobs, status):
+    for part in (queries, products, judging, jobs, status):
         app.include_router(part.router)
     pages.install(app)
     _document_tokens(app)
@@ -94,15 +94,15 @@ def _answer_failures(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     def unusable(_: Request, error: RequestValidationError) -> Response:
-        return answer(Unusable("; ".join(map(_told, error.errors()))))
+        return answer(Unusable("; ".join(map(_described, error.errors()))))
 
     @app.exception_handler(HTTPException)
     def no_route(_: Request, error: HTTPException) -> Response:
-        told = {"type": "HTTPException", "message": str(error.detail), "reason": None}
+        failure = {"type": "HTTPException", "message": str(error.detail), "reason": None}
         return JSONResponse(
-            {"error": told | {"retry_after": None}}, error.status_code, error.headers
+            {"error": failure | {"retry_after": None}}, error.status_code, error.headers
         )
 
 
-def _told(problem: Any) -> str:
+def _described(problem: Any) -> str:
     return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"

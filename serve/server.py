@@ -1,4 +1,4 @@
-"""The server itself: uvicorn, told to drain as soon as it is told to end."""
+"""The server itself: uvicorn, which drains as soon as it receives a signal to end."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def serve(settings: ServeSettings, ready: Callable[[str], None]) -> None:
 
 
 def configured(app: FastAPI, settings: ServeSettings) -> uvicorn.Config:
-    """How uvicorn serves it."""
+    """The configuration of uvicorn."""
     return uvicorn.Config(
         app, log_config=None, access_log=False, server_header=False, proxy_headers=False, ws="none",
         http=Connection, limit_concurrency=CONNECTIONS, timeout_keep_alive=20,
@@ -75,6 +75,6 @@ def listen(settings: ServeSettings) -> socket.socket:
 
 
 def url_of(listening: socket.socket) -> str:
-    """Where it can be reached."""
+    """The address at which it can be reached."""
     host, port = listening.getsockname()[:2]
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"

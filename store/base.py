@@ -1,8 +1,8 @@
-"""What commands and probes need of a shelf, wherever its products lie.
+"""The interface of a shelf that commands and probes use, wherever its products lie.
 
 `Shelf` keeps them in a directory, `cluster.engine.EngineShelf` in PostgreSQL or Milvus. Both differ
-in how a change is made durable and how rows are found; what can be said in terms of these two is
-said here, once.
+in how a change is made durable and how rows are found; what both share is
+defined here, once.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ class AnyShelf(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of memory and connections."""
+        """Release memory and connections."""
 
     @property
     def name(self) -> str:
-        """What messages call it: its path, or its address without the password."""
+        """The name in messages: its path, or its address without the password."""
         return str(self.path)
 
     # ---- reading
@@ -71,12 +71,12 @@ class AnyShelf(ABC):
 
     @property
     def fingerprint(self) -> str:
-        """What decides this shelf's embeddings; `declared:...` while they were only brought."""
+        """The fingerprint of the encoder; `declared:...` while all embeddings were supplied."""
         return self.manifest.fingerprint or f"declared:{self.manifest.encoder}"
 
     @property
     def dimension(self) -> int:
-        """Of one modality; 0 while nothing was added."""
+        """The dimension of one modality; 0 while nothing was added."""
         return self.manifest.dimension or 0
 
     @property
@@ -98,7 +98,7 @@ class AnyShelf(ABC):
         return encoder
 
     def release_encoder(self) -> None:
-        """Let go of the encoder and its memory; what needs it next loads it again."""
+        """Release the encoder and its memory; the next use loads it again."""
         from kinshelf.db.threads import return_memory
 
         if self._encoder is not None:
@@ -123,9 +123,9 @@ class AnyShelf(ABC):
     def search(self, queries: FloatArray, k: int = 10, *, where: str | None = None) -> Neighbours:
         """The k products nearest to each query among those that match.
 
-        `queries` are embedding pairs `[image ; text]`, (n, 2 * dimension) float32: unit halves, or
-        zeros where a modality is missing. Raises FilterError, EmptyShelf, and InvalidEmbeddings
-        for another width or other norms, such as those of fused embeddings.
+        `queries` are embedding pairs `[image ; text]`, (n, 2 * dimension) float32: unit embedding
+        pairs, or zeros where a modality is missing. Raises FilterError, EmptyShelf, and
+        InvalidEmbeddings for another width or other norms, such as those of fused embeddings.
         """
         fusion.check_pairs(queries)
         return self.snapshot().kneighbors(queries, k, where=where)
@@ -147,7 +147,7 @@ class AnyShelf(ABC):
         """Answer a read-only SQL query over the tables of the newest generation."""
 
     def bring_probe(self, entry: ProbeEntry) -> None:  # noqa: B027
-        """Have the files of a probe where `entry.path` says; they are there in a directory."""
+        """Put a probe's files at `entry.path`; a shelf in a directory has them there already."""
 
     # ---- writing
 
@@ -198,7 +198,7 @@ class AnyShelf(ABC):
         return encoder
 
     def fit_dimension(self, dimension: int, **identity: Any) -> None:
-        """Take the dimension of the first embeddings brought; raises InvalidEmbeddings later on."""
+        """Set the dimension by the first supplied embeddings; raises InvalidEmbeddings later on."""
         if dimension == self.dimension and not identity:
             return
         from kinshelf.store.compatibility import check_dimension

@@ -1,4 +1,4 @@
-"""Whether an encoder, or embeddings brought, fit those that a shelf has."""
+"""Whether an encoder, or supplied embeddings, fit those that a shelf has."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def check_encoder(encoder: Encoder, path: Path | str, manifest: Manifest, *, emp
         )
     if known is None and not empty and encoder.dimension != manifest.dimension:
         raise EncoderMismatch(
-            f"{path} holds brought embeddings of dimension {manifest.dimension}, but"
+            f"{path} holds supplied embeddings of dimension {manifest.dimension}, but"
             f" {encoder.name} makes {encoder.dimension}: query with embeddings too, or make"
             " a shelf with the encoder that they came from"
         )

@@ -1,7 +1,7 @@
-"""What commands and probes need of one generation of a shelf, wherever its products lie.
+"""The interface of one generation of a shelf that commands and probes use.
 
 `Snapshot` has them in a directory, `cluster.engine_snapshot.EngineSnapshot` in a database.
-What can be said of both is said here, once.
+What both share is defined here, once.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ BLOCK = 4096
 
 
 class AnyView(Protocol):
-    """Questions to the metadata of one generation; `db.queries.View` says what each answers."""
+    """Questions to the metadata of one generation; `db.catalog.queries.View` documents each."""
 
     generation: int
 
@@ -84,33 +84,33 @@ class AnyView(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ProductBlock:
-    """Some products by row, and their halves, (n, 2 * dimension) float32, a copy."""
+    """Some products by row, and their embedding pairs, (n, 2 * dimension) float32, a copy."""
 
     products: list[StoredProduct]
-    halves: FloatArray
+    pairs: FloatArray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VectorBlock:
-    """Rows (n,) int64 ascending, their ids, categories and splits (n,), and their halves,
+    """Rows (n,) int64 ascending, their ids, categories and splits (n,), and their embedding pairs,
     (n, 2 * dimension) float32."""
 
     rows: IntArray
     ids: list[str]
     categories: list[str | None]
     splits: list[str | None]
-    halves: FloatArray
+    pairs: FloatArray
 
     @classmethod
     def of(cls, block: ProductBlock) -> Self:
-        """What training needs of some products."""
+        """Gather the training data of some products."""
         products = [stored.product for stored in block.products]
         return cls(
             np.array([stored.row for stored in block.products], dtype=np.int64),
             [product.id for product in products],
             [product.category for product in products],
             [product.split for product in products],
-            block.halves,
+            block.pairs,
         )
 
 
@@ -124,16 +124,16 @@ class AnySnapshot(ABC):
     @property
     @abstractmethod
     def count(self) -> int:
-        """How many products there are."""
+        """The number of products."""
 
     @property
     @abstractmethod
     def dimension(self) -> int:
-        """Of one modality."""
+        """The dimension of one modality."""
 
     @abstractmethod
-    def halves(self, rows: IntArray | Sequence[int]) -> FloatArray:
-        """Unit image and text halves as stored, (len(rows), 2 * dimension) float32, a copy."""
+    def pairs(self, rows: IntArray | Sequence[int]) -> FloatArray:
+        """Unit image and text embeddings as stored, (len(rows), 2 * dimension) float32, a copy."""
 
     @abstractmethod
     def kneighbors(
@@ -160,7 +160,7 @@ class AnySnapshot(ABC):
 
     def fused(self, rows: IntArray | Sequence[int]) -> FloatArray:
         """Fused embeddings, (len(rows), 2 * dimension) float32."""
-        return fusion.fused(self.halves(rows))
+        return fusion.fused(self.pairs(rows))
 
     def labelled(self, split: str | None = None) -> tuple[IntArray, ObjectArray]:
         """Rows that have a category, and the categories; of one split if named."""
@@ -200,7 +200,7 @@ class AnySnapshot(ABC):
         for start in range(0, len(rows), size):
             block = rows[start : start + size]
             found = self.view.by_rows(block)
-            yield ProductBlock([found[int(row)] for row in block], self.halves(block))
+            yield ProductBlock([found[int(row)] for row in block], self.pairs(block))
 
     def iter_vectors(self, where: str | None = None, *, size: int = BLOCK) -> Iterator[VectorBlock]:
         """Vectors, categories and splits of the products that match, by row, at most `size` rows

@@ -1,4 +1,4 @@
-"""What a shelf says of itself: the figures of `info`, and a user's own SQL."""
+"""Figures of `info`, and a user's own SQL."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def save_probe(
         except OSError as error:
             raise ShelfError(
                 f"writing probe {version} to {shelf.name} failed ({error}): the shelf is as it was"
-                " before; free space or mend the disk, then run this again"
+                " before; free space or repair the disk, then run this again"
             ) from error
         probe: ProbeRecord = {
             "version": version, "trained_on": trained_on, "classes": classes, "files": hashes,
@@ -62,7 +62,7 @@ def _write_files(final: Path, write: Callable[[Path], None]) -> dict[str, str]:
 
 
 def probe_directory(shelf: AnyShelf, version: int) -> Path:
-    """Where the files of a probe lie on this machine."""
+    """The folder of a probe's files on this machine."""
     return shelf.path / "probes" / f"{version:04d}"
 
 

@@ -1,4 +1,4 @@
-"""What the shelf's methods answer, as dataclasses."""
+"""Results of the shelf's methods, as dataclasses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OnConflict = Literal["update", "skip", "error"]
 
 @dataclass(frozen=True, slots=True)
 class AddOptions:
-    """How `Shelf.add` reads and treats a source.
+    """Options of `Shelf.add` for reading and treating a source.
 
     `mapping` maps our field names to the source's columns; `images` is the folder that relative
     image paths start from; `image_embeddings` and `text_embeddings` are `.npy` files whose row i
@@ -37,14 +37,14 @@ class AddOptions:
     delimiter: str | None = None
 
     @property
-    def brings_embeddings(self) -> bool:
+    def supplies_embeddings(self) -> bool:
         """Whether embeddings come from files rather than from the shelf's encoder."""
         return self.image_embeddings is not None or self.text_embeddings is not None
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingSetSummary:
-    """What `--top-categories` and its kin chose, per category, and what they left out and why."""
+    """The choice of a training set, per category, and the rows left out with the reason."""
 
     classes: dict[str, int]
     train: int
@@ -80,7 +80,7 @@ _SUMMED = (
 
 @dataclass(slots=True)
 class AddReport:
-    """What became of a source's rows. Every row is in exactly one of the first five counts."""
+    """Counts of a source's rows. Every row is in exactly one of the first five counts."""
 
     inserted: int = 0
     updated: int = 0
@@ -178,7 +178,7 @@ class SearchResult:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that `verify` found: where, what, and what to do about it.
+    """A finding of `verify`: its place, the fault and the remedy.
 
     `harmless`: a remainder that costs nothing but space; the shelf is whole without it.
     """
@@ -191,7 +191,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class CompactReport:
-    """What a compaction did. `oldest` is the oldest generation that can still be asked.
+    """The result of a compaction. `oldest` is the oldest generation that can still be read.
 
     `rows_kept` and `rows_dropped` count stored rows, those of older generations included;
     bytes are those of log and vectors. `images_dropped` of the cache had no product any more.
@@ -214,7 +214,7 @@ class CompactReport:
 
 @dataclass(frozen=True, slots=True)
 class ProbeEntry:
-    """A probe of a shelf: its number, where its files lie, and what the log says of it."""
+    """A probe of a shelf: its number, where its files lie, and its entry in the log."""
 
     version: int
     path: Path

@@ -74,10 +74,10 @@ class DirectoryShelf(AnyShelf):
         self.close()
 
     def close(self) -> None:
-        """Let go of the memory; after writing, save what makes the next opening and search fast.
+        """Release the memory; after writing, save files that make the next opening and search fast.
 
         A large shelf that grew gets its index here (half a minute for 100,000 rows; Ctrl-C loses
-        nothing but it), unless `build_index` was called before, or told to stop.
+        nothing but it), unless `build_index` was called before, or was stopped.
         """
         self.release_encoder()  # the index needs the room
         if self._wrote:
@@ -209,11 +209,11 @@ class DirectoryShelf(AnyShelf):
             if now.count > WARM_ROWS:
                 return
             if graph := now.searched().graph:
-                graph.tail.take_in(self._ledger.vectors(self._ledger.rows))
+                graph.unindexed_rows.take_in(self._ledger.vectors(self._ledger.rows))
             # What a commit touches has driven the graph and the rows out of the caches.
             last, count = self._ledger.rows - 1, 1 + rows // WARMED
             for row in np.linspace(last, self._ledger.first_row, count):
-                now.kneighbors(now.halves([int(row)]), 10)
+                now.kneighbors(now.pairs([int(row)]), 10)
                 if time.monotonic() > until:
                     break
 
@@ -227,7 +227,7 @@ class DirectoryShelf(AnyShelf):
         self._ledger.set_manifest(**changes)
 
     def replace_truth(self, rewrite: Callable[[Ledger], T]) -> T:
-        """Let `rewrite` begin a new epoch of the ledger; the caller is inside `writing()`."""
+        """Have `rewrite` begin a new epoch of the ledger; the caller is inside `writing()`."""
         done = rewrite(self._ledger)
         self._wrote = True
         self._follow()
@@ -236,7 +236,7 @@ class DirectoryShelf(AnyShelf):
     def build_index(self, *, stop: Stop = never, progress: Steps = silent) -> bool:
         """Build or grow the approximate index if the shelf wants one; True if it did.
 
-        Others read and write meanwhile. Once `stop` said so, `close` will not build it either.
+        Others read and write meanwhile. Once `stop` ended it, `close` will not build it either.
         """
         with self._refreshing:
             self._follow()
@@ -254,7 +254,7 @@ class DirectoryShelf(AnyShelf):
     def info(self, at: int | None = None, *, recall: bool = False) -> dict[str, Any]:
         """Counts, categories, encoder, index, probes, open rejects; `recall`: measure it now."""
         now = self.snapshot(at)
-        index = self._index.told(now.searched().vectors)
+        index = self._index.report(now.searched().vectors)
         if recall and now.count:
             from kinshelf.store.search.recall import measured
 

@@ -1,4 +1,4 @@
-"""One committed generation of a shelf: what every answer is computed from.
+"""One committed generation of a shelf, from which every answer is computed.
 
 A snapshot never changes. It takes no lock and waits for no writer, so an answer cannot mix
 metadata and vectors of different states.
@@ -17,7 +17,7 @@ from kinshelf.db.arrays import BoolArray, FloatArray, IntArray
 from kinshelf.db.catalog.queries import View
 from kinshelf.store.generation import AnySnapshot
 from kinshelf.store.search import fusion
-from kinshelf.store.search.neighbours import Neighbours, told
+from kinshelf.store.search.neighbours import Neighbours, neighbours_of
 from kinshelf.store.search.paging import looked_at
 from kinshelf.store.search.planner import Found, Rows, nearest
 
@@ -33,7 +33,7 @@ _IDS = 4096
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a snapshot is made of; arrays are shared with the shelf and only ever grow."""
+    """The parts of a snapshot; arrays are shared with the shelf and only ever grow."""
 
     generation: int
     fingerprint: str
@@ -59,7 +59,7 @@ class Snapshot(AnySnapshot):
         self.view = view
 
     def searched(self, keep: BoolArray | None = None) -> Rows:
-        """What a search goes through: all products, or those whose places are flagged."""
+        """The rows that a search covers: all products, or those whose places are flagged."""
         if keep is None and self.count < len(self._live):
             keep = self._live
         return Rows(np.asarray(self._parts.vectors), self._index_of(self._parts.vectors), keep)
@@ -71,16 +71,16 @@ class Snapshot(AnySnapshot):
 
     @functools.cached_property
     def count(self) -> int:
-        """How many products there are."""
+        """The number of products."""
         return int(np.count_nonzero(self._live))
 
     @property
     def dimension(self) -> int:
-        """Of one modality."""
+        """The dimension of one modality."""
         return int(self._parts.vectors.shape[1]) // 2
 
-    def halves(self, rows: IntArray | Sequence[int]) -> FloatArray:
-        """Unit image and text halves as stored, (len(rows), 2 * dimension) float32, a copy."""
+    def pairs(self, rows: IntArray | Sequence[int]) -> FloatArray:
+        """Unit image and text embeddings as stored, (len(rows), 2 * dimension) float32, a copy."""
         places = np.asarray(rows, dtype=np.int64) - self._parts.first_row
         found = np.array(self._parts.vectors[places], dtype=np.float32)
         looked_at(self._parts.vectors, len(places), apart=True)
@@ -111,14 +111,14 @@ class Snapshot(AnySnapshot):
         searched = self.searched(keep)
         found = nearest(searched, weighted, min(k, self.count))
         near = searched.at(np.maximum(found.places, 0))
-        return self._told(queries, found, near, weight_image)
+        return self._neighbours(queries, found, near, weight_image)
 
-    def _told(
+    def _neighbours(
         self, queries: FloatArray, found: Found, near: FloatArray, weight_image: float
     ) -> Neighbours:
         looked_at(self._parts.vectors, found.places.size, apart=True)
         rows = np.where(found.places < 0, -1, found.places + self._parts.first_row)
-        return told(queries, rows, near, weight_image, exhaustive=found.exhaustive)
+        return neighbours_of(queries, rows, near, weight_image, exhaustive=found.exhaustive)
 
     @functools.cached_property
     def _labelled(self) -> BoolArray:

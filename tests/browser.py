@@ -124,7 +124,7 @@ with WriterLock(Path(sys.argv[1])):
 
 @contextmanager
 def held(shelf: Path) -> Iterator[subprocess.Popen[str]]:
-    """Another process that holds the writer's lock until it is told a line."""
+    """Another process that holds the writer's lock until it is reported a line."""
     command = [sys.executable, "-c", HOLD, str(shelf), "--a-long-import"]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

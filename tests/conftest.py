@@ -216,6 +216,8 @@ class _NotTested:
     def pytest_unconfigure(self, config: pytest.Config) -> None:
         if config.option.collectonly:
             return
-        told = [f"{count} ({reason})" for reason, count in self.reasons.most_common()]
-        line = f"not tested: {'; '.join(told)}" if told else "not tested: nothing was skipped"
+        reported = [f"{count} ({reason})" for reason, count in self.reasons.most_common()]
+        line = (
+            f"not tested: {'; '.join(reported)}" if reported else "not tested: nothing was skipped"
+        )
         print(line, file=sys.__stdout__, flush=True)

@@ -23,7 +23,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def brought(amazon: Path, **options: object) -> AddOptions:
+def supplied(amazon: Path, **options: object) -> AddOptions:
     folder = amazon / "embeddings"
     return AddOptions(
         image_embeddings=folder / "image_embeddings.npy",
@@ -36,7 +36,7 @@ def test_the_coursework_embeddings_give_a_probe_as_good_as_the_coursework(
     amazon: Path, tmp_path: Path
 ) -> None:
     """Accuracy on a fifth held out; the recipe's own, cross-validated on all rows, is 0.969."""
-    options = brought(amazon, training=TrainingSetOptions(val_fraction=0.2))
+    options = supplied(amazon, training=TrainingSetOptions(val_fraction=0.2))
     with Shelf.create(tmp_path / "a.shelf") as shelf:
         report = shelf.add(amazon / "embeddings" / "products.csv", options)
         assert (report.inserted, report.rejected) == (828, 0)
@@ -50,15 +50,15 @@ def test_the_coursework_embeddings_give_a_probe_as_good_as_the_coursework(
     assert metrics["hybrid"]["nll"] < 0.2
 
 
-def test_brought_embeddings_are_kept_bit_for_bit(amazon: Path, tmp_path: Path) -> None:
+def test_supplied_embeddings_are_kept_bit_for_bit(amazon: Path, tmp_path: Path) -> None:
     folder = amazon / "embeddings"
     with Shelf.create(tmp_path / "a.shelf") as shelf:
-        shelf.add(folder / "products.csv", brought(amazon))
+        shelf.add(folder / "products.csv", supplied(amazon))
         now = shelf.snapshot()
         ids = [row["id"] for row in rows_of(folder / "products.csv")]
-        halves = now.halves([now.view.by_ids([i])[i].row for i in ids])
+        pairs = now.pairs([now.view.by_ids([i])[i].row for i in ids])
     image, text = (np.load(folder / f"{name}_embeddings.npy") for name in ("image", "text"))
-    assert (halves == np.hstack([image, text])).all()
+    assert (pairs == np.hstack([image, text])).all()
 
 
 def test_nearest_products_are_those_of_exact_search(amazon: Path, tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_nearest_products_are_those_of_exact_search(amazon: Path, tmp_path: Path
     fused = np.hstack([image, text]).astype(np.float64) / np.sqrt(2)
     ids = [row["id"] for row in rows_of(folder / "products.csv")]
     with Shelf.create(tmp_path / "a.shelf") as shelf:
-        shelf.add(folder / "products.csv", brought(amazon))
+        shelf.add(folder / "products.csv", supplied(amazon))
         for at in range(0, 828, 92):
             found = shelf.similar(id=ids[at], k=10).neighbours
             scores = fused @ fused[at]
@@ -82,7 +82,7 @@ def test_the_raw_file_is_read_as_published(amazon: Path, tmp_path: Path) -> None
     with Shelf.open(tmp_path / "a.shelf", encoder=FakeEncoder()) as shelf:
         report = shelf.add(amazon / "raw_sample.csv")
         assert report.inserted == len(raw) == 10
-        assert report.image_failed == 10  # no network: kept as text-only, and said so
+        assert report.image_failed == 10  # no network: kept as text-only, and reported
         now = shelf.snapshot()
         first = now.get(raw[0]["Uniq Id"]).product
     assert first.title == raw[0]["Product Name"]

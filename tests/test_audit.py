@@ -1,4 +1,4 @@
-"""The audit finds what was planted, says so with evidence, and leaves the rest alone."""
+"""The audit finds what was planted, reports it with evidence, and leaves the rest alone."""
 
 from __future__ import annotations
 
@@ -147,11 +147,11 @@ def test_a_product_without_a_picture_is_no_copy_of_one_with(empty: Shelf) -> Non
 class Rows:
     """As much of a snapshot as grouping needs."""
 
-    def __init__(self, halves: np.ndarray) -> None:
-        self._halves = halves
+    def __init__(self, pairs: np.ndarray) -> None:
+        self._pairs = pairs
 
-    def halves(self, rows: np.ndarray) -> np.ndarray:
-        return self._halves[rows]
+    def pairs(self, rows: np.ndarray) -> np.ndarray:
+        return self._pairs[rows]
 
 
 def graph_and_facts(points: np.ndarray) -> tuple[Graph, Facts]:
@@ -391,7 +391,7 @@ def test_novel_means_the_same_to_classify_the_audit_and_the_review_queue(empty: 
     train_shelf(empty, settings)
     now = empty.snapshot()
     stored = now.select("category IS NULL")
-    answers = Predictor.for_shelf(empty).predict(now.halves([s.row for s in stored]))
+    answers = Predictor.for_shelf(empty).predict(now.pairs([s.row for s in stored]))
     novel = {s.product.id for s, a in zip(stored, answers, strict=True) if a.verdict == "novel"}
     audit = audit_shelf(empty, settings=settings, novel=True)
     proposed = {m.id: m.p for p in audit.proposals or () for m in p.members}

@@ -71,7 +71,7 @@ def test_products_given_by_a_program_are_checked_as_those_of_a_file(shelf: Shelf
     report = shelf.upsert(made, rows, None)
     assert (report.inserted, report.reasons) == (1, {"bad-text": 4})
     now = shelf.snapshot()
-    np.testing.assert_array_equal(now.halves([now.get("a").row])[0, :16], rows[0])
+    np.testing.assert_array_equal(now.pairs([now.get("a").row])[0, :16], rows[0])
     with Shelf.open(shelf.path) as again:
         assert again.snapshot().count == 1
         assert list(again.snapshot().view.by_ids(["c\ud800", "a"])) == ["a"]
@@ -143,7 +143,7 @@ def embeddings(path: Path, rows: np.ndarray) -> Path:
     return path
 
 
-def brought(tmp_path: Path, n: int = 6) -> tuple[Path, np.ndarray]:
+def supplied(tmp_path: Path, n: int = 6) -> tuple[Path, np.ndarray]:
     rows = [{"id": f"b{i}", "title": "", "category": f"c{i % 2}"} for i in range(n)]
     return write_csv(tmp_path / "brought.csv", rows), unit(
         np.random.default_rng(0).standard_normal((n, 8))
@@ -151,7 +151,7 @@ def brought(tmp_path: Path, n: int = 6) -> tuple[Path, np.ndarray]:
 
 
 def test_nan_and_zero_vectors_are_rejected_row_by_row(run: Run, tmp_path: Path) -> None:
-    source, rows = brought(tmp_path)
+    source, rows = supplied(tmp_path)
     rows[1, 3], rows[4] = np.nan, 0
     result = run("add", source, "--image-embeddings", embeddings(tmp_path / "i.npy", rows))
     assert result.exit_code == 1
@@ -161,7 +161,7 @@ def test_nan_and_zero_vectors_are_rejected_row_by_row(run: Run, tmp_path: Path) 
 
 
 def test_a_wrong_dimension_is_refused(run: Run, tmp_path: Path) -> None:
-    source, rows = brought(tmp_path)
+    source, rows = supplied(tmp_path)
     assert (
         run("add", source, "--image-embeddings", embeddings(tmp_path / "i.npy", rows)).exit_code
         == 0
@@ -171,7 +171,7 @@ def test_a_wrong_dimension_is_refused(run: Run, tmp_path: Path) -> None:
 
 
 def test_unequal_dimensions_of_image_and_text_are_refused(run: Run, tmp_path: Path) -> None:
-    source, rows = brought(tmp_path)
+    source, rows = supplied(tmp_path)
     text = embeddings(tmp_path / "t.npy", np.ones((6, 12), dtype=np.float32))
     image = embeddings(tmp_path / "i.npy", rows)
     refused(run("add", source, "--image-embeddings", image, "--text-embeddings", text), "12", "8")
@@ -181,14 +181,14 @@ def test_unequal_dimensions_of_image_and_text_are_refused(run: Run, tmp_path: Pa
 def test_mismatched_row_counts_are_refused_before_anything_is_added(
     run: Run, tmp_path: Path
 ) -> None:
-    source, rows = brought(tmp_path)
+    source, rows = supplied(tmp_path)
     few = embeddings(tmp_path / "few.npy", rows[:5])
     refused(run("add", source, "--image-embeddings", few), "5", "6")
     assert count(tmp_path) == 0
 
 
 def test_an_object_array_is_never_unpickled(run: Run, tmp_path: Path) -> None:
-    source, rows = brought(tmp_path)
+    source, rows = supplied(tmp_path)
     path = tmp_path / "objects.npy"
     np.save(path, np.array(list(rows), dtype=object), allow_pickle=True)
     refused(run("add", source, "--image-embeddings", path), "objects.npy", "object")
@@ -245,7 +245,7 @@ def test_a_bad_image_costs_only_itself(run: Run, tmp_path: Path) -> None:
         assert {p.product.id for p in now.select("has_text")} == set(names)
         failed = now.get("truncated.jpg")
         assert failed.image_error == "truncated"
-        assert not now.halves([failed.row])[0, :16].any()
+        assert not now.pairs([failed.row])[0, :16].any()
 
 
 def test_a_picture_that_is_no_longer_where_it_lay_is_kept(run: Run, tmp_path: Path) -> None:
@@ -254,10 +254,10 @@ def test_a_picture_that_is_no_longer_where_it_lay_is_kept(run: Run, tmp_path: Pa
     assert run("add", write_csv(tmp_path / "pictures" / "p.csv", rows)).exit_code == 0
     with Shelf.open(tmp_path / "toys.shelf") as shelf:
         before = shelf.snapshot().get("a")
-        halves = shelf.snapshot().halves([before.row])
+        pairs = shelf.snapshot().pairs([before.row])
     elsewhere = write_csv(tmp_path / "p.csv", rows)
-    told = json.loads(run("add", elsewhere, "--json").stdout)
-    assert (told["unchanged"], told["reasons"]) == (1, {"image-kept": 1})
+    reported = json.loads(run("add", elsewhere, "--json").stdout)
+    assert (reported["unchanged"], reported["reasons"]) == (1, {"image-kept": 1})
     rows[0] |= {"price": "6", "title": "other words"}
     result = run("add", write_csv(tmp_path / "p.csv", rows))
     assert "good.jpg" in result.stderr and "is kept" in result.stderr
@@ -266,9 +266,9 @@ def test_a_picture_that_is_no_longer_where_it_lay_is_kept(run: Run, tmp_path: Pa
         a = now.get("a")
         assert (a.product.price, a.product.title, a.has_image) == (6, "other words", True)
         assert a.product.image == before.product.image
-        changed = now.halves([a.row])
-        assert np.array_equal(changed[0, :16], halves[0, :16])
-        assert not np.array_equal(changed[0, 16:], halves[0, 16:])
+        changed = now.pairs([a.row])
+        assert np.array_equal(changed[0, :16], pairs[0, :16])
+        assert not np.array_equal(changed[0, 16:], pairs[0, 16:])
     rows[0]["image"] = "another.jpg"
     assert run("add", write_csv(tmp_path / "p.csv", rows)).exit_code == 0
     with Shelf.open(tmp_path / "toys.shelf") as shelf:
@@ -393,7 +393,9 @@ def test_training_with_one_class_or_none(run: Run, tmp_path: Path) -> None:
     refused(run("train"), "two")
 
 
-def test_without_a_probe_the_neighbours_answer_alone_and_say_so(run: Run, tmp_path: Path) -> None:
+def test_without_a_probe_the_neighbours_answer_alone_and_reports_it(
+    run: Run, tmp_path: Path
+) -> None:
     run("add", make_catalogue(tmp_path / "source"))
     result = run("classify", "--text", "red thing number 5")
     assert result.exit_code == 0
@@ -401,7 +403,7 @@ def test_without_a_probe_the_neighbours_answer_alone_and_say_so(run: Run, tmp_pa
     assert "Things | Red" in result.stdout
 
 
-def test_an_empty_shelf_says_what_to_do(run: Run) -> None:
+def test_an_empty_shelf_states_what_to_do(run: Run) -> None:
     refused(run("classify", "--text", "red"), "add")
     refused(run("similar", "--text", "red"), "add")
     assert run("list").exit_code == 0

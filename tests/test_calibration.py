@@ -19,7 +19,7 @@ from kinshelf.probe import HybridClassifier
 from kinshelf.probe.calibrate.conformal import ENOUGH, Conformal
 from kinshelf.probe.calibrate.crossfit import CrossFit, cross_fit
 from kinshelf.probe.calibrate.mixture import HeldOut, fit_calibration, held_out_answers
-from kinshelf.probe.calibrate.new_categories import Newcomers, fit_known
+from kinshelf.probe.calibrate.new_categories import NewCategories, fit_known
 from kinshelf.probe.calibrate.vote_space import fit_metric, similarities_in
 from kinshelf.probe.fit.data import ArrayData
 from kinshelf.probe.fit.settings import SPACES, Calibration, ProbeSettings
@@ -38,8 +38,8 @@ def mixture(
     rng = np.random.default_rng(seed)
     codes = np.arange(n) % n_classes
     rows = centres[codes] + noise * math.sqrt(dimension) * rng.standard_normal((n, dimension))
-    halves = np.split(rows, 2, axis=1)
-    unit = [half / np.linalg.norm(half, axis=1, keepdims=True) for half in halves]
+    pairs = np.split(rows, 2, axis=1)
+    unit = [half / np.linalg.norm(half, axis=1, keepdims=True) for half in pairs]
     return (np.hstack(unit) / math.sqrt(2)).astype(np.float32), codes
 
 
@@ -117,7 +117,7 @@ def test_the_answers_that_are_kept_are_those_of_the_formula():
     assert np.array_equal(again.agree, kept.agree)
 
 
-def test_with_a_handful_of_rows_the_defaults_stay_and_a_warning_says_so():
+def test_with_a_handful_of_rows_the_defaults_stay_and_a_warning_reports_it():
     X, codes = mixture(12)
     model = HybridClassifier(pairs=False, settings=QUICK).fit(X, codes)
     assert model.probe_.calibration == Calibration()
@@ -178,7 +178,7 @@ def test_whitening_is_that_of_fishers_discriminant():
 
 @given(st.integers(0, 2**31), st.integers(1, 5), st.integers(0, 6), st.integers(12, 300))
 @settings(max_examples=60)
-def test_similarities_of_whitened_rows_are_told_without_whitening_them(seed, n, k, rows):
+def test_similarities_of_whitened_rows_are_reported_without_whitening_them(seed, n, k, rows):
     X, codes = mixture(rows, 3, noise=0.8)
     metric = fit_metric(training(X, codes), seed=0)
     rng = np.random.default_rng(seed)
@@ -207,17 +207,17 @@ def test_a_new_category_is_found_by_few_products_and_takes_few_of_the_known():
     trained, others = known[:1000], known[1000:]
     kept = fit_known(training(trained, codes[codes < 4][:1000]), seed=0)
     assert kept is not None
-    arrived = Newcomers(kept, new[:5], np.zeros(5, dtype=np.int64))
+    arrived = NewCategories(kept, new[:5], np.zeros(5, dtype=np.int64))
     assert np.mean(arrived.mass(new[5:])[:, 0] > 0.5) > 0.75
     assert np.mean(arrived.mass(others)[:, 0] > 0.5) < 0.02
 
 
-def test_two_new_categories_are_told_apart():
+def test_two_new_categories_are_distinguished():
     X, codes = mixture(2400, 6, noise=0.15)
     kept = fit_known(training(X[codes < 4], codes[codes < 4]), seed=0)
     assert kept is not None
     rows = np.concatenate([np.flatnonzero(codes == c)[:8] for c in (4, 5)])
-    arrived = Newcomers(kept, X[rows], codes[rows] - 4)
+    arrived = NewCategories(kept, X[rows], codes[rows] - 4)
     for code in (4, 5):
         mass = arrived.mass(X[np.flatnonzero(codes == code)[8:]])
         assert np.mean(mass.argmax(axis=1) == code - 4) > 0.95
@@ -241,7 +241,7 @@ def test_on_real_products_a_category_left_out_is_learned_from_twenty_of_its_prod
         own = np.unique(codes[known[cut:]], return_inverse=True)[1]
         kept = fit_known(training(X[known[cut:]], own), seed=0)
         assert kept is not None
-        arrived = Newcomers(kept, X[new[:20]], np.zeros(20, dtype=np.int64))
+        arrived = NewCategories(kept, X[new[:20]], np.zeros(20, dtype=np.int64))
         found.append(np.mean(arrived.mass(X[new[20:]])[:, 0] > 0.5))
         taken.append(np.mean(arrived.mass(X[known[:cut]])[:, 0] > 0.5))
     assert np.mean(found) > 0.87  # 0.91 over 24 splits

@@ -1,4 +1,4 @@
-"""The evidence card says in plain words what to do, why, and how far to trust it."""
+"""The evidence card states in plain words what to do, why, and how far to trust it."""
 
 from __future__ import annotations
 
@@ -116,20 +116,20 @@ def test_the_measured_agreement_is_quoted() -> None:
     assert notes(found) == [
         "When probe and neighbours disagreed, 60.0 % of 40 held-out answers were right."
     ]
-    # what was measured on known categories says nothing of a new one
+    # what was measured on known categories states nothing of a new one
     assert notes(answer(new_category=True, agreement=False)) == []
 
 
 def test_a_prediction_set_is_shown_if_it_holds_more_than_one(tmp_path: Path) -> None:
     found = answer(prediction_set=[GAMES, PUZZLES])
-    said = "With 95 % coverage it is one of: Board Games; Puzzles."
-    assert notes(found) == [said, AGREED]
-    assert said in terminal(found)
-    assert said in page(found, tmp_path)
+    stated = "With 95 % coverage it is one of: Board Games; Puzzles."
+    assert notes(found) == [stated, AGREED]
+    assert stated in terminal(found)
+    assert stated in page(found, tmp_path)
     assert "coverage" not in terminal(answer())
 
 
-def test_a_novel_product_whose_picture_contradicts_its_text_says_both() -> None:
+def test_a_novel_product_whose_picture_contradicts_its_text_states_both() -> None:
     found = answer(verdict="novel", novelty_p=0.01, image_only=Vote(PUZZLES, 0.95))
     assert "1 in 100" in reason(found)
     assert "The picture looks like Puzzles, the text like Board Games." in notes(found)
@@ -163,12 +163,12 @@ def test_duplicates_are_folded_into_the_neighbour_that_they_resemble(tmp_path: P
         assert "c2" not in drawn
 
 
-def test_the_card_has_similarities_in_parts_voices_and_where_the_pictures_are() -> None:
+def test_the_card_has_similarities_in_parts_predictors_and_where_the_pictures_are() -> None:
     drawn = terminal(answer(image_only=Vote(PUZZLES, 0.55)))
     for part in ("0.80", "0.71", "0.89", "/p/g0.png", "97.3 %", "accept"):
         assert part in drawn
-    for voice in ("probe 3", "10 neighbours", "picture alone", "text alone"):
-        assert voice in drawn
+    for source in ("probe 3", "10 neighbours", "picture alone", "text alone"):
+        assert source in drawn
     assert "0.550" in drawn
 
 
@@ -192,8 +192,8 @@ def test_a_card_of_a_shelf_folds_copies_and_names_a_new_category(tmp_path: Path)
         shelf.upsert(wares[40:], image[40:], text[40:])
         query = np.hstack([image[41:42], text[41:42]])
         query = query + rng.normal(0, 0.01, query.shape).astype(np.float32)
-        halves = np.hstack([unit(half) for half in np.split(query, 2, axis=1)])
-        found = Predictor.for_shelf(shelf).predict(halves)[0]
+        pairs = np.hstack([unit(half) for half in np.split(query, 2, axis=1)])
+        found = Predictor.for_shelf(shelf).predict(pairs)[0]
     assert (found.category, found.new_category) == ("c", True)
     assert found.as_dict()["new_category"] is True
     drawn = terminal(found)

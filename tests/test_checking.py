@@ -26,7 +26,7 @@ def readers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 def path(tmp_path: Path) -> Path:
     """Five changes of 200 products each."""
     path = tmp_path / "toys.shelf"
-    with Shelf.create(path, encoder="brought") as shelf:
+    with Shelf.create(path, encoder="supplied") as shelf:
         for i in range(5):
             put(shelf, *made(ROWS, i), first=ROWS * i)
     return path
@@ -35,7 +35,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.mark.usefixtures("readers")
 def test_sound_vectors_are_read_as_they_were_written(path: Path) -> None:
     with Shelf.open(path) as shelf:
-        found = shelf.snapshot().halves(np.arange(5 * ROWS))
+        found = shelf.snapshot().pairs(np.arange(5 * ROWS))
     np.testing.assert_array_equal(found, np.concatenate([made(ROWS, i)[0] for i in range(5)]))
 
 

@@ -44,7 +44,7 @@ def loaded_by(arguments: list[str]) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def brought(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def supplied(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A shelf of 60 products in three clusters, with a probe."""
     folder = tmp_path_factory.mktemp("cli")
     path = str(folder / "a.shelf")
@@ -94,16 +94,16 @@ def timed(arguments: list[str]) -> float:
 
 
 @pytest.mark.parametrize("command", ["info", "list", "history", "show p1"])
-def test_looking_imports_neither_torch_nor_transformers(brought: Path, command: str) -> None:
-    loaded = loaded_by([*command.split(), "--shelf", str(brought / "a.shelf")])
+def test_looking_imports_neither_torch_nor_transformers(supplied: Path, command: str) -> None:
+    loaded = loaded_by([*command.split(), "--shelf", str(supplied / "a.shelf")])
     assert "duckdb" in loaded
     assert not loaded & (HEAVY | {"faiss"})
 
 
-def test_classify_json_has_every_field_of_the_contract(brought: Path) -> None:
-    arrays = [f"--{n}-embeddings={brought / n}.npy" for n in ("image", "text")]
-    source = str(brought / "products.csv")
-    path = str(brought / "a.shelf")
+def test_classify_json_has_every_field_of_the_contract(supplied: Path) -> None:
+    arrays = [f"--{n}-embeddings={supplied / n}.npy" for n in ("image", "text")]
+    source = str(supplied / "products.csv")
+    path = str(supplied / "a.shelf")
     found = lines(call(["classify", "--input", source, *arrays, "--json", "--shelf", path]))
     assert len(found) == 60
     for i, answer in enumerate(found):
@@ -126,8 +126,8 @@ def test_classify_json_has_every_field_of_the_contract(brought: Path) -> None:
     assert right >= 55
 
 
-def test_similar_json_prints_the_neighbours_one_a_line(brought: Path) -> None:
-    path = str(brought / "a.shelf")
+def test_similar_json_prints_the_neighbours_one_a_line(supplied: Path) -> None:
+    path = str(supplied / "a.shelf")
     found = lines(call(["similar", "--id", "p4", "-k", "7", "--json", "--shelf", path]))
     similarities = [n["similarity"] for n in found]
     assert len(found) == 7
@@ -135,8 +135,8 @@ def test_similar_json_prints_the_neighbours_one_a_line(brought: Path) -> None:
     assert "p4" not in {n["id"] for n in found}
 
 
-def test_evaluate_json_is_what_it_writes(brought: Path, tmp_path: Path) -> None:
-    path = str(brought / "a.shelf")
+def test_evaluate_json_is_what_it_writes(supplied: Path, tmp_path: Path) -> None:
+    path = str(supplied / "a.shelf")
     printed = lines(call(["evaluate", "--json", "-o", str(tmp_path), "--shelf", path]))[0]
     assert json.loads((tmp_path / "metrics.json").read_text()) == printed
     for method in ("probe", "knn", "hybrid"):
@@ -145,8 +145,8 @@ def test_evaluate_json_is_what_it_writes(brought: Path, tmp_path: Path) -> None:
     assert (tmp_path / "confusion.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_data_goes_to_stdout_and_the_rest_to_stderr(brought: Path) -> None:
-    path = str(brought / "a.shelf")
+def test_data_goes_to_stdout_and_the_rest_to_stderr(supplied: Path) -> None:
+    path = str(supplied / "a.shelf")
     for command in (["info"], ["list", "--limit", "2"], ["history"], ["sql", "SELECT 1 AS one"]):
         assert lines(call([*command, "--json", "--shelf", path]))
 

@@ -81,12 +81,12 @@ def test_text_and_title_cannot_both_be_mapped() -> None:
         resolve_columns(["id", "a", "b"], {"text": "a", "title": "b"})
 
 
-def test_without_an_id_the_message_says_how_to_map_one() -> None:
+def test_without_an_id_the_message_states_how_to_map_one() -> None:
     with pytest.raises(UnknownColumn, match='--map id="Article"'):
         resolve_columns(["Article", "title"], {})
 
 
-def test_without_any_content_the_message_says_how_to_map_some() -> None:
+def test_without_any_content_the_message_states_how_to_map_some() -> None:
     with pytest.raises(UnknownColumn, match="--map title="):
         resolve_columns(["id", "price"], {})
     assert resolve_columns(["id", "price"], {}, require_content=False).fields["price"] == "price"

@@ -44,7 +44,7 @@ def put(shelf: Shelf, names: list[str], seed: int, category: str | None = "Toys"
 def state_of(shelf: Shelf, at: int | None = None) -> State:
     """Each product, the generation that it came in with, and its stored bytes."""
     now = shelf.snapshot(at)
-    return {s.product.id: (s.product, s.added, now.halves([s.row]).tobytes()) for s in now.select()}
+    return {s.product.id: (s.product, s.added, now.pairs([s.row]).tobytes()) for s in now.select()}
 
 
 def reopened(path: Path) -> State:
@@ -168,7 +168,7 @@ def test_to_keep_nothing_is_refused(path: Path) -> None:
 def test_a_reader_goes_on_with_the_old_epoch_and_then_takes_up_the_new_one(path: Path) -> None:
     with Shelf.open(path) as reader, Shelf.open(path) as writer:
         held = reader.snapshot()
-        queries = held.halves([held.get("a2").row])
+        queries = held.pairs([held.get("a2").row])
         before = state_of(reader)
         expected = held.kneighbors(queries, 3)
         writer.compact()
@@ -190,8 +190,8 @@ def test_a_snapshot_whose_index_was_never_asked_for_survives_a_compaction(path: 
         row = held.get("b2").row
         shelf.remove(["a1"])
         shelf.compact()
-        shelf.snapshot().kneighbors(held.halves([row]), 1)
-        assert held.kneighbors(held.halves([row]), 1).rows[0][0] == row
+        shelf.snapshot().kneighbors(held.pairs([row]), 1)
+        assert held.kneighbors(held.pairs([row]), 1).rows[0][0] == row
 
 
 def test_threads_and_new_handles_read_on_through_compactions(path: Path) -> None:
@@ -309,7 +309,7 @@ def test_a_damaged_part_of_the_base_costs_that_part_alone(
     assert report.lost_generations is None
 
 
-def test_the_command_says_what_was_given_back(path: Path) -> None:
+def test_the_command_states_what_was_given_back(path: Path) -> None:
     result = CliRunner().invoke(main, ["compact", "--keep", "2", "--shelf", str(path), "--json"])
     assert result.exit_code == 0
     assert json.loads(result.stdout)["oldest"] == 5

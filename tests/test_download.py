@@ -55,7 +55,7 @@ PNG = encode(noise(1), "PNG")
 
 
 class Shop:
-    """A web server on 127.0.0.1 whose paths answer as a test says."""
+    """A web server on 127.0.0.1 whose paths answer as a test states."""
 
     def __init__(self) -> None:
         self.answers: dict[str, Callable[[BaseHTTPRequestHandler], None]] = {}
@@ -195,7 +195,7 @@ def test_a_cached_file_that_is_gone_is_fetched_again(shop: Shop, open_downloader
     assert open_downloader().fetch(url).path.read_bytes() == JPEG
 
 
-def test_the_request_says_who_asks_and_wants_no_compression(
+def test_the_request_states_who_asks_and_wants_no_compression(
     shop: Shop, open_downloader: Make
 ) -> None:
     open_downloader(user_agent="shelf-test/1").fetch(shop.serve("/toy.jpg", JPEG))

@@ -40,7 +40,7 @@ def test_equal_pictures_and_texts_are_encoded_once_in_a_run_whatever_the_batch(
     now = shelf.snapshot()
     rows = [[now.get(f"p{i}-{j}").row for i in range(30)] for j in range(4)]
     for other in rows[1:]:
-        np.testing.assert_array_equal(now.halves(other), now.halves(rows[0]))
+        np.testing.assert_array_equal(now.pairs(other), now.pairs(rows[0]))
 
 
 def test_only_so_many_embeddings_are_remembered_the_least_recent_go_first() -> None:

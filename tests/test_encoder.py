@@ -657,7 +657,7 @@ def test_of_a_model_with_a_pickle_only_the_pickle_is_not_even_downloaded(
         pytest.param("kin/tiny", "v9", "no revision 'v9'", id="unknown-revision"),
     ],
 )
-def test_what_the_hub_does_not_have_is_said_in_one_line(
+def test_what_the_hub_does_not_have_is_stated_in_one_line(
     fake_hub: type[FakeHub], name: str, revision: str | None, hint: str
 ) -> None:
     with pytest.raises(EncoderUnavailable, match=hint) as caught:

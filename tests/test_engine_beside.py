@@ -56,7 +56,7 @@ def shelf(engine: Any, request: pytest.FixtureRequest) -> Iterator[AnyShelf]:
         yield made
 
 
-def test_a_reader_that_a_compaction_overtook_is_told_and_reads_no_part_for_the_whole(
+def test_a_reader_that_a_compaction_overtook_is_reported_and_reads_no_part_for_the_whole(
     shelf: AnyShelf, engine: Any
 ) -> None:
     made, _ = fill(shelf, 40)
@@ -100,7 +100,7 @@ def test_a_probe_is_fetched_once_by_all_that_ask_and_only_by_names_of_files(
     def fetch(other: AnyShelf) -> None:
         try:
             assert find_probe(other, other.snapshot()).path.is_dir()
-        except BaseException as error:  # noqa: BLE001 - told by the test
+        except BaseException as error:  # noqa: BLE001 - reported by the test
             failed.append(error)
 
     opened = [open_shelf(_address_of(shelf, engine)) for _ in range(4)]
@@ -154,9 +154,9 @@ def test_train_reads_an_engines_vectors_once_in_blocks(
         done = CliRunner().invoke(main, command, catch_exceptions=False)
         assert done.exit_code == 0, done.output
         assert sum(read) == labelled
-        told, wanted = json.loads(done.stdout), train_shelf(oracle, ProbeSettings(epochs=4))
-        assert told["metrics"]["train_loss"] == wanted.metrics["train_loss"]
-        assert told["generation"] == 2
+        reported, wanted = json.loads(done.stdout), train_shelf(oracle, ProbeSettings(epochs=4))
+        assert reported["metrics"]["train_loss"] == wanted.metrics["train_loss"]
+        assert reported["generation"] == 2
         assert probe_facts(shelf)["since_training"]["added"] == 0
 
 
@@ -165,8 +165,8 @@ def test_a_writer_whose_connection_and_lock_were_lost_writes_nothing_more(
 ) -> None:
     if not isinstance(engine, Postgres):
         pytest.skip("Milvus has a lease in place of a lock: see test_engine_pieces.py")
-    made, halves = fill(shelf, 20)
-    image, text = np.split(halves, 2, axis=1)
+    made, pairs = fill(shelf, 20)
+    image, text = np.split(pairs, 2, axis=1)
     link: Any = shelf._backend._link  # type: ignore[attr-defined]
     with open_shelf(_address_of(shelf, engine)) as other, shelf.writing():
         link._connection.close()  # as a network does
@@ -178,7 +178,7 @@ def test_a_writer_whose_connection_and_lock_were_lost_writes_nothing_more(
     assert shelf.snapshot().get("p0").product == made[0]
 
 
-def test_a_pgvector_that_is_too_old_is_told_of_and_nothing_is_made(
+def test_a_pgvector_that_is_too_old_is_reported_and_nothing_is_made(
     engine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not isinstance(engine, Postgres):

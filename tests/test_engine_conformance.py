@@ -74,8 +74,8 @@ def ids_of(shelf: AnyShelf, rows: np.ndarray) -> list[str]:
 def test_products_are_added_updated_and_removed_and_older_generations_still_answer(
     shelf: AnyShelf,
 ) -> None:
-    made, halves = fill(shelf, 40)
-    image, text = np.split(halves, 2, axis=1)
+    made, pairs = fill(shelf, 40)
+    image, text = np.split(pairs, 2, axis=1)
     assert shelf.upsert(made, image, text).unchanged == 40
     assert shelf.generation == 1
     changed = made[4].replace(title="Another title", attributes={"colour": "green"})
@@ -93,7 +93,7 @@ def test_products_are_added_updated_and_removed_and_older_generations_still_answ
     assert then.count == 40
     assert then.get("p4").product == made[4]
     assert then.get("p7").product == made[7]
-    np.testing.assert_array_equal(now.halves([now.get("p4").row])[0], halves[4])
+    np.testing.assert_array_equal(now.pairs([now.get("p4").row])[0], pairs[4])
     assert [c["kind"] for c in shelf.history()] == ["relabel", "remove", "add", "add"]
     with pytest.raises(GenerationNotFound):
         shelf.snapshot(5)
@@ -112,13 +112,13 @@ def test_compacting_forgets_what_only_older_generations_saw(shelf: AnyShelf) -> 
 
 
 def test_search_finds_what_numpy_finds(shelf: AnyShelf) -> None:
-    made, halves = fill(shelf, 150)
+    made, pairs = fill(shelf, 150)
     shelf.remove(["p3", "p50"])
     there = np.array([p.id not in ("p3", "p50") for p in made])
     queries = np.hstack(products(12, seed=7)[1:])
     for weight in (0.5, 0.8, 1.0):
         weights = np.repeat([weight, 1 - weight], DIMENSION).astype(np.float32)
-        scores = (queries * weights) @ halves.T
+        scores = (queries * weights) @ pairs.T
         scores[:, ~there] = -np.inf
         found = shelf.snapshot().kneighbors(queries, 7, weight_image=weight)
         best = -np.sort(-scores, axis=1)[:, :7]
@@ -130,9 +130,9 @@ def test_search_finds_what_numpy_finds(shelf: AnyShelf) -> None:
 
 
 def test_a_stored_product_is_similar_to_others_but_not_to_itself(shelf: AnyShelf) -> None:
-    made, halves = fill(shelf, 60)
+    made, pairs = fill(shelf, 60)
     found = shelf.similar(id="p12", k=5)
-    scores = halves @ halves[12] / 2
+    scores = pairs @ pairs[12] / 2
     scores[12] = -np.inf
     assert [n.id for n in found.neighbours] == [made[i].id for i in np.argsort(-scores)[:5]]
 
@@ -210,10 +210,10 @@ def test_a_filter_means_the_same_everywhere(stocked: AnyShelf, expression: str) 
     now = stocked.snapshot()
     assert [p.product.id for p in now.select(expression)] == [made[i].id for i in wanted]
     assert now.view.count(now.filter(expression)) == len(wanted)
-    halves = np.hstack([image, text])
-    found = stocked.search(halves[20:22], 4, where=expression)
-    for row, query in zip(found.rows, halves[20:22], strict=True):
-        order = sorted(wanted, key=lambda i: -float(halves[i] @ query))[:4]
+    pairs = np.hstack([image, text])
+    found = stocked.search(pairs[20:22], 4, where=expression)
+    for row, query in zip(found.rows, pairs[20:22], strict=True):
+        order = sorted(wanted, key=lambda i: -float(pairs[i] @ query))[:4]
         assert ids_of(stocked, row) == [made[i].id for i in order]
 
 
@@ -237,8 +237,8 @@ def test_vectors_come_in_blocks_with_what_training_needs(stocked: AnyShelf) -> N
     assert [name for b in blocks for name in b.ids] == [made[i].id for i in wanted]
     assert [c for b in blocks for c in b.categories] == [made[i].category for i in wanted]
     assert [s for b in blocks for s in b.splits] == [made[i].split for i in wanted]
-    halves = np.concatenate([b.halves for b in blocks])
-    np.testing.assert_array_equal(halves, np.hstack([image, text])[wanted])
+    pairs = np.concatenate([b.pairs for b in blocks])
+    np.testing.assert_array_equal(pairs, np.hstack([image, text])[wanted])
 
 
 def test_a_probe_is_trained_judged_and_used_as_on_a_directory(
@@ -255,10 +255,10 @@ def test_a_probe_is_trained_judged_and_used_as_on_a_directory(
         judged = evaluate_shelf(each).metrics
         found = Predictor.for_shelf(each).predict(queries, where="price > 1")
         answers.append((trained.metrics, judged, [a.as_dict() for a in found]))
-    (trained, judged, told), (same, judged_there, told_there) = answers
+    (trained, judged, reported), (same, judged_there, reported_there) = answers
     assert same["train_loss"] == trained["train_loss"]
     assert judged_there["hybrid"]["accuracy"] == judged["hybrid"]["accuracy"]
-    for mine, theirs in zip(told, told_there, strict=True):
+    for mine, theirs in zip(reported, reported_there, strict=True):
         assert theirs["category"] == mine["category"]
         assert theirs["probability"] == pytest.approx(mine["probability"], abs=1e-6)
         assert [n["id"] for n in theirs["neighbours"]] == [n["id"] for n in mine["neighbours"]]
@@ -269,16 +269,16 @@ def test_a_probe_is_trained_judged_and_used_as_on_a_directory(
 def test_a_probe_reaches_another_machine_and_tells_what_came_since(
     shelf: AnyShelf, place: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made, halves = fill(shelf, 80)
+    made, pairs = fill(shelf, 80)
     train_shelf(shelf, SETTINGS)
-    image, text = np.split(halves, 2, axis=1)
+    image, text = np.split(pairs, 2, axis=1)
     shelf.upsert([Product("new", category="Books")], image[:1], text[:1])
     shelf.upsert([made[2].replace(title="x")], image[2:3], text[2:3])
     shelf.relabel({"p1": "Books"})
     shelf.remove(["p6"])
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
     with open_shelf(place) as there:
-        found = Predictor.for_shelf(there).predict(halves[:1])
+        found = Predictor.for_shelf(there).predict(pairs[:1])
         assert found[0].probe_version == 1
         since = probe_facts(there)["since_training"]
         names = ("added", "updated", "relabelled", "removed")
@@ -384,9 +384,9 @@ def test_the_commands_run_unchanged(place: Any, tmp_path: Path) -> None:
     assert run("train", "--epochs", "4")[0]["version"] == 1
     assert run("evaluate")[0]["hybrid"]["accuracy"] > 0.5
     assert len(run("similar", "--id", "p4", "-k", "3")) == 3
-    told = run("classify", "--input", *source, "--where", "price > 1")
-    assert len(told) == 60
-    assert told[0]["receipt"] == run("classify", "--input", *source)[0]["receipt"]
+    reported = run("classify", "--input", *source, "--where", "price > 1")
+    assert len(reported) == 60
+    assert reported[0]["receipt"] == run("classify", "--input", *source)[0]["receipt"]
     assert run("info")[0]["products"] == 59
     assert [c["kind"] for c in run("history")][:3] == ["train", "remove", "add"]
     assert run("export", str(tmp_path / "all.parquet"))[0]["products"] == 59

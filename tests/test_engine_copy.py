@@ -42,8 +42,8 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def filled(path: Path) -> Shelf:
     """A shelf with a history: changes, an open reject, a probe, and products that came after it."""
     shelf = Shelf.create(path, encoder="fake")
-    made, halves = fill(shelf, 90)
-    image, text = np.split(halves, 2, axis=1)
+    made, pairs = fill(shelf, 90)
+    image, text = np.split(pairs, 2, axis=1)
     shelf.upsert([made[4].replace(title="Another")], image[4:5], text[4:5])
     shelf.remove(["p7"])
     shelf.upsert([Product("bad")], np.zeros((1, image.shape[1]), np.float32), None)
@@ -61,8 +61,8 @@ def assert_same(one: AnyShelf, other: AnyShelf) -> None:
         assert copied.product == stored.product
         assert copied.content_hash == stored.content_hash
         assert (copied.has_image, copied.has_text) == (stored.has_image, stored.has_text)
-        halves = mine.halves([stored.row]), theirs.halves([copied.row])
-        np.testing.assert_array_equal(*halves)
+        pairs = mine.pairs([stored.row]), theirs.pairs([copied.row])
+        np.testing.assert_array_equal(*pairs)
     assert [r["key"] for r in theirs.view.rejects()] == [r["key"] for r in mine.view.rejects()]
     assert theirs.view.attribute_types() == mine.view.attribute_types()
     assert theirs.view.categories() == mine.view.categories()

@@ -61,7 +61,7 @@ class Adding(threading.Thread):
                     report = shelf.upsert(*batch(number))
                     assert report.inserted == SIZE
                     self.acknowledged.append(number)
-        except Exception as error:  # noqa: BLE001 - told by the test
+        except Exception as error:  # noqa: BLE001 - reported by the test
             self.error = error
 
 
@@ -89,7 +89,7 @@ def test_an_engine_killed_twice_in_the_middle_of_adds_loses_nothing_and_the_adds
         assert [p.product.id for p in now.select()] == [f"p{i}" for i in range(BATCHES * SIZE)]
         image, text = products(BATCHES * SIZE)[1:]
         rows = [p.row for p in now.select()]
-        np.testing.assert_array_equal(now.halves(rows), np.hstack([image, text]))
+        np.testing.assert_array_equal(now.pairs(rows), np.hstack([image, text]))
         assert now.generation == BATCHES
 
 
@@ -210,7 +210,7 @@ def test_a_statement_that_takes_too_long_is_an_engine_that_did_not_answer(
                 shelf.snapshot().view.count()
 
 
-def test_what_only_a_directory_can_do_says_so(engine: Postgres | Milvus) -> None:
+def test_what_only_a_directory_can_do_reports_it(engine: Postgres | Milvus) -> None:
     address = engine.address("other")
     create_shelf(address, encoder="fake").close()
     for command in (["verify"], ["sql", "SELECT 1"], ["reembed"]):

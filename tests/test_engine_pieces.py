@@ -139,7 +139,7 @@ with create_shelf(sys.argv[1], encoder="fake"):
 """
 
 
-def test_a_file_of_milvus_lite_that_is_open_elsewhere_or_none_is_told_of_in_a_line(
+def test_a_file_of_milvus_lite_that_is_open_elsewhere_or_none_is_reported_in_a_line(
     tmp_path: Path,
 ) -> None:
     pytest.importorskip("milvus_lite", reason="Milvus Lite is not installed")

@@ -32,7 +32,7 @@ def indexed(request: pytest.FixtureRequest) -> Iterator[tuple[EngineShelf, Any]]
         group = np.arange(ROWS) % GROUPS
         centres = rng.standard_normal((GROUPS, 2, DIMENSION))
         rows = centres[group] + 0.8 * rng.standard_normal((ROWS, 2, DIMENSION))
-        halves = np.concatenate([unit(rows[:, 0]), unit(rows[:, 1])], axis=1)
+        pairs = np.concatenate([unit(rows[:, 0]), unit(rows[:, 1])], axis=1)
         made = [
             Product(f"p{i}", category=f"g{group[i]}", price=float(i % 100),
                     attributes={"rare": bool(group[i] == 0 and i % 100 < 20)})
@@ -42,13 +42,13 @@ def indexed(request: pytest.FixtureRequest) -> Iterator[tuple[EngineShelf, Any]]
         create_shelf(address, encoder="fake").close()
         parsed = parse_address(address)
         with EngineShelf(parsed, backend_of(parsed), index_from=1000) as shelf:
-            shelf.upsert(made, *np.split(halves, 2, axis=1))
+            shelf.upsert(made, *np.split(pairs, 2, axis=1))
             assert shelf.build_index()
-            yield shelf, (halves, group, made)
+            yield shelf, (pairs, group, made)
 
 
-def recall(found: Any, halves: np.ndarray, queries: np.ndarray, keep: np.ndarray) -> float:
-    scores = queries @ halves.T / 2
+def recall(found: Any, pairs: np.ndarray, queries: np.ndarray, keep: np.ndarray) -> float:
+    scores = queries @ pairs.T / 2
     scores[:, ~keep] = -np.inf
     last = -np.sort(-scores, axis=1)[:, 9:10]
     assert found.rows.shape == (len(queries), 10)
@@ -69,34 +69,34 @@ FILTERS = {
 def test_recall_holds_with_narrow_filters_of_another_category_than_the_query(
     indexed: Any, expression: str | None, scored: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shelf, (halves, group, made) = indexed
+    shelf, (pairs, group, made) = indexed
     limit = 500 if scored == "few" else 0
     monkeypatch.setattr(milvus, "EXACT_ROWS", limit)
     monkeypatch.setattr(postgres, "EXACT_ROWS", limit)
     rng = np.random.default_rng(2)
     chosen = rng.choice(np.flatnonzero((group != 0) & (group != 3)), 60, replace=False)
-    queries = halves[chosen]
+    queries = pairs[chosen]
     keep = FILTERS[expression](group, made)
     found = shelf.search(queries, 10, where=expression)
-    assert recall(found, halves, queries, keep) >= 0.99
+    assert recall(found, pairs, queries, keep) >= 0.99
     assert found.exhaustive == (keep.sum() <= limit)
 
 
-def test_the_index_is_told_and_measured(indexed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_index_is_reported_and_measured(indexed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     shelf, _ = indexed
     monkeypatch.setattr(milvus, "EXACT_ROWS", 0)
     monkeypatch.setattr(postgres, "EXACT_ROWS", 0)
     monkeypatch.setattr(measuring, "QUERIES", 10)
-    told = shelf.info(recall=True)["index"]
-    assert "HNSW" in told["kind"]
-    assert told["measured"]["recall"] >= 0.99
-    assert not told["measured"]["exhaustive"]
+    reported = shelf.info(recall=True)["index"]
+    assert "HNSW" in reported["kind"]
+    assert reported["measured"]["recall"] >= 0.99
+    assert not reported["measured"]["exhaustive"]
 
 
 def test_new_products_are_found_at_once_beside_the_index(
     indexed: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shelf, (halves, _, _) = indexed
+    shelf, (pairs, _, _) = indexed
     monkeypatch.setattr(milvus, "EXACT_ROWS", 0)
     monkeypatch.setattr(postgres, "EXACT_ROWS", 0)
     image, text = np.split(unit(np.ones((1, 2 * DIMENSION))), 2, axis=1)
@@ -105,4 +105,4 @@ def test_new_products_are_found_at_once_beside_the_index(
     found = shelf.search(query, 1)
     assert shelf.snapshot().view.by_rows(found.rows[0])[int(found.rows[0, 0])].product.id == "fresh"
     shelf.remove(["fresh"])
-    assert len(halves) == shelf.snapshot().count
+    assert len(pairs) == shelf.snapshot().count

@@ -17,7 +17,7 @@ from sklearn.metrics import accuracy_score, classification_report, f1_score, log
 from sklearn.model_selection import StratifiedKFold
 
 from kinshelf.db.errors import EmptyShelf
-from kinshelf.probe.calibrate.hybrid import Voices
+from kinshelf.probe.calibrate.hybrid import Predictors
 from kinshelf.probe.evaluate.figures import confusion_figure, confusion_png, short_labels
 from kinshelf.probe.evaluate.methods import evaluate, write_evaluation
 from kinshelf.probe.evaluate.metrics import aurc, ece, measure, measure_sets, nll, reliability
@@ -125,7 +125,7 @@ def test_a_perfect_method_has_perfect_figures():
     assert (found["nll"], found["ece"], found["aurc"]) == (0, 0, 0)
 
 
-def test_nothing_to_evaluate_is_said():
+def test_nothing_to_evaluate_is_stated():
     with pytest.raises(EmptyShelf, match="split"):
         evaluate({"probe": np.zeros((0, 4))}, [], CLASSES)
 
@@ -231,8 +231,8 @@ def test_on_the_courseworks_embeddings_the_probe_is_as_good_as_published():
     probe = train_probe(ArrayData(X[train], list(y[train]))).probe
     similarities, places = ExactNeighbours(X[train]).kneighbors(X[test], 10)
     codes = np.searchsorted(probe.classes, y[train].astype(str))
-    voices = Voices(probe, probe.classes)
-    found = voices.answer(X[test], similarities, codes[places], X[train][places])
+    predictors = Predictors(probe, probe.classes)
+    found = predictors.answer(X[test], similarities, codes[places], X[train][places])
     metrics = evaluate(
         {"probe": found.probe, "knn": found.knn, "hybrid": found.hybrid},
         list(y[test]),

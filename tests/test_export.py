@@ -55,8 +55,7 @@ def content(path: Path) -> list[tuple[Product, bool, bool, bytes]]:
     with Shelf.open(path) as shelf:
         now = shelf.snapshot()
         return [
-            (s.product, s.has_image, s.has_text, now.halves([s.row]).tobytes())
-            for s in now.select()
+            (s.product, s.has_image, s.has_text, now.pairs([s.row]).tobytes()) for s in now.select()
         ]
 
 

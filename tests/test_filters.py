@@ -300,7 +300,7 @@ def conditions(draw: st.DrawFn, depth: int = 3) -> Expression:
 
 @settings(max_examples=100)
 @given(conditions())
-def test_a_filter_finds_the_rows_that_three_valued_logic_says(condition: Expression) -> None:
+def test_a_filter_finds_the_rows_that_three_valued_logic_states(condition: Expression) -> None:
     expected = [row["row"] for row in catalogue()[1] if condition.value(row) is True]
     assert matching(compiled(condition.sql)) == expected
 
@@ -347,7 +347,7 @@ def test_operators_bind_as_in_the_database(pairs: list[tuple[str, str]], first: 
 
 
 @pytest.mark.parametrize("term", TERMS)
-def test_each_term_alone_means_what_the_database_says(term: str) -> None:
+def test_each_term_alone_means_what_the_database_states(term: str) -> None:
     query = f"SELECT row FROM flat WHERE {term}\n ORDER BY row"
     expected = [row for (row,) in catalogue()[0].execute(query).fetchall()]
     assert matching(compiled(term)) == expected
@@ -416,7 +416,7 @@ def test_an_unknown_column_is_answered_with_near_ones_and_the_list() -> None:
     assert "row, title, category, price" in str(error.value)
 
 
-def test_text_in_double_quotes_is_told_to_use_single_ones() -> None:
+def test_text_in_double_quotes_is_reported_to_use_single_ones() -> None:
     with pytest.raises(FilterError, match="A text stands in single quotes: 'red'"):
         compiled('colour = "red"')
 

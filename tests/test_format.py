@@ -48,8 +48,8 @@ def test_a_shelf_of_format_1_opens_with_all_that_it_held(old: Path) -> None:
             attributes={"colour": "green"},
         )  # fmt: skip
         assert now.get("p1").product.category == "Boats"
-        halves = now.halves([now.get("p2").row])
-        assert halves.tolist() == [np.array(P2, dtype=np.float32).tolist()]
+        pairs = now.pairs([now.get("p2").row])
+        assert pairs.tolist() == [np.array(P2, dtype=np.float32).tolist()]
         assert [r["id"] for r in now.view.rejects()] == ["p9"]
         assert [p["version"] for p in now.view.probes()] == [1]
         assert shelf.snapshot(at=3).get("p4").product.title == "toy 4"

@@ -93,8 +93,10 @@ def test_the_probes_accuracy_on_new_products_is_that_of_its_own_answers(shelf: S
     now = shelf.snapshot()
     probe = read_probe(find_probe(shelf, now).path)
     new = [s for s in now.select() if s.added > 1]
-    said = [probe.classes[c] for c in probe.logits(now.fused([s.row for s in new])).argmax(axis=1)]
-    right = np.mean([s.product.category == c for s, c in zip(new, said, strict=True)])
+    stated = [
+        probe.classes[c] for c in probe.logits(now.fused([s.row for s in new])).argmax(axis=1)
+    ]
+    right = np.mean([s.product.category == c for s, c in zip(new, stated, strict=True)])
     since = info(shelf)["since_training"]
     assert since["judged"] == 12
     assert since["accuracy"] == pytest.approx(right)

@@ -15,7 +15,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 from kinshelf.db.errors import InvalidSetting, KinshelfError, TooFewClasses
 from kinshelf.probe import HybridClassifier
-from kinshelf.probe.calibrate.hybrid import Voices, mix, spread
+from kinshelf.probe.calibrate.hybrid import Predictors, mix, spread
 from kinshelf.probe.fit.knn import NO_VOTE, ExactNeighbours, identical, knn_distribution
 from kinshelf.probe.fit.model import WEIGHT_NAMES, Probe
 from kinshelf.probe.fit.settings import Calibration, ProbeSettings
@@ -107,7 +107,7 @@ def test_a_querys_own_row_and_its_copies_are_left_out():
     assert set(places[0, :4]) == {2, 4, 9, 21}
 
 
-def test_where_too_few_rows_are_left_the_places_say_so():
+def test_where_too_few_rows_are_left_the_places_reports_it():
     X = unit_rows(3)
     similarities, places = ExactNeighbours(X).kneighbors(X[:1], 4, with_identical=False)
     assert sorted(places[0, :2]) == [1, 2]
@@ -148,7 +148,7 @@ def test_with_seen_classes_alone_it_is_the_weighted_mean():
     assert np.allclose(mix(p, q, seen, 0.25), 0.75 * p + 0.25 * q)
 
 
-def test_votes_for_an_unseen_class_are_taken_first():
+def test_votes_for_an_new_class_are_taken_first():
     p = np.array([[0.9, 0.1, 0.0]])
     q = np.array([[0.1, 0.3, 0.6]])
     found = mix(p, q, np.array([True, True, False]), 0.5)
@@ -157,7 +157,7 @@ def test_votes_for_an_unseen_class_are_taken_first():
     assert np.allclose(found, [expected])
 
 
-def test_if_all_votes_are_for_an_unseen_class_it_has_everything():
+def test_if_all_votes_are_for_an_new_class_it_has_everything():
     found = mix(np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]]), np.array([True, False]), 0.3)
     assert found.tolist() == [[0.0, 1.0]]
 
@@ -208,8 +208,8 @@ def test_probe_and_neighbours_are_put_on_the_same_columns():
     X = unit_rows(2)
     labels, vectors = near([[1, 2, NO_VOTE], [2, 2, 2]])
     similarities = np.array([[0.9, 0.9, 0.99], [0.8, 0.7, 0.6]], dtype=np.float32)
-    voices = Voices(a_probe(), ("ape", "bee", "cow"), Calibration(lam=0.5))
-    found = voices.answer(X, similarities, labels, vectors)
+    predictors = Predictors(a_probe(), ("ape", "bee", "cow"), Calibration(lam=0.5))
+    found = predictors.answer(X, similarities, labels, vectors)
     assert np.allclose(found.knn, [[0, 0.5, 0.5], [0, 0, 1]])
     assert np.allclose(found.probe[:, [0, 2]], a_probe().predict_proba(X))
     assert not found.probe[:, 1].any()
@@ -220,7 +220,7 @@ def test_probe_and_neighbours_are_put_on_the_same_columns():
 def test_without_a_probe_the_neighbours_answer_alone():
     labels, vectors = near([[0, 1]])
     similarities = np.array([[0.5, 0.5]], dtype=np.float32)
-    found = Voices(None, ("bee", "cow")).answer(unit_rows(1), similarities, labels, vectors)
+    found = Predictors(None, ("bee", "cow")).answer(unit_rows(1), similarities, labels, vectors)
     assert found.hybrid.tolist() == found.knn.tolist() == [[0.5, 0.5]]
     assert not found.probe.any()
 
@@ -229,7 +229,7 @@ def test_votes_are_weighed_in_the_space_of_the_calibration():
     X, Q = unit_rows(6), unit_rows(1, seed=4)
     calibration = Calibration(tau=0.1, k=6, lam=1.0, space="hidden")
     labels = np.array([[0, 1, 0, 1, 1, 0]])
-    found = Voices(a_probe(), ("ape", "cow"), calibration).answer(
+    found = Predictors(a_probe(), ("ape", "cow"), calibration).answer(
         Q, (Q @ X.T).astype(np.float32), labels, X[None]
     )
     weights = {name: w.astype(np.float64) for name, w in a_probe().weights.items()}

@@ -337,8 +337,8 @@ def test_a_decompression_bomb_costs_no_memory() -> None:
     command = [sys.executable, "-W", "error", "-c", textwrap.dedent(script)]
     bomb = one_bit_png(30_000, 30_000)
     done = subprocess.run(command, input=bomb, capture_output=True, check=True)
-    said, grown = done.stdout.split()
-    assert (said, done.stderr) == (b"too-large", b"")
+    stated, grown = done.stdout.split()
+    assert (stated, done.stderr) == (b"too-large", b"")
     assert len(bomb) < 150_000
     assert int(grown) < 50_000_000 / (1 if sys.platform == "darwin" else 1024)
 
@@ -393,7 +393,7 @@ def test_many_threads_decode_at_once() -> None:
 # --- names and files ----------------------------------------------------------------------------
 
 
-def test_the_format_is_told_from_the_bytes() -> None:
+def test_the_format_is_distinguished_from_the_bytes() -> None:
     assert image_format(JPEG) == "JPEG"
     assert image_format(PNG) == "PNG"
 
@@ -418,11 +418,11 @@ def file_reason(path: Path) -> str:
 
 
 @pytest.mark.parametrize("name", ["none.jpg", "none/none.jpg", "a\0b.jpg", "x" * 300 + ".jpg"])
-def test_a_missing_file_is_told(tmp_path: Path, name: str) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path, name: str) -> None:
     assert file_reason(tmp_path / name) == "missing-file"
 
 
-def test_a_directory_is_told(tmp_path: Path) -> None:
+def test_a_directory_is_reported(tmp_path: Path) -> None:
     assert file_reason(tmp_path) == "is-a-directory"
 
 

@@ -35,11 +35,11 @@ ROWS, WIDTH, GROUPS = 4500, 24, 8
 def small_shelves_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
     """A graph pays from 2,000 rows on, as far as these tests are concerned."""
     monkeypatch.setattr(lifecycle, "MINIMUM_BYTES", 2000 * 2 * WIDTH * 4)
-    monkeypatch.setattr(lifecycle, "TAIL_ROWS", 500)
+    monkeypatch.setattr(lifecycle, "UNINDEXED_ROWS", 500)
 
 
 def made(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Halves (count, 2 * WIDTH) in groups that lie apart, and the groups."""
+    """Embedding pairs (count, 2 * WIDTH) in groups that lie apart, and the groups."""
     random = np.random.default_rng(seed)
     centres = np.random.default_rng(99).standard_normal((GROUPS, 2, WIDTH))
     groups = random.integers(0, GROUPS, count)
@@ -68,7 +68,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     patch = pytest.MonkeyPatch()
     patch.setattr(lifecycle, "MINIMUM_BYTES", 2000 * 2 * WIDTH * 4)
     path = tmp_path_factory.mktemp("built") / "toys.shelf"
-    Shelf.create(path, encoder="brought").close()
+    Shelf.create(path, encoder="supplied").close()
     with Shelf.open(path) as shelf:
         put(shelf, *made(ROWS, 0))
     patch.undo()
@@ -136,13 +136,13 @@ def test_the_best_are_ordered_by_similarity_then_place() -> None:
 
 
 def test_a_small_shelf_has_no_graph_and_imports_no_faiss(tmp_path: Path) -> None:
-    Shelf.create(tmp_path / "s", encoder="brought").close()
+    Shelf.create(tmp_path / "s", encoder="supplied").close()
     with Shelf.open(tmp_path / "s") as shelf:
         put(shelf, *made(50, 0))
     assert not list((tmp_path / "s").glob("index-*"))
     script = (
         "import sys; from kinshelf import Shelf; s = Shelf.open(sys.argv[1]);"
-        " now = s.snapshot(); assert now.kneighbors(now.halves([3]), 5).rows[0][0] == 3;"
+        " now = s.snapshot(); assert now.kneighbors(now.pairs([3]), 5).rows[0][0] == 3;"
         " assert not {'faiss', 'torch'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script, str(tmp_path / "s")], check=True)
@@ -151,7 +151,7 @@ def test_a_small_shelf_has_no_graph_and_imports_no_faiss(tmp_path: Path) -> None
 # ---- the graph
 
 
-def test_the_graph_finds_what_exact_search_finds_and_says_it_is_approximate(path: Path) -> None:
+def test_the_graph_finds_what_exact_search_finds_and_states_it_is_approximate(path: Path) -> None:
     rows, _ = made(ROWS, 0)
     asked, _ = made(300, 1)
     with Shelf.open(path) as shelf:
@@ -273,14 +273,14 @@ def test_rows_added_since_are_found_at_once_and_taken_in_when_they_are_many(path
         found = now.kneighbors(more[:300], 3)
         assert np.array_equal(found.rows[:, 0], np.arange(ROWS, ROWS + 300))
         assert recall(found.rows, more[:300] @ everything[: ROWS + 300].T, 3) >= 0.99
-        told = shelf.info()["index"]
-        assert (told["rows"], told["tail"], told["due"]) == (ROWS, 300, False)
+        reported = shelf.info()["index"]
+        assert (reported["rows"], reported["tail"], reported["due"]) == (ROWS, 300, False)
         assert not shelf.build_index()
         put(shelf, more[300:], groups[300:], ROWS + 300)
         assert shelf.info()["index"]["due"]
     with Shelf.open(path) as shelf:
-        told = shelf.info()["index"]
-        assert (told["rows"], told["tail"]) == (ROWS + 900, 0)
+        reported = shelf.info()["index"]
+        assert (reported["rows"], reported["tail"]) == (ROWS + 900, 0)
         found = shelf.snapshot().kneighbors(more, 5)
         assert recall(found.rows, more @ everything.T, 5) >= 0.99
     assert old.kneighbors(more[:50], 5).rows.max() < ROWS
@@ -303,7 +303,7 @@ def test_an_older_generation_is_searched_with_the_graph_of_today(path: Path) -> 
 def test_many_copies_of_one_product_do_not_cut_the_graph_in_pieces(tmp_path: Path) -> None:
     rows, groups = made(4000, 0)
     rows[1000:3000] = rows[7]
-    Shelf.create(tmp_path / "s", encoder="brought").close()
+    Shelf.create(tmp_path / "s", encoder="supplied").close()
     with Shelf.open(tmp_path / "s") as shelf:
         put(shelf, rows, groups)
         shelf.build_index()
@@ -370,7 +370,7 @@ def test_the_next_writer_builds_what_is_missing(path: Path) -> None:
 
 
 def test_the_index_of_other_vectors_is_not_used(path: Path, tmp_path: Path) -> None:
-    Shelf.create(tmp_path / "other", encoder="brought").close()
+    Shelf.create(tmp_path / "other", encoder="supplied").close()
     rows, groups = made(ROWS, 77)
     with Shelf.open(tmp_path / "other") as shelf:
         put(shelf, rows, groups)
@@ -507,7 +507,7 @@ with Shelf.open(sys.argv[1]) as shelf:
 
 def test_the_index_that_versions_before_wrote_goes_with_the_next_change(path: Path) -> None:
     small = path.parent / "small.shelf"
-    Shelf.create(small, encoder="brought").close()
+    Shelf.create(small, encoder="supplied").close()
     with Shelf.open(small) as shelf:
         put(shelf, *made(30, 0))
     (small / "index-0.faiss").write_bytes(b"IxFI")
@@ -518,7 +518,7 @@ def test_the_index_that_versions_before_wrote_goes_with_the_next_change(path: Pa
     assert not list(small.glob("index-*"))
 
 
-# ---- what it says of itself
+# ---- what it states of itself
 
 
 def test_info_tells_the_index_and_measures_its_recall_when_asked(
@@ -529,11 +529,11 @@ def test_info_tells_the_index_and_measures_its_recall_when_asked(
         assert done.exit_code == 0, done.output
         return done.stdout
 
-    told = json.loads(run("--json"))["index"]
+    reported = json.loads(run("--json"))["index"]
     size = (path / "index-0.faiss").stat().st_size
-    assert (told["kind"], told["rows"], told["bytes"]) == (hnsw.KIND, ROWS, size)
-    assert told["queries"]["both"]["recall@10"] >= 0.99
-    assert "measured" not in told
+    assert (reported["kind"], reported["rows"], reported["bytes"]) == (hnsw.KIND, ROWS, size)
+    assert reported["queries"]["both"]["recall@10"] >= 0.99
+    assert "measured" not in reported
     now = json.loads(run("--json", "--recall"))["index"]["measured"]
     assert now["recall"] >= 0.985
     assert now["queries"] == 200
@@ -570,13 +570,13 @@ def test_a_graph_that_does_not_help_costs_no_memory_and_is_not_built_again_and_a
 ) -> None:
     monkeypatch.setattr(tuning, "RECALL", 1.1)  # out of reach, as for vectors without structure
     where = tmp_path / "toys.shelf"
-    Shelf.create(where, encoder="brought").close()
+    Shelf.create(where, encoder="supplied").close()
     rows, groups = made(ROWS, 0)
     with Shelf.open(where) as shelf:
         put(shelf, rows, groups)
     with Shelf.open(where) as shelf:
-        told = shelf.info()["index"]
-        assert (told["kind"], told["due"]) == ("exact", False)
+        reported = shelf.info()["index"]
+        assert (reported["kind"], reported["due"]) == ("exact", False)
         put(shelf, *made(600, 1), first=ROWS)
         assert not shelf.info()["index"]["due"]
         now = shelf.snapshot()

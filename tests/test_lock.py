@@ -1,4 +1,4 @@
-"""One writer at a time; who is refused is told by whom, and a dead holder holds nothing."""
+"""One writer at a time; who is refused is reported by whom, and a dead holder holds nothing."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         child.kill()
 
 
-def test_a_second_writer_is_refused_at_once_and_told_who_holds_the_lock(
+def test_a_second_writer_is_refused_at_once_and_reported_who_holds_the_lock(
     tmp_path: Path, holder: subprocess.Popen[str]
 ) -> None:
     started = time.perf_counter()
@@ -197,6 +197,6 @@ def test_a_failure_while_locking_leaves_the_lock_free(
         pass
 
 
-def test_a_directory_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+def test_a_directory_that_cannot_be_written_reports_it(tmp_path: Path) -> None:
     with pytest.raises(ShelfError, match="nothing was changed"), WriterLock(tmp_path / "none"):
         pass

@@ -1,4 +1,4 @@
-"""Novelty: products of an unknown category are told from those of known ones."""
+"""Novelty: products of an unknown category are distinguished from those of known ones."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def mixture(n: int, seed: int = 0) -> tuple[FloatArray, IntArray]:
     """Fused embeddings of `CLASSES` overlapping categories, the means always the same."""
     fixed, rng = np.random.default_rng(7), np.random.default_rng(seed)
     y = rng.integers(0, CLASSES, n)
-    halves = []
+    pairs = []
     for _ in range(2):
         means, shared = unit(fixed.normal(size=(CLASSES, DIMENSION))), fixed.normal(size=DIMENSION)
         noise = rng.normal(size=(n, DIMENSION)) * np.arange(1, DIMENSION + 1) ** -0.5
-        halves.append(unit(shared / np.linalg.norm(shared) + means[y] + 0.55 * noise))
-    return (np.concatenate(halves, axis=1) / math.sqrt(2)).astype(np.float32), y
+        pairs.append(unit(shared / np.linalg.norm(shared) + means[y] + 0.55 * noise))
+    return (np.concatenate(pairs, axis=1) / math.sqrt(2)).astype(np.float32), y
 
 
 def names_of(y: IntArray) -> list[str]:
@@ -93,7 +93,7 @@ def test_products_of_a_category_left_out_score_higher_than_known_ones(shelf, fre
     assert (p[truth == 0] <= 0.05).mean() >= 0.75
 
 
-def test_p_values_of_unseen_known_products_are_uniform(shelf, fresh):
+def test_p_values_of_new_known_products_are_uniform(shelf, fresh):
     X, y, model = shelf
     queries, truth = fresh
     p = judged(model, X, y, queries[truth != 0])[1]
@@ -231,13 +231,13 @@ def square(apart: Float64Array, precision: Float64Array) -> Float64Array:
     return np.asarray(np.einsum("nd,de,ne->n", apart, precision, apart))
 
 
-def test_real_products_of_a_category_left_out_are_told_from_known_ones():
+def test_real_products_of_a_category_left_out_are_distinguished_from_known_ones():
     if not (REAL / "products.csv").exists():
         pytest.skip("the embeddings of 828 products are not beside this checkout")
     with (REAL / "products.csv").open(encoding="utf-8", newline="") as file:
         _, y = np.unique([row["category"] for row in csv.DictReader(file)], return_inverse=True)
-    halves = [np.load(REAL / f"{half}_embeddings.npy") for half in ("image", "text")]
-    X = (np.concatenate(halves, axis=1) / math.sqrt(2)).astype(np.float32)
+    pairs = [np.load(REAL / f"{half}_embeddings.npy") for half in ("image", "text")]
+    X = (np.concatenate(pairs, axis=1) / math.sqrt(2)).astype(np.float32)
     held = np.random.default_rng(0).random(len(y)) < 0.2
     areas = []
     for code in range(y.max() + 1):

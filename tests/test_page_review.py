@@ -36,10 +36,10 @@ def newest(visit: Visit) -> dict[str, Any]:
         return shelf.history(1)[0]
 
 
-def press(visit: Visit, key: str, said: str) -> None:
+def press(visit: Visit, key: str, stated: str) -> None:
     visit.page.keyboard.press(key)
     visit.page.wait_for_function(
-        "(words) => document.querySelector('#status').innerText.includes(words)", arg=said
+        "(words) => document.querySelector('#status').innerText.includes(words)", arg=stated
     )
 
 
@@ -63,8 +63,8 @@ def test_a_key_gives_a_category_as_a_generation_and_another_takes_it_back(visit:
 
 def test_the_keys_of_the_help_are_on_the_buttons(visit: Visit) -> None:
     visit.page.click("summary >> text=Keys")
-    told = visit.page.locator(".keys kbd").all_inner_texts()
-    assert told == ["1", "4", "a", "k", "s", "o", "u"]
+    reported = visit.page.locator(".keys kbd").all_inner_texts()
+    assert reported == ["1", "4", "a", "k", "s", "o", "u"]
     hints = visit.page.locator("article kbd").all_inner_texts()
     assert hints == ["1", "2", "3", "4", "k", "s", "o"]
 
@@ -118,13 +118,13 @@ def test_each_part_of_the_queue_shows_its_own_products(visit: Visit) -> None:
     assert "accept" in visit.page.inner_text(".item .badge")
 
 
-def test_a_locked_shelf_says_who_holds_it_and_the_page_tries_again(visit: Visit) -> None:
+def test_a_locked_shelf_states_who_holds_it_and_the_page_tries_again(visit: Visit) -> None:
     first, start = shown_id(visit), newest(visit)["generation"]
     with held(visit.server.shelf) as holder:
         press(visit, "1", f"process {holder.pid}")
-        told = visit.page.inner_text("#status")
-        assert "--a-long-import" in told
-        assert "Trying again" in told
+        reported = visit.page.inner_text("#status")
+        assert "--a-long-import" in reported
+        assert "Trying again" in reported
         assert newest(visit)["generation"] == start
         release(holder)
         visit.page.wait_for_function(

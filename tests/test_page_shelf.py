@@ -182,6 +182,6 @@ def test_pages_are_read_while_another_process_adds(client: httpx.Client, server:
     assert totals[0] < totals[-1]
 
 
-def test_what_is_not_there_is_told_on_a_page(visit: Visit) -> None:
+def test_what_is_not_there_is_reported_on_a_page(visit: Visit) -> None:
     assert visit.goto("/product?id=KS-9999").status == 404
     assert "no product has the id 'KS-9999'" in visit.page.inner_text("main")

@@ -100,7 +100,7 @@ def goods(tmp_path: Path) -> Shelf:
 def predictions(shelf: Shelf) -> list[Prediction]:
     now = shelf.snapshot()
     rows = [stored.row for stored in now.select(limit=4)]
-    return Predictor.for_shelf(shelf).predict(now.halves(rows))
+    return Predictor.for_shelf(shelf).predict(now.pairs(rows))
 
 
 def test_a_card_shows_pictures_similarities_and_votes(goods: Shelf, tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_a_card_shows_pictures_similarities_and_votes(goods: Shelf, tmp_path: Pa
     assert sum(tag == "img" for tag, _ in page.tags) >= 2
 
 
-def test_a_page_of_many_answers_says_how_many_it_leaves_out(goods: Shelf, tmp_path: Path) -> None:
+def test_a_page_of_many_answers_states_how_many_it_leaves_out(goods: Shelf, tmp_path: Path) -> None:
     one = Asked(predictions(goods)[0], None, HOSTILE)
     page = Page(card_page([one] * (SHOWN_ANSWERS + 7), Thumbnails(tmp_path)))
     assert "7 more are not shown" in page.text
@@ -143,9 +143,9 @@ def test_the_report_shows_curves_matrix_and_mistakes(goods: Shelf, tmp_path: Pat
     classes = tuple(sorted(set(now.labelled()[1])))
     proba = np.full((len(rows), 2), 0.2)
     right = np.array([classes.index(name) for name in y_true])
-    said = right.copy()
-    said[:3] = 1 - said[:3]
-    proba[np.arange(len(rows)), said] = 0.8
+    stated = right.copy()
+    stated[:3] = 1 - stated[:3]
+    proba[np.arange(len(rows)), stated] = 0.8
     methods = {"probe": proba, "knn": proba, "hybrid": proba}
     found = Evaluation(methods, y_true, classes, "by hand", sets=proba > 0.5)
     write_report(tmp_path / "r.html", now, found, "val", Thumbnails(tmp_path))
@@ -190,16 +190,16 @@ def test_a_thumbnail_is_small_and_keeps_the_shape_and_none_of_the_metadata(tmp_p
     assert red == pytest.approx((200, 30, 30), abs=4)
 
 
-def test_a_missing_picture_says_why(tmp_path: Path) -> None:
+def test_a_missing_picture_states_why(tmp_path: Path) -> None:
     (tmp_path / "bad.jpg").write_bytes(b"no picture at all")
     thumbnails = Thumbnails(tmp_path / "cache")
-    said = {
+    stated = {
         None: "no picture",
         str(tmp_path / "gone.jpg"): "picture missing file",
         str(tmp_path / "bad.jpg"): "picture not an image",
         "https://shop.example/a.jpg": "picture not downloaded",
     }
-    for image, problem in said.items():
+    for image, problem in stated.items():
         assert thumbnails.uri(image) is None
         assert thumbnails.problem(image) == problem
     assert not (tmp_path / "cache").exists()

@@ -134,7 +134,7 @@ def test_a_precision_out_of_reach_names_what_can_be_promised() -> None:
         find_policy(found, possible + 0.005)
 
 
-def test_too_few_answers_are_told_with_the_number_that_is_needed() -> None:
+def test_too_few_answers_are_reported_with_the_number_that_is_needed() -> None:
     # nothing but right answers: 0.98 ** 114 is the first power below 0.1
     with pytest.raises(ProbeError, match=r"takes 114 answers.*there are 113"):
         find_policy(held_out(np.full(113, 0.99), np.ones(113)), 0.98)
@@ -200,10 +200,10 @@ def test_a_policy_is_a_new_version_of_the_probe_that_differs_in_verdicts_alone(
     shelf: Path,
 ) -> None:
     _, image, text = goods(90, 2, noise=1.0)
-    halves = np.hstack([image, text])
+    pairs = np.hstack([image, text])
     with Shelf.open(shelf) as opened:
         old = find_probe(opened, opened.snapshot(), 1)
-        before = Predictor.for_shelf(opened, probe=1).predict(halves)
+        before = Predictor.for_shelf(opened, probe=1).predict(pairs)
         report = set_policy(opened, 0.9)
         assert (report.probe, report.based_on) == (2, 1)
         new = find_probe(opened, opened.snapshot())
@@ -214,8 +214,8 @@ def test_a_policy_is_a_new_version_of_the_probe_that_differs_in_verdicts_alone(
         assert (one.policy, other.policy) == (None, report.policy)
         assert all(np.array_equal(one.weights[n], other.weights[n]) for n in one.weights)
         assert opened.history(1)[0]["command"] == "policy"
-        assert Predictor.for_shelf(opened, probe=1).predict(halves)[0].verdict == before[0].verdict
-        after = Predictor.for_shelf(opened).predict(halves)
+        assert Predictor.for_shelf(opened, probe=1).predict(pairs)[0].verdict == before[0].verdict
+        after = Predictor.for_shelf(opened).predict(pairs)
     threshold = report.policy.threshold
     assert {a.verdict for a in after} >= {"accept", "review"}
     for was, now in zip(before, after, strict=True):
@@ -226,21 +226,21 @@ def test_a_policy_is_a_new_version_of_the_probe_that_differs_in_verdicts_alone(
 
 
 def test_the_command_prints_the_policy_and_info_shows_it(shelf: Path) -> None:
-    told = json.loads(call(shelf, "policy", "--precision", "0.8", "--json").stdout)
-    assert told.keys() == {
+    reported = json.loads(call(shelf, "policy", "--precision", "0.8", "--json").stdout)
+    assert reported.keys() == {
         "precision_wanted", "threshold", "automation", "precision", "precision_low",
         "precision_high", "confidence", "n", "probe", "based_on", "generation",
     }  # fmt: skip
-    assert told["precision_wanted"] == 0.8
-    assert 0.8 <= told["precision_low"] <= told["precision"] <= told["precision_high"]
+    assert reported["precision_wanted"] == 0.8
+    assert 0.8 <= reported["precision_low"] <= reported["precision"] <= reported["precision_high"]
     info = json.loads(call(shelf, "info", "--json").stdout)
-    assert info["policy"]["threshold"] == told["threshold"]
+    assert info["policy"]["threshold"] == reported["threshold"]
     assert info["policy"]["wanted"] == 0.8
     assert "accepts from" in call(shelf, "info").stdout
     assert "neighbours agree" in call(shelf, "policy", "--precision", "0.8").stdout
 
 
-def test_a_probe_without_held_out_answers_says_what_to_do(tmp_path: Path) -> None:
+def test_a_probe_without_held_out_answers_states_what_to_do(tmp_path: Path) -> None:
     with Shelf.create(tmp_path / "b.shelf") as small:
         small.upsert(*goods(12, 3))
         train_shelf(small, QUICK)

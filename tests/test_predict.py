@@ -56,10 +56,10 @@ def queries(tmp_path: Path, kinds: tuple[str, ...], n: int = 5, seed: int = 2) -
     return np.hstack([np.load(folder / "image.npy"), np.load(folder / "text.npy")])
 
 
-def by_hand(shelf: Shelf, query: np.ndarray, unseen: dict[str, float]) -> dict[str, float]:
+def by_hand(shelf: Shelf, query: np.ndarray, new: dict[str, float]) -> dict[str, float]:
     """The design's formula, in float64, from every similarity there is.
 
-    `unseen` are the shares of the categories that the probe never saw.
+    `new` are the shares of the categories that the probe never saw.
     """
     now = shelf.snapshot()
     probe = read_probe(find_probe(shelf, now).path)
@@ -75,22 +75,22 @@ def by_hand(shelf: Shelf, query: np.ndarray, unseen: dict[str, float]) -> dict[s
     weight = np.exp((similarity - similarity.max()) / fitted.tau)
     votes = {c: weight[categories[nearest] == c].sum() for c in probe.classes}
     total = sum(votes.values())
-    answer = dict(unseen)
-    for c, said in zip(probe.classes, probe.predict_proba(asked)[0], strict=True):
-        share = votes[c] / total if total else said
-        mixed = (1 - fitted.lam) * said + fitted.lam * share
-        answer[c] = (1 - sum(unseen.values())) * mixed
+    answer = dict(new)
+    for c, stated in zip(probe.classes, probe.predict_proba(asked)[0], strict=True):
+        share = votes[c] / total if total else stated
+        mixed = (1 - fitted.lam) * stated + fitted.lam * share
+        answer[c] = (1 - sum(new.values())) * mixed
     return answer
 
 
-def predict(shelf: Shelf, halves: np.ndarray) -> list[Prediction]:
-    return Predictor.for_shelf(shelf).predict(halves)
+def predict(shelf: Shelf, pairs: np.ndarray) -> list[Prediction]:
+    return Predictor.for_shelf(shelf).predict(pairs)
 
 
 def test_the_answer_is_the_formula(kinds: Shelf, tmp_path: Path) -> None:
     train_shelf(kinds, ProbeSettings(epochs=3))
-    halves = queries(tmp_path, KINDS)
-    for query, answer in zip(halves, predict(kinds, halves), strict=True):
+    pairs = queries(tmp_path, KINDS)
+    for query, answer in zip(pairs, predict(kinds, pairs), strict=True):
         expected = by_hand(kinds, query, {})
         assert answer.probabilities == pytest.approx(expected, abs=1e-5)
         assert answer.category == max(expected, key=expected.__getitem__)
@@ -100,13 +100,13 @@ def test_a_category_that_the_probe_never_saw_wins_from_its_first_products(
     kinds: Shelf, tmp_path: Path
 ) -> None:
     train_shelf(kinds, ProbeSettings(epochs=3))
-    halves = queries(tmp_path, ("kite",), n=10)
-    assert not any(a.category == "kite" for a in predict(kinds, halves))
+    pairs = queries(tmp_path, ("kite",), n=10)
+    assert not any(a.category == "kite" for a in predict(kinds, pairs))
     kinds.add(*make_source(tmp_path / "new", ("kite",), 5, seed=3))
-    after = predict(kinds, halves)
+    after = predict(kinds, pairs)
     assert all(a.category == "kite" for a in after)
     assert all(a.probe is not None and a.probe.category in KINDS for a in after)
-    for query, answer in zip(halves, after, strict=True):
+    for query, answer in zip(pairs, after, strict=True):
         expected = by_hand(kinds, query, {"kite": answer.probabilities["kite"]})
         assert answer.probabilities == pytest.approx(expected, abs=1e-5)
     known = predict(kinds, queries(tmp_path, KINDS, n=20))
@@ -125,37 +125,37 @@ def test_roles_follow_from_the_answer(kinds: Shelf, tmp_path: Path) -> None:
 
 def test_a_missing_modality_has_no_opinion(kinds: Shelf, tmp_path: Path) -> None:
     train_shelf(kinds, ProbeSettings(epochs=3))
-    halves = queries(tmp_path, KINDS)
-    halves[:, :D] = 0
-    for answer in predict(kinds, halves):
+    pairs = queries(tmp_path, KINDS)
+    pairs[:, :D] = 0
+    for answer in predict(kinds, pairs):
         assert answer.image_only is None
         assert answer.text_only is not None
         assert all(e.neighbour.image_similarity is None for e in answer.neighbours)
 
 
-def test_uncategorised_products_neither_vote_nor_vouch(kinds: Shelf, tmp_path: Path) -> None:
-    halves = queries(tmp_path, ("ball",))
+def test_uncategorised_products_neither_vote_nor_support(kinds: Shelf, tmp_path: Path) -> None:
+    pairs = queries(tmp_path, ("ball",))
     rows = [{"id": f"none{i}", "title": "x", "category": ""} for i in range(5)]
     source = write_csv(tmp_path / "none.csv", rows)
-    for name, half in zip(("i", "t"), np.split(halves, 2, axis=1), strict=True):
+    for name, half in zip(("i", "t"), np.split(pairs, 2, axis=1), strict=True):
         np.save(tmp_path / f"{name}.npy", half)
     kinds.add(
         source, AddOptions(image_embeddings=tmp_path / "i.npy", text_embeddings=tmp_path / "t.npy")
     )
-    for answer in predict(kinds, halves):
+    for answer in predict(kinds, pairs):
         assert answer.category == "ball"
         assert not any(e.neighbour.id.startswith("none") for e in answer.neighbours)
 
 
 def test_an_answer_can_be_had_again_as_of_its_receipt(kinds: Shelf, tmp_path: Path) -> None:
     train_shelf(kinds, ProbeSettings(epochs=3))
-    halves = queries(tmp_path, KINDS)
-    before = predict(kinds, halves)
+    pairs = queries(tmp_path, KINDS)
+    before = predict(kinds, pairs)
     kinds.add(*make_source(tmp_path / "more", ("kite", "ball"), 20, seed=5))
     train_shelf(kinds, ProbeSettings(epochs=4))
     receipt = before[0].receipt
     again = Predictor.for_shelf(kinds, at=receipt.generation, probe=receipt.probe)
-    assert again.predict(halves) == before
+    assert again.predict(pairs) == before
     with pytest.raises(ProbeNotFound, match="7"):
         Predictor.for_shelf(kinds, probe=7)
     with pytest.raises(GenerationNotFound):
@@ -166,12 +166,12 @@ def test_copies_of_a_product_are_shown_but_do_not_vote(kinds: Shelf) -> None:
     train_shelf(kinds, ProbeSettings(epochs=3))
     now = kinds.snapshot()
     rows, categories = now.labelled()
-    answers = predict(kinds, now.halves(rows))
+    answers = predict(kinds, now.pairs(rows))
     for row, answer in zip(rows, answers, strict=True):
         assert answer.neighbours[0].neighbour.row == row
-    honest = predict(kinds, now.halves(rows[:1]))[0]
+    honest = predict(kinds, now.pairs(rows[:1]))[0]
     kinds.relabel({"ball1-0": "book"})
-    after = predict(kinds, now.halves(rows[:1]))[0]
+    after = predict(kinds, now.pairs(rows[:1]))[0]
     assert categories[0] == "ball"
     assert after.category == honest.category == "ball"
 
@@ -180,12 +180,12 @@ def test_the_nearest_of_the_runner_up_are_among_the_evidence(kinds: Shelf, tmp_p
     train_shelf(kinds, ProbeSettings(epochs=3))
     now = kinds.snapshot()
     rows, categories = now.labelled()
-    halves = queries(tmp_path, KINDS)
-    for query, answer in zip(halves, predict(kinds, halves), strict=True):
+    pairs = queries(tmp_path, KINDS)
+    for query, answer in zip(pairs, predict(kinds, pairs), strict=True):
         second = list(answer.probabilities)[1]
         shown = [e.neighbour.row for e in answer.neighbours if e.neighbour.category == second]
         own = rows[categories == second]
-        nearest = own[np.argsort(-(now.halves(own) @ query))]
+        nearest = own[np.argsort(-(now.pairs(own) @ query))]
         assert shown[:2] == nearest[: len(shown)].tolist()[:2]
         assert len(shown) >= min(2, answer.k // 3)
         assert len(answer.neighbours) == answer.k
@@ -202,8 +202,8 @@ def test_a_prediction_set_holds_the_answer_and_is_ordered(kinds: Shelf, tmp_path
 def test_near_duplicates_among_the_evidence_name_the_nearer_one(
     kinds: Shelf, tmp_path: Path
 ) -> None:
-    halves = queries(tmp_path, ("ball",), n=1)
-    copies = np.repeat(halves, 3, axis=0)
+    pairs = queries(tmp_path, ("ball",), n=1)
+    copies = np.repeat(pairs, 3, axis=0)
     copies[:, 0] += [0, 1e-3, 2e-3]
     rows = [{"id": f"copy{i}", "title": "x", "category": "ball"} for i in range(3)]
     source = write_csv(tmp_path / "copies.csv", rows)
@@ -212,7 +212,7 @@ def test_near_duplicates_among_the_evidence_name_the_nearer_one(
     kinds.add(
         source, AddOptions(image_embeddings=tmp_path / "i.npy", text_embeddings=tmp_path / "t.npy")
     )
-    shown = predict(kinds, halves)[0].neighbours
+    shown = predict(kinds, pairs)[0].neighbours
     folded = {e.neighbour.id: e.duplicate_of for e in shown}
     first = shown[0].neighbour.id
     assert {folded[f"copy{i}"] for i in range(3)} == {None, first}
@@ -224,15 +224,15 @@ def test_many_neighbours_of_many_queries_are_compared_a_part_at_a_time(
     kinds: Shelf, tmp_path: Path
 ) -> None:
     kinds.add(*make_source(tmp_path / "more", KINDS, 150, seed=3))
-    halves = queries(tmp_path, KINDS, n=21)
+    pairs = queries(tmp_path, KINDS, n=21)
     predictor = Predictor.for_shelf(kinds, k=500)
     tracemalloc.start()
-    answers = predictor.predict(halves)
+    answers = predictor.predict(pairs)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 100 * 2**20  # the cosines of all pairs alone would be 120 MB
     for query in (0, 62):
-        (alone,) = predictor.predict(halves[query : query + 1])
+        (alone,) = predictor.predict(pairs[query : query + 1])
         folded = [(e.neighbour.id, e.duplicate_of) for e in alone.neighbours]
         assert [(e.neighbour.id, e.duplicate_of) for e in answers[query].neighbours] == folded
 
@@ -240,10 +240,10 @@ def test_many_neighbours_of_many_queries_are_compared_a_part_at_a_time(
 def test_a_classifier_from_the_shelf_gives_the_shelfs_answers(kinds: Shelf, tmp_path: Path) -> None:
     train_shelf(kinds, ProbeSettings(epochs=3))
     kinds.add(*make_source(tmp_path / "new", ("ant",), 5, seed=3))
-    halves = queries(tmp_path, (*KINDS, "ant"))
+    pairs = queries(tmp_path, (*KINDS, "ant"))
     model = HybridClassifier.from_shelf(kinds)
-    proba = model.predict_proba(halves)
-    for row, answer in zip(proba, predict(kinds, halves), strict=True):
+    proba = model.predict_proba(pairs)
+    for row, answer in zip(proba, predict(kinds, pairs), strict=True):
         expected = [answer.probabilities[name] for name in model.classes_]
         assert row == pytest.approx(expected, abs=1e-6)
 
@@ -272,15 +272,15 @@ def test_a_picture_alone_costs_no_search_more_than_its_answer_needs(
     pictures[:, D:] = 0
     search, weights = predictor._search, []
 
-    def counted(halves: np.ndarray, where: str | None, weight: float) -> object:
+    def counted(pairs: np.ndarray, where: str | None, weight: float) -> object:
         weights.append(weight)
-        return search(halves, where, weight)
+        return search(pairs, where, weight)
 
     monkeypatch.setattr(predictor, "_search", counted)
     alone = predictor.predict(pictures)
     assert weights == searches
     assert [a.text_only for a in alone] == [None] * len(pictures)
-    # what the picture of a whole product says is searched for by itself
+    # what the picture of a whole product states is searched for by itself
     for one, other in zip(alone, predictor.predict(whole), strict=True):
         assert one.image_only is not None
         assert other.image_only is not None

@@ -66,7 +66,7 @@ def test_the_largest_categories_stay_and_ties_go_by_name() -> None:
     assert list(plan(["z", "y", "x"], top_categories=2).classes) == ["x", "y"]
 
 
-def test_what_is_left_out_is_told_with_its_reason() -> None:
+def test_what_is_left_out_is_reported_with_its_reason() -> None:
     found = plan(CATEGORIES, top_categories=3, min_per_class=4, max_per_class=2)
     assert found.classes == {"a": 2, "b": 2}
     assert found.left_out == [

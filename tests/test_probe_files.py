@@ -1,4 +1,4 @@
-"""A probe on disk: it comes back as it was, and damage is told."""
+"""A probe on disk: it comes back as it was, and damage is reported."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_any_unicode_is_a_class_name(tmp_path, names):
     assert read_probe(tmp_path).classes == classes
 
 
-def test_a_missing_probe_says_how_to_get_one(tmp_path):
+def test_a_missing_probe_states_how_to_get_one(tmp_path):
     with pytest.raises(ProbeNotFound, match="kinshelf train"):
         read_probe(tmp_path / "0001")
 
@@ -170,7 +170,7 @@ def forged(directory, weights):
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "told"),
+    ("name", "value", "reported"),
     [
         ("net.0.bias", np.zeros(6, np.float32), r"float32 \(6,\), not float32 \(5,\)"),
         ("net.0.bias", np.zeros(5, np.float64), "float64"),
@@ -180,9 +180,9 @@ def forged(directory, weights):
         ("net.9.bias", np.zeros(3, np.float32), "net.9.bias"),
     ],
 )
-def test_weights_of_other_names_shapes_or_dtypes_are_damage(written, name, value, told):
+def test_weights_of_other_names_shapes_or_dtypes_are_damage(written, name, value, reported):
     forged(written, dict(some_probe().weights) | {name: value})
-    with pytest.raises(ProbeError, match=told):
+    with pytest.raises(ProbeError, match=reported):
         read_probe(written)
 
 
@@ -238,9 +238,9 @@ def test_a_checkpoint_loads_safely_into_the_courseworks_model(tmp_path):
         found["input_dim"], found["hidden"], found["dropout"], len(found["classes"])
     )
     model.load_state_dict(found["model_state_dict"])
-    halves = np.random.default_rng(1).normal(size=(6, 8)).astype(np.float32)
+    pairs = np.random.default_rng(1).normal(size=(6, 8)).astype(np.float32)
     with torch.no_grad():
-        expected = model.eval()(torch.from_numpy(halves)).softmax(dim=1).numpy()
+        expected = model.eval()(torch.from_numpy(pairs)).softmax(dim=1).numpy()
     assert found["classes"] == ["a", "b", "c"]
-    assert np.allclose(probe.predict_proba(halves / np.sqrt(2)), expected, atol=1e-6)
+    assert np.allclose(probe.predict_proba(pairs / np.sqrt(2)), expected, atol=1e-6)
     assert [p.name for p in tmp_path.iterdir()] == ["probe.pth"]

@@ -38,16 +38,16 @@ def test_rows_without_category_and_rows_of_val_and_test_do_not_train():
 
 
 @pytest.mark.parametrize(
-    ("categories", "told"),
+    ("categories", "reported"),
     [([], "none"), ([None, None], "none"), (["x", "x", None], r"'x' \(2\)")],
     ids=["no rows", "no categories", "one category"],
 )
-def test_fewer_than_two_categories_are_refused_with_their_counts(categories, told):
-    with pytest.raises(TooFewClasses, match=told):
+def test_fewer_than_two_categories_are_refused_with_their_counts(categories, reported):
+    with pytest.raises(TooFewClasses, match=reported):
         training_set(ArrayData(np.zeros((len(categories), 4)), categories))
 
 
-def test_if_only_reserved_rows_have_categories_the_message_says_so():
+def test_if_only_reserved_rows_have_categories_the_message_reports_it():
     with pytest.raises(TooFewClasses, match="2 rows of the splits val and test"):
         training_set(rows_of(["a", "b"], ["val", "test"]))
 
@@ -152,7 +152,7 @@ def test_a_share_of_pictures_and_texts_is_hidden_but_never_both():
 
 
 @pytest.mark.parametrize(
-    ("embeddings", "told"),
+    ("embeddings", "reported"),
     [
         (np.zeros(4), r"\(4,\)"),
         (np.zeros((2, 0)), r"\(2, 0\)"),
@@ -161,8 +161,8 @@ def test_a_share_of_pictures_and_texts_is_hidden_but_never_both():
     ],
     ids=["rank", "no columns", "NaN", "infinity"],
 )
-def test_embeddings_that_cannot_train_are_refused(embeddings, told):
-    with pytest.raises(InvalidEmbeddings, match=told):
+def test_embeddings_that_cannot_train_are_refused(embeddings, reported):
+    with pytest.raises(InvalidEmbeddings, match=reported):
         ArrayData(embeddings, ["a"] * len(embeddings))
 
 

@@ -1,4 +1,4 @@
-"""Training a probe: it learns, it repeats itself, it says what it did."""
+"""Training a probe: it learns, it repeats itself, it states what it did."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def clusters(n: int, n_classes: int = 3, dimension: int = 8, seed: int = 0, nois
     rng = np.random.default_rng(seed)
     centres = np.random.default_rng(99).normal(size=(n_classes, 2, dimension))
     codes = np.arange(n) % n_classes
-    halves = centres[codes] + noise * rng.normal(size=(n, 2, dimension))
-    halves /= np.linalg.norm(halves, axis=2, keepdims=True)
-    X = (halves.reshape(n, -1) / math.sqrt(2)).astype(np.float32)
+    pairs = centres[codes] + noise * rng.normal(size=(n, 2, dimension))
+    pairs /= np.linalg.norm(pairs, axis=2, keepdims=True)
+    X = (pairs.reshape(n, -1) / math.sqrt(2)).astype(np.float32)
     return X, [f"class {code}" for code in codes]
 
 
@@ -46,7 +46,7 @@ def test_it_learns_to_tell_products_that_it_has_not_seen():
     assert accuracy(probe, *clusters(300, seed=1)) > 0.97
 
 
-def test_the_result_says_what_was_done():
+def test_the_result_states_what_was_done():
     X, categories = clusters(120)
     data = ArrayData(X, categories, generation=12, fingerprint="clip-x")
     trained = train_probe(data, QUICK)
@@ -157,11 +157,11 @@ print(sorted(heavy & set(sys.modules)))
     assert out.stdout.strip() == "[]"
 
 
-def test_each_epoch_is_told_as_it_ends():
-    told = []
-    trained = train_probe(ArrayData(*clusters(60)), QUICK, on_epoch=told.append)
-    assert tuple(told) == trained.log
-    first = told[0]
+def test_each_epoch_is_reported_as_it_ends():
+    reported = []
+    trained = train_probe(ArrayData(*clusters(60)), QUICK, on_epoch=reported.append)
+    assert tuple(reported) == trained.log
+    first = reported[0]
     assert (first.stage, first.epoch, first.lr) == ("fit", 1, 1e-2)
     assert 0 <= first.val_accuracy <= 1
     assert first.seconds > 0

@@ -21,7 +21,7 @@ def test_the_public_names_are_pinned() -> None:
             assert getattr(module, name).__doc__, name
 
 
-def test_every_error_is_a_kinshelf_error_that_says_what_it_means() -> None:
+def test_every_error_is_a_kinshelf_error_that_states_what_it_means() -> None:
     classes = [c for c in vars(errors).values() if isinstance(c, type)]
     assert len(classes) > 20
     for error in classes:

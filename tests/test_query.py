@@ -72,8 +72,8 @@ def test_private_hosts_are_allowed_through_the_shelf(
     assert given == [False, True]
 
 
-def test_search_takes_pairs_as_stored_and_says_what_else_it_got(stocked: Any) -> None:
-    pairs = stocked.snapshot().halves([0, 1])
+def test_search_takes_pairs_as_stored_and_states_what_else_it_got(stocked: Any) -> None:
+    pairs = stocked.snapshot().pairs([0, 1])
     assert stocked.search(pairs, 1).rows.ravel().tolist() == [0, 1]
     with pytest.raises(InvalidEmbeddings, match=r"text half of row 0 has norm 0\.7071"):
         stocked.search(fused(pairs), 1)

@@ -183,9 +183,9 @@ def test_add_takes_the_folder_bit_for_bit_and_encodes_nothing(plain: Path, tmp_p
         assert shelf.fingerprint == PartsManifest.read(plain).fingerprint
         now = shelf.snapshot()
         for name, (image, text) in products_of(plain).items():
-            halves = now.halves([now.get(name).row])[0]
-            assert halves[:128].tobytes() == (image or bytes(512))
-            assert halves[128:].tobytes() == (text or bytes(512))
+            pairs = now.pairs([now.get(name).row])[0]
+            assert pairs[:128].tobytes() == (image or bytes(512))
+            assert pairs[128:].tobytes() == (text or bytes(512))
         assert shelf.similar(text="wooden puzzle", k=3).neighbours
 
 
@@ -217,7 +217,7 @@ def test_a_folder_of_something_else_is_left_alone(source: Path, tmp_path: Path) 
         encode_source(str(source), tmp_path, options())
     folder = tmp_path / "encoded"
     encode_source(str(source), folder, options())
-    with pytest.raises(ClusterError, match="part_rows 25, asked is 30"):
+    with pytest.raises(ClusterError, match="part_rows 25, not 30"):
         encode_source(str(source), folder, options(part_rows=30))
 
 
@@ -301,7 +301,7 @@ def test_what_cannot_be_read_or_reached_is_one_line(source: Path, tmp_path: Path
 @pytest.mark.parametrize(
     "address", ["127.0.0.1:{free}", "ray://127.0.0.1:{free}", "nowhere", "h:x"]
 )
-def test_a_cluster_that_is_not_there_is_told_of_at_once(
+def test_a_cluster_that_is_not_there_is_reported_at_once(
     source: Path, tmp_path: Path, address: str
 ) -> None:
     started = time.monotonic()

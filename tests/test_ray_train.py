@@ -31,30 +31,31 @@ HALF = 16
 
 
 def synthetic(count: int, classes: int = 5) -> tuple[np.ndarray, list[str]]:
-    """Unit halves (n, 2 * HALF) around a centre a class, sorted by class, and the classes."""
+    """Unit embedding pairs (n, 2 * HALF) around a centre a class, sorted by class, and the
+    classes."""
     rng = np.random.default_rng(0)
     codes = np.sort(rng.integers(0, classes, count))
     centres = rng.standard_normal((classes, 2, HALF))
     rows = centres[codes] + 0.8 * rng.standard_normal((count, 2, HALF))
-    halves = unit(rows.reshape(-1, HALF)).reshape(count, 2 * HALF)
-    return halves, [f"class {code}" for code in codes]
+    pairs = unit(rows.reshape(-1, HALF)).reshape(count, 2 * HALF)
+    return pairs, [f"class {code}" for code in codes]
 
 
-def blocks(halves: np.ndarray, names: list[str | None]) -> Iterator[LabelledBlock]:
-    for start in range(0, len(halves), 100):
+def blocks(pairs: np.ndarray, names: list[str | None]) -> Iterator[LabelledBlock]:
+    for start in range(0, len(pairs), 100):
         part = slice(start, start + 100)
         splits = ["val" if i % 10 == 0 else None for i in range(start, start + len(names[part]))]
-        yield LabelledBlock(halves[part], names[part], splits)
+        yield LabelledBlock(pairs[part], names[part], splits)
 
 
-def write_parts(folder: Path, halves: np.ndarray, names: list[str], size: int = 1000) -> Path:
+def write_parts(folder: Path, pairs: np.ndarray, names: list[str], size: int = 1000) -> Path:
     folder.mkdir()
     entries = []
-    for start in range(0, len(halves), size):
-        rows = range(start, min(start + size, len(halves)))
+    for start in range(0, len(pairs), size):
+        rows = range(start, min(start + size, len(pairs)))
         encoded = [
             Candidate(Product(f"p{i}", category=names[i]), i, "synthetic",
-                      image=halves[i, :HALF], text=halves[i, HALF:] if i % 7 else None)
+                      image=pairs[i, :HALF], text=pairs[i, HALF:] if i % 7 else None)
             for i in rows
         ]  # fmt: skip
         name = f"part-{start:07d}.parquet"
@@ -63,40 +64,40 @@ def write_parts(folder: Path, halves: np.ndarray, names: list[str], size: int = 
         entries.append(PartEntry(name, len(rows), (folder / name).stat().st_size))
     manifest = PartsManifest(
         "synthetic", "made", None, "clip-made", HALF, "float32", size, finished=True,
-        rows=len(halves), products=len(halves), parts=tuple(entries),
+        rows=len(pairs), products=len(pairs), parts=tuple(entries),
     )  # fmt: skip
     (folder / NAME).write_bytes(manifest.dump())
     return folder
 
 
 def test_rows_read_from_blocks_are_those_that_were_in_them() -> None:
-    halves, classes = synthetic(750)
+    pairs, classes = synthetic(750)
     names: list[str | None] = [None if i % 11 == 0 else name for i, name in enumerate(classes)]
     kept = [i for i, name in enumerate(names) if name is not None]
-    with SpooledData(blocks(halves, names), "made") as data:
+    with SpooledData(blocks(pairs, names), "made") as data:
         rows, found = data.labelled()
         assert found.tolist() == [names[i] for i in kept]
         asked = np.random.default_rng(1).integers(0, len(rows), 400)
-        assert (data.fused(asked) == fusion.fused(halves[kept])[asked]).all()
+        assert (data.fused(asked) == fusion.fused(pairs[kept])[asked]).all()
         held, _ = data.labelled("val")
         assert [kept[row] for row in held] == [i for i in kept if i % 10 == 0]
 
 
 def test_a_probe_from_blocks_is_the_probe_from_memory() -> None:
-    halves, names = synthetic(1500)
+    pairs, names = synthetic(1500)
     splits = ["val" if i % 10 == 0 else None for i in range(1500)]
     settings = ProbeSettings(epochs=4)
-    whole = train_probe(ArrayData(fusion.fused(halves), names, splits), settings).probe
-    with SpooledData(blocks(halves, list(names)), "made") as data:
+    whole = train_probe(ArrayData(fusion.fused(pairs), names, splits), settings).probe
+    with SpooledData(blocks(pairs, list(names)), "made") as data:
         streamed = train_probe(data, settings).probe
     for name, weight in whole.weights.items():
         assert (weight == streamed.weights[name]).all(), name
 
 
 def test_blocks_without_a_category_train_nothing() -> None:
-    halves, names = synthetic(20)
+    pairs, names = synthetic(20)
     with pytest.raises(EmptySource, match="no product has a category"):
-        SpooledData(blocks(halves, [None] * len(names)), "made")
+        SpooledData(blocks(pairs, [None] * len(names)), "made")
 
 
 def test_block_order_takes_every_row_once_from_a_few_runs_at_a_time() -> None:
@@ -112,8 +113,8 @@ def test_block_order_takes_every_row_once_from_a_few_runs_at_a_time() -> None:
 
 
 def test_rows_sorted_by_category_train_as_well_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    halves, names = synthetic(20_000, classes=20)
-    data = ArrayData(fusion.fused(halves), names)
+    pairs, names = synthetic(20_000, classes=20)
+    data = ArrayData(fusion.fused(pairs), names)
     settings = ProbeSettings(epochs=3, batch_size=256)
     usual = train_probe(data, settings).probe.metrics["val_accuracy"]
     for name, value in (("WHOLE", 100), ("RUN", 64), ("MIXED", 16)):
@@ -123,8 +124,8 @@ def test_rows_sorted_by_category_train_as_well_in_blocks(monkeypatch: pytest.Mon
 
 
 def test_parts_and_a_shelf_of_them_give_the_same_rows(tmp_path: Path) -> None:
-    halves, names = synthetic(2500)
-    folder = write_parts(tmp_path / "parts", halves, names)
+    pairs, names = synthetic(2500)
+    folder = write_parts(tmp_path / "parts", pairs, names)
     with (
         Shelf.create(tmp_path / "a.shelf", encoder="made") as shelf,
         open_parts(folder, "clip-made") as data,
@@ -156,7 +157,7 @@ def _train(*arguments: object) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def test_the_command_trains_from_a_folder_and_says_what_is_wrong_with_it(tmp_path: Path) -> None:
+def test_the_command_trains_from_a_folder_and_states_what_is_wrong_with_it(tmp_path: Path) -> None:
     folder = write_parts(tmp_path / "parts", *synthetic(600))
     few = write_parts(tmp_path / "few", *synthetic(60))
     with Shelf.create(tmp_path / "a.shelf", encoder="made") as shelf:
@@ -173,8 +174,8 @@ def test_the_command_trains_from_a_folder_and_says_what_is_wrong_with_it(tmp_pat
 @pytest.mark.slow
 def test_workers_of_ray_train_one_probe_as_good_as_one_process(tmp_path: Path) -> None:
     need_ray()
-    halves, names = synthetic(12_000, classes=20)
-    folder = write_parts(tmp_path / "parts", halves, names, size=500)
+    pairs, names = synthetic(12_000, classes=20)
+    folder = write_parts(tmp_path / "parts", pairs, names, size=500)
     with Shelf.create(tmp_path / "a.shelf", encoder="made") as shelf:
         shelf.add(folder)
     settings = ("--shelf", tmp_path / "a.shelf", "--epochs", 6, "--batch-size", 256)

@@ -172,7 +172,7 @@ def test_an_impossible_delimiter_is_refused(tmp_path: Path, delimiter: str) -> N
         read_source(source(tmp_path, "a.csv", "id,title\n"), ReadOptions(delimiter=delimiter))
 
 
-def test_repeated_and_blank_column_names_are_told_apart(tmp_path: Path) -> None:
+def test_repeated_and_blank_column_names_are_distinguished(tmp_path: Path) -> None:
     path = source(tmp_path, "a.csv", ",id,title,x,x\n0,1,a,2,3\n")
     assert source_columns(path) == ["column_1", "id", "title", "x", "x_2"]
     assert products(path)[0].attributes == {"column_1": 0, "x": 2, "x_2": 3}
@@ -416,7 +416,7 @@ def test_a_missing_id_is_rejected(tmp_path: Path) -> None:
     assert read(path) == (["3"], [(0, "missing-id"), (1, "missing-id")])
 
 
-def test_a_row_with_neither_text_nor_image_is_rejected_unless_told_otherwise(
+def test_a_row_with_neither_text_nor_image_is_rejected_unless_configured_otherwise(
     tmp_path: Path,
 ) -> None:
     path = source(tmp_path, "a.csv", "id,title,image,category\n1, ,,x\n2,,a.jpg,x\n3,c,,x\n")
@@ -515,7 +515,7 @@ def test_an_unknown_suffix_names_the_known_ones(tmp_path: Path) -> None:
         (b"id,title\n1,\x00\n", "byte 11 is NUL"),
     ],
 )
-def test_another_format_under_the_name_csv_is_told(
+def test_another_format_under_the_name_csv_is_reported(
     tmp_path: Path, content: bytes, remedy: str
 ) -> None:
     with pytest.raises(UnreadableSource, match=remedy):
@@ -549,7 +549,7 @@ def test_a_bad_byte_is_found_where_blocks_meet(tmp_path: Path, gap: int) -> None
         list(read_source(source(tmp_path, "a.csv", content)))
 
 
-def test_a_character_cut_off_at_the_end_is_told(tmp_path: Path) -> None:
+def test_a_character_cut_off_at_the_end_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UnreadableSource, match="offset 11 "):
         list(read_source(source(tmp_path, "a.csv", b"id,title\n1,\xc3")))
 
@@ -667,7 +667,7 @@ def test_the_real_catalogues_are_read_as_csv_reads_them(
     assert positions(path) == list(range(count))
 
 
-def test_the_pictures_of_the_real_catalogue_are_where_it_says(amazon: Path) -> None:
+def test_the_pictures_of_the_real_catalogue_are_where_it_states(amazon: Path) -> None:
     assert all(Path(product.image or "").is_file() for product in products(amazon / "products.csv"))
 
 

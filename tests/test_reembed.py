@@ -47,7 +47,7 @@ def test_every_product_gets_the_new_encoders_embedding_and_keeps_the_rest(path: 
         assert {s.product.id: s.product for s in now.select()} == before
         stored = now.get("p7")
         expected = other.encode_texts([stored.product.text])[0]
-        np.testing.assert_array_equal(now.halves([stored.row])[0, 24:], expected)
+        np.testing.assert_array_equal(now.pairs([stored.row])[0, 24:], expected)
         assert shelf.manifest.encoder == "other"
         assert shelf.similar(text="red thing number 0").neighbours[0].id == "p0"
     assert [f for f in verify_path(path)[0] if not f.harmless] == []
@@ -66,7 +66,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped_and_changes_nothing_until_t
     assert (report.interrupted, report.done, other.texts) == (False, 19, 29)
 
 
-def test_a_product_whose_picture_is_gone_is_told_and_known_by_its_text(path: Path) -> None:
+def test_a_product_whose_picture_is_gone_is_reported_and_known_by_its_text(path: Path) -> None:
     (path.parent / "source" / "p5.png").unlink()
     report = run(path, other := FakeEncoder("other", 24))
     assert list(report.pictures_gone) == ["p5"]
@@ -82,7 +82,9 @@ def test_the_old_encoder_is_refused_afterwards_and_the_same_one_beforehand(path:
         Shelf.open(path, encoder=FakeEncoder())
 
 
-def test_the_command_changes_the_precision_of_a_shelf_and_says_what_is_next(tmp_path: Path) -> None:
+def test_the_command_changes_the_precision_of_a_shelf_and_states_what_is_next(
+    tmp_path: Path,
+) -> None:
     from click.testing import CliRunner
 
     from kinshelf.cli import main

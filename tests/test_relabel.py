@@ -43,10 +43,10 @@ def test_categories_change_as_one_generation_and_the_old_one_can_be_asked(
 def test_vectors_and_everything_else_stay_as_they_were(shelf: Shelf, catalogue: Path) -> None:
     shelf.add(catalogue)
     old = shelf.snapshot().get("p3")
-    vectors = shelf.snapshot().halves([old.row])
+    vectors = shelf.snapshot().pairs([old.row])
     shelf.relabel({"p3": "Other"})
     new = shelf.snapshot().get("p3")
-    assert (shelf.snapshot().halves([new.row]) == vectors).all()
+    assert (shelf.snapshot().pairs([new.row]) == vectors).all()
     assert new.product == old.product.replace(category="Other")
     assert (new.has_image, new.has_text, new.image_hash) == (
         old.has_image, old.has_text, old.image_hash,
@@ -69,7 +69,7 @@ def test_adding_the_corrected_source_again_changes_nothing(
     assert (report.unchanged, report.updated) == (30, 0)
 
 
-def test_so_it_is_where_embeddings_were_brought(tmp_path: Path) -> None:
+def test_so_it_is_where_embeddings_were_supplied(tmp_path: Path) -> None:
     vectors = unit(np.random.default_rng(0).standard_normal((2, 8)))
     wares = [Product("a", title="a", category="x"), Product("b", title="b", category="x")]
     with Shelf.create(tmp_path / "a.shelf") as shelf:
@@ -120,7 +120,7 @@ ROW = {
     ],
     ids=["as it is", "written", "accepted", "refused", "written wins", "no suggestion", "empty"],
 )
-def test_what_a_reviewed_row_says(
+def test_what_a_reviewed_row_states(
     tmp_path: Path, change: dict[str, str], expected: dict[str, str]
 ) -> None:
     assert read_changes(write_csv(tmp_path / "r.csv", [ROW | change])) == expected
@@ -152,7 +152,9 @@ def test_undoing_is_a_new_generation_that_gives_back_what_was(
     assert categories(shelf) == categories(shelf, changed) | {"p1": "Meanwhile"}
 
 
-def test_what_cannot_be_undone_is_told_and_changes_nothing(shelf: Shelf, catalogue: Path) -> None:
+def test_what_cannot_be_undone_is_reported_and_changes_nothing(
+    shelf: Shelf, catalogue: Path
+) -> None:
     shelf.add(catalogue)
     added = shelf.generation
     shelf.relabel({"p0": "One", "p1": "One"})

@@ -95,7 +95,7 @@ def state_of(path: Path) -> dict:
     with Shelf.open(path) as shelf:
         now = shelf.snapshot()
         found = {
-            s.product.id: (s.product.title, now.halves([s.row]).tobytes()) for s in now.select()
+            s.product.id: (s.product.title, now.pairs([s.row]).tobytes()) for s in now.select()
         }
         assert len(found) == now.count  # no id twice
         return found
@@ -147,7 +147,7 @@ def some(size: int) -> list[int]:
 
 @pytest.mark.parametrize("derived", [False, True], ids=["log alone", "with its catalogue"])
 @pytest.mark.parametrize("file", ["log-1.wal", "vectors-1.f32"])
-def test_a_flipped_byte_costs_what_its_frame_said_and_nothing_else(
+def test_a_flipped_byte_costs_what_its_frame_stated_and_nothing_else(
     made: Path, tmp_path: Path, file: str, derived: bool
 ) -> None:
     for place in some((made / file).stat().st_size):

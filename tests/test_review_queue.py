@@ -66,7 +66,7 @@ def test_products_without_a_category_are_in_it_by_their_verdict(goods: Path) -> 
         queue = review_queue(shelf, audit_shelf(shelf, settings=SETTINGS))
         now = shelf.snapshot()
         stored = now.select("category IS NULL")
-        answers = Predictor.for_shelf(shelf).predict(now.halves([s.row for s in stored]))
+        answers = Predictor.for_shelf(shelf).predict(now.pairs([s.row for s in stored]))
     wanted = {s.product.id: a for s, a in zip(stored, answers, strict=True)}
     found = {item.id: item for item in queue.items if item.category is None}
     assert set(found) == set(wanted) == {f"p{i}" for i in range(180, 192)}
@@ -77,7 +77,7 @@ def test_products_without_a_category_are_in_it_by_their_verdict(goods: Path) -> 
     assert surest == sorted(surest, reverse=True)
 
 
-def test_how_many_without_a_category_were_not_asked_about_is_told(
+def test_how_many_without_a_category_were_not_asked_about_is_reported(
     goods: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(review, "UNCATEGORISED", 5)
@@ -88,7 +88,7 @@ def test_how_many_without_a_category_were_not_asked_about_is_told(
     assert queue.older == 7
 
 
-def test_each_item_says_what_is_the_matter_and_shows_only_what_it_names(
+def test_each_item_states_what_is_the_matter_and_shows_only_what_it_names(
     goods: Path, tmp_path: Path
 ) -> None:
     with Shelf.open(goods) as shelf:

@@ -236,9 +236,9 @@ def test_incoming_products_are_of_known_categories_and_not_in_the_catalogue(
 
 
 def test_the_new_category_is_nowhere_in_the_catalogue(products: list[dict[str, str]]) -> None:
-    newcomers = table("new_category.csv")
-    assert len(newcomers) >= 30
-    (name,) = {row["category"] for row in newcomers}
+    new_categories = table("new_category.csv")
+    assert len(new_categories) >= 30
+    (name,) = {row["category"] for row in new_categories}
     known = {row["category"] for row in products} | {
         r["true_category"] for r in table("incoming.csv")
     }
@@ -315,9 +315,9 @@ def test_the_tiny_clip_loads_offline_and_embeds(clip: tuple[Any, Any]) -> None:
 
 def test_pictures_of_one_category_lie_nearer_than_of_others(clip: tuple[Any, Any]) -> None:
     known = [row for row in table("products.csv") if row["image"] and row["title"]][:120]
-    newcomers = [row for row in table("new_category.csv") if row["image"] and row["title"]]
-    images, _ = embeddings(clip, known + newcomers)
-    labels = np.array([row["category"] for row in known + newcomers])
+    new_categories = [row for row in table("new_category.csv") if row["image"] and row["title"]]
+    images, _ = embeddings(clip, known + new_categories)
+    labels = np.array([row["category"] for row in known + new_categories])
     similarity = images @ images.T
     same = labels[:, None] == labels[None, :]
     apart = ~np.eye(len(labels), dtype=bool)

@@ -28,7 +28,7 @@ def bytes_pay_from_the_first_row(monkeypatch: pytest.MonkeyPatch) -> None:
 def shelf(tmp_path: Path) -> Iterator[Shelf]:
     """3,000 products in a graph, 300 after it, every seventh removed."""
     path = tmp_path / "toys.shelf"
-    Shelf.create(path, encoder="brought").close()
+    Shelf.create(path, encoder="supplied").close()
     with Shelf.open(path) as first:
         put(first, *made(3000, 0))
     with Shelf.open(path) as opened:
@@ -40,7 +40,7 @@ def shelf(tmp_path: Path) -> Iterator[Shelf]:
 def expected(shelf: Shelf, query: np.ndarray, keep: np.ndarray, weight: float) -> np.ndarray:
     """The rows in the order of their similarity, by NumPy over what is stored."""
     rows = np.flatnonzero(keep)
-    scores = shelf.snapshot().halves(rows) @ fusion.Weighting(weight).query(query[None])[0]
+    scores = shelf.snapshot().pairs(rows) @ fusion.Weighting(weight).query(query[None])[0]
     return rows[np.argsort(-scores, kind="stable")]
 
 
@@ -72,7 +72,7 @@ def test_many_copies_of_one_product_are_all_nearer_than_any_other(tmp_path: Path
     path = tmp_path / "toys.shelf"
     rows, groups = made(3000, 0)
     rows[::10] = rows[0]
-    with Shelf.create(path, encoder="brought") as shelf:
+    with Shelf.create(path, encoder="supplied") as shelf:
         put(shelf, rows, groups)
     with Shelf.open(path) as shelf:
         found = shelf.snapshot().kneighbors(rows[:1], 10, weight_image=0.3)

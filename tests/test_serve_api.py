@@ -80,7 +80,7 @@ def test_classify_gives_what_the_command_line_prints(
     assert set(answers.Classified.model_fields) <= set(found)
 
 
-def test_classify_of_a_stored_product_never_lets_it_vouch_for_itself(reading: TestClient) -> None:
+def test_classify_of_a_stored_product_never_lets_it_support_itself(reading: TestClient) -> None:
     product = reading.get("/products", params={"limit": 1}).json()["products"][0]
     found = reading.post("/classify", json={"id": product["id"]}).json()
     assert found["id"] == product["id"]
@@ -261,19 +261,19 @@ def test_a_picture_by_url_is_fetched_once_and_kept(
 
 
 @pytest.mark.parametrize(
-    ("asked", "says"),
+    ("asked", "expected"),
     [
         ({}, "give id"), ({"id": "a", "text": "b"}, "give id"), ({"text": "  "}, "give id"),
         ({"text": "a", "k": 0}, "k: "), ({"text": "a", "k": 101}, "k: "),
         ({"text": "a", "nope": 1}, "nope"), ({"text": 3}, "text"), ([1], "dictionary"),
     ],
 )  # fmt: skip
-def test_a_question_that_cannot_be_is_told_what_is_wrong(
-    reading: TestClient, asked: Any, says: str
+def test_a_question_that_cannot_be_is_reported_what_is_wrong(
+    reading: TestClient, asked: Any, expected: str
 ) -> None:
     refused = reading.post("/similar", json=asked)
     assert refused.status_code == 422
-    assert says in error_of(refused)["message"]
+    assert expected in error_of(refused)["message"]
 
 
 def test_each_failure_has_its_status_and_one_shape(reading: TestClient) -> None:
@@ -310,19 +310,19 @@ def test_training_is_a_job_whose_progress_can_be_followed(client: TestClient) ->
     with client.stream("GET", f"{place}/events") as stream:
         lines = list(stream.iter_lines())
     names = [line.removeprefix("event: ") for line in lines if line.startswith("event: ")]
-    told = [json.loads(line[6:]) for line in lines if line.startswith("data: ")]
+    reported = [json.loads(line[6:]) for line in lines if line.startswith("data: ")]
     assert names == ["progress"] * (len(names) - 1) + ["end"]
-    assert {event["step"] for event in told[:-1]} == {"epoch", "calibrate"}
+    assert {event["step"] for event in reported[:-1]} == {"epoch", "calibrate"}
     done = client.get(place).json()
-    assert done == told[-1]
+    assert done == reported[-1]
     assert (done["state"], done["result"]["version"]) == ("done", 2)
     asked = client.post("/classify", json={"text": "Wooden train"}).json()
     assert asked["probe"]["version"] == 2
-    later = client.get(f"{place}/events", params={"after": len(told) - 2}).text
+    later = client.get(f"{place}/events", params={"after": len(reported) - 2}).text
     assert later.count("event: progress") == 1
 
 
-def test_a_job_that_fails_says_why_and_the_server_goes_on(tmp_path: Path, encoder: Any) -> None:
+def test_a_job_that_fails_states_why_and_the_server_goes_on(tmp_path: Path, encoder: Any) -> None:
     Shelf.create(tmp_path / "empty.shelf", encoder="fake").close()
     app = create_app(settings_for(tmp_path / "empty.shelf"), encoder=encoder)
     with TestClient(app, base_url="http://127.0.0.1") as client:
@@ -371,8 +371,8 @@ def test_openapi_names_every_route_with_an_example_and_its_failures(reading: Tes
 
 
 def test_a_number_that_is_none_is_null() -> None:
-    told = answers.Json({"a": float("nan"), "b": [float("inf"), 1.5]}).body
-    assert json.loads(told) == {"a": None, "b": [None, 1.5]}
+    reported = answers.Json({"a": float("nan"), "b": [float("inf"), 1.5]}).body
+    assert json.loads(reported) == {"a": None, "b": [None, 1.5]}
 
 
 def test_numbers_of_any_length_and_all_letters_come_through() -> None:

@@ -46,7 +46,7 @@ def rest(client: socket.socket) -> bytes:
     return found
 
 
-def test_one_that_says_nothing_is_let_go_without_a_word(url: str) -> None:
+def test_one_that_states_nothing_is_let_go_without_a_word(url: str) -> None:
     started = time.monotonic()
     with connected(url) as client:
         assert rest(client) == b""

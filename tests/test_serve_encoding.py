@@ -181,7 +181,7 @@ def test_questions_that_it_takes_to_its_grave_are_asked_once_more(
     assert np.allclose(found, before, atol=1e-6)
 
 
-def test_a_question_that_kills_it_twice_is_told_so(
+def test_a_question_that_kills_it_twice_is_reported_so(
     elsewhere: EncoderProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ask = encoding._Process.ask
@@ -215,7 +215,7 @@ def test_an_encoder_that_cannot_be_had_has_the_error_that_it_has_here(tmp_path: 
 
 
 @pytest.mark.parametrize("executable", ["false", "/no/such/python"])
-def test_a_process_that_cannot_begin_is_told_of(
+def test_a_process_that_cannot_begin_is_reported(
     sample: Path, monkeypatch: pytest.MonkeyPatch, executable: str
 ) -> None:
     monkeypatch.setattr(sys, "executable", executable)
@@ -223,7 +223,7 @@ def test_a_process_that_cannot_begin_is_told_of(
         EncoderProcess(sample, read_manifest(sample))
 
 
-def test_a_process_that_ended_before_it_was_asked_is_told_of_too(
+def test_a_process_that_ended_before_it_was_asked_is_reported_too(
     sample: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load = encoding._Process.load

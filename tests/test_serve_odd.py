@@ -92,7 +92,7 @@ def test_a_login_leads_nowhere_else(guarded: TestClient, to: str, headers: dict[
     assert "x-evil" not in answer.headers
 
 
-def test_a_name_that_no_host_has_is_told_in_a_line(place: Path, tmp_path: Path) -> None:
+def test_a_name_that_no_host_has_is_reported_in_a_line(place: Path, tmp_path: Path) -> None:
     (tmp_path / "tokens").write_text(f"{TOKEN} write\n")
     command = ["serve", "--shelf", str(place), "--host", "a..b", "--token-file"]
     done = CliRunner().invoke(main, [*command, str(tmp_path / "tokens")])

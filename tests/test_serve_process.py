@@ -40,7 +40,7 @@ def kinshelf(*line: str) -> subprocess.CompletedProcess[str]:
 def test_nothing_acknowledged_is_lost_when_the_server_is_killed_while_it_writes(
     shelf: Path,
 ) -> None:
-    """Three kills: each time the products that were answered for, and no halves of others."""
+    """Three kills: each time the products that were answered for, and no embeddings of others."""
     acknowledged: set[str] = set()
     asked_to_go: set[str] = set()
     removed: set[str] = set()
@@ -128,7 +128,7 @@ def hold(shelf: Path, seconds: float) -> subprocess.Popen[str]:
     return child
 
 
-def test_a_write_waits_for_another_process_and_then_says_who_holds_the_lock(shelf: Path) -> None:
+def test_a_write_waits_for_another_process_and_then_states_who_holds_the_lock(shelf: Path) -> None:
     product = {"id": "w", "title": "Waiting"}
     with process(shelf, "--wait", "1") as (url, _), httpx.Client(base_url=url) as client:
         assert client.post("/products", json={"id": "v", "title": "Warm"}).status_code == 201
@@ -199,18 +199,18 @@ def test_the_server_follows_a_change_of_encoder(shelf: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "expected"),
     [(["--host", "0.0.0.0"], "--token-file"), (["--token-file", "none"], "no token file"),
      (["--host", "203.0.113.7", "--token-file", "TOKENS"], "cannot be listened on")],
 )  # fmt: skip
-def test_a_server_that_cannot_start_says_why_in_one_line(
-    shelf: Path, tmp_path: Path, options: list[str], says: str
+def test_a_server_that_cannot_start_states_why_in_one_line(
+    shelf: Path, tmp_path: Path, options: list[str], expected: str
 ) -> None:
     tokens = tmp_path / "tokens"
     tokens.write_text("0123456789abcdef0123\n")
     given = [str(tokens) if option == "TOKENS" else option for option in options]
     ran = kinshelf("serve", "--shelf", str(shelf), "--port", "0", *given)
     assert ran.returncode == 3
-    assert says in ran.stderr
+    assert expected in ran.stderr
     assert "Traceback" not in ran.stderr
     assert ran.stdout == ""

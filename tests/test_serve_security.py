@@ -81,7 +81,7 @@ def test_any_other_address_needs_one(host: str) -> None:
     ServeSettings(Path("s"), host=host, token_file=Path("t")).check()
 
 
-def test_the_command_says_so_in_one_line(path: Path) -> None:
+def test_the_command_reports_it_in_one_line(path: Path) -> None:
     ran = CliRunner().invoke(main, ["serve", "--host", "0.0.0.0", "--shelf", str(path)])
     assert ran.exit_code == 3
     assert "--token-file" in ran.output
@@ -92,23 +92,23 @@ def test_the_command_says_so_in_one_line(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "expected"),
     [("", "no token"), ("# none\n", "no token"), ("short", "characters"),
      (f"{WRITE} admin", "read"), (f"{WRITE} read write", "read")],
 )  # fmt: skip
 def test_a_token_file_that_cannot_be_used_is_named_and_never_quoted(
-    tmp_path: Path, text: str, says: str
+    tmp_path: Path, text: str, expected: str
 ) -> None:
     file = tmp_path / "tokens"
     file.write_text(text)
-    with pytest.raises(InputError, match=says) as caught:
+    with pytest.raises(InputError, match=expected) as caught:
         read_tokens(file)
     assert WRITE not in str(caught.value)
     with pytest.raises(SourceNotFound):
         read_tokens(tmp_path / "none")
 
 
-def test_without_a_token_nothing_but_health_is_told(guarded: TestClient) -> None:
+def test_without_a_token_nothing_but_health_is_reported(guarded: TestClient) -> None:
     assert guarded.get("/healthz").status_code == 200
     paths = guarded.get("/openapi.json", headers=bearer(READ)).json()["paths"]
     for path, operations in paths.items():
@@ -216,7 +216,7 @@ def test_every_answer_forbids_scripts_that_are_not_the_servers_own(guarded: Test
 # ---- size, rate, time
 
 
-def test_a_body_that_is_too_large_is_refused_whether_or_not_it_says_so(
+def test_a_body_that_is_too_large_is_refused_whether_or_not_it_reports_it(
     path: Path, encoder: Any
 ) -> None:
     with client_of(path, encoder, max_body=2000) as client:
@@ -242,7 +242,7 @@ def test_a_picture_with_too_many_pixels_is_refused(path: Path, encoder: Any) -> 
         assert (refused.status_code, error_of(refused)["reason"]) == (422, "too-large")
 
 
-def test_who_asks_too_often_is_told_when_to_ask_again(path: Path, encoder: Any) -> None:
+def test_who_asks_too_often_is_reported_when_to_ask_again(path: Path, encoder: Any) -> None:
     with client_of(path, encoder, rate=0.5, burst=3) as client:
         statuses = [client.get("/jobs").status_code for _ in range(5)]
         assert statuses == [200, 200, 200, 429, 429]

@@ -61,7 +61,7 @@ def test_a_changed_category_updates_the_row_without_encoding(
 ) -> None:
     shelf.add(catalogue)
     old = shelf.snapshot().get("p7")
-    halves = shelf.snapshot().halves([old.row])
+    pairs = shelf.snapshot().pairs([old.row])
     encoded = (encoder.images, encoder.texts)
     catalogue.write_text(catalogue.read_text().replace("number 7,Things | Green", "number 7,Odd"))
     report = shelf.add(catalogue)
@@ -69,7 +69,7 @@ def test_a_changed_category_updates_the_row_without_encoding(
     assert (report.updated, report.unchanged) == (1, 29)
     assert new.product.category == "Odd"
     assert new.row != old.row
-    assert (shelf.snapshot().halves([new.row]) == halves).all()
+    assert (shelf.snapshot().pairs([new.row]) == pairs).all()
     assert (encoder.images, encoder.texts) == encoded
 
 
@@ -183,7 +183,7 @@ def test_a_snapshot_does_not_change_while_the_shelf_does(shelf: Shelf, catalogue
     shelf.add(catalogue)
     assert old.count == 30
     assert old.get("p1").product.id == "p1"
-    found = old.kneighbors(old.halves([0]), 40)
+    found = old.kneighbors(old.pairs([0]), 40)
     assert (found.rows >= 0).sum() == 30
 
 
@@ -258,7 +258,7 @@ def test_a_shelf_is_not_made_over_anything(tmp_path: Path) -> None:
         Shelf.create(tmp_path)
 
 
-def test_opening_nothing_says_how_to_make_a_shelf(tmp_path: Path) -> None:
+def test_opening_nothing_states_how_to_make_a_shelf(tmp_path: Path) -> None:
     with pytest.raises(ShelfNotFound, match="init"):
         Shelf.open(tmp_path / "none")
 
@@ -282,10 +282,10 @@ def test_a_product_with_one_modality_is_kept_with_the_other_missing(
         True,
         False,
     )
-    halves = now.halves([text.row, image.row])
-    assert not halves[0, :16].any()
-    assert not halves[1, 16:].any()
-    assert np.linalg.norm(halves[0, 16:]) == pytest.approx(1, abs=1e-6)
+    pairs = now.pairs([text.row, image.row])
+    assert not pairs[0, :16].any()
+    assert not pairs[1, 16:].any()
+    assert np.linalg.norm(pairs[0, 16:]) == pytest.approx(1, abs=1e-6)
 
 
 def test_identical_pictures_of_a_batch_are_encoded_once(

@@ -66,9 +66,9 @@ def asked(folder: Path, *more: str) -> list[dict[str, object]]:
 
 def expected(folder: Path, kept: np.ndarray, k: int) -> list[list[str]]:
     """By NumPy; a stored product is no neighbour of itself."""
-    halves = [np.load(folder / f"asked-{h}.npy") @ np.load(folder / f"stored-{h}.npy").T
+    pairs = [np.load(folder / f"asked-{h}.npy") @ np.load(folder / f"stored-{h}.npy").T
               for h in ("image", "text")]  # fmt: skip
-    scores = np.where(kept, sum(halves) / 2, -np.inf)
+    scores = np.where(kept, sum(pairs) / 2, -np.inf)
     scores[-1, 7] = -np.inf
     order = np.argsort(-scores, axis=1)[:, :k]
     return [[f"stored{place}" for place in row] for row in order]

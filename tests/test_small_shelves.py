@@ -83,8 +83,8 @@ def check_every_command(name: str, sizes: list[int], tmp_path: Path) -> None:
     if singles:
         assert f"{singles} of {len(sizes)} categories have a single product" in trained.stderr
     few = sum(1 < size < 5 for size in sizes)
-    told = f"{few} of {len(sizes)} categories have fewer than 5 products"
-    assert (told in trained.stderr) == (few > 0)
+    reported = f"{few} of {len(sizes)} categories have fewer than 5 products"
+    assert (reported in trained.stderr) == (few > 0)
     assert ("of the products are in one category" in trained.stderr) == (max(sizes) == 95)
     if sum(size for size in sizes if size > 1) < 20:
         assert "too few products to calibrate" in trained.stderr
@@ -111,7 +111,7 @@ def test_without_a_probe_a_shelf_of_single_products_is_judged_by_neighbours(
     assert call(shelf, "audit").exit_code == 0
 
 
-def test_a_shelf_of_one_category_says_that_there_is_nothing_to_learn(tmp_path: Path) -> None:
+def test_a_shelf_of_one_category_states_that_there_is_nothing_to_learn(tmp_path: Path) -> None:
     shelf, asked = filled(tmp_path, [4])
     for command in ("train", "evaluate"):
         refused = call(shelf, command)

@@ -296,7 +296,7 @@ def test_an_open_database_is_not_queried() -> None:
         ("SELECT CAST(title AS INT) FROM products", "Could not convert string"),
     ],
 )
-def test_a_message_says_what_is_wrong_in_one_line(
+def test_a_message_states_what_is_wrong_in_one_line(
     catalogue: duckdb.DuckDBPyConnection, query: str, message: str
 ) -> None:
     with pytest.raises(FilterError) as error:

@@ -106,10 +106,12 @@ def test_a_system_that_cannot_keep_a_shelf_is_refused_in_one_line(
     Shelf.create(tmp_path / "own.shelf").close()
     monkeypatch.delattr(os, "pwrite")
     monkeypatch.setattr(disk, "fcntl", None)
-    told = CliRunner().invoke(main, ["info", str(tmp_path / "own.shelf")])
-    assert told.exit_code == 3
-    assert told.output.startswith("Error: kinshelf runs on Linux and macOS; this system lacks pwr")
-    assert told.output.count("\n") == 1
+    reported = CliRunner().invoke(main, ["info", str(tmp_path / "own.shelf")])
+    assert reported.exit_code == 3
+    assert reported.output.startswith(
+        "Error: kinshelf runs on Linux and macOS; this system lacks pwr"
+    )
+    assert reported.output.count("\n") == 1
     for work in (Shelf.create, Shelf.open):
         with pytest.raises(ShelfError, match="WSL"):
             work(tmp_path / "own.shelf")
@@ -248,12 +250,14 @@ def test_importing_every_module_changes_nothing_of_the_host() -> None:
         [sys.executable, "-W", "ignore", "-c", HOST], capture_output=True, text=True, check=False
     )
     assert found.returncode == 0, found.stderr
-    told = json.loads(found.stdout.splitlines()[-1])
-    assert told["changed"] == {}
-    assert not told["malloc"]
-    assert told["done"] > 200
+    reported = json.loads(found.stdout.splitlines()[-1])
+    assert reported["changed"] == {}
+    assert not reported["malloc"]
+    assert reported["done"] > 200
     missing = ("ray", "pymilvus", "psycopg", "pgvector", "fsspec")
-    assert all(any(name in line for name in missing) for line in told["failed"]), told["failed"]
+    assert all(any(name in line for name in missing) for line in reported["failed"]), reported[
+        "failed"
+    ]
 
 
 def test_importing_the_face_alone_brings_no_large_library() -> None:

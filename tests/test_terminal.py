@@ -86,7 +86,7 @@ def test_a_stdout_that_is_no_file_is_written_to_like_any_other(accented: Path) -
 
 
 @pytest.mark.parametrize("errors", ["strict", "surrogateescape"])
-def test_a_shelf_whose_name_is_no_text_is_told_of(tmp_path: Path, errors: str) -> None:
+def test_a_shelf_whose_name_is_no_text_is_reported(tmp_path: Path, errors: str) -> None:
     path, encoding = tmp_path / "n\udcff.shelf", f"utf-8:{errors}"
     assert run("init", "--shelf", path, PYTHONIOENCODING=encoding).returncode == 0
     assert run("info", "--shelf", path, PYTHONIOENCODING=encoding).returncode == 0
@@ -168,7 +168,7 @@ def test_a_write_may_wait_for_as_long_as_it_takes(accented: Path) -> None:
 def test_a_page_beyond_the_last_promises_no_more(
     accented: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for offset, told in ((0, "2 of 6; more"), (4, "2 of 6\n"), (9, "0 of 6\n")):
+    for offset, reported in ((0, "2 of 6; more"), (4, "2 of 6\n"), (9, "0 of 6\n")):
         options = ["--limit", "2", "--offset", str(offset), "--shelf", str(accented)]
         main(["list", *options], standalone_mode=False)
-        assert told in capsys.readouterr().err
+        assert reported in capsys.readouterr().err

@@ -1,4 +1,5 @@
-"""`verify` names damage wherever it is; `--repair` keeps what can be kept and says what is lost."""
+"""`verify` names damage wherever it is; `--repair` keeps what can be kept and states what is
+lost."""
 
 from __future__ import annotations
 
@@ -42,7 +43,7 @@ def state_of(path: Path, at: int | None = None) -> State:
     """Every product and its stored bytes, read through a handle of its own."""
     with Shelf.open(path) as shelf:
         now = shelf.snapshot(at)
-        return {s.product.id: (s.product, now.halves([s.row]).tobytes()) for s in now.select()}
+        return {s.product.id: (s.product, now.pairs([s.row]).tobytes()) for s in now.select()}
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +96,7 @@ def test_a_whole_shelf_has_no_findings(damaged: Path) -> None:
     assert verify_path(damaged) == ([], 6)
 
 
-def test_verify_of_a_place_without_a_shelf_says_so(tmp_path: Path) -> None:
+def test_verify_of_a_place_without_a_shelf_reports_it(tmp_path: Path) -> None:
     with pytest.raises(ShelfNotFound):
         verify_path(tmp_path / "nothing")
 
@@ -134,7 +135,7 @@ def test_repair_keeps_the_history_of_what_is_left(damaged: Path, made: Path) -> 
     assert kinds == ["repair", "add", "train", "remove", "add", "add", "add"]
 
 
-def test_a_flipped_frame_costs_what_it_said_and_nothing_that_others_say(
+def test_a_flipped_frame_costs_what_it_stated_and_nothing_that_others_say(
     damaged: Path, made: Path
 ) -> None:
     flip(damaged / "log-0.wal", frame_of(damaged, 3).offset + 60)
@@ -165,7 +166,7 @@ def test_a_last_change_that_was_acknowledged_and_is_gone_is_damage(damaged: Path
     assert damage(damaged) == []
 
 
-def test_a_torn_tail_that_was_never_acknowledged_is_a_harmless_note(damaged: Path) -> None:
+def test_a_torn_end_that_was_never_acknowledged_is_a_harmless_note(damaged: Path) -> None:
     with (damaged / "log-0.wal").open("ab") as file:
         file.write(b"KSL1 torn")
     with (damaged / "vectors-0.f32").open("ab") as file:

@@ -1,4 +1,4 @@
-"""A warm start begins where the newest probe ended, and says so."""
+"""A warm start begins where the newest probe ended, and reports it."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ STILL = dataclasses.replace(QUICK, epochs=1, lr=1e-12)
 def clusters(n: int, kinds: str, seed: int = 0) -> tuple[np.ndarray, list[str]]:
     rng = np.random.default_rng(seed)
     names = [kinds[i % len(kinds)] for i in range(n)]
-    halves = [
+    pairs = [
         np.random.default_rng(ord(name)).standard_normal((2, D)) + 0.5 * rng.standard_normal((2, D))
         for name in names
     ]
-    rows = np.array(halves)
+    rows = np.array(pairs)
     rows /= np.linalg.norm(rows, axis=2, keepdims=True)
     return (rows.reshape(n, -1) / np.sqrt(2)).astype(np.float32), names
 
@@ -48,18 +48,18 @@ def test_with_hardly_any_step_the_answers_are_those_of_the_earlier_probe() -> No
     X, names = clusters(90, "abc")
     first = trained(X, names)
     again = trained(X, names, first, STILL)
-    unseen, _ = clusters(30, "abc", seed=1)
-    np.testing.assert_allclose(again.logits(unseen), first.logits(unseen), atol=1e-3)
+    new, _ = clusters(30, "abc", seed=1)
+    np.testing.assert_allclose(again.logits(new), first.logits(new), atol=1e-3)
     cold = trained(X, names, None, STILL)
-    assert np.abs(cold.logits(unseen) - first.logits(unseen)).max() > 0.5
+    assert np.abs(cold.logits(new) - first.logits(new)).max() > 0.5
 
 
 def test_outputs_of_shared_categories_are_kept_and_those_of_new_ones_are_fresh() -> None:
     first = trained(*clusters(90, "ace"))
     wider = trained(*clusters(120, "abcd"), first, STILL)
     assert wider.classes == ("a", "b", "c", "d")
-    unseen, _ = clusters(30, "ac", seed=1)
-    kept, before = wider.logits(unseen)[:, [0, 2]], first.logits(unseen)[:, [0, 1]]
+    new, _ = clusters(30, "ac", seed=1)
+    kept, before = wider.logits(new)[:, [0, 2]], first.logits(new)[:, [0, 1]]
     np.testing.assert_allclose(kept, before, atol=1e-3)
     old = [first.weights["net.3.weight"][code] for code in range(3)]
     for code in (1, 3):
@@ -103,7 +103,7 @@ def call(path: Path, *arguments: object) -> Result:
     return found
 
 
-def test_train_says_which_probe_it_started_from(tmp_path: Path) -> None:
+def test_train_states_which_probe_it_started_from(tmp_path: Path) -> None:
     path = tmp_path / "a.shelf"
     rng = np.random.default_rng(0)
     with Shelf.create(path) as shelf:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from kinshelf.commands.terminal.tables import plain_table, rows_table
 from kinshelf.db.text import percent
-from kinshelf.probe.predict.wording import chosen_evidence, leaf, notes, reason, voices
+from kinshelf.probe.predict.wording import chosen_evidence, leaf, notes, predictors, reason
 
 if TYPE_CHECKING:
     from kinshelf.db.product import Product
@@ -71,7 +71,7 @@ def nearby(image: str | None) -> str:
 
 def _numbers(found: Prediction) -> Table:
     table = plain_table("source", "prediction", "probability")
-    for name, vote in voices(found):
+    for name, vote in predictors(found):
         table.add_row(name, Text(leaf(vote.category)), f"{vote.probability:.3f}")
     return table
 

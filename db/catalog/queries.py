@@ -57,7 +57,7 @@ class View:
         return f"{sql} AND ({where.sql})", parameters + list(where.parameters)
 
     def count(self, where: Filter | None = None) -> int:
-        """How many products there are."""
+        """The number of products."""
         sql, parameters = self._visible(where)
         return int(self._one(f"SELECT count(*) FROM products p WHERE {sql}", parameters)[0])
 
@@ -129,8 +129,8 @@ class View:
             f"SELECT id FROM products p WHERE {sql}"
             " ORDER BY jaro_winkler_similarity(id, ?) DESC, id LIMIT ?"
         )
-        asked = product_id.encode("utf-8", "replace").decode()
-        return [row[0] for row in self._run(query, [*parameters, asked, limit]).fetchall()]
+        query_id = product_id.encode("utf-8", "replace").decode()
+        return [row[0] for row in self._run(query, [*parameters, query_id, limit]).fetchall()]
 
     def labelled(self, split: str | None = None) -> tuple[IntArray, NDArray[np.object_]]:
         """Rows and categories of the categorised products, of one split if named."""
@@ -193,7 +193,7 @@ class View:
         return dict(self._run(query, [generation, kind, self.generation]).fetchall())
 
     def removed_since(self, generation: int) -> int:
-        """How many products that were there then are gone, while the shelf remembers them."""
+        """Count the products removed since then, as far as the shelf keeps them."""
         sql, parameters = self._visible()
         query = (
             "SELECT count(*) FROM products o WHERE o.added <= ? AND o.removed > ?"

@@ -13,7 +13,7 @@ Columns = dict[str, list[Any]]
 
 
 class Counts(TypedDict, total=False):
-    """How many products a change brought, changed, took and refused."""
+    """How many products a change supplied, changed, took and refused."""
 
     inserted: int
     updated: int

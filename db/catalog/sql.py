@@ -235,7 +235,7 @@ class _Waiter:
             raise _explained(error) from error
 
     def close(self) -> None:
-        """Let the transaction go, unless a call that heard no interrupt still holds it."""
+        """Release the transaction, unless a call that ignored the interrupt still holds it."""
         import duckdb
 
         with contextlib.suppress(duckdb.Error):

@@ -59,7 +59,7 @@ def connect(path: Path | None = None) -> duckdb.DuckDBPyConnection:
 
 @contextlib.contextmanager
 def on_disk(path: Path) -> Iterator[None]:
-    """What DuckDB cannot do with a file, such as on a full disk, is an OSError, as of any file."""
+    """Raise OSError where DuckDB fails on a file, such as on a full disk."""
     import duckdb
 
     if not is_kept(str(path)):
@@ -93,7 +93,7 @@ class Catalog:
         return self.connection.cursor().execute("SET enable_progress_bar = false")
 
     def close(self) -> None:
-        """Let go of the memory."""
+        """Release the memory."""
         self.connection.close()
 
     def apply(self, generation: int, head: Head, body: Body) -> None:
@@ -158,7 +158,7 @@ class Catalog:
     def begin(
         cls, path: Path, copy: Path, fits: Callable[[dict[str, Any]], bool]
     ) -> Catalog | None:
-        """As `load`, but the tables lie in `copy`, a new file, and may be changed there."""
+        """Like `load`, but with the tables in `copy`, a new file, where they may be changed."""
         state = read_state(path)
         if state is None or not fits(state):
             return None
@@ -198,7 +198,7 @@ class Catalog:
 
 
 def side_file(path: Path) -> Path:
-    """Where the checksum and generation of a snapshot stand."""
+    """The path of the file with a snapshot's checksum and generation."""
     return path.with_name(path.name + ".json")
 
 
@@ -212,7 +212,7 @@ def file_hash(path: Path) -> str:
 
 
 def seal(state: dict[str, Any]) -> bytes:
-    """What a snapshot's side file holds: the state and, on a second line, its own checksum."""
+    """The content of a snapshot's side file: the state and, on a second line, its checksum."""
     body = json.dumps(state, sort_keys=True).encode()
     return body + b"\n" + xxhash.xxh3_64_hexdigest(body).encode() + b"\n"
 

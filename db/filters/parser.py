@@ -164,7 +164,7 @@ def _depth(tokens: Sequence[Token]) -> int:
 
 
 def _place(error: ParseError) -> str:
-    """Where the parser stopped, as far as it says."""
+    """The position at which the parser stopped, if it reports one."""
     known = error.errors[0] if error.errors else {}
     if not known.get("highlight"):
         return "; check its operators and brackets"

@@ -45,7 +45,7 @@ def _cost(pattern: str) -> int:
 
 @functools.lru_cache(maxsize=256)
 def _problem(pattern: str) -> str | None:
-    """What DuckDB says of a pattern; None if it takes it."""
+    """DuckDB's error for a pattern; None if DuckDB accepts it."""
     import duckdb
 
     with duckdb.connect(":memory:") as connection:

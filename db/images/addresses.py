@@ -1,4 +1,4 @@
-"""Where a download may connect: URLs and addresses are judged, then used exactly as judged.
+"""Rules for download addresses: URLs and addresses are checked, then used exactly as checked.
 
 A catalogue is a list of URLs that somebody else wrote. Without these checks it could make us fetch
 from the machine itself, the local network or a cloud's metadata service (server-side request
@@ -76,7 +76,7 @@ BUDGET: ContextVar[Budget] = ContextVar("BUDGET")
 
 
 def check_url(text: str) -> httpx.URL:
-    """Parse a URL that may be fetched, as far as can be told without looking its host up.
+    """Parse a URL that may be fetched, as far as that can be checked without looking up its host.
 
     Raises ImageRejected: `bad-url`, `scheme`, `credentials`, `placeholder`.
     """
@@ -131,12 +131,12 @@ def resolve(host: str, port: int, *, allow_private: bool = False) -> list[str]:
 
 
 def _look_up(host: str, port: int) -> list[str]:
-    def ask() -> list[str]:
+    def look_up() -> list[str]:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
     try:
-        return _abandonable(ask)
+        return _abandonable(look_up)
     except (OSError, UnicodeError) as error:
         if getattr(error, "errno", None) == socket.EAI_AGAIN:
             raise httpcore.ConnectError(f"{host} could not be looked up") from error

@@ -74,7 +74,7 @@ class ImageCache:
         return CachedImage(path, digest)
 
     def verify(self) -> Iterator[tuple[Path, str]]:
-        """Every file in the cache that is not what its name says, with what is wrong with it.
+        """Every file in the cache whose content does not match its name, with the reason.
 
         Such a file may simply be deleted: its URL is then downloaded again.
         """
@@ -153,7 +153,7 @@ def _dropped(path: Path, before: float) -> int | None:
     """Its bytes; None where it was stored, maybe once more, since `before`."""
     if path.stat().st_mtime >= before:
         return None
-    # Without its name nobody renews it, so that what its age says then is the last word.
+    # Without its name nobody renews it, so that its age then decides.
     aside = path.with_name(f"{_TEMPORARY}{os.getpid()}-{path.name}")
     path.replace(aside)
     status = aside.stat()

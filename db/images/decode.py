@@ -201,7 +201,7 @@ def _as_rgb(image: Image.Image) -> Image.Image:
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
-    # I;16 means 0..65535. For 32-bit integers and floats no file says what white is: the
+    # I;16 means 0..65535. For 32-bit integers and floats no file defines white: the
     # smallest usual white level that holds every value.
     import numpy as np
 
@@ -240,5 +240,5 @@ def _rejection(error: Exception, data: bytes, name: str) -> ImageRejected:
 def _is_truncated(error: Exception, data: bytes, name: str) -> bool:
     if name == "WEBP":
         return len(data) < 12 or int.from_bytes(data[4:8], "little") + 8 > len(data)
-    said_so = isinstance(error, EOFError) or "truncated" in str(error).lower()
-    return said_so or _END_MARKERS.get(name, b"") not in data[-1024:]
+    reported_so = isinstance(error, EOFError) or "truncated" in str(error).lower()
+    return reported_so or _END_MARKERS.get(name, b"") not in data[-1024:]

@@ -150,8 +150,8 @@ class Downloader:
 
         def pause(state: tenacity.RetryCallState) -> float:
             failure = state.outcome.exception() if state.outcome else None
-            asked = failure.retry_after if isinstance(failure, _Transient) else None
-            return exponential(state) if asked is None else min(asked, MAX_WAIT)
+            retry_after = failure.retry_after if isinstance(failure, _Transient) else None
+            return exponential(state) if retry_after is None else min(retry_after, MAX_WAIT)
 
         return tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_Transient),

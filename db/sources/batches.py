@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """How a source is to be read.
+    """Options for reading a source.
 
     `mapping` is {field: column}; `images` the folder of relative image paths (None: the source's
     own); `batch_size` counts rows; `delimiter` None goes by the suffix. `require_content=False`

@@ -39,7 +39,7 @@ _NO_COLUMN = "\0"
 
 
 class Note(NamedTuple):
-    """Something in a row that was left aside: a stable code, and a message with the value."""
+    """A value of a row that was ignored: a stable code, and a message with the value."""
 
     reason: str
     message: str
@@ -47,10 +47,10 @@ class Note(NamedTuple):
 
 @dataclass(frozen=True)
 class ColumnPlan:
-    """Which column becomes which field, and which are attributes.
+    """The mapping of columns to fields and attributes.
 
     `fields` maps a field to its column, `attributes` a column to the attribute's name. `folder` is
-    where relative image paths start; `from_text` says that values are text still to be typed.
+    where relative image paths start; `from_text` marks values as text without a type.
     """
 
     columns: tuple[str, ...]
@@ -64,7 +64,7 @@ class ColumnPlan:
         """The product in `row` (column → value; a column may be absent) and what was left aside.
 
         A price that is no number is left aside as `bad-price`; a split by an unusual name is kept
-        and told as `unknown-split`. An id may come out empty: the
+        and reported as `unknown-split`. An id may come out empty: the
         caller decides what an unusable product is.
         """
         notes: list[Note] = []
@@ -160,7 +160,7 @@ def resolve_columns(
 ) -> ColumnPlan:
     """Decide what each of `columns` is: by `mapping` {field: column}, known layout, or its name.
 
-    `mapping` goes first, and takes the place of what the names would have said. Besides the
+    `mapping` goes first, and takes precedence over the columns' names. Besides the
     product's fields it may name `text`, a column with title and description joined by " || ".
     Columns that are no field become attributes under their own names; one that has a field's name
     without being it, becomes "source_" and that name. `folder` (default: the working directory)

@@ -1,4 +1,4 @@
-"""CSV and TSV, read as a stream, with broken records told apart from good ones."""
+"""CSV and TSV, read as a stream, with broken records distinguished from good ones."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class DelimitedSource:
     """Records of a delimited text file after RFC 4180: quotes, line ends in quotes, CRLF, BOM.
 
     Python's parser rather than DuckDB's: where a quote is never closed, DuckDB's `store_rejects`
-    drops the good records behind it without a word and numbers lines, not records, so that row i
-    of an embedding file could no longer be told. Blank lines are no records.
+    drops the good records behind it without a warning and numbers lines, not records, so that row i
+    of an embedding file could no longer be matched to its record. Blank lines are not records.
     """
 
     from_text = True

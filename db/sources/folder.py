@@ -26,7 +26,7 @@ class FolderSource:
     The id is the path below the folder without the suffix, the category the folders on that path
     joined by " | "; a picture directly in the folder has none. Of two pictures whose names differ
     in their suffix alone the later keeps it in its id. A file counts as a picture by its suffix or,
-    where that says nothing, by its first bytes; any other file, and a link to a folder, is a bad
+    where that states nothing, by its first bytes; any other file, and a link to a folder, is a bad
     row, so that it is counted. Hidden files and folders are passed over.
     """
 

@@ -1,4 +1,4 @@
-"""Which column holds which field: names in common use, and layouts known by their header."""
+"""Mapping columns to fields: names in common use, and layouts known by their header."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ _BETWEEN_URLS = re.compile(r"\||\s*[,;]\s*(?=https?://)")
 def first_image(value: str) -> str:
     """The first picture of a list of URLs that is no placeholder, "" for none.
 
-    URLs are told apart by "|", or by a comma where another URL follows it.
+    URLs are distinguished by "|", or by a comma where another URL follows it.
     """
     if not value.startswith(("http://", "https://")):
         return value

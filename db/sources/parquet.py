@@ -86,7 +86,7 @@ class ParquetSource:
                     yield dict(zip(plain, values, strict=False)) | cells
 
     def count(self) -> int:
-        """The number of rows, as the file says it."""
+        """The number of rows according to the file's metadata."""
         return self._rows
 
     def _vectors(

@@ -36,7 +36,8 @@ class PartEntry:
 
 @dataclass(frozen=True, slots=True)
 class PartsManifest:
-    """What a folder holds. `dimension` is that of one modality; `canary` see `store.encode.canary`.
+    """The content of a folder. `dimension` is that of one modality; `canary` see
+    `store.encode.canary`.
 
     Of the source's `rows` data rows `products` are in the parts and `rejected` are not;
     `image_failed` products are known by their text alone. The counts and `parts` are those of
@@ -73,7 +74,7 @@ class PartsManifest:
             raise UnreadableSource(message) from problem
 
     def dump(self) -> bytes:
-        """As JSON, which `read` takes."""
+        """Serialise to the JSON that `read` takes."""
         return json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False).encode()
 
     def replace(self, **changes: Any) -> Self:
@@ -81,7 +82,7 @@ class PartsManifest:
         return dataclasses.replace(self, **changes)
 
     def identity(self) -> dict[str, Any]:
-        """What a shelf's manifest keeps of the encoder."""
+        """The encoder's entry in a shelf's manifest."""
         names = ("fingerprint", "dimension", "precision", "canary")
         return {name: getattr(self, name) for name in names}
 

@@ -27,7 +27,7 @@ _MAX_SPARSE = 16
 
 @dataclass(frozen=True, slots=True)
 class TrainingSetOptions:
-    """Which rows make the training set; None leaves a step out.
+    """Options that choose the rows of a training set; None skips a step.
 
     In this order: the `top_categories` largest categories (ties by name) stay; of them those
     with fewer than `min_per_class` rows go; of the rest at most `max_per_class` rows are drawn;
@@ -72,9 +72,9 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingSetPlan:
-    """Which data rows were chosen and to which split they go.
+    """The data rows that were chosen, and the split of each.
 
-    `classes` is chosen rows per category, largest first; `left_out` says what is missing and
+    `classes` is chosen rows per category, largest first; `left_out` states what is missing and
     why; `uncategorised` counts the rows without a category, none of which is chosen.
     """
 

@@ -67,7 +67,7 @@ def source_columns(path: Path | str, options: ReadOptions = _DEFAULTS) -> list[s
 
 
 def count_rows(path: Path | str, options: ReadOptions = _DEFAULTS) -> int | None:
-    """How many rows a source has, for a progress bar: exact or extrapolated, None if unknown.
+    """Count the rows of a source for a progress bar: exact or extrapolated, None if unknown.
 
     Raises what `read_source` raises, but for UnknownColumn.
     """

@@ -1,4 +1,4 @@
-"""What every source of rows offers, and the opening of text files, checked."""
+"""The interface of every source of rows, and the checked opening of text files."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _MAGIC = {
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
-    """A row that could not be parsed; `message` says where it stands and what is wrong."""
+    """A row that could not be parsed; `message` states where it stands and what is wrong."""
 
     message: str
 
@@ -46,7 +46,7 @@ class RowSource(Protocol):
 
     @property
     def from_text(self) -> bool:
-        """Whether values are text still to be typed."""
+        """Whether values are text without a type."""
 
     @property
     def columns(self) -> Sequence[str]:
@@ -61,7 +61,7 @@ class RowSource(Protocol):
         """
 
     def count(self) -> int | None:
-        """How many rows there are, about; None where only reading everything would tell."""
+        """Estimate the number of rows; None where that needs reading everything."""
 
 
 def check_text(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""One cell of a source as what the catalogue holds: text, a scalar attribute, an embedding."""
+"""Conversion of a source's cell: to text, a scalar attribute or an embedding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What needs a person: wrong labels, duplicates, outliers, conflicts, new categories; the review.
+"""Audit and review: wrong labels, duplicates, outliers, conflicts, new categories.
 
 Others use `audit.audit_shelf`, `files` (reports) and `review_queue`.
 """

@@ -1,4 +1,4 @@
-"""How well a picture goes with a text, learned from the shelf's own pairs on top of CLIP's cosine.
+"""The match of a picture and a text, learned from the shelf's own pairs on top of CLIP's cosine.
 
 CLIP's cosine of picture and text tells much, but not all: a shelf has its own ways of picturing and
 naming things. A bilinear form `(x - mean) W (y - mean)`, W of whitened cross-covariance, learns
@@ -37,7 +37,8 @@ class Alignment:
     text_mean: FloatArray
 
     def project(self, image: FloatArray, places: IntArray) -> tuple[FloatArray, FloatArray]:
-        """Of pictures (n, D) the vectors (n, D) and offsets (n,): the form is `v @ text - o`."""
+        """Project pictures (n, D) to vectors (n, D) and offsets (n,): the form is `v @ text -
+        o`."""
         fold = fold_of(places)
         vectors = np.zeros_like(image)
         for i in np.unique(fold):

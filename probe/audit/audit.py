@@ -39,7 +39,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class AuditRow:
-    """One product that something is the matter with; the columns of the audit's file.
+    """A product with a suspected fault; its fields are the columns of the audit's file.
 
     Scores rise with suspicion: `label_score` from 0 to 1, 0.5 where another category is as
     probable; `outlier_score` in robust standard deviations; `conflict_score` 1 where picture and
@@ -72,7 +72,7 @@ class AuditRow:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Audit:
-    """What was found over one generation's products, each part aligned with `facts`."""
+    """The findings over one generation's products, each part aligned with `facts`."""
 
     generation: int
     facts: Facts

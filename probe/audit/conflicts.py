@@ -25,7 +25,7 @@ REFERENCE = 2048
 """Products whose pictures and texts are compared with each; drawn by chance from a larger shelf."""
 
 FEWEST = 20
-"""With fewer pairs of picture and text nothing is said."""
+"""With fewer pairs of picture and text nothing is reported."""
 
 CONFLICT = 1.5
 """`score` from which picture and text conflict; at 1 they are no better a pair than any two. Of 828
@@ -70,11 +70,11 @@ class _Pairs:
     spread: FloatArray
 
     def take(self, part: slice) -> _Pairs:
-        """Some of the pairs."""
+        """Select some of the pairs."""
         return _Pairs(*(getattr(self, name)[part] for name in _FIELDS))
 
     def cosines(self, other: _Pairs) -> FloatArray:
-        """Of these pictures with the other's texts, (n, m)."""
+        """Cosines of these pictures with the other's texts, (n, m)."""
         return self.image @ other.text.T
 
     def forms(self, other: _Pairs) -> FloatArray:
@@ -83,7 +83,7 @@ class _Pairs:
         return np.asarray(raw / self.spread[:, None], dtype=np.float32)
 
     def own(self, scales: tuple[float, float]) -> FloatArray:
-        """How each picture goes with its own text, (n,)."""
+        """The match of each picture with its own text, (n,)."""
         cosine = np.einsum("nd,nd->n", self.image, self.text)
         form = (np.einsum("nd,nd->n", self.vectors, self.text) - self.offset) / self.spread
         return np.asarray(scales[0] * cosine + scales[1] * form, dtype=np.float32)
@@ -123,16 +123,16 @@ class _Reader:
     def __init__(self, snapshot: AnySnapshot, facts: Facts, places: IntArray) -> None:
         self._snapshot = snapshot
         self._rows = facts.rows
-        blocks = ((block, *self.halves(block)) for block in _blocks(places))
+        blocks = ((block, *self._sides(block)) for block in _blocks(places))
         self._alignment = learn_alignment(blocks, snapshot.dimension)
 
-    def halves(self, places: IntArray) -> tuple[FloatArray, FloatArray]:
-        image, text = np.split(self._snapshot.halves(self._rows[places]), 2, axis=1)
+    def _sides(self, places: IntArray) -> tuple[FloatArray, FloatArray]:
+        image, text = np.split(self._snapshot.pairs(self._rows[places]), 2, axis=1)
         return image, text
 
     def pairs(self, places: IntArray, texts: FloatArray | None = None) -> _Pairs:
         """The pairs at `places`, their form standardised over `texts` (else over their own)."""
-        image, text = self.halves(places)
+        image, text = self._sides(places)
         vectors, offset = self._alignment.project(image, places)
         raw = vectors @ (text if texts is None else texts).T - offset[:, None]
         # a spread of nothing, as with equal texts, must not be divided by

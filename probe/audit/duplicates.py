@@ -106,12 +106,10 @@ class _Links:
 
     def _alike(self, left: list[int], right: list[int]) -> bool:
         rows = self.facts.rows
-        sides = (
-            np.split(self.snapshot.halves(rows[places]), 2, axis=1) for places in (left, right)
-        )
+        sides = (np.split(self.snapshot.pairs(rows[places]), 2, axis=1) for places in (left, right))
         cosines = [a @ b.T for a, b in zip(*sides, strict=True)]
         given = [self.facts.has_image, self.facts.has_text]
-        # a product without a picture cannot be told to be the same as one that has one
+        # a product without a picture cannot be known to be the same as one that has one
         if any(len(set(have[left + right].tolist())) > 1 for have in given):
             return False
         both = np.stack([c for c, have in zip(cosines, given, strict=True) if have[left[0]]])

@@ -1,4 +1,4 @@
-"""What the audit needs to know of every product beside its vectors, as columns in memory."""
+"""Columns in memory that the audit needs of every product, beside its vectors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Facts:
     """Columns of n products by ascending row; each (n,).
 
     `content` numbers what picture and text are, in the order of first sight: products of the same
-    picture (by the hash of its file, or its embedding where that was brought) and the same text
+    picture (by the hash of its file, or its embedding where that was supplied) and the same text
     have the same number.
     """
 
@@ -55,17 +55,17 @@ def read_facts(snapshot: AnySnapshot) -> Facts:
     for start in range(0, n, _BLOCK):
         block = rows[start : start + _BLOCK]
         known = snapshot.view.by_rows(block)
-        for i, (row, halves) in enumerate(zip(block, snapshot.halves(block), strict=True), start):
+        for i, (row, pairs) in enumerate(zip(block, snapshot.pairs(block), strict=True), start):
             stored = known[int(row)]
             product = stored.product
             ids[i], titles[i], categories[i] = product.id, product.title, product.category
             images[i], has_image[i], has_text[i] = product.image, stored.has_image, stored.has_text
-            content[i] = seen.setdefault(_content(stored, halves), len(seen))
+            content[i] = seen.setdefault(_content(stored, pairs), len(seen))
     return Facts(rows, ids, titles, categories, images, has_image, has_text, content)
 
 
-def _content(stored: StoredProduct, halves: FloatArray) -> bytes:
-    image, text = np.split(halves, 2)
+def _content(stored: StoredProduct, pairs: FloatArray) -> bytes:
+    image, text = np.split(pairs, 2)
     digest = xxhash.xxh3_128()
     digest.update(stored.image_hash.encode() if stored.image_hash else image.tobytes())
     words = " ".join(stored.product.text.casefold().split())

@@ -40,7 +40,7 @@ class Graph:
 
     @property
     def present(self) -> BoolArray:
-        """Where there is a neighbour, (n, k) bool."""
+        """A mask of the neighbours that exist, (n, k) bool."""
         return np.greater_equal(self.places, 0)
 
     def mean_cosines(self) -> FloatArray:
@@ -81,7 +81,7 @@ def build_graph(
 def _fill(graph: Graph, snapshot: AnySnapshot, start: int, width: int) -> bool:
     part = slice(start, start + _BLOCK)
     own = graph.rows[part]
-    found = snapshot.kneighbors(snapshot.halves(own), width + 1)
+    found = snapshot.kneighbors(snapshot.pairs(own), width + 1)
     # of copies of one embedding any may come first, so the own row is looked for
     mine = found.rows == own[:, None]
     order = np.argsort(mine, axis=1, kind="stable")[:, :width]

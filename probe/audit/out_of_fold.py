@@ -1,4 +1,4 @@
-"""What probe and neighbours say of each categorised product without having been told its category.
+"""Out-of-fold predictions of probe and neighbours for each categorised product.
 
 Each product is judged by a probe that trained on other folds and by neighbours other than itself.
 """
@@ -38,7 +38,7 @@ _BLOCK = 4096
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OutOfFold:
-    """Of the m categorised products at `places`, (m,) int64 into the facts.
+    """Predictions for the m categorised products at `places`, (m,) int64 into the facts.
 
     `codes` (m,) int64 are their categories' places in `classes`, `proba` (m, n_classes) float32 the
     mixed distribution. `image_code`, `text_code` (m,) int64 and `image_proba`, `text_proba` (m,)
@@ -109,9 +109,9 @@ def _judge(
     for alone, code, proba in (
         (image, found.image_code, found.image_proba), (text, found.text_code, found.text_proba),
     ):  # fmt: skip
-        said = probe.predict_proba(alone)
-        code[judged] = np.where(alone.any(axis=1), said.argmax(axis=1), -1)
-        proba[judged] = said.max(axis=1)
+        predicted = probe.predict_proba(alone)
+        code[judged] = np.where(alone.any(axis=1), predicted.argmax(axis=1), -1)
+        proba[judged] = predicted.max(axis=1)
 
 
 def _mix_votes(found: OutOfFold, graph: Graph, copies: BoolArray) -> None:

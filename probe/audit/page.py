@@ -35,7 +35,7 @@ def audit_page(audit: Audit, thumbnails: PictureUris) -> str:
 
 
 def row_values(audit: Audit, place: int, thumbnails: PictureUris) -> dict[str, Any]:
-    """One suspect product as the template shows it: what is wrong, and its neighbours."""
+    """The template's values for a suspect product: its faults and its neighbours."""
     row = audit.row(place)
     near = audit.graph.places[place]
     columns = [int(column) for column in np.flatnonzero(near >= 0)[:5]]

@@ -74,19 +74,19 @@ def propose_categories(
     Products that look like none of the others are in no cluster of `SMALLEST` or more and left out.
     """
     given = np.array([category is not None for category in facts.categories], dtype=np.bool_)
-    labelled, asked = np.flatnonzero(given), np.flatnonzero(~given)
-    if not len(labelled) or not len(asked):
+    labelled, unlabelled = np.flatnonzero(given), np.flatnonzero(~given)
+    if not len(labelled) or not len(unlabelled):
         return []
-    p = _novel(snapshot, probe, facts.rows[asked])
+    p = _novel(snapshot, probe, facts.rows[unlabelled])
     order = np.argsort(p, kind="stable")[: min(LARGEST, int(np.isfinite(p).sum()))]
     if len(order) < SMALLEST:
         return []
     rng = np.random.default_rng(seed)
     sample = rng.permutation(labelled)[:_CALIBRATION]
-    similarity = _similarities(snapshot, facts, asked[order])
+    similarity = _similarities(snapshot, facts, unlabelled[order])
     cut = _cut(snapshot, facts, sample, rng)
     clusters = _clusters(similarity, cut)
-    return [_proposal(facts, asked[order], p[order], similarity, own) for own in clusters]
+    return [_proposal(facts, unlabelled[order], p[order], similarity, own) for own in clusters]
 
 
 def _novel(snapshot: AnySnapshot, probe: Probe | None, rows: IntArray) -> Float64Array:
@@ -99,7 +99,7 @@ def _novel(snapshot: AnySnapshot, probe: Probe | None, rows: IntArray) -> Float6
         fitted = fit_novelty(TrainingSet(snapshot, known, codes, classes))
     predictor = Predictor(snapshot, probe, None, novelty=fitted)
     blocks = range(0, len(rows), _BLOCK)
-    return np.concatenate([predictor.novel(snapshot.halves(rows[i : i + _BLOCK])) for i in blocks])
+    return np.concatenate([predictor.novel(snapshot.pairs(rows[i : i + _BLOCK])) for i in blocks])
 
 
 def _similarities(snapshot: AnySnapshot, facts: Facts, places: IntArray) -> FloatArray:

@@ -70,7 +70,7 @@ class ReviewQueue:
         return {kind: found[kind] for kind in KINDS if found[kind]}
 
     def values(self, item: Item, stored: StoredProduct, pictures: PictureUris) -> dict[str, Any]:
-        """What a template shows: `badges`, `lines` of what is the matter, `neighbours`."""
+        """The template's values: `badges`, `lines` that name the faults, `neighbours`."""
         if item.place is not None:
             return row_values(self.audit, item.place, pictures)
         assert item.found is not None, "an item is of the audit or of an answer"
@@ -93,7 +93,7 @@ class ReviewQueue:
 
 
 def review_queue(shelf: AnyShelf, audit: Audit) -> ReviewQueue:
-    """What the audit suspects, and what `classify` says of products without a category."""
+    """The audit's suspects, and the predictions of `classify` for products without a category."""
     suspects = [_suspect(audit, int(place)) for place in audit.places]
     without, older = _uncategorised(shelf)
     return ReviewQueue(audit, (*(s for s in suspects if s), *without), older)
@@ -139,7 +139,7 @@ def _uncategorised(shelf: AnyShelf) -> tuple[list[Item], int]:
         predictor = Predictor.for_shelf(shelf)
     except EmptyShelf:
         return [], 0
-    found = predictor.predict(now.halves([one.row for one in stored]))
+    found = predictor.predict(now.pairs([one.row for one in stored]))
     items = [_unlabelled(one.product.id, f) for one, f in zip(stored, found, strict=True)]
     items.sort(key=lambda item: -item.choices[0].probability)
     return items, len(every) - len(stored)

@@ -22,7 +22,7 @@ def calibrate(
     """A copy of the probe that was trained on `source`, calibrated.
 
     Its `calibration` is fitted, and `reference` holds what prediction sets, policy, novelty and
-    new categories are judged by. With too few rows the defaults stay, and a warning says so.
+    new categories are judged by. With too few rows the defaults stay, and a warning reports it.
     """
     reference: dict[str, NDArray[Any]] = {}
     known, novelty = fit_known(source, probe.settings.seed), fit_novelty(source, probe.settings)

@@ -1,4 +1,4 @@
-"""Prediction sets with stated coverage, from what was said of held-out rows.
+"""Prediction sets with stated coverage, from the predictions for held-out rows.
 
 Split conformal prediction (Vovk et al. 2005; the score 1 - p of the category is LAC of Sadinle et
 al. 2019, arXiv 1609.00451): a category is in the set unless fewer than the share 1 - coverage of
@@ -47,9 +47,9 @@ class Conformal:
         return type(self)(self.scores, moved[self.codes])
 
     def p_values(self, proba: Float64Array) -> Float64Array:
-        """Of each class of answers (n, n_classes): the share of held-out rows, the row itself
-        counted, whose true class was as improbable. Classes that no held-out row has are judged
-        by all of them."""
+        """P-values of each class of answers (n, n_classes): the share of held-out rows, the row
+        itself counted, whose true class was as improbable. Classes that no held-out row has are
+        judged by all of them."""
         found = np.empty(proba.shape, dtype=np.float64)
         own = np.bincount(self.codes, minlength=proba.shape[1])
         for code in range(proba.shape[1]):
@@ -67,7 +67,7 @@ class Conformal:
         return np.asarray(self.p_values(proba) > 1 - coverage, dtype=np.bool_)
 
     def pooled(self, n_classes: int) -> int:
-        """How many classes have too few rows of their own."""
+        """The number of classes with too few rows of their own."""
         return int((np.bincount(self.codes, minlength=n_classes)[:n_classes] < ENOUGH).sum())
 
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -76,7 +76,7 @@ class Conformal:
 
     @classmethod
     def of(cls, arrays: Mapping[str, NDArray[Any]]) -> Self | None:
-        """What `arrays` stored, or None."""
+        """Read from stored `arrays`; None if they hold none."""
         if "conformal.scores" not in arrays:
             return None
         return cls(arrays["conformal.scores"], arrays["conformal.codes"])

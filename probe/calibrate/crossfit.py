@@ -1,4 +1,4 @@
-"""What probe and neighbours say of training rows that they have not seen, to calibrate them by.
+"""Cross-fitting: predictions of probe and neighbours for training rows left out of their fit.
 
 A small training set is judged in folds, each row by a probe and by neighbours of the other folds,
 so that no row is wasted; a large one by the rows that were held out to stop its training early.
@@ -35,7 +35,7 @@ OnPart = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CrossFit:
-    """Of m judged rows at `places` of the training set, (m,) int64.
+    """Predictions for m judged rows at `places` of the training set, (m,) int64.
 
     `codes` (m,) int64 are their classes; `logits` (m, n_classes) float32 the probe's; `labels`
     (m, k) int64 the classes of the nearest rows, nearest first, `NO_VOTE` where there are fewer;

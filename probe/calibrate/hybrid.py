@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kinshelf.db.arrays import BoolArray, Float64Array, FloatArray, IntArray
-from kinshelf.probe.calibrate.new_categories import Newcomers
+from kinshelf.probe.calibrate.new_categories import NewCategories
 from kinshelf.probe.calibrate.vote_space import Metric, similarities_in
 from kinshelf.probe.fit.knn import knn_distribution
 from kinshelf.probe.fit.model import Probe
@@ -29,11 +29,11 @@ class Distributions:
     hybrid: Float64Array
 
 
-class Voices:
+class Predictors:
     """Probe, neighbours and new categories, ready to answer over `classes`.
 
-    `classes` hold the probe's and any that came later; of these `newcomers` tell, if there are any
-    and the probe was calibrated. `calibration` defaults to the probe's own.
+    `classes` hold the probe's and any that came later. `new_categories` judge those new ones, if
+    there are any and the probe was calibrated. `calibration` defaults to the probe's own.
     """
 
     def __init__(
@@ -41,12 +41,12 @@ class Voices:
         probe: Probe | None,
         classes: Sequence[str],
         calibration: Calibration | None = None,
-        newcomers: Newcomers | None = None,
+        new_categories: NewCategories | None = None,
     ) -> None:
         self.classes = tuple(classes)
         self.calibration = calibration or (probe.calibration if probe else Calibration())
         self._probe = probe
-        self._newcomers = newcomers
+        self._new_categories = new_categories
         self._metric = Metric.of(probe.reference) if probe else None
         known = set(probe.classes) if probe else set()
         self.seen = np.array([name in known for name in self.classes], dtype=np.bool_)
@@ -59,7 +59,7 @@ class Voices:
     def answer(
         self, X: FloatArray, similarities: FloatArray, labels: IntArray, near: FloatArray
     ) -> Distributions:
-        """What each says of fused embeddings (n, D) float32.
+        """The distributions of each predictor for fused embeddings (n, D) float32.
 
         `similarities` (n, k) float32, `labels` (n, k) places in `classes` or `NO_VOTE`, and `near`
         (n, k, D) float32 describe the neighbours. Raises InvalidEmbeddings.
@@ -76,10 +76,10 @@ class Voices:
         return Distributions(self.classes, p_probe, p_knn, mixed)
 
     def _mass(self, X: FloatArray) -> Float64Array | None:
-        if self._newcomers is None:
+        if self._new_categories is None:
             return None
         mass = np.zeros((len(X), len(self.classes)), dtype=np.float64)
-        mass[:, ~self.seen] = self._newcomers.mass(X)
+        mass[:, ~self.seen] = self._new_categories.mass(X)
         return mass
 
 
@@ -90,10 +90,10 @@ def mix(
     lam: float,
     mass: Float64Array | None = None,
 ) -> Float64Array:
-    """`(1 - lam) p_probe + lam p_knn`, after the share of unseen categories is taken.
+    """`(1 - lam) p_probe + lam p_knn`, after the share of new categories is taken.
 
     `p_probe` and `p_knn` are (n, n_classes) over the same classes, `seen` (n_classes,) is true
-    where the probe knows the class. `mass` (n, n_classes) is the share of the unseen ones, 0 for
+    where the probe knows the class. `mass` (n, n_classes) is the share of the new ones, 0 for
     the seen (see `new_categories`); None: the votes that they have. With m of it on them, the seen
     ones share 1 - m by the formula, the votes among them scaled to sum to 1. Without votes for
     seen classes the probe alone decides between them. Rows sum to 1 if those of `p_probe` do.
@@ -101,11 +101,11 @@ def mix(
     taken = np.where(seen, 0.0, p_knn) if mass is None else mass
     votes_seen = np.where(seen, p_knn, 0.0)
     mass_seen = votes_seen.sum(axis=1, keepdims=True)
-    mass_unseen = taken.sum(axis=1, keepdims=True)
+    mass_new = taken.sum(axis=1, keepdims=True)
     share = np.divide(votes_seen, mass_seen, out=p_probe.copy(), where=mass_seen > 0)
     shared = (1 - lam) * np.where(seen, p_probe, 0.0) + lam * share
     # a full vote may sum to a hair above 1
-    return np.where(seen, np.maximum(1 - mass_unseen, 0.0) * shared, taken)
+    return np.where(seen, np.maximum(1 - mass_new, 0.0) * shared, taken)
 
 
 def spread(

@@ -10,7 +10,7 @@ from kinshelf.db.errors import InvalidSetting
 
 
 def lower_bound(right: ArrayLike, n: ArrayLike, confidence: float) -> Float64Array:
-    """What the true share reaches, with a confidence: `right` of `n` > 0 were, shapes alike.
+    """A lower bound of the true share, with a confidence: `right` of `n` > 0 were, shapes alike.
 
     One-sided: whatever the true share is, the bound exceeds it with a chance of at most
     1 - confidence.
@@ -22,7 +22,7 @@ def lower_bound(right: ArrayLike, n: ArrayLike, confidence: float) -> Float64Arr
 
 
 def upper_bound(right: ArrayLike, n: ArrayLike, confidence: float) -> Float64Array:
-    """What the true share stays below, with a confidence; as `lower_bound`, from above."""
+    """An upper bound of the true share, with a confidence; as `lower_bound`, from above."""
     return 1 - lower_bound(np.subtract(n, right), n, confidence)
 
 

@@ -40,9 +40,9 @@ def fit_calibration(found: CrossFit) -> Calibration:
     """The calibration of least loss on the judged rows."""
     temperature = _temperature(found)
     truth = np.arange(len(found))
-    said = softmax(found.logits / temperature)[truth, found.codes]
+    predicted = softmax(found.logits / temperature)[truth, found.codes]
     usual = replace(Calibration(), temperature=temperature)
-    usual_loss = _losses(said, _true_votes(found, usual), usual.lam)
+    usual_loss = _losses(predicted, _true_votes(found, usual), usual.lam)
     best, best_loss = usual, usual_loss
     for space in SPACES:
         for k in NEIGHBOURS:
@@ -50,7 +50,7 @@ def fit_calibration(found: CrossFit) -> Calibration:
                 tried = Calibration(temperature, tau, k, usual.lam, space)
                 votes = _true_votes(found, tried)
                 for lam in SHARES:
-                    losses = _losses(said, votes, lam)
+                    losses = _losses(predicted, votes, lam)
                     if losses.mean() < best_loss.mean():
                         best, best_loss = replace(tried, lam=lam), losses
     gain = usual_loss - best_loss
@@ -82,15 +82,17 @@ def _true_votes(found: CrossFit, calibration: Calibration) -> tuple[Float64Array
     return votes[:, 1], np.asarray(votes.any(axis=1), dtype=np.bool_)
 
 
-def _losses(said: Float64Array, votes: tuple[Float64Array, BoolArray], lam: float) -> Float64Array:
+def _losses(
+    predicted: Float64Array, votes: tuple[Float64Array, BoolArray], lam: float
+) -> Float64Array:
     share, voted = votes
-    mixed = np.where(voted, (1 - lam) * said + lam * share, said)
+    mixed = np.where(voted, (1 - lam) * predicted + lam * share, predicted)
     return np.asarray(-np.log(np.maximum(mixed, _LEAST)), dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeldOut:
-    """What the calibrated hybrid said of the judged rows, each (m,).
+    """The calibrated hybrid's predictions for the judged rows, each (m,).
 
     `codes` int64 their classes; `given` float64 the probability of that class; `confidence` float64
     that of the answer; `right` bool; `agree` bool, whether probe and neighbours say the same.
@@ -111,7 +113,7 @@ class HeldOut:
 
     @classmethod
     def of(cls, arrays: Mapping[str, NDArray[Any]]) -> Self | None:
-        """What `arrays` stored, or None."""
+        """Read from stored `arrays`; None if they hold none."""
         if "held_out.codes" not in arrays:
             return None
         return cls(*(arrays[f"held_out.{name}"] for name in _COLUMNS))

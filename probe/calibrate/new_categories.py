@@ -40,7 +40,7 @@ _STEEPNESS = 6.0
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Known:
-    """What is kept of the categories that the probe was trained on.
+    """Summary of the categories that the probe was trained on.
 
     `prototypes` (n_classes, D) float32, the classes' unit means in the whitened space; `sample`
     (m, D) float16, products that went into neither these nor the `metric`, in the same space.
@@ -60,7 +60,7 @@ class Known:
 
     @classmethod
     def of(cls, arrays: Mapping[str, NDArray[Any]]) -> Self | None:
-        """What `arrays` stored, or None."""
+        """Read from stored `arrays`; None if they hold none."""
         metric = Metric.of(arrays)
         if metric is None or "unseen.prototypes" not in arrays:
             return None
@@ -88,12 +88,12 @@ def _some(mask: NDArray[np.bool_], most: int, rng: np.random.Generator) -> NDArr
     return chosen
 
 
-def newcomers_of(
+def new_categories_of(
     probe: Probe | None,
     classes: Sequence[str],
     codes: IntArray,
     fused_of: Callable[[IntArray], FloatArray],
-) -> Newcomers | None:
+) -> NewCategories | None:
     """The categories among `classes` that the probe never saw, as their products show them.
 
     `codes` (n,) int64 are the classes of the shelf's products, `fused_of` the embeddings of some
@@ -110,10 +110,10 @@ def newcomers_of(
         return None
     chosen = np.concatenate(places)
     own = np.repeat(np.arange(len(new)), [len(rows) for rows in places])
-    return Newcomers(known, fused_of(chosen), own)
+    return NewCategories(known, fused_of(chosen), own)
 
 
-class Newcomers:
+class NewCategories:
     """New categories beside the known ones: `fused` (m, D) float32 are their products, `codes` (m,)
     int64 their categories in [0, n)."""
 

@@ -1,4 +1,4 @@
-"""Which answers need no review: a threshold whose precision is promised.
+"""The policy for answers that need no review: a threshold with a promised precision.
 
 Learn then Test (Angelopoulos et al. 2021, arXiv 2110.01052): thresholds are tested one after the
 other in an order that does not depend on which answers were right, each with an exact binomial
@@ -43,10 +43,10 @@ class PolicyReport:
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`; `precision_wanted` is what was asked for."""
-        told = asdict(self.policy)
-        wanted = told.pop("wanted")
+        fields = asdict(self.policy)
+        wanted = fields.pop("wanted")
         rest = {"probe": self.probe, "based_on": self.based_on, "generation": self.generation}
-        return {"precision_wanted": wanted} | told | rest
+        return {"precision_wanted": wanted} | fields | rest
 
 
 def set_policy(
@@ -114,7 +114,7 @@ class _Levels:
     probability: Float64Array
 
     def lowest(self, precision: float, confidence: float) -> int | None:
-        """Where the last of the tests that pass stands, None if the first fails."""
+        """The place of the last test that passes, None if the first fails."""
         if not len(self.thresholds):
             return None
         promise = (self.probability - precision) * np.sqrt(self.passed)

@@ -32,7 +32,7 @@ _SAMPLE = 4096
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Metric:
-    """What centres and whitens embeddings.
+    """A metric that centres and whitens embeddings.
 
     `mean` (D,) float32 of the fused embeddings; `directions` (r, D) float32, orthonormal;
     `gains` (r,) float32 in (0, 1], what is left of a row's part along each direction.
@@ -84,7 +84,7 @@ class Metric:
 
     @classmethod
     def of(cls, arrays: Mapping[str, NDArray[Any]]) -> Self | None:
-        """What `arrays` stored, or None."""
+        """Read from stored `arrays`; None if they hold none."""
         if "metric.mean" not in arrays:
             return None
         return cls(*(arrays[f"metric.{name}"] for name in ("mean", "directions", "gains")))
@@ -126,7 +126,7 @@ def place_in(space: str, X: FloatArray, metric: Metric | None, probe: Probe | No
 def similarities_in(
     space: str, X: FloatArray, neighbours: FloatArray, metric: Metric | None, probe: Probe | None
 ) -> FloatArray:
-    """Of queries (n, D) to their own neighbours (n, k, D), (n, k) float32."""
+    """Similarities of queries (n, D) to their own neighbours (n, k, D), (n, k) float32."""
     if space == "whitened" and metric is not None:
         return metric.whitened_cosines(X, neighbours)
     n, k, width = neighbours.shape

@@ -41,7 +41,7 @@ def confusion_png(
 def confusion_figure(
     y_true: IntArray, predicted: IntArray, classes: Sequence[str], title: str
 ) -> Figure:
-    """Which category was taken for which: rows true, columns predicted.
+    """Plot the confusion matrix: rows true, columns predicted.
 
     Colour is the share of the row, the number the count. Only classes that occur are drawn;
     products whose category has no column (-1) are left out and counted in the title.

@@ -14,8 +14,8 @@ from kinshelf.db.arrays import BoolArray, Float64Array, IntArray, ObjectArray
 from kinshelf.db.errors import EmptyShelf, ProbeNotFound
 from kinshelf.probe.calibrate.calibrate import calibrate
 from kinshelf.probe.calibrate.conformal import Conformal
-from kinshelf.probe.calibrate.hybrid import Distributions, Voices, joined, spread
-from kinshelf.probe.calibrate.new_categories import newcomers_of
+from kinshelf.probe.calibrate.hybrid import Distributions, Predictors, joined, spread
+from kinshelf.probe.calibrate.new_categories import new_categories_of
 from kinshelf.probe.evaluate.methods import evaluate, write_evaluation
 from kinshelf.probe.evaluate.metrics import Metrics
 from kinshelf.probe.fit.knn import NO_VOTE, identical
@@ -38,7 +38,8 @@ _BLOCK = 256
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Distributions of the methods over the same products; `protocol` says which and how.
+    """Distributions of the methods over the same products; `protocol` states which products and how
+    they were judged.
 
     `sets` (n, n_classes) bool are the hybrid's prediction sets, the answer always in them; None
     where nothing was calibrated.
@@ -109,14 +110,14 @@ def _probe(shelf: AnyShelf, now: AnySnapshot, version: int | None) -> Probe | No
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Judged:
-    """What is said of some rows, and the prediction sets where the probe was calibrated."""
+    """Predictions for some rows, and the prediction sets where the probe was calibrated."""
 
-    said: Distributions
+    predicted: Distributions
     sets: BoolArray | None
 
 
 def _judge(now: AnySnapshot, probe: Probe | None, rows: IntArray, voters: IntArray) -> _Judged:
-    """What is said of `rows` if nothing but `voters` were categorised."""
+    """Predict for `rows` as if only `voters` had categories."""
     if not len(voters):
         raise EmptyShelf(
             f"all {len(rows)} categorised products are to be judged, so there is nothing to judge"
@@ -127,45 +128,45 @@ def _judge(now: AnySnapshot, probe: Probe | None, rows: IntArray, voters: IntArr
     classes = tuple(sorted(set(categories).union(probe.classes if probe else ())))
     place = {name: code for code, name in enumerate(classes)}
     codes = np.array([place[name] for name in categories], dtype=np.int64)
-    newcomers = newcomers_of(probe, classes, codes, lambda at: now.fused(voters[at]))
-    voices = Voices(probe, classes, newcomers=newcomers)
+    new_categories = new_categories_of(probe, classes, codes, lambda at: now.fused(voters[at]))
+    predictors = Predictors(probe, classes, new_categories=new_categories)
     parts = [
-        _answer(now, voices, rows[start : start + _BLOCK], voters, codes)
+        _answer(now, predictors, rows[start : start + _BLOCK], voters, codes)
         for start in range(0, len(rows), _BLOCK)
     ]
-    return _Judged(said := joined(parts), _sets(probe, said))
+    return _Judged(predicted := joined(parts), _sets(probe, predicted))
 
 
 def _answer(
-    now: AnySnapshot, voices: Voices, rows: IntArray, voters: IntArray, codes: IntArray
+    now: AnySnapshot, predictors: Predictors, rows: IntArray, voters: IntArray, codes: IntArray
 ) -> Distributions:
-    halves = now.halves(rows)
-    found = now.kneighbors(halves, voices.calibration.k, among=voters)
+    pairs = now.pairs(rows)
+    found = now.kneighbors(pairs, predictors.calibration.k, among=voters)
     there = found.rows >= 0
     at = np.searchsorted(voters, np.where(there, found.rows, voters[0]))
-    fused = fusion.fused(halves)
+    fused = fusion.fused(pairs)
     near = now.fused(voters[at].ravel()).reshape(*at.shape, -1)
     labels = np.where(there & ~identical(fused, near), codes[at], NO_VOTE)
-    return voices.answer(fused, found.similarities, labels, near)
+    return predictors.answer(fused, found.similarities, labels, near)
 
 
-def _sets(probe: Probe | None, said: Distributions) -> BoolArray | None:
+def _sets(probe: Probe | None, predicted: Distributions) -> BoolArray | None:
     conformal = Conformal.of(probe.reference) if probe else None
     if probe is None or conformal is None:
         return None
-    sets = conformal.over(probe.classes, said.classes).sets(said.hybrid)
-    sets[np.arange(len(sets)), said.hybrid.argmax(axis=1)] = True  # as `classify` shows them
+    sets = conformal.over(probe.classes, predicted.classes).sets(predicted.hybrid)
+    sets[np.arange(len(sets)), predicted.hybrid.argmax(axis=1)] = True  # as `classify` shows them
     return sets
 
 
 def _evaluation(parts: Sequence[_Judged], y_true: ObjectArray, protocol: str) -> Evaluation:
-    found = joined([part.said for part in parts])
+    found = joined([part.predicted for part in parts])
     methods = {"probe": found.probe, "knn": found.knn, "hybrid": found.hybrid}
     if not found.probe.any():
         methods = {"knn": found.knn}
         protocol += "; no probe is trained yet, so the neighbours are judged alone"
     sets = [
-        spread(part.sets.astype(np.float64), part.said.classes, found.classes) > 0
+        spread(part.sets.astype(np.float64), part.predicted.classes, found.classes) > 0
         for part in parts
         if part.sets is not None
     ]

@@ -1,4 +1,4 @@
-"""How good a distribution over categories is: the figures of `metrics.json`."""
+"""Metrics of a distribution over categories: the figures of `metrics.json`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Scores(TypedDict):
 
 
 class Share(TypedDict):
-    """How many of `n` answers were right; None of none."""
+    """The number of right answers among `n`; None of none."""
 
     accuracy: float | None
     n: int
@@ -36,7 +36,7 @@ class Agreement(TypedDict):
 
 
 class PredictionSets(TypedDict):
-    """Of n sets that hold the true category with the chance `wanted`, the share `coverage` did.
+    """Figures of n prediction sets: `wanted` and observed `coverage` of the true category.
 
     `size` is their mean number of categories; the answer itself counts as in every set.
     """
@@ -144,7 +144,7 @@ def aurc(confidence: Float64Array, right: BoolArray) -> float:
 
 
 def measure_agreement(agree: BoolArray, right: BoolArray) -> Agreement:
-    """How often answers are right, (n,), where probe and neighbours agree and where not."""
+    """Measure accuracy, (n,), where probe and neighbours agree and where not."""
     return {"agree": _share(right[agree]), "disagree": _share(right[~agree])}
 
 
@@ -153,7 +153,7 @@ def _share(right: BoolArray) -> Share:
 
 
 def measure_sets(sets: BoolArray, y_true: IntArray, wanted: float) -> PredictionSets:
-    """How often prediction sets (n, n_classes) hold the true class, and how large they are."""
+    """Measure coverage and size of prediction sets (n, n_classes)."""
     holds = sets[np.arange(len(y_true)), np.maximum(y_true, 0)] & (y_true >= 0)
     return {
         "wanted": wanted,

@@ -30,7 +30,8 @@ columns, which a system without memory for all rows still reads in one piece."""
 
 @dataclass(frozen=True, slots=True)
 class Batches:
-    """Halves, whitened if asked for, and class codes of a training set, `size` rows at a time."""
+    """Embedding pairs, whitened if asked for, and class codes of a training set, `size` rows at a
+    time."""
 
     source: TrainingSet
     size: int

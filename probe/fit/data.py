@@ -1,4 +1,4 @@
-"""What a probe is trained from: categorised rows, and their embeddings gathered on demand.
+"""Training data of a probe: categorised rows, and their embeddings gathered on demand.
 
 A shelf's snapshot satisfies `LabelledData`; `ArrayData` does the same for arrays in memory.
 """
@@ -32,7 +32,7 @@ class LabelledData(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """What made the embeddings."""
+        """The fingerprint of the encoder of the embeddings."""
 
     def labelled(self, split: str | None = None) -> tuple[IntArray, ObjectArray]:
         """Rows (n,) int64 ascending and categories (n,) of str, of one split if named."""

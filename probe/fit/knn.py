@@ -34,7 +34,7 @@ def knn_distribution(
 
 
 def identical(queries: FloatArray, neighbours: FloatArray) -> BoolArray:
-    """Which neighbours (n, k, D) have the very embedding of their query (n, D): (n, k) bool.
+    """Mark the neighbours (n, k, D) with the very embedding of their query (n, D): (n, k) bool.
 
     They are the query's own row or a copy of it, and do not vote for it.
     """

@@ -15,7 +15,8 @@ from kinshelf.db.errors import InvalidEmbeddings
 from kinshelf.probe.fit.settings import Calibration, Policy, ProbeSettings
 
 INPUT_SCALE = math.sqrt(2)
-"""Fused embeddings times this are the unit halves `[image ; text]` that the weights read."""
+"""Fused embeddings times this are the unit embedding pairs `[image ; text]` that the weights
+read."""
 
 WEIGHT_NAMES = ("net.0.weight", "net.0.bias", "net.3.weight", "net.3.bias")
 """Linear layers of `nn.Sequential(Linear, ReLU, Dropout, Linear)` in a module's attribute `net`."""
@@ -59,12 +60,13 @@ class Probe:
                 "use the shelf's encoder, or train again"
             )
         w = self.weights
-        halves = np.multiply(X, np.float32(INPUT_SCALE), dtype=np.float32)
-        found = np.maximum(halves @ w["net.0.weight"].T + w["net.0.bias"], np.float32(0))
+        pairs = np.multiply(X, np.float32(INPUT_SCALE), dtype=np.float32)
+        found = np.maximum(pairs @ w["net.0.weight"].T + w["net.0.bias"], np.float32(0))
         return np.asarray(found, dtype=np.float32)
 
     def logits(self, X: FloatArray) -> FloatArray:
-        """Of fused embeddings (n, D) float32: (n, n_classes) float32. Raises InvalidEmbeddings."""
+        """Compute logits (n, n_classes) float32 of fused embeddings (n, D) float32. Raises
+        InvalidEmbeddings."""
         w = self.weights
         return np.asarray(self.hidden(X) @ w["net.3.weight"].T + w["net.3.bias"], dtype=np.float32)
 
@@ -73,7 +75,7 @@ class Probe:
         return self.with_temperature(self.calibration.temperature, X)
 
     def with_temperature(self, temperature: float, X: FloatArray) -> Float64Array:
-        """As `predict_proba`, with another temperature."""
+        """Copy the probe with another temperature."""
         return softmax(self.logits(X) / temperature)
 
     def replace(self, **changes: Any) -> Self:

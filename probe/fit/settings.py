@@ -1,4 +1,4 @@
-"""How a probe is trained, and how probe and neighbours are put together."""
+"""Settings of a probe's training, and of the hybrid of probe and neighbours."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Which answers need no review: those of at least `threshold`, probe and neighbours agreed.
+    """A policy: answers of at least `threshold` with probe and neighbours agreed need no review.
 
     On the held-out rows `automation` of the answers passed, `precision` of those were right, at
     least `precision_low` and at most `precision_high` with `confidence`; `wanted` was asked for.

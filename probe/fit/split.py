@@ -1,4 +1,4 @@
-"""Which rows train a probe, and which of those decide when to stop."""
+"""The split of a training set: rows to train from, and rows to stop by."""
 
 from __future__ import annotations
 

@@ -191,7 +191,7 @@ def export_checkpoint(probe: Probe, path: Path) -> None:
 
     A dict: `model_state_dict` with the keys `net.0.weight`, `net.0.bias`, `net.3.weight` and
     `net.3.bias` of `self.net = nn.Sequential(Linear, ReLU, Dropout, Linear)`, which reads unit
-    halves `[image ; text]`; `classes`, `input_dim`, `hidden`, `dropout`, `temperature`.
+    embedding pairs `[image ; text]`; `classes`, `input_dim`, `hidden`, `dropout`, `temperature`.
     """
     import torch
 

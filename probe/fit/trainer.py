@@ -1,4 +1,4 @@
-"""One network in training: an epoch of updates, and a look at held-out rows."""
+"""A network in training: an epoch of updates, and a check on held-out rows."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Trainer:
 
     @property
     def weights(self) -> dict[str, FloatArray]:
-        """A copy of the network's weights over unit halves, float32."""
+        """A copy of the network's weights over unit embedding pairs, float32."""
         return self._whitening.fold(weights_of(self._network))
 
     def train_epoch(self) -> float:

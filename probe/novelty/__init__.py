@@ -1,4 +1,4 @@
-"""Whether a product resembles anything known: distances as a p-value against known products.
+"""Novelty: the distance of a product to known products, as a p-value.
 
 Others use `model.Novelty`, `fit.fit_novelty` and `reference`.
 """

@@ -17,7 +17,7 @@ from kinshelf.probe.fit.split import TrainingSet, cross_fit_rounds
 from kinshelf.probe.novelty.mahalanobis import Relative
 from kinshelf.probe.novelty.model import (
     FEWEST,
-    HALVES,
+    MODALITIES,
     NEIGHBOURS,
     VIEWS,
     NoveltyModel,
@@ -64,20 +64,20 @@ class _Sample:
     keys: IntArray
 
     def complete(self, view: str) -> BoolArray:
-        """Which of the judged have all the halves of a view."""
-        return np.asarray(present(self.X[:JUDGED])[:, _halves_of(view)].all(axis=1))
+        """Which of the judged have all the modalities of a view."""
+        return np.asarray(present(self.X[:JUDGED])[:, _modalities_of(view)].all(axis=1))
 
     def query(self, view: str) -> FloatArray:
         """The judged as a query with no other half than those of a view."""
-        kept = np.repeat(_halves_of(view), self.X.shape[1] // 2)
+        kept = np.repeat(_modalities_of(view), self.X.shape[1] // 2)
         return self.X[:JUDGED] * kept.astype(np.float32)
 
     def signs(self, chosen: BoolArray) -> Signs:
-        """From the rows chosen, (n,); of the halves that half of `FEWEST` rows have."""
+        """From the rows chosen, (n,); of the modalities that half of `FEWEST` rows have."""
         given = present(self.X)
         middle = self.X.shape[1] // 2
         relative = {}
-        for i, half in enumerate(HALVES):
+        for i, half in enumerate(MODALITIES):
             rows = np.flatnonzero(given[:, i] & chosen)
             if given[:, i].sum() >= FEWEST // 2 and len(rows):
                 side = self.X[rows, i * middle : (i + 1) * middle]
@@ -120,23 +120,23 @@ def _gathered(source: TrainingSet, places: IntArray) -> tuple[FloatArray, Object
 def _nearest(sample: _Sample, views: list[str]) -> dict[str, IntArray]:
     """Places in the source of the judged rows' nearest, (m, `NEIGHBOURS`) a view; -1: no more."""
     m = len(sample.X[:JUDGED])
-    asked = np.split(sample.X[:JUDGED], 2, axis=1)
+    queries = np.split(sample.X[:JUDGED], 2, axis=1)
     found = {view: nothing(m, NEIGHBOURS) for view in views}
     for start in range(0, len(sample.source), _BLOCK):
         rows = sample.source.data.fused(sample.source.rows[start : start + _BLOCK])
         places = np.arange(start, start + len(rows))
         copies = sample.keys[:m, None] == _keys(rows)[None]
         sides = np.split(rows, 2, axis=1)
-        parts = [a @ b.T for a, b in zip(asked, sides, strict=True)]
+        parts = [a @ b.T for a, b in zip(queries, sides, strict=True)]
         for view in views:
-            similarity = np.sum(parts, axis=0, where=_halves_of(view)[:, None, None])
+            similarity = np.sum(parts, axis=0, where=_modalities_of(view)[:, None, None])
             similarity[copies] = -np.inf
             found[view] = merged(found[view], similarity, places, NEIGHBOURS)
     return {view: np.where(np.isfinite(best), at, -1) for view, (best, at) in found.items()}
 
 
-def _halves_of(view: str) -> BoolArray:
-    return np.array([view in ("both", half) for half in HALVES], dtype=np.bool_)
+def _modalities_of(view: str) -> BoolArray:
+    return np.array([view in ("both", half) for half in MODALITIES], dtype=np.bool_)
 
 
 def _keys(X: FloatArray) -> IntArray:

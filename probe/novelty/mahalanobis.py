@@ -1,4 +1,4 @@
-"""How much better a category explains an embedding than the catalogue as a whole does.
+"""Relative Mahalanobis distance: to a category, against the catalogue as a whole.
 
 The relative Mahalanobis distance of Ren et al. 2021 (arXiv 2106.09022): the squared distance to
 the nearest category's mean under the covariance within categories, minus the squared distance to
@@ -33,7 +33,8 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class Relative:
-    """Of embeddings with d dimensions and n_classes categories; float32 but for `counts`, int64.
+    """The model of embeddings with d dimensions and n_classes categories; float32 but for `counts`,
+    int64.
 
     `mean` (d,), `means` (n_classes, d) relative to it, `counts` (n_classes,) rows behind each mean.
     A precision is `rest (1,) * I + basis.T diag(gain) basis` with `basis` (r, d), `gain` (r,).

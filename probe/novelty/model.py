@@ -6,7 +6,7 @@ are, how little better any category explains the embedding than the catalogue as
 often one of the shelf's own products, judged as if it were new, looks as novel.
 
 With one of four categories of 828 products left out, 0.96 of the pairs of a product of it and a
-known one are told apart; the nearest distance alone 0.93, each other sign alone 0.90 to 0.95.
+known one are distinguished; the nearest distance alone 0.93, each other sign alone 0.90 to 0.95.
 Weights that were fitted by leaving out further categories were not needed.
 """
 
@@ -39,9 +39,10 @@ NOVEL = 0.02
 FEWEST = 50
 """Products needed; with fewer no p-value is far below 0.05."""
 
-HALVES = ("image", "text")
-VIEWS = ("both", *HALVES)
-"""Which halves a query has: an embedding without a text is judged by those of pictures alone."""
+MODALITIES = ("image", "text")
+VIEWS = ("both", *MODALITIES)
+"""Which modalities a query has: an embedding without a text is judged by those of pictures
+alone."""
 
 _LEAST_SPREAD = np.array([0.01, 1.0, 0.05])
 """Of the signs: one that hardly varies on the shelf must not drown the others."""
@@ -51,7 +52,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Signs:
-    """What scores are made of: the statistics of each half that enough products have."""
+    """The statistics behind a score, for each modality that enough products have."""
 
     classes: tuple[str, ...]
     relative: Mapping[str, Relative]
@@ -83,9 +84,9 @@ class Signs:
     def _unlike(
         self, X: FloatArray, near: FloatArray, labels: IntArray, given: BoolArray
     ) -> Float64Array:
-        """Relative distance to the nearest category, summed over the halves that are there."""
+        """Relative distance to the nearest category, summed over the modalities that are there."""
         total = np.zeros(len(X))
-        for i, half in enumerate(HALVES):
+        for i, half in enumerate(MODALITIES):
             relative, rows = self.relative.get(half), np.flatnonzero(given[:, i])
             if relative is None or not len(rows):
                 continue
@@ -137,12 +138,12 @@ class NoveltyModel:
     usual: Mapping[str, Usual]
 
     def score(self, X: FloatArray, near: FloatArray, categories: ObjectArray) -> FloatArray:
-        """How novel fused embeddings (n, D) float32 look, (n,) float32; higher is more novel.
+        """Novelty scores of fused embeddings (n, D) float32, (n,) float32; higher is more novel.
 
         `near` (n, k, D) float32 are the fused embeddings of the `NEIGHBOURS` nearest categorised
         products, `categories` (n, k) theirs, None where there is no such neighbour. Copies of the
         query count: a product that is known is not novel. NaN where the shelf has too few products
-        with the query's halves to tell. Raises InvalidEmbeddings.
+        with the query's modalities to tell. Raises InvalidEmbeddings.
         """
         if near.shape != (*categories.shape, X.shape[1]) or len(near) != len(X):
             raise InvalidEmbeddings(
@@ -158,8 +159,8 @@ class NoveltyModel:
     def p_value(self, scores: FloatArray, X: FloatArray) -> Float64Array:
         """Share of the shelf's own products, the query counted, that look as novel: (n,) float64.
 
-        `scores` (n,) are those of `X` (n, D), which tells the halves. Of a product like those of
-        the shelf it is uniform or above. NaN where the score is.
+        `scores` (n,) are those of `X` (n, D), which shows the modalities. Of a product like those
+        of the shelf it is uniform or above. NaN where the score is.
         """
         found = np.full(len(X), np.nan)
         for _view, usual, rows in self._views(X):
@@ -184,7 +185,7 @@ class NoveltyModel:
         """The model whose `arrays` these are; `classes` are the probe's. Raises KeyError."""
         relative = {
             half: Relative.from_arrays(_under(f"{half}.", arrays))
-            for half in HALVES
+            for half in MODALITIES
             if f"{half}.mean" in arrays
         }
         usual = {
@@ -225,7 +226,7 @@ def p_values(scores: FloatArray, usual: FloatArray) -> Float64Array:
 
 
 def present(X: FloatArray) -> BoolArray:
-    """Which halves fused embeddings (n, D) have, (n, 2): image, text."""
+    """Which modalities fused embeddings (n, D) have, (n, 2): image, text."""
     half = X.shape[1] // 2
     return np.stack([X[:, :half].any(axis=1), X[:, half:].any(axis=1)], axis=1)
 

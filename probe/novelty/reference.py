@@ -1,4 +1,4 @@
-"""How the novelty model is kept among a probe's reference arrays."""
+"""Storage of the novelty model among a probe's reference arrays."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def novelty_arrays(model: NoveltyModel) -> dict[str, NDArray[Any]]:
 
 
 def novelty_model(probe: Probe | None) -> NoveltyModel | None:
-    """What tells novel products; None if the probe was not calibrated for that."""
+    """The model of novel products; None if the probe was not calibrated for it."""
     arrays = {
         name.removeprefix(_PREFIX): array
         for name, array in (probe.reference if probe else {}).items()

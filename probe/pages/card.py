@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from kinshelf.probe.pages.html import render
-from kinshelf.probe.predict.wording import Shown, chosen_evidence, notes, reason, voices
+from kinshelf.probe.predict.wording import Shown, chosen_evidence, notes, predictors, reason
 
 if TYPE_CHECKING:
     from kinshelf.probe.pages.html import PictureUris
@@ -41,7 +41,7 @@ def card_page(asked: Sequence[Asked], thumbnails: PictureUris) -> str:
 
 
 def answer_values(one: Asked, thumbnails: PictureUris) -> dict[str, Any]:
-    """What the template `answer.html` shows."""
+    """The values of the template `answer.html`."""
     return {
         "found": one.found,
         "title": one.title,
@@ -49,12 +49,12 @@ def answer_values(one: Asked, thumbnails: PictureUris) -> dict[str, Any]:
         "notes": notes(one.found),
         "shown": thumbnail(one.image, thumbnails),
         "neighbours": evidence_values(one.found, thumbnails),
-        "voices": [{"name": name, **asdict(vote)} for name, vote in voices(one.found)],
+        "voices": [{"name": name, **asdict(vote)} for name, vote in predictors(one.found)],
     }
 
 
 def thumbnail(image: str | None, thumbnails: PictureUris) -> dict[str, Any]:
-    """What a template shows of a picture: its URI, or why there is none."""
+    """The template's values for a picture: its URI, or the reason why there is none."""
     return {"uri": thumbnails.uri(image), "problem": thumbnails.problem(image)}
 
 
@@ -65,7 +65,7 @@ def neighbour(
     tone: str = "",
     folded: str = "",
 ) -> dict[str, Any]:
-    """What a template shows of a neighbour given as `Neighbour.as_dict` has it."""
+    """The template's values for a neighbour, from `Neighbour.as_dict`."""
     shown = thumbnail(values["image"], thumbnails)
     return {**values, "role": role, "tone": tone, "folded": folded, "shown": shown}
 

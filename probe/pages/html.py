@@ -15,10 +15,10 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 class PictureUris(Protocol):
-    """Where a page gets its pictures from."""
+    """The source of a page's pictures."""
 
     def uri(self, image: str | None) -> str | None:
-        """What `src` is for a product's picture, or None where it cannot be shown."""
+        """The `src` of a product's picture, or None where it cannot be shown."""
 
     def problem(self, image: str | None) -> str:
         """Why it cannot be shown, in a few words; "" if it can."""

@@ -165,12 +165,14 @@ def _evidence(
     snapshot: AnySnapshot, row: int, predicted: str, true: str, thumbnails: Thumbnails
 ) -> list[dict[str, Any]]:
     """Three of the nearest of the predicted category, two of the true one."""
-    near = snapshot.kneighbors(snapshot.halves([row]), _K, labelled_only=True, exclude=[row])
+    near = snapshot.kneighbors(snapshot.pairs([row]), _K, labelled_only=True, exclude=[row])
     found = queries.neighbours(snapshot, near)[0]
 
     def of(category: str, limit: int) -> list[Neighbour]:
         return [n for n in found if n.category == category][:limit]
 
-    said = [neighbour(n.as_dict(), thumbnails, "said", "conflict") for n in of(predicted, 3)]
+    as_predicted = [
+        neighbour(n.as_dict(), thumbnails, "said", "conflict") for n in of(predicted, 3)
+    ]
     meant = [neighbour(n.as_dict(), thumbnails, "true", "accept") for n in of(true, 2)]
-    return said + meant
+    return as_predicted + meant

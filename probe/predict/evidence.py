@@ -1,4 +1,4 @@
-"""Which neighbours are shown with an answer, and what each of them says.
+"""Choose the neighbours that are shown with an answer, and what each supports.
 
 Neighbours of the predicted category alone lead people to trust a wrong answer; a few of the
 runner-up make them look (arXiv 2308.13651). So some places are kept for these.
@@ -31,7 +31,7 @@ _PAIRS = 2**20
 
 def gather(
     snapshot: AnySnapshot,
-    halves: FloatArray,
+    pairs: FloatArray,
     found: Neighbours,
     labels: IntArray,
     runner_up: IntArray,
@@ -46,7 +46,7 @@ def gather(
     nearest of the runner-up where these are not among them.
     """
     wanted = np.where(_lacks(found, labels, runner_up, k), runner_up, -1)
-    extra = _nearest_of(snapshot, halves, wanted, members, where)
+    extra = _nearest_of(snapshot, pairs, wanted, members, where)
     whole = _side_by_side(found, extra)
     codes = np.hstack([labels, np.where(extra.rows < 0, -1, runner_up[:, None])])
     chosen = np.stack(
@@ -72,23 +72,23 @@ def _places(k: int) -> int:
 
 def _nearest_of(
     snapshot: AnySnapshot,
-    halves: FloatArray,
+    pairs: FloatArray,
     runner_up: IntArray,
     members: dict[int, IntArray],
     where: str | None,
 ) -> Neighbours:
-    shape = (len(halves), RUNNERS_UP)
+    shape = (len(pairs), RUNNERS_UP)
     missing = np.full(shape, -np.inf, dtype=np.float32)
     found = Neighbours(np.full(shape, -1), missing, missing.copy(), missing.copy(), exhaustive=True)
     for code in np.unique(runner_up[runner_up >= 0]):
-        asked = np.flatnonzero(runner_up == code)
+        places = np.flatnonzero(runner_up == code)
         rows = members.get(int(code))
         if rows is None:
             continue
-        near = snapshot.kneighbors(halves[asked], RUNNERS_UP, where=where, among=rows)
+        near = snapshot.kneighbors(pairs[places], RUNNERS_UP, where=where, among=rows)
         width = near.rows.shape[1]
         for name in _ARRAYS:
-            getattr(found, name)[asked, :width] = getattr(near, name)
+            getattr(found, name)[places, :width] = getattr(near, name)
     return found
 
 
@@ -136,16 +136,16 @@ def explain(
     """The shown neighbours of each query with their roles."""
     near = queries.neighbours(snapshot, shown)
     named = zip(near, best, second, strict=True)
-    told = [[Evidence(n, _role(n.category, b, s)) for n in each] for each, b, s in named]
-    if not any(told):
-        return told
+    labelled = [[Evidence(n, _role(n.category, b, s)) for n in each] for each, b, s in named]
+    if not any(labelled):
+        return labelled
     # In the place of none stands any product, which no evidence is of.
     rows = np.where(shown.rows < 0, shown.rows.max(), shown.rows)
     few = max(1, _PAIRS // rows.shape[1] ** 2)
     alike = chain.from_iterable(
         _alike(snapshot, rows[i : i + few]) for i in range(0, len(rows), few)
     )
-    return [_fold(each, a) if a.any() else each for each, a in zip(told, alike, strict=True)]
+    return [_fold(each, a) if a.any() else each for each, a in zip(labelled, alike, strict=True)]
 
 
 def _role(category: str | None, best: str, second: str | None) -> str:
@@ -156,8 +156,8 @@ def _role(category: str | None, best: str, second: str | None) -> str:
 
 def _alike(snapshot: AnySnapshot, rows: IntArray) -> BoolArray:
     """Which of the products `rows` (n, k) are all but the same as an earlier one: (n, k, k)."""
-    halves = snapshot.halves(rows.ravel())
-    sides = halves.reshape(*rows.shape, 2, -1).transpose(2, 0, 1, 3)
+    pairs = snapshot.pairs(rows.ravel())
+    sides = pairs.reshape(*rows.shape, 2, -1).transpose(2, 0, 1, 3)
     cosines = sides @ sides.swapaxes(2, 3)
     given: BoolArray = np.any(sides, axis=3)
     both = given[..., :, None] & given[..., None, :]

@@ -1,4 +1,4 @@
-"""What came to a shelf after its probe was trained, and whether it is time to train again."""
+"""Changes to a shelf since its probe was trained, and advice on training again."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class Freshness:
     `added` products have an id that was not there, `relabelled` ones another category than then,
     `updated` ones another picture or text; `removed` are gone. `new_categories` are those that the
     probe never saw, with their products. `accuracy` is the share of `judged` new and changed
-    products of known categories, at most `SAMPLE`, for which the probe says the category that
-    they were given; `held_out_accuracy` is that of the answers it was calibrated by. `advice` says
-    when to train again, None if there is no need.
+    products of known categories, at most `SAMPLE`, for which the probe predicts the category that
+    they were given; `held_out_accuracy` is that of the answers it was calibrated by. `advice`
+    states when to train again, None if there is no need.
     """
 
     probe: int
@@ -61,7 +61,7 @@ class Freshness:
 
 
 def probe_facts(shelf: AnyShelf, at: int | None = None) -> dict[str, Any]:
-    """What `info` tells of the newest probe: `since_training` (`Freshness`) and `policy`.
+    """The figures of `info` on the newest probe: `since_training` (`Freshness`) and `policy`.
 
     Both None where there is no probe. Raises ShelfDamaged, GenerationNotFound or ProbeError.
     """
@@ -77,8 +77,9 @@ def probe_facts(shelf: AnyShelf, at: int | None = None) -> dict[str, Any]:
     }
 
 
-def told_facts(shelf: AnyShelf, at: int | None = None) -> tuple[dict[str, Any], str | None]:
-    """As `probe_facts`, and what is wrong with the newest probe: it must not hide the rest."""
+def reported_facts(shelf: AnyShelf, at: int | None = None) -> tuple[dict[str, Any], str | None]:
+    """Read `probe_facts`; return an error of the newest probe as text, so that the rest is
+    shown."""
     try:
         return probe_facts(shelf, at), None
     except (ProbeError, ShelfError) as error:
@@ -86,7 +87,7 @@ def told_facts(shelf: AnyShelf, at: int | None = None) -> tuple[dict[str, Any], 
 
 
 def freshness(now: AnySnapshot, probe: Probe, version: int) -> Freshness:
-    """What the snapshot has that the probe was not trained on."""
+    """Compare the snapshot with the products that the probe was trained on."""
     changes = now.view.changes_since(probe.generation)
     known = np.array([before for _, _, before, _ in changes], dtype=np.bool_)
     other = np.array([one != then for _, one, _, then in changes], dtype=np.bool_)
@@ -112,16 +113,16 @@ def freshness(now: AnySnapshot, probe: Probe, version: int) -> Freshness:
 
 
 def _right(now: AnySnapshot, probe: Probe, rows: IntArray, categories: ObjectArray) -> BoolArray:
-    """Whether the probe says what a sample of the products was given, those of new categories
+    """Whether the probe predicts the category that each sampled product has, new categories
     left out."""
     place = {name: code for code, name in enumerate(probe.classes)}
     codes = np.array([place.get(name, -1) for name in categories], dtype=np.int64)
-    asked = np.flatnonzero(codes >= 0)
-    asked = np.sort(np.random.default_rng(0).permutation(asked)[:SAMPLE])
-    if not len(asked):
+    sample = np.flatnonzero(codes >= 0)
+    sample = np.sort(np.random.default_rng(0).permutation(sample)[:SAMPLE])
+    if not len(sample):
         return np.zeros(0, dtype=np.bool_)
-    said = probe.logits(now.fused(rows[asked])).argmax(axis=1)
-    return np.asarray(said == codes[asked], dtype=np.bool_)
+    predicted = probe.logits(now.fused(rows[sample])).argmax(axis=1)
+    return np.asarray(predicted == codes[sample], dtype=np.bool_)
 
 
 def _new_categories(now: AnySnapshot, probe: Probe) -> dict[str, int]:

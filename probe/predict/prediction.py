@@ -34,7 +34,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What an answer was computed from, so that it can be computed again."""
+    """The inputs of an answer, so that it can be computed again."""
 
     generation: int
     fingerprint: str
@@ -44,7 +44,7 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class TrackRecord:
-    """How often answers were right on `n` held-out products, probe and neighbours agreeing (or not)
+    """The accuracy on `n` held-out products, probe and neighbours agreeing (or not)
     as they do here."""
 
     accuracy: float

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from kinshelf.db.arrays import Float64Array, FloatArray, IntArray
 from kinshelf.db.errors import EmptyShelf, InputError, ProbeNotFound
 from kinshelf.probe.calibrate.conformal import COVERAGE, Conformal
-from kinshelf.probe.calibrate.hybrid import Distributions, Voices
+from kinshelf.probe.calibrate.hybrid import Distributions, Predictors
 from kinshelf.probe.calibrate.mixture import HeldOut
-from kinshelf.probe.calibrate.new_categories import newcomers_of
+from kinshelf.probe.calibrate.new_categories import new_categories_of
 from kinshelf.probe.fit.knn import NO_VOTE, identical
 from kinshelf.probe.fit.model import Probe
 from kinshelf.probe.fit.settings import Calibration
@@ -83,10 +83,10 @@ class Predictor:
         place = {name: i for i, name in enumerate(self.classes)}
         self._rows = rows
         self._row_codes = np.array([place[c] for c in categories], dtype=np.int64)
-        newcomers = newcomers_of(
+        new_categories = new_categories_of(
             probe, self.classes, self._row_codes, lambda places: snapshot.fused(rows[places])
         )
-        self._voices = Voices(probe, self.classes, calibration, newcomers)
+        self._predictors = Predictors(probe, self.classes, calibration, new_categories)
         reference = probe.reference if probe else {}
         conformal = Conformal.of(reference)
         self._conformal = conformal and conformal.over(seen, self.classes)
@@ -116,31 +116,31 @@ class Predictor:
         return cls(snapshot, read_probe(entry.path), entry.version, k=k)
 
     def predict(
-        self, halves: FloatArray, *, where: str | None = None, ids: list[str] | None = None
+        self, pairs: FloatArray, *, where: str | None = None, ids: list[str] | None = None
     ) -> list[Prediction]:
-        """One answer a query; `halves` are (n, 2 * dimension) float32 as `queries.embed` gives.
+        """One answer a query; `pairs` are (n, 2 * dimension) float32 as `queries.embed` gives.
 
         `where` narrows the neighbours that vote and are shown.
         """
         answers: list[Prediction] = []
-        for start in range(0, len(halves), _BLOCK):
+        for start in range(0, len(pairs), _BLOCK):
             part = slice(start, start + _BLOCK)
-            named: list[str | None] = list(ids[part]) if ids else [None] * len(halves[part])
-            answers += self._predict(halves[part], where, named)
+            named: list[str | None] = list(ids[part]) if ids else [None] * len(pairs[part])
+            answers += self._predict(pairs[part], where, named)
         return answers
 
     def predict_stored(self, product_id: str, *, where: str | None = None) -> Prediction:
         """The answer for a product on the shelf. Raises ProductNotFound."""
-        halves = self.snapshot.halves([self.snapshot.get(product_id).row])
-        return self.predict(halves, where=where, ids=[product_id])[0]
+        pairs = self.snapshot.pairs([self.snapshot.get(product_id).row])
+        return self.predict(pairs, where=where, ids=[product_id])[0]
 
-    def novel(self, halves: FloatArray) -> Float64Array:
+    def novel(self, pairs: FloatArray) -> Float64Array:
         """The p-values (n,) of the queries whose verdict is `novel`, NaN for all others."""
-        found = np.full(len(halves), np.nan)
-        for start in range(0, len(halves), _BLOCK):
-            block = halves[start : start + _BLOCK]
+        found = np.full(len(pairs), np.nan)
+        for start in range(0, len(pairs), _BLOCK):
+            block = pairs[start : start + _BLOCK]
             near = self._search(block, None, 0.5)
-            answers = self._said(block, near).hybrid.argmax(axis=1)
+            answers = self._predicted(block, near).hybrid.argmax(axis=1)
             for i, p in enumerate(self._novelty_p(block, near, None)):
                 if p is not None and is_novel(p, arrived=self._arrived(answers[i])):
                     found[start + i] = p
@@ -148,78 +148,79 @@ class Predictor:
 
     def _arrived(self, code: int) -> bool:
         """Whether a category came after the training of the probe."""
-        return self.probe is not None and not self._voices.seen[code]
+        return self.probe is not None and not self._predictors.seen[code]
 
     def _predict(
-        self, halves: FloatArray, where: str | None, ids: list[str | None]
+        self, pairs: FloatArray, where: str | None, ids: list[str | None]
     ) -> list[Prediction]:
-        found = self._search(halves, where, 0.5)
-        said = self._said(halves, found)
-        if self.probe is None and not said.knn.any(axis=1).all():
+        found = self._search(pairs, where, 0.5)
+        predicted = self._predicted(pairs, found)
+        if self.probe is None and not predicted.knn.any(axis=1).all():
             raise EmptyShelf(
                 f"no categorised product matches {where!r}: widen --where, or train a probe"
             )
-        order = np.argsort(-said.hybrid, axis=1, kind="stable")
+        order = np.argsort(-predicted.hybrid, axis=1, kind="stable")
         best, second = self._names(order, 0), self._names(order, 1)
         runner_up = order[:, 1] if order.shape[1] > 1 else np.full(len(order), -1)
         shown = gather(
-            self.snapshot, halves, found.neighbours, found.codes, runner_up, self._members, self.k,
+            self.snapshot, pairs, found.neighbours, found.codes, runner_up, self._members, self.k,
             where,
         )  # fmt: skip
         evidence = explain(self.snapshot, shown, [b or "" for b in best], second)
-        parts = [self._part(halves, said, where, weight) for weight in (1.0, 0.0)]
-        novelty = self._novelty_p(halves, found, where)
-        sets = self._conformal.sets(said.hybrid) if self._conformal else None
+        parts = [self._part(pairs, predicted, where, weight) for weight in (1.0, 0.0)]
+        novelty = self._novelty_p(pairs, found, where)
+        sets = self._conformal.sets(predicted.hybrid) if self._conformal else None
         exhaustive = found.neighbours.exhaustive
         return [
             self._prediction(
-                ids[i], said, i, order[i], (parts[0][i], parts[1][i]), novelty[i], evidence[i],
+                ids[i], predicted, i, order[i], (parts[0][i], parts[1][i]), novelty[i], evidence[i],
                 None if sets is None else sets[i], exhaustive=exhaustive,
             )
-            for i in range(len(halves))
+            for i in range(len(pairs))
         ]  # fmt: skip
 
-    def _search(self, halves: FloatArray, where: str | None, weight: float) -> _Found:
+    def _search(self, pairs: FloatArray, where: str | None, weight: float) -> _Found:
         width = max(self.k, NEIGHBOURS if self._novelty and weight == 0.5 else 0)
         near = self.snapshot.kneighbors(
-            halves, width, where=where, labelled_only=True, weight_image=weight
+            pairs, width, where=where, labelled_only=True, weight_image=weight
         )
         there = near.rows >= 0
         at = np.searchsorted(self._rows, np.where(there, near.rows, self._rows[0]))
         codes = np.where(there, self._row_codes[at], NO_VOTE)
         vectors = self.snapshot.fused(np.where(there, near.rows, self._rows[0]).ravel())
         vectors = vectors.reshape(*near.rows.shape, -1)
-        # copies of the query would vouch for whatever label they have themselves
-        copied = identical(fusion.fused(halves), vectors) & there
+        # copies of the query would support their own label, right or wrong
+        copied = identical(fusion.fused(pairs), vectors) & there
         lonely = (copied | ~there).all(axis=1, keepdims=True)
         labels = np.where(copied & ~lonely, NO_VOTE, codes)
         return _Found(near, labels, codes, vectors)
 
-    def _said(self, halves: FloatArray, found: _Found) -> Distributions:
+    def _predicted(self, pairs: FloatArray, found: _Found) -> Distributions:
         k = self.k
-        return self._voices.answer(
-            fusion.fused(halves),
+        return self._predictors.answer(
+            fusion.fused(pairs),
             found.neighbours.similarities[:, :k],
             found.labels[:, :k],
             found.near[:, :k],
         )
 
     def _part(
-        self, halves: FloatArray, said: Distributions, where: str | None, weight: float
+        self, pairs: FloatArray, predicted: Distributions, where: str | None, weight: float
     ) -> list[Vote | None]:
-        """What the picture (weight 1) or the text (0) says alone; None where it is missing."""
-        middle = halves.shape[1] // 2
+        """The prediction from the picture alone (weight 1) or the text alone (0); None where
+        missing."""
+        middle = pairs.shape[1] // 2
         sides = slice(0, middle), slice(middle, None)
         half, rest = sides if weight else sides[::-1]
-        given: NDArray[np.bool_] = np.any(halves[:, half], axis=1)
-        # Of a query that has nothing else, `said` tells it already, unless neighbours weigh by
-        # their similarity on the shelf, of which a missing half takes a half.
-        again = given if self._voices.weighs_shelf else given & np.any(halves[:, rest], axis=1)
-        proba = said.hybrid.copy()
+        given: NDArray[np.bool_] = np.any(pairs[:, half], axis=1)
+        # For a query of one modality `predicted` holds it already, unless neighbours weigh by
+        # their similarity on the shelf, which a missing modality cuts by half.
+        again = given if self._predictors.weighs_shelf else given & np.any(pairs[:, rest], axis=1)
+        proba = predicted.hybrid.copy()
         if again.any():
-            alone = halves[again]
+            alone = pairs[again]
             alone[:, rest] = 0
-            proba[again] = self._said(alone, self._search(alone, where, weight)).hybrid
+            proba[again] = self._predicted(alone, self._search(alone, where, weight)).hybrid
         return [self._vote(p) if there else None for p, there in zip(proba, given, strict=True)]
 
     def _vote(self, proba: Float64Array) -> Vote:
@@ -238,14 +239,12 @@ class Predictor:
         ends = np.cumsum(np.bincount(self._row_codes, minlength=len(self.classes)))
         return dict(enumerate(np.split(self._rows[order], ends[:-1])))
 
-    def _novelty_p(
-        self, halves: FloatArray, found: _Found, where: str | None
-    ) -> list[float | None]:
+    def _novelty_p(self, pairs: FloatArray, found: _Found, where: str | None) -> list[float | None]:
         if self._novelty is None:
-            return [None] * len(halves)
-        whole = found if where is None else self._search(halves, None, 0.5)
+            return [None] * len(pairs)
+        whole = found if where is None else self._search(pairs, None, 0.5)
         names = np.array([*self.classes, None], dtype=object)
-        X = fusion.fused(halves)
+        X = fusion.fused(pairs)
         near, categories = whole.near[:, :NEIGHBOURS], names[whole.codes[:, :NEIGHBOURS]]
         p = self._novelty.p_value(self._novelty.score(X, near, categories), X)
         return [None if np.isnan(value) else float(value) for value in p]
@@ -253,7 +252,7 @@ class Predictor:
     def _prediction(
         self,
         query_id: str | None,
-        said: Distributions,
+        predicted: Distributions,
         i: int,
         order: IntArray,
         parts: tuple[Vote | None, Vote | None],
@@ -263,9 +262,9 @@ class Predictor:
         *,
         exhaustive: bool,
     ) -> Prediction:
-        proba = said.hybrid[i]
-        answer, knn = self._vote(proba), self._vote(said.knn[i])
-        probe = None if self.probe is None else self._vote(said.probe[i])
+        proba = predicted.hybrid[i]
+        answer, knn = self._vote(proba), self._vote(predicted.knn[i])
+        probe = None if self.probe is None else self._vote(predicted.probe[i])
         agreement = None if probe is None else probe.category == knn.category
         arrived = self._arrived(order[0])
         policy = self.probe.policy if self.probe else None
@@ -349,11 +348,11 @@ def classify_source(
     probe: int | None = None,
     **fields: Unpack[QueryFields],
 ) -> Iterator[tuple[queries.QueryBatch, list[Prediction]]]:
-    """As `classify` for every product of a file, a batch at a time; nothing is stored."""
+    """Classify every product of a file, a batch at a time; nothing is stored."""
     asked = _checked(queries.of_source(query, fields))
     predictor = Predictor.for_shelf(shelf, probe=probe, at=asked.at, k=asked.k)
     predictor.snapshot.filter(asked.where)  # a wrong one is refused before anything is encoded
     for batch in queries.embed_source(shelf, source, options):
         ids = [product.id for product in batch.products]
-        found = predictor.predict(batch.halves, where=asked.where, ids=ids) if ids else []
+        found = predictor.predict(batch.pairs, where=asked.where, ids=ids) if ids else []
         yield batch, found

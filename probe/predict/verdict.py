@@ -1,4 +1,4 @@
-"""What is to be done with an answer: accept it, review it, or look whether it is something new."""
+"""The verdict on an answer: accept, review, or possibly new."""
 
 from __future__ import annotations
 

@@ -66,18 +66,18 @@ def reason(found: Prediction) -> str:
 
 def notes(found: Prediction) -> list[str]:
     """What else a person should know, a sentence each."""
-    said = []
+    sentences = []
     if found.coverage is not None and len(found.prediction_set) > 1:
         names = "; ".join(_short(found.prediction_set))
-        said.append(f"With {percent(found.coverage, 0)} coverage it is one of: {names}.")
+        sentences.append(f"With {percent(found.coverage, 0)} coverage it is one of: {names}.")
     if modalities_conflict((found.image_only, found.text_only)) and found.verdict != "conflict":
-        said.append(_modalities(found))
+        sentences.append(_modalities(found))
     if found.new_category and found.verdict in ("novel", "conflict"):
-        said.append(f"{leaf(found.category)} is newer than the probe, which never saw it.")
+        sentences.append(f"{leaf(found.category)} is newer than the probe, which never saw it.")
     record = found.agreement_accuracy
     if record is not None and not found.new_category:
-        said.append(track_record(record.accuracy, record.n, agreed=bool(found.agreement)))
-    return said
+        sentences.append(track_record(record.accuracy, record.n, agreed=bool(found.agreement)))
+    return sentences
 
 
 def track_record(accuracy: float | None, n: int, *, agreed: bool) -> str:
@@ -100,14 +100,14 @@ def set_record(sets: PredictionSets) -> str:
 
 def evaluation_notes(metrics: Metrics) -> list[str]:
     """What an evaluation of the hybrid reports beside its figures, a sentence each."""
-    told = []
+    sentences = []
     if agreement := metrics.get("agreement"):
         agree, not_agree = agreement["agree"], agreement["disagree"]
-        told.append(track_record(agree["accuracy"], agree["n"], agreed=True))
-        told.append(track_record(not_agree["accuracy"], not_agree["n"], agreed=False))
+        sentences.append(track_record(agree["accuracy"], agree["n"], agreed=True))
+        sentences.append(track_record(not_agree["accuracy"], not_agree["n"], agreed=False))
     if sets := metrics.get("prediction_sets"):
-        told.append(set_record(sets))
-    return told
+        sentences.append(set_record(sets))
+    return sentences
 
 
 def _support(found: Prediction) -> str:
@@ -139,15 +139,15 @@ def _short(categories: Sequence[str]) -> list[str]:
     return short if len(set(short)) == len(short) else list(categories)
 
 
-def voices(found: Prediction) -> list[tuple[str, Vote]]:
+def predictors(found: Prediction) -> list[tuple[str, Vote]]:
     """The prediction of each source beside the answer."""
-    said = [
+    sentences = [
         (f"probe {found.probe_version}", found.probe),
         (f"{found.k} neighbours", found.knn),
         ("picture alone", found.image_only),
         ("text alone", found.text_only),
     ]
-    return [(name, vote) for name, vote in said if vote is not None]
+    return [(name, vote) for name, vote in sentences if vote is not None]
 
 
 def freshness_lines(since: Mapping[str, Any]) -> dict[str, str]:

@@ -11,8 +11,8 @@ from kinshelf.samples.generator.drawing import COLOURS, PATTERNS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from kinshelf.samples.generator.appearance import Look
     from kinshelf.samples.generator.drawing import Canvas
-    from kinshelf.samples.generator.look import Look
 
 HOUSE = ("studio", "paper", "table", "wallpaper")
 FLOOR = ("studio", "paper", "planks", "table")

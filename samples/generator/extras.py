@@ -17,7 +17,7 @@ from kinshelf.samples.generator.drawing import (
 from kinshelf.samples.generator.scenes import scene
 
 if TYPE_CHECKING:
-    from kinshelf.samples.generator.look import Look
+    from kinshelf.samples.generator.appearance import Look
 
 
 def ball(canvas: Canvas, look: Look) -> None:

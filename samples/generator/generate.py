@@ -34,14 +34,14 @@ def build(seed: int = SEED, share: float = 1.0) -> dict[str, bytes]:
     `share` scales the number of products in products.csv; the other two tables keep their size.
     """
     shop = catalogue.products(seed, share)
-    held_out, newcomers = catalogue.incoming(seed), catalogue.newcomers(seed)
-    everything = [*shop, *held_out, *newcomers]
+    held_out, new_categories = catalogue.incoming(seed), catalogue.new_categories(seed)
+    everything = [*shop, *held_out, *new_categories]
     files = {f"images/{row.id}.jpg": row.picture for row in everything if row.picture}
     files["products.csv"] = _table(COLUMNS, map(_cells, shop))
     files["incoming.csv"] = _table(
         (*COLUMNS, "true_category"), ([*_cells(row), row.truth] for row in held_out)
     )
-    files["new_category.csv"] = _table(COLUMNS, map(_cells, newcomers))
+    files["new_category.csv"] = _table(COLUMNS, map(_cells, new_categories))
     truth = ([row.id, row.truth, " ".join(row.notes)] for row in everything)
     files["truth.csv"] = _table(("id", "true_category", "note"), truth)
     return files

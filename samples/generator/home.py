@@ -23,7 +23,7 @@ from kinshelf.samples.generator.drawing import (
 if TYPE_CHECKING:
     import numpy as np
 
-    from kinshelf.samples.generator.look import Look
+    from kinshelf.samples.generator.appearance import Look
 
 GLOW: Colour = (255, 238, 176)
 

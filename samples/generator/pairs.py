@@ -31,7 +31,7 @@ class Pairs:
     """n captioned pictures.
 
     `pictures` is (n, `IMAGE_SIDE`, `IMAGE_SIDE`, 3) uint8, `captions` has n triples, short to long,
-    `names` says what each picture shows: the name of a concept.
+    `names` states what each picture shows: the name of a concept.
     """
 
     pictures: NDArray[np.uint8]

@@ -41,7 +41,7 @@ class Row:
     """One product with its words and its picture, and what the shop would not say about it.
 
     `picture` holds the bytes of a JPEG, empty for a product without one. `truth` is the category
-    it belongs in, whatever `category` says; `notes` name what is special about it.
+    it belongs in, whatever `category` states; `notes` name what is special about it.
     """
 
     id: str
@@ -55,7 +55,7 @@ class Row:
     notes: tuple[str, ...] = field(default=())
 
     def with_note(self, note: str, **changes: object) -> Row:
-        """A changed copy that says why it was changed."""
+        """A changed copy that states why it was changed."""
         return dataclasses.replace(self, notes=(*self.notes, note), **changes)  # type: ignore[arg-type]
 
 
@@ -108,7 +108,7 @@ def incoming(seed: int, each: int = 3) -> list[Row]:
     return [dataclasses.replace(row, category="") for row in rows]
 
 
-def newcomers(seed: int, count: int = 40) -> list[Row]:
+def new_categories(seed: int, count: int = 40) -> list[Row]:
     """Products of a category that the catalogue does not have."""
     rows = [make_row(NOVELTY, f"NW-{number:04d}", seed) for number in range(1, count + 1)]
     return split_rows(rows, stream(seed, "newcomers"))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kinshelf.samples.generator.appearance import Look
 from kinshelf.samples.generator.concepts import CONCEPTS, Concept
 from kinshelf.samples.generator.drawing import (
     COLOURS,
@@ -21,7 +22,6 @@ from kinshelf.samples.generator.drawing import (
     pick,
     varied,
 )
-from kinshelf.samples.generator.look import Look
 from kinshelf.samples.generator.photo import BACKGROUNDS, Setting, photograph
 from kinshelf.samples.generator.scenes import THEMES
 

@@ -27,7 +27,7 @@ from kinshelf.samples.generator.scenes import scene
 if TYPE_CHECKING:
     import numpy as np
 
-    from kinshelf.samples.generator.look import Look
+    from kinshelf.samples.generator.appearance import Look
 
 BRIGHT = [COLOURS[name] for name in ("red", "orange", "yellow", "green", "blue", "purple")]
 

@@ -8,7 +8,7 @@ from kinshelf.samples.generator.drawing import INK, METAL, WHITE, Canvas, Colour
 from kinshelf.samples.generator.toys import box
 
 if TYPE_CHECKING:
-    from kinshelf.samples.generator.look import Look
+    from kinshelf.samples.generator.appearance import Look
 
 GLASS: Colour = (186, 220, 236)
 

@@ -1,1 +1,1 @@
-"""What every part of the server knows: settings, failures as JSON, the forms of requests."""
+"""Shared by every part of the server: settings, failures as JSON, forms of requests."""

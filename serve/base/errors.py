@@ -20,7 +20,7 @@ class RequestRefused(KinshelfError):
 
 
 class Unauthorised(RequestRefused):
-    """No token, or one that is not known."""
+    """The request has no token, or an unknown one."""
 
     status = 401
 
@@ -64,7 +64,7 @@ class TooBusy(RequestRefused):
 
 
 class TooManyRequests(RequestRefused):
-    """One address asks more often than it may."""
+    """An address sends more requests than its limit."""
 
     status = 429
     retry_after = 1
@@ -114,7 +114,7 @@ def status_of(error: KinshelfError) -> tuple[int, int | None]:
 
 
 def error_body(error: KinshelfError) -> dict[str, Any]:
-    """What the client is told."""
+    """The answer that the client receives."""
     return {
         "error": {
             "type": type(error).__name__,

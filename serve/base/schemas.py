@@ -32,14 +32,14 @@ class Asked(_Request):
 
 
 class ClassifyRequest(Asked):
-    """What to classify."""
+    """The query of `classify`."""
 
     k: K | None = None
     probe: Row | None = None
 
 
 class SimilarRequest(Asked):
-    """What to look for the like of."""
+    """The query of `similar`."""
 
     k: K = 10
     weight_image: Annotated[float, Field(ge=0, le=1)] = 0.5

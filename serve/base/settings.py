@@ -1,4 +1,4 @@
-"""How the server is set up: where it listens, who may do what, and every limit."""
+"""Settings of the server: its address, tokens and limits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kinshelf.db.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class ServeSettings:
-    """What `kinshelf serve` was asked for.
+    """The options of `kinshelf serve`.
 
     `token_file`: see `security.read_tokens`; without one, only loopback addresses may be listened
     on. Times are seconds, sizes bytes. `lock_wait`: how long a write waits for another process's.

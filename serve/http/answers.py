@@ -37,7 +37,7 @@ class Failure(Answer):
     error: Trouble
 
 
-_Vote = shape(results.Vote, "Vote", "What one voice says.")
+_Vote = shape(results.Vote, "Vote", "One predictor's vote.")
 _ProbeVote = shape(results.Vote, "ProbeVote", "What the probe says.", given={"version": int})
 _KnnVote = shape(results.Vote, "KnnVote", "What the neighbours say.", given={"k": int})
 _TrackRecord = shape(
@@ -130,7 +130,7 @@ class JobList(Answer):
     jobs: list[JobState]  # type: ignore[valid-type]
 
 
-class Told(Answer):
+class ShelfInfo(Answer):
     """As `kinshelf info --json`."""
 
     generation: int

@@ -23,7 +23,8 @@ class Connection(HttpToolsProtocol):
     seconds: float = HEAD_SECONDS
     _timer: asyncio.TimerHandle | None = None
     _head = 0
-    """Bytes that came, piece by piece, since one brought a part of a body or the end of a head."""
+    """Bytes that came, piece by piece, since the last one that held a part of a body or the end of
+    a head."""
 
     def connection_made(self, transport: Any) -> None:
         """The first request is awaited."""
@@ -37,13 +38,13 @@ class Connection(HttpToolsProtocol):
         self._await_head()
 
     def on_headers_complete(self) -> None:
-        """It is there."""
+        """Mark the head as complete."""
         self._stop()
         self._head = 0
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """Of bodies `limits` counts every byte."""
+        """Do nothing: `limits` counts every byte of a body."""
         self._head = 0
         super().on_body(body)
 
@@ -56,7 +57,7 @@ class Connection(HttpToolsProtocol):
             self._await_head()
 
     def data_received(self, data: bytes) -> None:
-        """What comes before the head is whole, is counted, and what comes behind a chunked body.
+        """Count the bytes before a whole head, and those behind a chunked body.
 
         What is left of a body that is answered already, as when it is refused, has as long to come
         as a head: who sends it may only then read the answer.
@@ -69,7 +70,7 @@ class Connection(HttpToolsProtocol):
             self._refuse(f"The request's headers have more than {HEAD_BYTES} bytes.")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing more is awaited."""
+        """Stop waiting for more."""
         self._stop()
         super().connection_lost(exc)
 
@@ -95,7 +96,7 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
-        """What is no HTTP is refused in the form of every failure."""
+        """Refuse what is not HTTP, in the form of every failure."""
         body = json.dumps(error_body(RequestRefused(msg))).encode()
         head = (
             "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"

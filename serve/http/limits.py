@@ -145,7 +145,7 @@ class _Exchange:
 
 
 def _unexpected(error: Exception) -> ServerFailed:
-    return ServerFailed(f"the server failed ({type(error).__name__}): its log says more")
+    return ServerFailed(f"the server failed ({type(error).__name__}): its log has the details")
 
 
 def _too_large(settings: ServeSettings) -> TooLarge:

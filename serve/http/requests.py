@@ -30,7 +30,7 @@ Served = Annotated[Service, Depends(service_of)]
 
 
 async def read_body(request: Request, model: type[M]) -> tuple[M, bytes | None]:
-    """What was asked, and the picture that came with it. Raises Unusable."""
+    """Read a request's fields, and the picture that came with it. Raises Unusable."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().casefold()
     if kind == "multipart/form-data":
         return await _form(request, model)
@@ -79,10 +79,10 @@ def checked(model: type[M], value: Any) -> M:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        raise Unusable("; ".join(map(told, error.errors()))) from None
+        raise Unusable("; ".join(map(described, error.errors()))) from None
 
 
-def told(problem: Mapping[str, Any]) -> str:
+def described(problem: Mapping[str, Any]) -> str:
     """A problem of pydantic's in a line."""
     place = ".".join(map(str, problem["loc"]))
     return f"{place}: {problem['msg']}" if place else str(problem["msg"])

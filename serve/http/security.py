@@ -1,4 +1,4 @@
-"""Who may ask: tokens with scopes, compared in constant time, and pages of this site alone.
+"""Access: tokens with scopes, compared in constant time, and pages of this site alone.
 
 A token file has one token a line, with its scope behind it (`write`, which may read too, is the
 default):
@@ -39,7 +39,7 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-"""Sent with every answer: no script or style but the page's own files, whatever data says."""
+"""Sent with every answer: no script or style but the page's own files, whatever the data holds."""
 
 _SHORTEST = 16
 _SAFE = {"GET", "HEAD", "OPTIONS"}
@@ -97,12 +97,12 @@ class Guard:
         return self._tokens is not None
 
     def scopes(self, token: str | None) -> frozenset[str]:
-        """What a token may do; nothing for an unknown one. Every known token is compared."""
+        """The scopes of a token; none for an unknown one. Every known token is compared."""
         if self._tokens is None:
             return SCOPES["write"]
-        asked, granted = _digest(token or ""), frozenset[str]()
+        digest, granted = _digest(token or ""), frozenset[str]()
         for known in self._tokens:
-            if hmac.compare_digest(known.digest, asked):
+            if hmac.compare_digest(known.digest, digest):
                 granted |= known.scopes
         return granted
 

@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 
 def install(app: FastAPI) -> None:
     """Add the page's routes and its files. None of them is in the OpenAPI document."""
-    from kinshelf.serve.pages import ask, browse, dashboard, files, login, review
+    from kinshelf.serve.pages import browse, dashboard, files, login, query, review
     from kinshelf.serve.pages.desk import Desk
 
     app.state.desk = Desk()
-    for part in (ask, browse, review, dashboard, files, login):
+    for part in (query, browse, review, dashboard, files, login):
         app.include_router(part.router, include_in_schema=False)

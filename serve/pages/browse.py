@@ -17,9 +17,9 @@ from kinshelf.serve.pages.filtering import (
     known_categories,
     problem_of,
 )
+from kinshelf.serve.pages.notices import generation_notice
 from kinshelf.serve.pages.rendering import PageRoute, address, page
-from kinshelf.serve.pages.telling import told_generation
-from kinshelf.store.ingest import queries as asking
+from kinshelf.store.ingest import queries as ingest_queries
 
 if TYPE_CHECKING:
     from kinshelf.db.product import StoredProduct
@@ -90,8 +90,8 @@ async def product(
     """A product, all that is known of it, and what resembles it."""
     service = request.app.state.service
     found = await service.run(_product, service, product_id, where.strip(), weight_image)
-    found["told"] = await service.run(
-        told_generation, service, done, address("/product", id=product_id)
+    found["notice"] = await service.run(
+        generation_notice, service, done, address("/product", id=product_id)
     )
     return page(request, "product.html", here="/shelf", **found)
 
@@ -121,11 +121,11 @@ def _facts(stored: StoredProduct) -> list[tuple[str, Any]]:
 def _similar(
     now: AnySnapshot, stored: StoredProduct, where: str, weight: float
 ) -> list[dict[str, Any]]:
-    queries = now.halves([stored.row])
+    queries = now.pairs([stored.row])
     found = now.kneighbors(
         queries, SIMILAR, where=where or None, exclude=[stored.row], weight_image=weight
     )
-    near = asking.neighbours(now, found)[0]
+    near = ingest_queries.neighbours(now, found)[0]
     pictures = Links(now.view.by_rows([n.row for n in near]).values())
     return [neighbour(n.as_dict(), pictures) for n in near]
 
@@ -157,10 +157,10 @@ def _to_first(now: AnySnapshot, goods: list[StoredProduct]) -> dict[int, Any]:
 
     others = np.array(sorted(one.row for one in goods[1:]), dtype=np.int64)
     try:
-        found = now.kneighbors(now.halves([goods[0].row]), len(others), among=others)
+        found = now.kneighbors(now.pairs([goods[0].row]), len(others), among=others)
     except EmptyShelf:
         return {}
-    return {n.row: n for n in asking.neighbours(now, found)[0]}
+    return {n.row: n for n in ingest_queries.neighbours(now, found)[0]}
 
 
 def _rows(goods: list[StoredProduct]) -> list[dict[str, Any]]:

@@ -38,7 +38,7 @@ async def dashboard(request: Request) -> Response:
 
 @router.get("/dashboard/train")
 async def training(request: Request) -> Response:
-    """How far the training is."""
+    """The progress of the training."""
     service = request.app.state.service
     return part("_train.html", job=await service.run(_training, service), fresh=True)
 

@@ -70,7 +70,7 @@ class Desk:
 
 
 def of_kind(items: tuple[Item, ...], kind: str) -> list[Item]:
-    """Those of a kind, or all."""
+    """Select those of a kind, or all."""
     return [item for item in items if kind in ("", item.kind)]
 
 
@@ -85,6 +85,6 @@ def pick(queue: ReviewQueue, items: list[Item], wanted: str, *, after: bool = Fa
 
 
 def kind_counts(items: tuple[Item, ...]) -> list[dict[str, Any]]:
-    """How many are open, by kind."""
+    """Count the open ones by kind."""
     counts = {kind: sum(item.kind == kind for item in items) for kind in KINDS}
     return [{"kind": k, "words": KINDS[k], "count": n} for k, n in counts.items() if n]

@@ -1,4 +1,4 @@
-"""What a page loads: its own files, and thumbnails of products, by id and never by path."""
+"""Files that a page loads: its own, and thumbnails of products, by id and never by path."""
 
 from __future__ import annotations
 
@@ -78,7 +78,8 @@ async def thumbnail(
     side: Annotated[int, Query(ge=160, le=480, multiple_of=160)] = 160,
     version: Annotated[str, Query(alias="v")] = "",
 ) -> Response:
-    """A small JPEG of a product's picture; a drawing that says why where there is none."""
+    """A small JPEG of a product's picture; a placeholder that states the reason where there is
+    none."""
     service = request.app.state.service
     try:
         stored = await service.run(service.product, product_id)

@@ -41,7 +41,7 @@ def _place(where: str, message: str) -> tuple[int, int] | None:
 
 
 def column_names(now: AnySnapshot) -> list[str]:
-    """What a condition may name."""
+    """The names that a condition may use."""
     return [*FILTER_COLUMNS, *now.view.attribute_types()]
 
 
@@ -68,5 +68,5 @@ def known_categories(now: AnySnapshot) -> Sequence[str]:
 
 
 def footer(now: AnySnapshot, name: str) -> dict[str, Any]:
-    """What a page's foot says of the shelf."""
+    """The shelf's figures in a page's foot."""
     return {"name": name, "generation": now.generation, "products": now.count}

@@ -1,4 +1,4 @@
-"""Where the server asks for a token: a form that puts it in a cookie."""
+"""The login page: a form that puts the token in a cookie."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def see(request: Request, where: str) -> Response:
     return RedirectResponse(where, 303)
 
 
-def said(text: str, tone: str = "good", **more: Any) -> dict[str, Any]:
+def notice(text: str, tone: str = "good", **more: Any) -> dict[str, Any]:
     """A message for the page's status line."""
     return {"text": text, "tone": tone, "undo": None, "link": None} | more
 
@@ -116,8 +116,8 @@ class PageRoute(APIRoute):
 
 
 def _unreadable(error: RequestValidationError) -> str:
-    told = [f"{problem['loc'][-1]}: {problem['msg']}" for problem in error.errors()]
-    return f"This cannot be read: {'; '.join(told)}."
+    problems = [f"{problem['loc'][-1]}: {problem['msg']}" for problem in error.errors()]
+    return f"This cannot be read: {'; '.join(problems)}."
 
 
 def failure(request: Request, text: str, status: int, wait: int | None = None) -> Response:
@@ -125,7 +125,9 @@ def failure(request: Request, text: str, status: int, wait: int | None = None) -
     headers: dict[str, str] = {} if wait is None else {"Retry-After": str(wait)}
     if wants_part(request):
         aside = {"HX-Retarget": "#status", "HX-Reswap": "innerHTML"}
-        return part("_said.html", status=status, headers=aside | headers, said=said(text, "bad"))
+        return part(
+            "_notice.html", status=status, headers=aside | headers, notice=notice(text, "bad")
+        )
     heading = "Not found" if status == 404 else "This did not work"
     found = page(request, "problem.html", status=status, heading=heading, message=text)
     found.headers.update(headers)

@@ -15,8 +15,8 @@ from kinshelf.serve.pages.browse import Generation
 from kinshelf.serve.pages.desk import JOB, Desk, kind_counts, of_kind, pick
 from kinshelf.serve.pages.files import Links
 from kinshelf.serve.pages.filtering import footer, known_categories
+from kinshelf.serve.pages.notices import generation_notice, kept_notice, locked_notice, undo_word
 from kinshelf.serve.pages.rendering import PageRoute, address, page, part, see, wants_part
-from kinshelf.serve.pages.telling import told_generation, told_kept, told_locked, undo_word
 from kinshelf.store.ingest.edit import relabel, undo_relabel
 
 if TYPE_CHECKING:
@@ -45,10 +45,10 @@ async def review(
     """The page: an item of a kind, or of any."""
     service = request.app.state.service
     found = await service.run(_work, service, request.app.state.desk, kind, product_id)
-    told = await service.run(told_generation, service, done, "/review", found["kind"])
+    notice = await service.run(generation_notice, service, done, "/review", found["kind"])
     foot = await service.run(lambda: footer(service.snapshot(), service.shelf.path.name))
     return page(
-        request, "review.html", here="/review", told=told, shelf=foot, choices=CHOICES, **found
+        request, "review.html", here="/review", notice=notice, shelf=foot, choices=CHOICES, **found
     )
 
 
@@ -81,18 +81,18 @@ async def decide(
     if keep:
         title = (await service.run(service.product, product_id)).product.title
         desk.keep(product_id)
-        return await _next(request, kind, product_id, told_kept(title, product_id, kind))
-    asked = {"id": product_id, "category": category, "seen": seen, "kind": kind, "back": back}
+        return await _next(request, kind, product_id, kept_notice(title, product_id, kind))
+    fields = {"id": product_id, "category": category, "seen": seen, "kind": kind, "back": back}
     try:
         generation = await service.run(
             service.write, lambda shelf: _change(shelf, product_id, category, seen)
         )
     except ShelfLocked as error:
-        return _locked(request, error, "/review/decide", asked | {"tried": str(tried)})
+        return _locked(request, error, "/review/decide", fields | {"tried": str(tried)})
     if back != "/review":
         return see(request, address("/product", id=product_id, done=generation))
-    told = await service.run(told_generation, service, generation, back, kind)
-    return await _next(request, kind, product_id, told, done=generation)
+    notice = await service.run(generation_notice, service, generation, back, kind)
+    return await _next(request, kind, product_id, notice, done=generation)
 
 
 def _change(shelf: Shelf, product_id: str, category: str, seen: str) -> int:
@@ -119,15 +119,15 @@ async def undo(
     if kept:
         request.app.state.desk.put_back(kept)
         return await _next(request, kind, kept, None, after=False)
-    asked = {"generation": str(generation), "kind": kind, "back": back, "tried": str(tried)}
+    fields = {"generation": str(generation), "kind": kind, "back": back, "tried": str(tried)}
     try:
         made, changed = await service.run(service.write, lambda shelf: _undo(shelf, generation))
     except ShelfLocked as error:
-        return _locked(request, error, "/review/undo", asked)
+        return _locked(request, error, "/review/undo", fields)
     if back != "/review":
         return see(request, address("/product", id=changed, done=made))
-    told = undo_word(service, made, generation)
-    return await _next(request, kind, changed, told, after=False)
+    notice = undo_word(service, made, generation)
+    return await _next(request, kind, changed, notice, after=False)
 
 
 def _undo(shelf: Shelf, generation: int) -> tuple[int, str]:
@@ -137,29 +137,29 @@ def _undo(shelf: Shelf, generation: int) -> tuple[int, str]:
 
 
 async def _next(
-    request: Request, kind: str, product_id: str, told: dict[str, Any] | None, *,
+    request: Request, kind: str, product_id: str, notice: dict[str, Any] | None, *,
     after: bool = True, done: int | None = None,
 ) -> Response:  # fmt: skip
     service, desk = request.app.state.service, request.app.state.desk
     found = await service.run(_work, service, desk, kind, product_id, after=after)
     if wants_part(request):
-        return part("_work.html", oob=told, **found)
+        return part("_work.html", oob=notice, **found)
     shown = found["item"].id if found.get("item") else None
     return see(request, address("/review", kind=kind, id=shown, done=done))
 
 
-def _locked(request: Request, error: ShelfLocked, action: str, asked: dict[str, str]) -> Response:
-    inside = asked["back"] == "/review"
+def _locked(request: Request, error: ShelfLocked, action: str, fields: dict[str, str]) -> Response:
+    inside = fields["back"] == "/review"
     target, swap = ("#work", "outerHTML") if inside else ("#status", "innerHTML")
-    said = told_locked(str(error), action, asked, target=target, swap=swap)
+    notice = locked_notice(str(error), action, fields, target=target, swap=swap)
     status, wait = status_of(error)
     headers = {"Retry-After": str(wait)}
     if wants_part(request):
         headers |= {"HX-Retarget": "#status", "HX-Reswap": "innerHTML"}
-        return part("_said.html", status=status, headers=headers, said=said)
+        return part("_notice.html", status=status, headers=headers, notice=notice)
     return page(
         request, "problem.html", status=status, heading="The shelf is being written",
-        message=str(error), told=said,
+        message=str(error), notice=notice,
     )  # fmt: skip
 
 

@@ -26,10 +26,10 @@ _READ, _WRITE = [Depends(reader)], [Depends(writer)]
 )  # fmt: skip
 async def train(request: Request, service: Served) -> Response:
     """Begin to train a probe; the job's result is as `kinshelf train --json`."""
-    asked, _ = await read_body(request, TrainRequest)
-    chosen = asked.model_dump(exclude={"warm_start"})
+    body, _ = await read_body(request, TrainRequest)
+    chosen = body.model_dump(exclude={"warm_start"})
     settings = ProbeSettings().override(**chosen)
-    job = await service.run(service.train, settings, warm_start=asked.warm_start)
+    job = await service.run(service.train, settings, warm_start=body.warm_start)
     return Json(job.as_dict(), 202, {"Location": f"/jobs/{job.id}"})
 
 
@@ -41,7 +41,7 @@ async def list_jobs(service: Served) -> Response:
 
 @router.get("/jobs/{number}", dependencies=_READ, **answers(JobState, 404))
 async def job(number: int, service: Served) -> Response:
-    """How far a job is, and its result once it is done."""
+    """The progress of a job, and its result once it is done."""
     return Json(service.jobs.get(number).as_dict())
 
 
@@ -61,8 +61,8 @@ async def events(
 
 
 async def _stream(jobs: Jobs, number: int, after: int) -> AsyncIterator[str]:
-    async for told in jobs.follow(number, after):
-        yield ": still there\n\n" if told is None else _event("progress", told[1], told[0])
+    async for event in jobs.follow(number, after):
+        yield ": still there\n\n" if event is None else _event("progress", event[1], event[0])
     yield _event("end", jobs.get(number).as_dict())
 
 

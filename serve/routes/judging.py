@@ -1,4 +1,4 @@
-"""How good the answers are, and what is wrong on the shelf."""
+"""Routes of evaluation and audit."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def audit(
         found = service.audit(novel=novel)
         proposals = [p.as_dict(number) for number, p in enumerate(found.proposals or (), 1)]
         rows = [asdict(row) for row in islice(found.rows, offset, offset + limit)]
-        told = {"generation": found.generation, "counts": found.counts}
-        return told | {"proposals": proposals, "rows": rows}
+        answer = {"generation": found.generation, "counts": found.counts}
+        return answer | {"proposals": proposals, "rows": rows}
 
     return Json(await service.run(work))

@@ -48,13 +48,13 @@ async def list_products(
 )
 async def add(request: Request, service: Served) -> Response:
     """Add a product, or update it by id; as `kinshelf add --json`. Answered once it is durable."""
-    asked, data = await read_body(request, NewProduct)
-    report = await service.run(_add, service, asked, data)
+    body, data = await read_body(request, NewProduct)
+    report = await service.run(_add, service, body, data)
     return Json(report, 201 if report["inserted"] else 200)
 
 
-def _add(service: Service, asked: NewProduct, data: bytes | None) -> dict[str, Any]:
-    product = product_of(asked, service.pictures, data)
+def _add(service: Service, body: NewProduct, data: bytes | None) -> dict[str, Any]:
+    product = product_of(body, service.pictures, data)
     report = service.add([product])
     if report.rejected:
         raise InputError(next(iter(report.examples.values())))
@@ -73,11 +73,11 @@ async def show(product_id: str, service: Served) -> Response:
 )  # fmt: skip
 async def change(product_id: str, request: Request, service: Served) -> Response:
     """Change the fields that are given; null empties one. Answered once it is durable."""
-    asked, data = await read_body(request, ProductFields)
+    body, data = await read_body(request, ProductFields)
 
     def work() -> dict[str, Any]:
         old = service.product(product_id).product
-        changes = changes_of(asked, old, service.pictures, data)
+        changes = changes_of(body, old, service.pictures, data)
         return service.amend(product_id, changes).as_dict()
 
     return Json(await service.run(work))

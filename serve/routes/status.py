@@ -1,4 +1,4 @@
-"""What the server and the shelf are: info, history, health, metrics."""
+"""Routes on the state of server and shelf: info, history, health, metrics."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 
-from kinshelf.serve.http.answers import Changes, Health, Json, Told, answers, fails
+from kinshelf.serve.http.answers import Changes, Health, Json, ShelfInfo, answers, fails
 from kinshelf.serve.http.requests import Served
 from kinshelf.serve.http.security import reader
 
@@ -15,9 +15,9 @@ router = APIRouter(tags=["status"])
 _READ = [Depends(reader)]
 
 
-@router.get("/info", dependencies=_READ, **answers(Told))
+@router.get("/info", dependencies=_READ, **answers(ShelfInfo))
 async def info(service: Served) -> Response:
-    """What the shelf holds; as `kinshelf info --json`."""
+    """The figures of the shelf, as `kinshelf info --json`."""
     return Json(await service.run(service.info))
 
 
@@ -31,8 +31,8 @@ async def history(service: Served, limit: Annotated[int, Query(ge=1, le=1000)] =
 async def healthz(service: Served) -> Response:
     """Whether the server takes requests: 200 `ok`, or 503 `draining`. Needs no token."""
     draining = service.running.draining
-    told = {"status": "draining" if draining else "ok"}
-    return Json(told, 503 if draining else 200)
+    answer = {"status": "draining" if draining else "ok"}
+    return Json(answer, 503 if draining else 200)
 
 
 @router.get(

@@ -1,4 +1,4 @@
-"""What the routes call: one object over the shelf, its jobs, training, uploaded products.
+"""The service behind the routes: the shelf, its jobs, training, uploaded products.
 
 Others use `service.Service` and `jobs`.
 """

@@ -34,7 +34,7 @@ class Running:
         return self._draining
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """What `work` gives, from a thread.
+        """Run `work` in a thread and return its result.
 
         Raises what it raises; TooBusy, ShuttingDown; TooSlow if it takes too long, whereupon it
         goes on to its end and keeps its place until then.

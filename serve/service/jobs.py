@@ -108,7 +108,7 @@ class Jobs:
 
     @property
     def running(self) -> int:
-        """How many are under way."""
+        """The number of running jobs."""
         with self._lock:
             return sum(job.state == "running" for job in self._jobs.values())
 

@@ -1,4 +1,4 @@
-"""What `/metrics` tells Prometheus; one registry a server."""
+"""The metrics of `/metrics`; one registry a server."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
 
 
 class Measured(Protocol):
-    """What of the server is looked up when Prometheus asks."""
+    """Figures of the server that are read when Prometheus asks."""
 
     running: Running
     jobs: Jobs

@@ -1,4 +1,4 @@
-"""What every route calls: one object that holds the shelf, its encoder and probe, for all threads.
+"""The service behind every route: it holds the shelf, its encoder and probe, for all threads.
 
 Each method blocks and may be called from any thread; a route writes
 `await service.run(service.similar, query)`. What they answer are the library's own
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from kinshelf.db.errors import KinshelfError, ShelfLocked, ShelfPoisoned
 from kinshelf.db.logs import tolerated
 from kinshelf.face import Shelf
-from kinshelf.probe.predict.freshness import told_facts
+from kinshelf.probe.predict.freshness import reported_facts
 from kinshelf.probe.predict.predictor import Predictor
 from kinshelf.serve.base.errors import TooBusy
 from kinshelf.serve.service.executor import Running
@@ -99,12 +99,12 @@ class Service:
         return self.shelf.fingerprint if self.shelf.manifest.fingerprint is None else None
 
     def _load(self) -> SharedEncoder:
-        largest, told = self.settings.max_batch, self.metrics.encoded
+        largest, counted = self.settings.max_batch, self.metrics.encoded
         inner = self._given or EncoderProcess(
             self.shelf.path, self.shelf.manifest, largest=largest,
-            seconds=self.settings.request_seconds + _HANGS, on_batch=partial(told, "image"),
+            seconds=self.settings.request_seconds + _HANGS, on_batch=partial(counted, "image"),
         )  # fmt: skip
-        shared = SharedEncoder(inner, self.decoders, largest=largest, on_batch=told)
+        shared = SharedEncoder(inner, self.decoders, largest=largest, on_batch=counted)
         try:
             self.shelf.use_encoder(shared)
         except KinshelfError:
@@ -128,14 +128,14 @@ class Service:
         """See `kinshelf.probe.classify`; a picture as bytes, of the newest generation."""
         if query.id is not None:
             predictor = self.predictor(probe, query.k)
-            halves = predictor.snapshot.halves([predictor.snapshot.get(query.id).row])
-            return self._predicting.predict(predictor, halves, query.where, query.id)
+            pairs = predictor.snapshot.pairs([predictor.snapshot.get(query.id).row])
+            return self._predicting.predict(predictor, pairs, query.where, query.id)
         while True:
             encoder = self.encoder()
-            halves = queries.embed(self.shelf, query)
+            pairs = queries.embed(self.shelf, query)
             predictor = self.predictor(probe, query.k)
             if self._fits(encoder, predictor.snapshot.fingerprint):
-                return self._predicting.predict(predictor, halves, query.where)
+                return self._predicting.predict(predictor, pairs, query.where)
 
     def similar(self, query: Query) -> SearchResult:
         """See `Shelf.similar`; a picture as bytes."""
@@ -153,7 +153,7 @@ class Service:
 
     def info(self, at: int | None = None) -> dict[str, Any]:
         """As `kinshelf info --json`."""
-        return self.shelf.info(at) | told_facts(self.shelf, at)[0]
+        return self.shelf.info(at) | reported_facts(self.shelf, at)[0]
 
     def evaluate(self, split: str = "val", probe: int | None = None) -> Evaluation:
         """Remembered while the shelf stays as it is; one at a time."""
@@ -192,7 +192,8 @@ class Service:
     # ---- writing
 
     def write(self, work: Callable[[Shelf], T]) -> T:
-        """Let `work` change the shelf; requests take turns, and wait for other processes a while.
+        """Run `work`, which changes the shelf; requests take turns, and wait for other processes a
+        while.
 
         Raises ShelfLocked, which names the holder. A handle that a failed write made unusable is
         replaced at the next write.

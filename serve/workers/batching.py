@@ -1,4 +1,4 @@
-"""What many threads ask for at the same time, done as one batch."""
+"""Batching of the simultaneous requests of many threads."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Batcher(Generic[T, R]):
 
     @property
     def depth(self) -> int:
-        """How many items wait."""
+        """The number of items that wait."""
         return self._waiting.qsize()
 
     def _run(self) -> None:
@@ -116,7 +116,7 @@ class Batcher(Generic[T, R]):
         self._on_batch(len(batch))
         try:
             results = list(self._work([item for item, _ in batch]))
-        except BaseException as error:  # noqa: BLE001 (whoever asked is told)
+        except BaseException as error:  # noqa: BLE001 (passed on to the caller)
             for _, future in batch:
                 future.set_exception(error)
             return

@@ -56,14 +56,14 @@ def _end_beyond(process: Any, memory: int) -> None:
     os._exit(1)
 
 
-def _answer(ask: Mapping[str, Any], data: bytes) -> Answer:
+def _answer(head: Mapping[str, Any], data: bytes) -> Answer:
     picture = decode.decode_image(data)
-    if ask["do"] == "thumbnail":
-        return {}, _thumbnail(picture, int(ask["side"]))
-    if ask["do"] == "check":
+    if head["do"] == "thumbnail":
+        return {}, _thumbnail(picture, int(head["side"]))
+    if head["do"] == "check":
         return {}, b""
-    if ask["how"] is not None:
-        pixels = Preprocessing.of(ask["how"]).pixels(picture)
+    if head["how"] is not None:
+        pixels = Preprocessing.of(head["how"]).pixels(picture)
         return {"height": pixels.shape[0], "width": pixels.shape[1]}, pixels.tobytes()
     return {"height": picture.height, "width": picture.width}, picture.tobytes()
 
@@ -82,12 +82,12 @@ def main(limits: Mapping[str, int]) -> None:
     _limit(limits["memory"])
     with suppress(Dead):
         while True:
-            ask, data = parent.receive()
+            head, data = parent.receive()
             try:
-                told, raw = _answer(ask, data)
+                reply, raw = _answer(head, data)
             except ImageRejected as error:
-                told, raw = {"reason": error.reason, "message": str(error)}, b""
-            parent.send(told, raw)
+                reply, raw = {"reason": error.reason, "message": str(error)}, b""
+            parent.send(reply, raw)
 
 
 if __name__ == "__main__":

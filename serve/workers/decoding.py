@@ -139,7 +139,7 @@ class Decoders:
                 self._bury(worker)  # what is asked now is not to blame
                 worker = None
             worker = worker or self._new()
-            told, raw = worker.ask(head, data, self._seconds)
+            reply, raw = worker.ask(head, data, self._seconds)
         except Dead as error:
             report("serve", "a process that decodes ended or was killed, with its picture", error)
             self._bury(worker)
@@ -148,9 +148,9 @@ class Decoders:
             raise ImageRejected("too-hard", message) from None
         finally:
             self._idle.put(worker)
-        if "reason" in told:
-            raise ImageRejected(str(told["reason"]), str(told["message"]))
-        return told, raw
+        if "reason" in reply:
+            raise ImageRejected(str(reply["reason"]), str(reply["message"]))
+        return reply, raw
 
     def _bury(self, worker: _Decoder | None) -> None:
         self.killed += 1

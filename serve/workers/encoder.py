@@ -1,4 +1,4 @@
-"""One encoder for all requests: what comes at the same time is encoded as one batch.
+"""One encoder for all requests, which encodes simultaneous ones as one batch.
 
 `SharedEncoder` is an `Encoder` like any other, so classify, similar and add need not know. Its
 pictures are decoded in other processes (`serve.decoding`), and the model has a process of its own
@@ -72,11 +72,11 @@ class SharedEncoder:
         return np.stack(self.texts.results(texts))
 
     def count_truncated(self, texts: Sequence[str]) -> int:
-        """How many are longer than the encoder reads."""
+        """Count the texts that are longer than the encoder reads."""
         return self._inner.count_truncated(texts)
 
     def rest(self) -> None:
-        """Let go of the model as far as can be: another encoder has taken its place."""
+        """Release most of the model's memory, as another encoder has taken its place."""
         if isinstance(self._inner, EncoderProcess):
             self._inner.rest()
 

@@ -45,7 +45,7 @@ _PIPE = 2**20
 """Bytes that a pipe holds: a batch's pixels, so that neither side waits for the other."""
 
 _END_SECONDS = 10.0
-"""That a process has for what it is busy with when it is told to end."""
+"""The time that a process has to finish its work when it receives a signal to end."""
 
 
 class _Process(Child):
@@ -62,9 +62,9 @@ class _Process(Child):
 
     def load(self, order: Mapping[str, Any]) -> Mapping[str, Any]:
         """Have it load the encoder; what that is. Raises EncoderError, or Dead."""
-        told: Mapping[str, Any] = _checked(self._question(order, b"").result())[0]
+        reply: Mapping[str, Any] = _checked(self._question(order, b"").result())[0]
         threading.Thread(target=self._watch, name="kinshelf-watch", daemon=True).start()
-        return told
+        return reply
 
     def ask(self, questions: Iterable[_Question]) -> list[_Answer]:
         """Raises Dead, or what went wrong there."""
@@ -135,7 +135,7 @@ class EncoderProcess:
     """`store.encoder.Encoder` of the shelf at `path`, for many threads at once.
 
     Pictures of any thread are encoded together, at most `largest` a batch, of which `on_batch` is
-    told. One that answers nobody for `seconds` is killed. Raises EncoderUnavailable or
+    reported. One that answers nobody for `seconds` is killed. Raises EncoderUnavailable or
     EncoderMismatch, as `store.canary.load_encoder_of` does.
     """
 
@@ -152,14 +152,14 @@ class EncoderProcess:
         self._seconds, self._on_batch = seconds, on_batch
         self._lock, self._closed = threading.Lock(), False
         self._count, self._askers, self._rests = threading.Lock(), 0, False
-        self._process, told = self._begin()
-        self.name, self.dimension = str(told["name"]), int(told["dimension"])
-        self.fingerprint, self.precision = str(told["fingerprint"]), told["precision"]
-        self.preprocessing = Preprocessing.of(told["preprocessing"])
+        self._process, reply = self._begin()
+        self.name, self.dimension = str(reply["name"]), int(reply["dimension"])
+        self.fingerprint, self.precision = str(reply["fingerprint"]), reply["precision"]
+        self.preprocessing = Preprocessing.of(reply["preprocessing"])
 
     @property
     def pid(self) -> int:
-        """Of the process that was begun last."""
+        """The id of the process that was started last."""
         return self._process.pid
 
     def preprocess(self, image: Image.Image) -> Pixels:
@@ -185,9 +185,9 @@ class EncoderProcess:
         return self._rows(self._ask(({"do": "texts"}, json.dumps(list(texts)).encode())))
 
     def count_truncated(self, texts: Sequence[str]) -> int:
-        """How many are longer than the encoder reads. Raises EncoderError."""
-        told, _ = self._ask(({"do": "count"}, json.dumps(list(texts)).encode()))[0]
-        return int(told["count"])
+        """Count the texts that are longer than the encoder reads. Raises EncoderError."""
+        reply, _ = self._ask(({"do": "count"}, json.dumps(list(texts)).encode()))[0]
+        return int(reply["count"])
 
     def _rows(self, answers: Sequence[_Answer]) -> FloatArray:
         data = b"".join(rows for _, rows in answers)
@@ -201,7 +201,7 @@ class EncoderProcess:
                 except Dead as error:
                     report("serve", "the process that encodes ended and is begun anew", error)
         raise EncoderUnavailable(
-            "the process that encodes ended twice at this: its log or the system's says why"
+            "the process that encodes ended twice at this: its log or the system's has the reason"
             " (often too little memory)"
         )
 
@@ -224,8 +224,8 @@ class EncoderProcess:
             if self._closed:
                 raise ShuttingDown("the server is shutting down")
             if not self._process.takes:
-                self._process, told = self._begin()
-                if told["fingerprint"] != self.fingerprint:
+                self._process, reply = self._begin()
+                if reply["fingerprint"] != self.fingerprint:
                     self._process.rest()
                     raise EncoderMismatch(f"the files of {self.name} have changed: start anew")
             return self._process
@@ -247,7 +247,7 @@ class EncoderProcess:
             raise
 
     def rest(self) -> None:
-        """Have no process but while somebody asks, as another encoder has taken its place."""
+        """Run a process only during a request, as another encoder has taken its place."""
         with self._count:
             self._rests = True
             idle = not self._askers
@@ -262,10 +262,10 @@ class EncoderProcess:
 
 
 def _checked(answer: _Answer) -> _Answer:
-    told = answer[0]
-    if "error" not in told:
+    reply = answer[0]
+    if "error" not in reply:
         return answer
-    kind = getattr(errors, told["error"], None)
+    kind = getattr(errors, reply["error"], None)
     if isinstance(kind, type) and issubclass(kind, EncoderError):
-        raise kind(told["message"])
-    raise RuntimeError(f"the process that encodes: {told['error']}: {told['message']}")
+        raise kind(reply["message"])
+    raise RuntimeError(f"the process that encodes: {reply['error']}: {reply['message']}")

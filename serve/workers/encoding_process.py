@@ -44,14 +44,14 @@ come and go; one batch over all cores would leave them idle meanwhile."""
 
 def _load(order: Mapping[str, Any]) -> tuple[Encoder, dict[str, Any]]:
     encoder = load_encoder_of(order["path"], Manifest(**order["manifest"]))
-    told = {name: getattr(encoder, name) for name in ("name", "dimension", "fingerprint")}
-    told["precision"] = getattr(encoder, "precision", None)
-    return encoder, told | {"preprocessing": asdict(encoder.preprocessing)}  # type: ignore[attr-defined]
+    reply = {name: getattr(encoder, name) for name in ("name", "dimension", "fingerprint")}
+    reply["precision"] = getattr(encoder, "precision", None)
+    return encoder, reply | {"preprocessing": asdict(encoder.preprocessing)}  # type: ignore[attr-defined]
 
 
-def _answer(encoder: Encoder, ask: Mapping[str, Any], data: bytes) -> Answer:
+def _answer(encoder: Encoder, head: Mapping[str, Any], data: bytes) -> Answer:
     texts = json.loads(data)
-    if ask["do"] == "texts":
+    if head["do"] == "texts":
         return {}, encoder.encode_texts(texts).tobytes()
     return {"count": encoder.count_truncated(texts)}, b""
 
@@ -62,10 +62,10 @@ class _Answers:
     def __init__(self, parent: Channel) -> None:
         self._parent = parent
 
-    def send(self, numbers: Sequence[int], told: Mapping[str, Any], data: bytes = b"") -> None:
+    def send(self, numbers: Sequence[int], reply: Mapping[str, Any], data: bytes = b"") -> None:
         """To several questions at once: each gets its share of the bytes."""
         with suppress(Dead):  # the server has ended, and this process ends next
-            self._parent.send({**told, "numbers": numbers}, data)
+            self._parent.send({**reply, "numbers": numbers}, data)
 
     def fail(self, numbers: Sequence[int], error: Exception) -> None:
         if not isinstance(error, KinshelfError):
@@ -75,11 +75,11 @@ class _Answers:
     def give(self, numbers: Sequence[int], work: Callable[[], Answer]) -> None:
         """Send what `work` gives, or what it raises."""
         try:
-            told, data = work()
-        except Exception as error:  # noqa: BLE001 (the server is told)
+            reply, data = work()
+        except Exception as error:  # noqa: BLE001 (reported to the server)
             self.fail(numbers, error)
         else:
-            self.send(numbers, told, data)
+            self.send(numbers, reply, data)
 
 
 _Asked = tuple[int, NDArray[np.uint8]]
@@ -90,8 +90,8 @@ def _gatherer(encoder: Encoder, answers: _Answers, largest: int) -> Batcher[_Ask
 
     def work(batch: list[_Asked]) -> list[None]:
         numbers, pixels = zip(*batch, strict=True)
-        told = {"pictures": len(batch)}
-        answers.give(numbers, lambda: (told, encoder.encode_pixels(pixels).tobytes()))
+        reply = {"pictures": len(batch)}
+        answers.give(numbers, lambda: (reply, encoder.encode_pixels(pixels).tobytes()))
         return [None] * len(batch)
 
     return Batcher(work, largest, threads=min(threads(), _THREADS), patience=_PATIENCE)
@@ -105,21 +105,21 @@ def main() -> None:
     threadpool_limits(1, user_api="blas")  # as in the server: see server.serve
     order, _ = parent.receive()
     try:
-        encoder, told = _load(order)
-    except Exception as error:  # noqa: BLE001 (the server is told)
+        encoder, reply = _load(order)
+    except Exception as error:  # noqa: BLE001 (reported to the server)
         answers.fail([order["number"]], error)
         return
-    answers.send([order["number"]], told)
+    answers.send([order["number"]], reply)
     pictures = _gatherer(encoder, answers, order["largest"])
     with ThreadPoolExecutor(_AT_ONCE, "kinshelf-answer") as pool, suppress(Dead):
         while True:
-            ask, data = parent.receive()
-            if ask["do"] == "pixels":
-                pixels = np.frombuffer(data, np.uint8).reshape(ask["shape"])
-                pictures.put((ask["number"], pixels))
+            head, data = parent.receive()
+            if head["do"] == "pixels":
+                pixels = np.frombuffer(data, np.uint8).reshape(head["shape"])
+                pictures.put((head["number"], pixels))
             else:
-                work = partial(_answer, encoder, ask, data)
-                pool.submit(answers.give, [ask["number"]], work)
+                work = partial(_answer, encoder, head, data)
+                pool.submit(answers.give, [head["number"]], work)
     pictures.close()
 
 

@@ -24,10 +24,10 @@ _PATIENCE = 0.3
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Question:
-    """Halves, (1, 2 * dimension) float32, and by whom they are to be judged."""
+    """Embedding pairs, (1, 2 * dimension) float32, and by whom they are to be judged."""
 
     predictor: Predictor
-    halves: NDArray[np.float32]
+    pairs: NDArray[np.float32]
     where: str | None
     id: str | None
 
@@ -43,12 +43,12 @@ class SharedPredictor:
     def predict(
         self,
         predictor: Predictor,
-        halves: NDArray[np.float32],
+        pairs: NDArray[np.float32],
         where: str | None,
         product_id: str | None = None,
     ) -> Prediction:
         """The answer to one query. Raises what `Predictor.predict` raises."""
-        found = self._batcher.results([_Question(predictor, halves, where, product_id)])[0]
+        found = self._batcher.results([_Question(predictor, pairs, where, product_id)])[0]
         if isinstance(found, KinshelfError):
             raise found
         return found
@@ -70,9 +70,9 @@ def _answers(questions: list[_Question]) -> Iterable[Prediction | KinshelfError]
 
 
 def _together(group: list[_Question]) -> Iterable[Prediction | KinshelfError]:
-    halves = np.concatenate([question.halves for question in group])
+    pairs = np.concatenate([question.pairs for question in group])
     try:
-        answers = group[0].predictor.predict(halves, where=group[0].where)
+        answers = group[0].predictor.predict(pairs, where=group[0].where)
     except KinshelfError as error:
         return [error] * len(group)
     return [_named(a, question.id) for a, question in zip(answers, group, strict=True)]

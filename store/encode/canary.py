@@ -37,7 +37,7 @@ _INSTALLED = re.compile(rf"({'|'.join(_LIBRARIES)})-(.+)\.dist-info")
 
 
 class EncoderRecord(Protocol):
-    """What a shelf's manifest keeps of its encoder."""
+    """The encoder's entry in a shelf's manifest."""
 
     @property
     def encoder(self) -> str: ...
@@ -69,7 +69,7 @@ def load_encoder_of(path: Path | str, manifest: EncoderRecord) -> Encoder:
 
 
 def identity_of(encoder: Encoder) -> dict[str, Any]:
-    """What a manifest keeps of the encoder at its first use."""
+    """Make the manifest's entry for the encoder at its first use."""
     return {
         "fingerprint": encoder.fingerprint,
         "dimension": encoder.dimension,
@@ -79,7 +79,7 @@ def identity_of(encoder: Encoder) -> dict[str, Any]:
 
 
 def take_canary(encoder: Encoder) -> dict[str, str]:
-    """What a manifest keeps: the embeddings, base64 of float32, and the libraries behind them."""
+    """Make the manifest's canary: embeddings, base64 of float32, and the libraries behind them."""
     rows = _embeddings(encoder).astype("<f4")
     return {"rows": base64.b64encode(rows.tobytes()).decode(), "libraries": libraries()}
 

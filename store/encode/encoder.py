@@ -45,7 +45,7 @@ class Encoder(Protocol):
         """Equal fingerprints mean interchangeable embeddings (see store/encode/fingerprint.py)."""
 
     def preprocess(self, image: Image.Image) -> NDArray[np.uint8]:
-        """One RGB picture, resized and cropped as the model wants it: (H, W, 3) uint8.
+        """Resize and crop an RGB picture for the model: (H, W, 3) uint8.
 
         Safe to call from several threads while another encodes. Raises ImageRejected
         (`too-narrow`) for a strip that cannot be resized.
@@ -61,7 +61,7 @@ class Encoder(Protocol):
         """Unit rows, (n, d), of n texts, in their order; the end of a long one is not read."""
 
     def count_truncated(self, texts: Sequence[str]) -> int:
-        """How many of the texts are longer than the encoder reads (77 tokens for CLIP)."""
+        """Count the texts that are longer than the encoder reads (77 tokens for CLIP)."""
 
 
 def load_encoder(
@@ -114,7 +114,7 @@ def _load(
         try:
             return FastClipEncoder(name, directory, precision=wanted, device=device, steady=steady)
         except EncoderUnavailable:
-            # No plain CLIP, or a damaged one: the reference loads it or says what is wrong.
+            # No plain CLIP, or a damaged one: the reference loads it or reports what is wrong.
             if precision not in (None, FLOAT32):
                 raise
     from kinshelf.store.encode.clip.transformers_clip import ClipEncoder

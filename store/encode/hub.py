@@ -47,7 +47,8 @@ def _from_hub(name: str, revision: str | None) -> Path:
 
 @contextmanager
 def _without_telemetry() -> Iterator[None]:
-    """The hub is not told of this machine's libraries; the host's setting comes back afterwards."""
+    """The hub is not reported of this machine's libraries; the host's setting comes back
+    afterwards."""
     with environment({"HF_HUB_DISABLE_TELEMETRY": "1"}):  # read where it is imported here first
         from huggingface_hub import constants
     before, constants.HF_HUB_DISABLE_TELEMETRY = constants.HF_HUB_DISABLE_TELEMETRY, True

@@ -1,4 +1,4 @@
-"""What an encoder's image processor does to a picture, in Pillow and NumPy alone.
+"""An encoder's image processor, in Pillow and NumPy alone.
 
 The steps and their rounding are those of transformers' CLIP and SigLIP processors: resize
 (Pillow's filter, 8 bits), crop the middle, rescale in float64, normalise in float32; the outcome
@@ -97,7 +97,7 @@ class Preprocessing:
         return np.asarray(resized.crop(box))
 
     def normalised(self, pixels: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """What the vision tower reads, (n, 3, H, W) float32, of n results of `pixels`."""
+        """The vision tower's input, (n, 3, H, W) float32, from n results of `pixels`."""
         levels = (np.arange(256, dtype=np.float64) * self.scale).astype(np.float32)[:, None]
         table = (levels - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
         out = np.empty((len(pixels), 3, *self.size), dtype=np.float32)

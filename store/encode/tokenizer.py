@@ -54,7 +54,7 @@ class Tokens:
         return [ids if len(ids) <= last + 1 else [*ids[:last], ids[-1]] for ids in self._all(texts)]
 
     def count_truncated(self, texts: Sequence[str]) -> int:
-        """How many texts have more than `limit` tokens, start and end included."""
+        """Count the texts with more than `limit` tokens, start and end included."""
         return sum(len(ids) > self.limit for ids in self._all(texts))
 
     def _all(self, texts: Sequence[str]) -> list[list[int]]:
@@ -98,7 +98,7 @@ def _check_added(tokenizer: Tokenizer, declared: Mapping[str, Mapping[str, Any]]
 
 
 def _standard(tokenizer: Tokenizer) -> Tokenizer:
-    """With CLIP's own steps around the vocabulary; transformers ignores what the file says too."""
+    """With CLIP's own steps around the vocabulary; transformers ignores the file's own too."""
     from tokenizers import processors
 
     model, begin, end = tokenizer.model, *map(tokenizer.token_to_id, (_BEGIN, _END))

@@ -31,7 +31,7 @@ _LONGEST = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a shelf on an engine lies.
+    """The address of a shelf on an engine.
 
     `url` is what the engine's client takes, `place` the schema or collection, `shown` the address
     without its password, `options` what else stood in the query.

@@ -1,4 +1,4 @@
-"""What the shared half of a shelf on an engine needs of the engine: little, and nothing of probes.
+"""The interface of an engine: the little that a shelf on it needs, and nothing of probes.
 
 Every product row bears the generation that added it and the one that removed it, as in a directory:
 what a generation sees is a condition over both. So a half-written change is invisible, and readers
@@ -37,7 +37,7 @@ SPARE = 16
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What an engine holds of a shelf as a whole, as of its newest generation.
+    """The state of a shelf on an engine as of its newest generation.
 
     `base` is the oldest generation that can still be asked, `indexed` how many rows there were
     when the approximate index was built, 0 if there is none.
@@ -55,7 +55,7 @@ class Condition:
     """A checked filter in the engine's own language, its values bound or quoted by us.
 
     `exact` False: it lets through all that match and some more, since a part of the filter cannot
-    be said there; `text` is empty if nothing of it can.
+    be expressed there; `text` is empty if nothing of it can.
     """
 
     text: str
@@ -65,7 +65,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Where:
-    """Which rows. `generation`: those that it sees; None: whatever became of them.
+    """A choice of rows. `generation`: the rows in it; None: rows of all generations.
 
     `gone_by`: of these, those that a later generation no longer sees. `rows`, `ids`: of these, the
     ones named; `exclude`: the ones not named.
@@ -106,13 +106,13 @@ Scanned = tuple[list[tuple[Any, ...]], FloatArray | None]
 
 
 class Backend(ABC):
-    """An engine. Every method raises EngineUnavailable or EngineRefused, and says why."""
+    """An engine. Every method raises EngineUnavailable or EngineRefused, and states the reason."""
 
     kind: str
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
 
     @abstractmethod
     def create(self, manifest: Manifest) -> None:
@@ -120,7 +120,7 @@ class Backend(ABC):
 
     @abstractmethod
     def state(self) -> State:
-        """As of the newest generation. Raises ShelfNotFound."""
+        """The state as of the newest generation. Raises ShelfNotFound."""
 
     @abstractmethod
     def log(self, after: int, upto: int) -> list[Change]:
@@ -132,7 +132,7 @@ class Backend(ABC):
 
     @abstractmethod
     def unlock(self) -> None:
-        """Let others write."""
+        """Release the writer's lock."""
 
     @abstractmethod
     def undo(self, state: State) -> None:
@@ -159,7 +159,7 @@ class Backend(ABC):
 
     @abstractmethod
     def count(self, where: Where, upto: int | None = None) -> int:
-        """How many rows; it may stop counting at `upto`."""
+        """Count the rows; counting may stop at `upto`."""
 
     @abstractmethod
     def categories(self, where: Where) -> dict[str | None, int]:
@@ -177,12 +177,12 @@ class Backend(ABC):
         offset: int = 0,
         size: int = 4096,
     ) -> Iterator[Scanned]:
-        """Blocks of at most `size` rows by ascending row: the columns, and the stored halves if
-        `vectors`."""
+        """Blocks of at most `size` rows by ascending row: the columns, and the stored embedding
+        pairs if `vectors`."""
 
     @abstractmethod
     def vectors(self, rows: IntArray) -> FloatArray:
-        """The stored halves of rows, (n, width) float32, in their order."""
+        """The stored embedding pairs of rows, (n, width) float32, in their order."""
 
     @abstractmethod
     def nearest(
@@ -191,7 +191,7 @@ class Backend(ABC):
         """Candidates for the k rows of highest inner product with each query, (n, width).
 
         `indexed`: there is an approximate index, to be used where it can be trusted. `fetch` gives
-        the halves of rows, some of them remembered.
+        the embedding pairs of rows, some of them remembered.
         """
 
     @abstractmethod
@@ -200,7 +200,7 @@ class Backend(ABC):
 
     @abstractmethod
     def index_bytes(self) -> int:
-        """Of the approximate index, 0 if the engine does not tell."""
+        """The size of the approximate index, 0 if the engine does not report it."""
 
     @abstractmethod
     def compact(self, base: int) -> int:

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from kinshelf.db.filters.compiler import Filter
     from kinshelf.db.product import Scalar
 
-Said = tuple[str, tuple["Scalar", ...]]
+Translated = tuple[str, tuple["Scalar", ...]]
 
 
 class Untranslatable(Exception):
     """The engine's language has no words for this that mean the same."""
 
 
-def translated(where: Filter, say: Callable[[exp.Expr], Said], word: str) -> Condition:
+def translated(where: Filter, say: Callable[[exp.Expr], Translated], word: str) -> Condition:
     """`say` gives the text and the parameters of one condition, or raises Untranslatable; `word` is
     the language's AND."""
     texts: list[str] = []

@@ -44,8 +44,8 @@ COMPARED = 1000
 
 @dataclass(slots=True)
 class CopyReport:
-    """What a copy did. `copied` products were written, `unchanged` were there, `removed` are no
-    longer in the source; `products` are in both, `compared` of them were compared to the bit."""
+    """The result of a copy. `copied` products were written, `unchanged` were there, `removed` are
+    no longer in the source; `products` are in both, `compared` of them were compared to the bit."""
 
     source: str
     target: str
@@ -191,7 +191,7 @@ class _Copying:
         self.report.unchanged += len(block.products) - len(new)
         if not new:
             return
-        changed = [candidate_of(block.products[i], block.halves[i]) for i in new]
+        changed = [candidate_of(block.products[i], block.pairs[i]) for i in new]
         old = [known[c.product.id].row for c in changed if c.product.id in known]
         counts: Counts = {"inserted": len(new) - len(old), "updated": len(old), "rejected": 0}
         head = self._head(counts) | {"attributes": records.attribute_types(changed)}
@@ -199,7 +199,7 @@ class _Copying:
             head["removed"] = old
         products = records.columns(changed, self.target.next_row)
         body: Body = {"rejects": [], "resolved": [], "products": products}
-        self.target.commit(head, body, np.ascontiguousarray(block.halves[new]))
+        self.target.commit(head, body, np.ascontiguousarray(block.pairs[new]))
         self.report.copied += len(new)
 
     def _head(self, counts: Counts) -> Head:
@@ -248,7 +248,7 @@ def _mark(entry: ProbeEntry) -> tuple[int, dict[str, Any]]:
 
 
 def _part(block: ProductBlock, start: int, stop: int) -> ProductBlock:
-    return ProductBlock(block.products[start:stop], block.halves[start:stop])
+    return ProductBlock(block.products[start:stop], block.pairs[start:stop])
 
 
 def _compare(one: AnySnapshot, other: AnySnapshot, report: CopyReport) -> None:
@@ -262,15 +262,15 @@ def _compare(one: AnySnapshot, other: AnySnapshot, report: CopyReport) -> None:
     chosen = np.random.default_rng(report.generation).permutation(rows)[:COMPARED]
     mine = one.view.by_rows(chosen)
     theirs = other.view.by_ids([stored.product.id for stored in mine.values()])
-    pairs = [(stored, theirs.get(stored.product.id)) for stored in mine.values()]
-    both = [(a, b) for a, b in pairs if b is not None]
-    halves = one.halves([a.row for a, _ in both]), other.halves([b.row for _, b in both])
-    same = np.all(halves[0].view(np.uint32) == halves[1].view(np.uint32), axis=1)
-    wrong = [a.product.id for a, b in pairs if b is None or a.product != b.product]
+    matched = [(stored, theirs.get(stored.product.id)) for stored in mine.values()]
+    both = [(a, b) for a, b in matched if b is not None]
+    pairs = one.pairs([a.row for a, _ in both]), other.pairs([b.row for _, b in both])
+    same = np.all(pairs[0].view(np.uint32) == pairs[1].view(np.uint32), axis=1)
+    wrong = [a.product.id for a, b in matched if b is None or a.product != b.product]
     wrong += [a.product.id for (a, _), equal in zip(both, same, strict=True) if not equal]
     if wrong:
         raise CopyMismatch(
-            f"{len(wrong)} of {len(pairs)} products compared differ in {report.target}"
+            f"{len(wrong)} of {len(matched)} products compared differ in {report.target}"
             f" ({', '.join(wrong[:5])}): was it changed meanwhile? Copy to a new place"
         )
-    report.compared = len(pairs)
+    report.compared = len(matched)

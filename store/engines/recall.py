@@ -20,7 +20,7 @@ def measured(now: EngineSnapshot, k: int = 10) -> Measured:
     """Recall@k of products of the shelf, asked one by one. There must be products."""
     rows = now.view.rows()
     chosen = np.random.default_rng(0).choice(rows, min(QUERIES, len(rows)), replace=False)
-    queries = now.halves(np.sort(chosen))
+    queries = now.pairs(np.sort(chosen))
     times, found, exhaustive = [], [], True
     for query in queries:
         started = time.perf_counter()

@@ -67,7 +67,7 @@ class EngineShelf(AnyShelf):
             self._encoder = encoder
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         self._backend.close()
         self._log.close()
 
@@ -126,12 +126,12 @@ class EngineShelf(AnyShelf):
     def info(self, at: int | None = None, *, recall: bool = False) -> dict[str, Any]:
         """Counts, categories, encoder, index, probes, open rejects; `recall`: measure it now."""
         now = self.snapshot(at)
-        index = self._told(now)
+        index = self._index_report(now)
         if recall and now.count:
             index["measured"] = measured(now).as_dict()
         return facts(self, now, index)
 
-    def _told(self, now: EngineSnapshot) -> dict[str, Any]:
+    def _index_report(self, now: EngineSnapshot) -> dict[str, Any]:
         due = not now.indexed and now.count >= self._index_from
         kind = f"{self._backend.kind}, HNSW" if now.indexed else "exact"
         size = self._backend.index_bytes() if now.indexed else 0
@@ -154,7 +154,7 @@ class EngineShelf(AnyShelf):
         )
 
     def bring_probe(self, entry: ProbeEntry) -> None:
-        """Have the files of a probe on this machine; fetched once."""
+        """Fetch the files of a probe to this machine, once."""
         _check_names(entry)
         if damaged_files(entry):
             disk.make_directory(entry.path.parent)
@@ -249,7 +249,7 @@ class EngineShelf(AnyShelf):
         stop: Callable[[], bool] = lambda: False,
         progress: Callable[[int, int], None] = lambda _done, _all: None,
     ) -> bool:
-        """Let the engine build its approximate index if there are enough rows; True if it did."""
+        """Build the engine's approximate index if there are enough rows; True if it did."""
         with self._reading:
             self._follow()
         rows = self._state.next_row
@@ -260,7 +260,7 @@ class EngineShelf(AnyShelf):
             self._backend.build_index(rows)
         return True
 
-    def drop_unseen(self, keep: int) -> CompactReport:
+    def drop_superseded(self, keep: int) -> CompactReport:
         """Drop the rows that the newest `keep` generations do not see, inside `writing()`."""
         oldest = max(self._state.base, self._state.generation - keep + 1)
         dropped = self._backend.compact(oldest)

@@ -14,7 +14,7 @@ from kinshelf.db.catalog.queries import FIELDS, stored_product
 from kinshelf.store.engines.backend import Where
 from kinshelf.store.generation import BLOCK, AnySnapshot, ProductBlock
 from kinshelf.store.search import fusion
-from kinshelf.store.search.neighbours import Neighbours, told
+from kinshelf.store.search.neighbours import Neighbours, neighbours_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +30,8 @@ _LISTED = 20_000
 
 
 class Vectors:
-    """Halves by row, fetched once and remembered up to REMEMBERED_BYTES: a row never changes."""
+    """Embedding pairs by row, fetched once and remembered up to REMEMBERED_BYTES: a row never
+    changes."""
 
     def __init__(self, fetch: Callable[[IntArray], FloatArray]) -> None:
         self._fetch = fetch
@@ -39,7 +40,7 @@ class Vectors:
         self._lock = threading.Lock()
 
     def of(self, rows: IntArray) -> FloatArray:
-        """The halves of rows, (n, width) float32, a copy."""
+        """The embedding pairs of rows, (n, width) float32, a copy."""
         with self._lock:
             missing = [row for row in dict.fromkeys(rows.tolist()) if row not in self._place]
             if missing:
@@ -94,16 +95,16 @@ class EngineSnapshot(AnySnapshot):
 
     @functools.cached_property
     def count(self) -> int:
-        """How many products there are."""
+        """The number of products."""
         return self.view.count()
 
     @property
     def dimension(self) -> int:
-        """Of one modality."""
+        """The dimension of one modality."""
         return self._state.manifest.dimension or 0
 
-    def halves(self, rows: IntArray | Sequence[int]) -> FloatArray:
-        """Unit image and text halves as stored, (len(rows), 2 * dimension) float32, a copy."""
+    def pairs(self, rows: IntArray | Sequence[int]) -> FloatArray:
+        """Unit image and text embeddings as stored, (len(rows), 2 * dimension) float32, a copy."""
         wanted = np.asarray(rows, dtype=np.int64)
         if not len(wanted):
             return np.zeros((0, 2 * self.dimension), dtype=np.float32)
@@ -128,9 +129,9 @@ class EngineSnapshot(AnySnapshot):
         wanted = self.view.where(*filters)
         parts = _parts(wanted, among, np.asarray(exclude, dtype=np.int64))
         asked = self._backend.nearest
-        found = [asked(weighted, k, part, self.indexed, self.halves) for part in parts]
+        found = [asked(weighted, k, part, self.indexed, self.pairs) for part in parts]
         rows = np.concatenate([part.rows for part in found], axis=1)
-        answer = told(
+        answer = neighbours_of(
             queries, rows, self._near(rows), weight_image,
             exhaustive=all(part.exhaustive for part in found),
         )  # fmt: skip
@@ -141,10 +142,10 @@ class EngineSnapshot(AnySnapshot):
         return self.view.checked("category IS NOT NULL")
 
     def _near(self, rows: IntArray) -> FloatArray:
-        """The halves of found rows, (n, k, width); zeros where there is none."""
+        """The embedding pairs of found rows, (n, k, width); zeros where there is none."""
         near = np.zeros((*rows.shape, 2 * self.dimension), dtype=np.float32)
         there = rows >= 0
-        near[there] = self.halves(rows[there])
+        near[there] = self.pairs(rows[there])
         return near
 
     def iter_products(

@@ -39,7 +39,7 @@ _FILTERS = 16
 
 
 class EngineView(View):
-    """See `View`; `log` is what the change log said up to `generation`."""
+    """See `View`; `log` is the change log up to `generation`."""
 
     def __init__(self, backend: Backend, log: Catalog, generation: int) -> None:
         super().__init__(log, generation)
@@ -73,17 +73,17 @@ class EngineView(View):
         key = (wanted.canonical, *wanted.parameters)
         known = self._resolved.get(key)  # another thread may clear them meanwhile
         if known is None:
-            said = self._backend.translate(wanted, self.attribute_types(), self._mixed())
-            rows = None if said.exact else self._decided_here(wanted, said)
-            known = Where(self.generation, conditions=(said,), rows=rows)
+            translated = self._backend.translate(wanted, self.attribute_types(), self._mixed())
+            rows = None if translated.exact else self._decided_here(wanted, translated)
+            known = Where(self.generation, conditions=(translated,), rows=rows)
             if len(self._resolved) >= _FILTERS:
                 self._resolved.clear()
             self._resolved[key] = known
         return known
 
-    def _decided_here(self, wanted: Filter, said: Condition) -> IntArray:
+    def _decided_here(self, wanted: Filter, translated: Condition) -> IntArray:
         """Rows that match, by DuckDB, among those that the engine lets through."""
-        wide = Where(self.generation, conditions=(said,))
+        wide = Where(self.generation, conditions=(translated,))
         if self._backend.count(wide, READ_ROWS + 1) > READ_ROWS:
             raise FilterError(
                 f"{self._backend.kind} cannot decide {wanted.canonical[:200]} by itself, and more"

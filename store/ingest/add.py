@@ -13,7 +13,7 @@ import numpy as np
 
 from kinshelf.db.arrays import FloatArray
 from kinshelf.db.errors import DuplicateId, InvalidEmbeddings
-from kinshelf.store.ingest.pipeline import BROUGHT_BATCH, ENCODED_BATCH, Ingest
+from kinshelf.store.ingest.pipeline import ENCODED_BATCH, SUPPLIED_BATCH, Ingest
 from kinshelf.store.log import records
 from kinshelf.store.results import AddOptions, AddReport, OnConflict, TrainingSetSummary
 
@@ -40,10 +40,10 @@ def open_downloader(directory: Path, *, allow_private_hosts: bool) -> Downloader
 
 @contextlib.contextmanager
 def _downloader(
-    shelf: AnyShelf, options: AddOptions, *, brought: bool
+    shelf: AnyShelf, options: AddOptions, *, supplied: bool
 ) -> Iterator[Downloader | None]:
     # Making one takes longer than a change; who brings embeddings has no use for it.
-    if brought:
+    if supplied:
         yield None
         return
     private = options.allow_private_hosts
@@ -52,13 +52,13 @@ def _downloader(
 
 
 def reading_options(options: AddOptions) -> ReadOptions:
-    """How the readers are to read for `options`."""
+    """The readers' options for `options`."""
     from kinshelf.db.sources.readers import ReadOptions
 
-    brings = options.brings_embeddings
-    size = options.batch_size or (BROUGHT_BATCH if brings else ENCODED_BATCH)
+    supplies = options.supplies_embeddings
+    size = options.batch_size or (SUPPLIED_BATCH if supplies else ENCODED_BATCH)
     return ReadOptions(
-        options.mapping, options.images, size, options.delimiter, require_content=not brings
+        options.mapping, options.images, size, options.delimiter, require_content=not supplies
     )
 
 
@@ -71,7 +71,7 @@ def read_batches(
     """The source's batches, or those of the rows that a plan chose, with their embeddings."""
     from kinshelf.db.sources.prepare import read_chosen
     from kinshelf.db.sources.readers import exact_rows, open_source, read_planned
-    from kinshelf.store.ingest.supplied import BroughtEmbeddings, checked_columns
+    from kinshelf.store.ingest.supplied import SuppliedEmbeddings, checked_columns
 
     reading = reading_options(options)
     rows, columns = opened = opened or open_source(source, reading)
@@ -79,13 +79,13 @@ def read_batches(
         batches = read_planned(rows, columns, source, reading)
     else:
         batches = read_chosen(source, reading, plan, opened)
-    if not options.brings_embeddings:
+    if not options.supplies_embeddings:
         return checked_columns(batches)
     # Text must be read to be counted: a batch that was added with the rows of others' embeddings
     # would be worse than the time that it takes.
     count = exact_rows(rows)
-    brought = BroughtEmbeddings(options.image_embeddings, options.text_embeddings, count)
-    return brought.attach(batches)
+    supplied = SuppliedEmbeddings(options.image_embeddings, options.text_embeddings, count)
+    return supplied.attach(batches)
 
 
 def _plan(source: Path, options: AddOptions, opened: Opened) -> TrainingSetPlan | None:
@@ -140,11 +140,11 @@ def _add_file(
     opened = open_source(source, reading_options(options))
     parts = opened[0].manifest if isinstance(opened[0], PartsSource) else None
     if parts is not None:
-        options = replace(options, batch_size=options.batch_size or BROUGHT_BATCH)
+        options = replace(options, batch_size=options.batch_size or SUPPLIED_BATCH)
     plan = _plan(source, options, opened)
     batches = read_batches(source, options, opened, plan)
-    brought = options.brings_embeddings or parts is not None
-    with shelf.writing(), _downloader(shelf, options, brought=brought) as d:
+    supplied = options.supplies_embeddings or parts is not None
+    with shelf.writing(), _downloader(shelf, options, supplied=supplied) as d:
         if parts is not None:
             _take_identity(shelf, parts, source)
         ingest = Ingest(shelf, options, d, stop=stop, progress=progress)
@@ -201,8 +201,8 @@ def upsert(
 
     _refuse_duplicates(products)
     given = [_checked(e, len(products)) for e in (image_embeddings, text_embeddings)]
-    brought = any(e is not None for e in given)
-    size = len(products) if brought else ENCODED_BATCH
+    supplied = any(e is not None for e in given)
+    size = len(products) if supplied else ENCODED_BATCH
     options = AddOptions(on_conflict=on_conflict)
     batches = (
         ReadBatch(
@@ -211,7 +211,7 @@ def upsert(
         )
         for i in range(0, len(products), max(size, 1))
     )  # fmt: skip
-    with shelf.writing(), _downloader(shelf, options, brought=brought) as d:
+    with shelf.writing(), _downloader(shelf, options, supplied=supplied) as d:
         ingest = Ingest(shelf, options, d, command="upsert")
         return ingest.run(checked_columns(checked_products(batches)))
 

@@ -37,16 +37,16 @@ class BatchEncoder:
         self._preprocessor.begin(pictures)
 
     def run(
-        self, candidates: Sequence[Candidate], halves: Callable[[list[int]], FloatArray]
+        self, candidates: Sequence[Candidate], pairs: Callable[[list[int]], FloatArray]
     ) -> None:
-        """`halves` gives the stored halves of row numbers, for what did not change."""
-        self._encode(candidates, halves)
+        """`pairs` gives the stored embedding pairs of row numbers, for what did not change."""
+        self._encode(candidates, pairs)
         self._preprocessor.drop(c.image_hash for c in candidates)
 
     def _encode(
-        self, candidates: Sequence[Candidate], halves: Callable[[list[int]], FloatArray]
+        self, candidates: Sequence[Candidate], pairs: Callable[[list[int]], FloatArray]
     ) -> None:
-        self._reuse(candidates, halves)
+        self._reuse(candidates, pairs)
         pictured = [c for c in candidates if c.image is None and c.picture is not None]
         described = [c for c in candidates if c.text is None and c.product.text]
         if not pictured or not described or len(candidates) > FEW:
@@ -59,12 +59,12 @@ class BatchEncoder:
             texts.result()
 
     def _reuse(
-        self, candidates: Sequence[Candidate], halves: Callable[[list[int]], FloatArray]
+        self, candidates: Sequence[Candidate], pairs: Callable[[list[int]], FloatArray]
     ) -> None:
         known = [(c, c.old) for c in candidates if c.old is not None]
         if not known:
             return
-        image, text = fusion.split(halves([old.row for _, old in known]))
+        image, text = fusion.split(pairs([old.row for _, old in known]))
         for i, (candidate, old) in enumerate(known):
             if not _is_new(candidate):
                 candidate.image = image[i]

@@ -46,7 +46,7 @@ def fail_image(candidate: Candidate, error: ImageRejected) -> None:
 
 
 def keep_picture(candidate: Candidate, error: ImageRejected) -> Reject:
-    """Let it have the picture that the shelf has of it; what is to be told of it."""
+    """Keep the picture that the shelf already has; return the reject to report."""
     assert candidate.old
     candidate.product = candidate.product.replace(image=candidate.old.product.image)
     candidate.image_hash = candidate.old.image_hash

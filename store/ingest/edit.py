@@ -50,10 +50,10 @@ def relabel(shelf: AnyShelf, changes: Mapping[str, str | None]) -> int:
         _refuse_unknown(shelf, [name for name in wanted if name not in known])
         old = [known[i] for i, category in wanted.items() if known[i].product.category != category]
         if old:
-            vectors = shelf.snapshot().halves([stored.row for stored in old])
+            vectors = shelf.snapshot().pairs([stored.row for stored in old])
             changed = [
-                _candidate(stored, halves, _labelled(stored, wanted[stored.product.id]))
-                for stored, halves in zip(old, vectors, strict=True)
+                _candidate(stored, pairs, _labelled(stored, wanted[stored.product.id]))
+                for stored, pairs in zip(old, vectors, strict=True)
             ]
             shelf.commit(*_frame(changed, shelf.next_row), vectors)
     return len(old)
@@ -90,7 +90,7 @@ def amend(shelf: AnyShelf, product_id: str, changes: Mapping[str, Any]) -> bool:
     Only a new title, description or image is encoded. Raises ProductNotFound or InputError.
     """
     from kinshelf.store.ingest.add import upsert
-    from kinshelf.store.ingest.pipeline import halves_of
+    from kinshelf.store.ingest.pipeline import pairs_of
 
     with shelf.writing():
         old = shelf.snapshot().get(product_id)
@@ -102,11 +102,11 @@ def amend(shelf: AnyShelf, product_id: str, changes: Mapping[str, Any]) -> bool:
             if report.rejected:
                 raise InputError(next(iter(report.examples.values())))
             return True
-        changed = _candidate(old, shelf.snapshot().halves([old.row])[0], product)
+        changed = _candidate(old, shelf.snapshot().pairs([old.row])[0], product)
         if product.text != old.product.text:
             _read_again(shelf, changed)
         shelf.commit(
-            *_frame([changed], shelf.next_row, "amend"), halves_of([changed], shelf.dimension)
+            *_frame([changed], shelf.next_row, "amend"), pairs_of([changed], shelf.dimension)
         )
     return True
 
@@ -148,11 +148,11 @@ def _labelled(stored: StoredProduct, category: str | None) -> Product:
     return stored.product.replace(category=category)
 
 
-def candidate_of(stored: StoredProduct, halves: FloatArray) -> Candidate:
-    """A stored product on its way into a shelf once more, unchanged; `halves` (2 * d,) float32."""
+def candidate_of(stored: StoredProduct, pairs: FloatArray) -> Candidate:
+    """A stored product on its way into a shelf once more, unchanged; `pairs` (2 * d,) float32."""
     from kinshelf.store.ingest.candidate import Candidate
 
-    image, text = (half[0] for half in fusion.split(halves[None]))
+    image, text = (half[0] for half in fusion.split(pairs[None]))
     same = Candidate(stored.product, 0, "stored", image_hash=stored.image_hash)
     same.image = image if stored.has_image else None
     same.text = text if stored.has_text else None
@@ -162,18 +162,18 @@ def candidate_of(stored: StoredProduct, halves: FloatArray) -> Candidate:
     return same
 
 
-def _candidate(stored: StoredProduct, halves: FloatArray, product: Product) -> Candidate:
+def _candidate(stored: StoredProduct, pairs: FloatArray, product: Product) -> Candidate:
     """The product with what was computed of it before."""
     from kinshelf.store.log import records
 
-    changed = candidate_of(stored, halves)
+    changed = candidate_of(stored, pairs)
     changed.old = stored
     changed.product = product
     # Adding the corrected source again must find the product unchanged, and so must a source
     # that brings its embeddings: the hash is made in the way that the product came in.
-    brought = (None, changed.image, changed.text)
-    came_brought = stored.content_hash == records.content_hash(stored.product, *brought)
-    parts = brought if came_brought else (stored.image_hash,)
+    supplied = (None, changed.image, changed.text)
+    came_supplied = stored.content_hash == records.content_hash(stored.product, *supplied)
+    parts = supplied if came_supplied else (stored.image_hash,)
     changed.content_hash = records.content_hash(changed.product, *parts)
     return changed
 
@@ -182,7 +182,7 @@ def read_changes(path: Path) -> dict[str, str]:
     """Ids and categories of a reviewed file: CSV, TSV, JSONL or Parquet, one product a row.
 
     A row's category is what stands in `new_category`; else its `suggested_category`, if a column
-    `accept` says yes; else what stands in `category`. A row without any is passed over.
+    `accept` is yes; else what stands in `category`. A row without any is passed over.
     Raises InputError: SourceNotFound, UnreadableSource, UnknownColumn, or DuplicateId if one id
     is given two categories.
     """

@@ -72,7 +72,7 @@ def with_pictures(source: Path, images: Path, mapping: Mapping[str, str]) -> Ite
     try:
         file = pq.ParquetFile(source)
     except (pa.ArrowInvalid, OSError):
-        yield source  # its own reader says what is wrong with it
+        yield source  # its own reader states what is wrong with it
         return
     with file, tempfile.TemporaryDirectory(prefix="kinshelf-pictures-") as folder:
         if _picture_column(file.schema_arrow, mapping) is None:
@@ -141,6 +141,6 @@ def _kept(cell: Any, cache: ImageCache) -> str | None:
     if not data:
         return path
     url = UPLOAD + content_hash(data)
-    with contextlib.suppress(ImageRejected):  # where it is fetched from, the row is told why
+    with contextlib.suppress(ImageRejected):  # where it is fetched from, the row is reported why
         cache.put(url, data)
     return url

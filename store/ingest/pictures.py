@@ -103,7 +103,7 @@ class DecodesItself(Protocol):
     """An encoder that wants a picture's bytes, as one whose pictures another process decodes."""
 
     def preprocess_data(self, data: bytes) -> Pixels:
-        """As `Encoder.preprocess` of the picture in `data`. Raises ImageRejected."""
+        """Preprocess the picture in `data` like `Encoder.preprocess`. Raises ImageRejected."""
 
 
 def preprocess(encoder: Encoder, data: bytes) -> Pixels:
@@ -142,7 +142,7 @@ class Preprocessor:
                 self._ahead[name] = self._pool.submit(self._one, data)
 
     def take(self, pictures: Mapping[str, bytes]) -> dict[str, Pixels | ImageRejected]:
-        """As `run`, by content hash; what was begun is not done again."""
+        """Return pictures like `run`, by content hash; work begun is not done again."""
         if len(pictures) == 1 and not self._ahead.keys() & pictures.keys():
             return {name: self._one(data) for name, data in pictures.items()}  # worth no thread
         self.begin(pictures)

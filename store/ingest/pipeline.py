@@ -35,12 +35,12 @@ if TYPE_CHECKING:
 Progress = Callable[[int, AddReport], None]
 ENCODED_BATCH = 64
 """Products a commit when they are encoded here: a few seconds of work on two cores."""
-BROUGHT_BATCH = 4096
+SUPPLIED_BATCH = 4096
 
 
 @dataclass(slots=True)
 class Ingest:
-    """One `add`: its options, what it met so far, and whether it was asked to stop."""
+    """The state of one `add`: its options, its results so far, and a request to stop."""
 
     shelf: AnyShelf
     options: AddOptions
@@ -104,7 +104,7 @@ class Ingest:
             changed = self._bring(wanted, found, batch)
             lacking = sum(c.reject is not None for c in wanted)
         elif changed:
-            self._encoder().run(changed, lambda rows: self.shelf.snapshot().halves(rows))
+            self._encoder().run(changed, lambda rows: self.shelf.snapshot().pairs(rows))
         self.report.skipped += len(found) - len(wanted)
         self.report.unchanged += len(wanted) - len(changed) - lacking
         rejects: list[tuple[Reject, Product | None]] = [(r, None) for r in batch.rejects]
@@ -198,7 +198,7 @@ class Ingest:
         body: Body = {"rejects": rejects, "resolved": resolved}
         vectors = None
         if changed:
-            vectors = halves_of(changed, self.shelf.dimension)
+            vectors = pairs_of(changed, self.shelf.dimension)
             head["attributes"] = records.attribute_types(changed)
             body["products"] = records.columns(changed, self.shelf.next_row)
         self.shelf.commit(head, body, vectors)
@@ -233,7 +233,7 @@ def _changed(candidates: list[Candidate]) -> list[Candidate]:
     return [c for c in candidates if c.old is None or c.old.content_hash != c.content_hash]
 
 
-def halves_of(candidates: Sequence[Candidate], dimension: int) -> FloatArray:
+def pairs_of(candidates: Sequence[Candidate], dimension: int) -> FloatArray:
     """The rows to store or to ask with, (n, 2 * dimension) float32; a missing half is zeros."""
     rows = np.zeros((len(candidates), 2 * dimension), dtype=np.float32)
     image, text = fusion.split(rows)
@@ -267,7 +267,8 @@ def bring(found: list[Candidate], batch: ReadBatch) -> None:
 
 
 def width_of(batch: ReadBatch) -> int:
-    """Numbers a row of a batch's embeddings. Raises InvalidEmbeddings where its halves differ."""
+    """Numbers a row of a batch's embeddings. Raises InvalidEmbeddings where image and text differ
+    in it."""
     given = [e for e in (batch.image_embeddings, batch.text_embeddings) if e is not None]
     if len({e.shape[1] for e in given}) != 1:
         raise InvalidEmbeddings(

@@ -20,7 +20,7 @@ from kinshelf.store.ingest.add import open_downloader, read_batches
 from kinshelf.store.ingest.batch_encoder import BatchEncoder
 from kinshelf.store.ingest.candidate import Candidate
 from kinshelf.store.ingest.pictures import Picture, Preprocessor, is_url, read_pictures
-from kinshelf.store.ingest.pipeline import bring, candidates, halves_of, width_of
+from kinshelf.store.ingest.pipeline import bring, candidates, pairs_of, width_of
 from kinshelf.store.query import Query, QueryFields
 from kinshelf.store.results import AddOptions, AddReport, Neighbour, SearchResult
 
@@ -33,32 +33,32 @@ if TYPE_CHECKING:
 
 
 NEIGHBOURS = 10
-"""How many `similar` gives if not told."""
+"""How many `similar` gives if not reported."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueryBatch:
-    """Products to ask about and their halves, (n, 2 * dimension) float32, row by row."""
+    """Products to ask about and their embedding pairs, (n, 2 * dimension) float32, row by row."""
 
     products: list[Product]
-    halves: FloatArray
+    pairs: FloatArray
     rejects: list[Reject]
 
 
 def embed(shelf: AnyShelf, query: Query) -> FloatArray:
-    """The halves of a picture, a text or both, (1, 2 * dimension) float32.
+    """The embedding pairs of a picture, a text or both, (1, 2 * dimension) float32.
 
     A modality not given is zeros. Raises ImageRejected, InputError or EncoderError.
     """
     product = Product("query", title=normalise(query.text or ""))
     if not product.text and not query.image:
-        raise InputError("nothing to ask about: give --image, --text or both")
+        raise InputError("the query is empty: give --image, --text or both")
     candidate = Candidate(product, 0, "query")
     candidate.picture = _picture(query.image, allow_private_hosts=query.allow_private_hosts)
     _encode(shelf, [candidate])
     if candidate.image_rejected:
         raise candidate.image_rejected
-    return halves_of([candidate], shelf.encoder.dimension)
+    return pairs_of([candidate], shelf.encoder.dimension)
 
 
 def _picture(image: str | bytes | None, *, allow_private_hosts: bool) -> Picture | None:
@@ -110,7 +110,7 @@ def _query_batch(shelf: AnyShelf, batch: ReadBatch, downloader: Downloader) -> Q
         _encode(shelf, found)
     rejects = batch.rejects + [c.reject for c in found if c.reject]
     usable = [c for c in found if c.image is not None or c.text is not None]
-    rows = halves_of(usable, shelf.dimension)
+    rows = pairs_of(usable, shelf.dimension)
     return QueryBatch([c.product for c in usable], rows, rejects)
 
 
@@ -126,7 +126,7 @@ def similar(
     now = shelf.snapshot(asked.at)
     if asked.id is not None:
         row = now.get(asked.id).row
-        queries, exclude = now.halves([row]), [row]
+        queries, exclude = now.pairs([row]), [row]
     else:
         queries, exclude = embed(shelf, asked), []
     found = now.kneighbors(
@@ -154,19 +154,19 @@ def similar_source(
     /,
     **fields: Unpack[QueryFields],
 ) -> Iterator[tuple[QueryBatch, list[SearchResult]]]:
-    """As `similar` for every product of a file, a batch at a time; nothing is stored.
+    """Find similar products for every product of a file, a batch at a time; nothing is stored.
 
     Of a product that is on the shelf, the one with its id is left out of its answer.
     """
     asked = of_source(query, fields)
     k = asked.k or NEIGHBOURS
     now = shelf.snapshot(asked.at)
-    now.filter(asked.where)  # what is wrong with it is told before anything is encoded
+    now.filter(asked.where)  # what is wrong with it is reported before anything is encoded
     for batch in embed_source(shelf, source, options):
         found: list[SearchResult] = []
         if batch.products:
             near = now.kneighbors(
-                batch.halves, k + 1, where=asked.where, weight_image=asked.weight_image
+                batch.pairs, k + 1, where=asked.where, weight_image=asked.weight_image
             )
             for product, answer in zip(batch.products, neighbours(now, near), strict=True):
                 others = [each for each in answer if each.id != product.id][:k]
@@ -175,7 +175,7 @@ def similar_source(
 
 
 def neighbours(snapshot: AnySnapshot, found: Neighbours) -> list[list[Neighbour]]:
-    """Found rows with what the catalogue says of them, one list a query."""
+    """Found rows with their catalogue entries, one list a query."""
     known = snapshot.view.by_rows(found.rows[found.rows >= 0])
     answers: list[list[Neighbour]] = []
     for i, rows in enumerate(found.rows):

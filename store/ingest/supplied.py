@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from kinshelf.db.sources.readers import ReadBatch
 
 
-class BroughtEmbeddings:
+class SuppliedEmbeddings:
     """Row i of each array belongs to data row i of the source.
 
     Raises InvalidEmbeddings for a file that cannot be used, before anything is added.
@@ -72,7 +72,7 @@ def _not_kept(product: Product) -> str | None:
         texts.append(("attributes", name))
         if isinstance(value, str):
             texts.append(("attributes", value))
-    if is_kept("".join([text for _, text in texts])):  # nearly always, and quickly told
+    if is_kept("".join([text for _, text in texts])):  # nearly always, and quickly checked
         return None
     return next(name for name, text in texts if not is_kept(text))
 

@@ -48,7 +48,7 @@ def check_kept(ledger: Ledger, generation: int) -> None:
 
 
 def anchor(ledger: Ledger, generation: int) -> str | None:
-    """What a snapshot of a generation must bear to be one of this log; None: no such generation.
+    """The mark of a snapshot that belongs to this log's generation; None: no such generation.
 
     The number alone does not tell: a shelf restored from a backup gives its numbers again.
     """

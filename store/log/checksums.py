@@ -1,4 +1,4 @@
-"""Whether the vectors of a shelf are those that were written: each change has its checksum."""
+"""Checksums of a shelf's vectors: each change has its own."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ _READERS = 4
 
 
 def check_vectors(path: Path, first_row: int, frames: Sequence[Frame]) -> None:
-    """Read the vectors that these changes brought; row `first_row` is the file's first.
+    """Read the vectors that these changes hold; row `first_row` is the file's first.
 
     Raises ShelfDamaged, naming the first change whose vectors do not fit, or if there is no file.
     """
-    brought = [frame for frame in frames if frame.head.get("rows")]
+    with_rows = [frame for frame in frames if frame.head.get("rows")]
     try:
         file = path.open("rb", buffering=0)
     except FileNotFoundError:
         raise ShelfDamaged(f"{path} is missing: restore it from a backup") from None
-    many = sum(map(_size, brought)) >= _APART
-    readers = min(threads(), _READERS, len(brought)) if many else 1
+    many = sum(map(_size, with_rows)) >= _APART
+    readers = min(threads(), _READERS, len(with_rows)) if many else 1
     with file:
         if readers < 2:
-            for frame in brought:
+            for frame in with_rows:
                 _check(path, file.fileno(), first_row, frame)
             return
         with ThreadPoolExecutor(readers, "kinshelf-check") as pool:
-            parts = repeat(path), repeat(file.fileno()), repeat(first_row), brought
+            parts = repeat(path), repeat(file.fileno()), repeat(first_row), with_rows
             for _ in pool.map(_check, *parts):
                 pass
 

@@ -12,7 +12,7 @@ from kinshelf.store.log.manifest import Manifest, write_manifest
 
 
 def manifest_for(encoder: str | None, revision: str | None, precision: str | None) -> Manifest:
-    """Of an empty shelf for that encoder; a directory by its absolute path."""
+    """The manifest of an empty shelf for an encoder; a directory by its absolute path."""
     from kinshelf.store.encode.encoder import DEFAULT_ENCODER, DEFAULT_REVISION
     from kinshelf.store.encode.precision import check_precision
 

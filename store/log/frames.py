@@ -39,7 +39,7 @@ class Frame:
 
     @property
     def is_base(self) -> bool:
-        """Whether it is no change but a part of the state that a compacted log begins with."""
+        """Whether the frame is part of the state at the start of a compacted log, not a change."""
         return self.head.get("kind") == BASE
 
     def content(self) -> Body:
@@ -122,7 +122,7 @@ def read_frames(
 
 
 def later_frame(data: memoryview, offset: int) -> Frame | None:
-    """A valid frame somewhere after a bad place: then that place is damage, not a torn tail."""
+    """A valid frame somewhere after a bad place: then that place is damage, not a torn end."""
     raw = bytes(data[offset:])
     place = raw.find(MAGIC, 1)
     while place >= 0:

@@ -1,4 +1,4 @@
-"""What a writer looks up for every product that comes in: ids and open rejects, in memory.
+"""A writer's lookup of ids and open rejects, in memory.
 
 A dictionary answers in the same time however large the shelf; the catalogue would have to take
 in each change first, and then be scanned.

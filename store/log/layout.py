@@ -15,7 +15,7 @@ _PROBE = re.compile(r"\.\d+\.tmp")
 
 
 def vectors_path(directory: Path, epoch: int) -> Path:
-    """The file of unit halves, `[image ; text]` float32 rows."""
+    """The file of unit embedding pairs, `[image ; text]` float32 rows."""
     return directory / f"vectors-{epoch}.f32"
 
 
@@ -41,7 +41,7 @@ def _epoch_of(path: Path) -> int | None:
 
 
 def leftovers(directory: Path, epoch: int) -> Iterator[Path]:
-    """What an interrupted write or compaction left behind, given the epoch that counts."""
+    """Files that an interrupted write or compaction left behind, given the current epoch."""
     for path in sorted(directory.iterdir()):
         other = _epoch_of(path)
         if (other is not None and other != epoch) or _TEMPORARY.fullmatch(path.name):

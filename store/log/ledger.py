@@ -3,7 +3,7 @@
 A change is: vectors written and synced, then one log frame written and synced, then acknowledged.
 The frame is the commit point and its number the generation. What a crash leaves behind the last
 whole frame (a torn frame, vectors without a frame) was never acknowledged; readers ignore it and
-the next writer cuts it off. Anything else that does not fit is damage, and said so.
+the next writer cuts it off. Anything else that does not fit is reported as damage.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Ledger:
                 return
 
     def outdated(self) -> bool:
-        """Whether another manifest has taken the place of the one that was read."""
+        """Whether another manifest has replaced the one that was read."""
         return self._manifest_stamp() != self._stamp
 
     def _read_epoch(self) -> None:
@@ -83,7 +83,7 @@ class Ledger:
         self.heads: list[Frame] = []
         self._base_rows = self.first_row
         self._rows_after: list[int] = []
-        self._told: dict[str, Any] | None = None
+        self._recorded: dict[str, Any] | None = None
         self._removed_at = np.empty(0, dtype=np.int64)
         self._mapping: FloatArray | None = None
         self.refresh_log()
@@ -94,7 +94,7 @@ class Ledger:
         try:
             status = self._manifest_path.stat()
         except OSError:
-            return (0, 0)  # reading it says what is wrong
+            return (0, 0)  # reading it reports what is wrong
         return status.st_ino, status.st_mtime_ns
 
     @property
@@ -130,7 +130,7 @@ class Ledger:
         try:
             status = self._log_path.stat()
         except FileNotFoundError:
-            return True  # reading it says so
+            return True  # reading it reports it
         known = self._proof and (*self._proof.identity, self.log_end)
         return (status.st_dev, status.st_ino, status.st_size) == known
 
@@ -145,7 +145,7 @@ class Ledger:
         return True
 
     def settled(self, read: Callable[[], T]) -> T:
-        """What `read` gives of the newest state; again if a compaction removed what it reads."""
+        """Run `read` on the newest state; again if a compaction removed its files meanwhile."""
         with self.reading:
             while True:
                 self.refresh()
@@ -213,7 +213,7 @@ class Ledger:
             places = np.asarray(removed, dtype=np.int64) - self.first_row
             self._removed_at[places] = frame.generation
         self.log_end, self.generation = frame.end, frame.generation
-        self._told = frame.head.get("shelf", self._told)
+        self._recorded = frame.head.get("shelf", self._recorded)
         if frame.is_base:
             self.base.append(frame)
             self._base_rows = self.rows
@@ -233,7 +233,7 @@ class Ledger:
         return self._rows_after[place - 1] if place else self._base_rows
 
     def live(self, rows: Sequence[int]) -> list[int]:
-        """Those of the row numbers that were not removed."""
+        """Select the row numbers that were not removed."""
         return [row for row in rows if self._removed_at[row - self.first_row] == LIVE]
 
     def removed_at(self, rows: int) -> IntArray:
@@ -260,7 +260,8 @@ class Ledger:
                 yield whole
 
     def vectors(self, rows: int) -> FloatArray:
-        """The unit halves of the first rows, memory-mapped, (rows - first_row, width) float32."""
+        """The unit embedding pairs of the first rows, memory-mapped, (rows - first_row, width)
+        float32."""
         count = rows - self.first_row
         mapping = self._mapping
         if mapping is None or len(mapping) < count:
@@ -342,7 +343,7 @@ class Ledger:
         return frame
 
     def begin_epoch(self, write: Callable[[], Manifest]) -> None:
-        """Let `write` make the next epoch durable up to its manifest, and drop the old one."""
+        """Have `write` make the next epoch durable up to its manifest, then drop the old one."""
         manifest = self._guard(write)
         self._begun += 1
         write_tip(self.directory, Tip(manifest.epoch, self.generation, manifest.sealed))
@@ -363,7 +364,7 @@ class Ledger:
         generation, offset = self.generation + 1, self.log_end
         if self._begun != self.loads or (self._proof and not self._proof.holds(self._log_path)):
             raise OSError("its files were replaced meanwhile, by a backup or a copy")
-        if self._told != (identity := self.manifest.identity()):
+        if self._recorded != (identity := self.manifest.identity()):
             head |= {"shelf": identity}  # so that a lost manifest can be made again
         if vectors is not None and len(vectors):
             vectors = np.ascontiguousarray(vectors, dtype=np.float32)
@@ -383,7 +384,7 @@ class Ledger:
             self._poison = str(error)
             raise ShelfError(
                 f"writing to {self.directory} failed ({error}): this change was not acknowledged,"
-                " earlier ones are safe; free space or mend the disk, then open the shelf again"
+                " earlier ones are safe; free space or repair the disk, then open the shelf again"
             ) from error
         except BaseException as error:
             self._poison = f"interrupted by {type(error).__name__}"

@@ -20,7 +20,7 @@ NAME = "MANIFEST"
 class Manifest:
     """`dimension` is that of one modality (a stored row has twice as many); None until known.
 
-    `fingerprint` is None until the shelf's encoder was used; embeddings that a user brought
+    `fingerprint` is None until the shelf's encoder was used; embeddings that a user supplied
     before that are taken to be of `encoder`, on the user's word.
     `first_row` is the row number of the first vector of this epoch's file, `base_generation` the
     oldest that is kept, and `sealed` the bytes of the log that were there when the epoch began.
@@ -44,7 +44,7 @@ class Manifest:
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
 
     def identity(self) -> dict[str, Any]:
-        """What the log tells nothing of by itself: the encoder, and the dimension it gives."""
+        """The facts that only the manifest holds: the encoder and its dimension."""
         names = ("encoder", "revision", "fingerprint", "dimension", "precision")
         return {name: getattr(self, name) for name in names}
 
@@ -72,8 +72,8 @@ def read_manifest(directory: Path) -> Manifest:
             f"no shelf at {directory}: make one with `kinshelf init --shelf {directory}`,"
             " or name another with --shelf or KINSHELF_SHELF"
         ) from None
-    body, _, tail = raw.partition(b"\n")
-    if tail.strip() != b"%08x" % zlib.crc32(body):
+    body, _, checksum = raw.partition(b"\n")
+    if checksum.strip() != b"%08x" % zlib.crc32(body):
         raise ShelfDamaged(
             f"{directory / NAME} is damaged (its checksum does not match): restore it from a"
             " backup, or make it anew with `kinshelf verify --repair`"

@@ -14,7 +14,7 @@ from kinshelf.store.log.frames import HEADER, Frame
 class Proof:
     """What tells a log from another: its identity (device, inode) and its last frame's header.
 
-    The header bears the checksums of all that the frame says.
+    The header bears the checksums of all that the frame states.
     """
 
     identity: tuple[int, int]

@@ -1,4 +1,4 @@
-"""What goes into a frame of the log: products as columns, rejects as objects, content hashes."""
+"""The content of a log frame: products as columns, rejects as objects, content hashes."""
 
 from __future__ import annotations
 

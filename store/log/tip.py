@@ -2,7 +2,7 @@
 
 A log that a crash cut short and one that was damaged at its end look alike, except that only the
 second lacks a change that was acknowledged. TIP is written after a change is durable, so it never
-names one that is not; it may be older than the truth, or gone, and then says nothing.
+names one that is not; it may be older than the truth, or gone, and then proves nothing.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ def compact(shelf: AnyShelf, keep: int = 1) -> CompactReport:
         )
     with shelf.writing():
         if isinstance(shelf, EngineShelf):
-            return shelf.drop_unseen(keep)
+            return shelf.drop_superseded(keep)
         assert isinstance(shelf, DirectoryShelf)
         report = shelf.replace_truth(lambda ledger: _rewrite(ledger, keep))
         count, size = drop_pictures(shelf.path, shelf.snapshot().view)

@@ -81,7 +81,7 @@ def schema() -> pa.Schema:
 
 
 def _arrays(snapshot: AnySnapshot, block: list[StoredProduct]) -> dict[str, list[Any]]:
-    image, text = fusion.split(snapshot.halves([p.row for p in block]))
+    image, text = fusion.split(snapshot.pairs([p.row for p in block]))
     return columns(
         [p.product for p in block],
         [half if p.has_image else None for half, p in zip(image, block, strict=True)],

@@ -71,22 +71,22 @@ class _Staged:
             self.rows = {entry["row"]: entry for entry in map(json.loads, whole)}
             disk.replace(self._lines, "".join(f"{line}\n" for line in whole).encode())
 
-    def add(self, candidates: Sequence[Candidate], rows: Sequence[int], halves: FloatArray) -> None:
-        """Vectors first and synced: a line vouches for its row."""
+    def add(self, candidates: Sequence[Candidate], rows: Sequence[int], pairs: FloatArray) -> None:
+        """Write and sync vectors first: a line promises that its row is there."""
         entries: list[dict[str, Any]] = [
             {"row": row, "id": c.product.id, "image_hash": c.image_hash if c.image is not None
              else None, "image_error": c.image_error, "has_image": c.image is not None,
              "has_text": c.text is not None}
             for row, c in zip(rows, candidates, strict=True)
         ]  # fmt: skip
-        for row, each in zip(rows, halves, strict=True):
+        for row, each in zip(rows, pairs, strict=True):
             _append(self._vectors, each.tobytes(), (row - self._first_row) * self._width * 4)
         lines = "".join(json.dumps(entry) + "\n" for entry in entries).encode()
         _append(self._lines, lines, self._lines.stat().st_size if self._lines.exists() else 0)
         self.rows |= {entry["row"]: entry for entry in entries}
 
     def gather(self, places: IntArray) -> FloatArray:
-        """The new halves at places, (n, width) float32."""
+        """The new embedding pairs at places, (n, width) float32."""
         if not len(places):
             return np.empty((0, self._width), dtype=np.float32)
         flat = np.memmap(self._vectors, np.float32, "r")
@@ -156,7 +156,7 @@ def _embedded(
                 part = list(rows[start : start + ENCODED_BATCH])
                 found = _candidates(shelf, part, downloader)
                 batches.run(found, lambda _: np.empty((0, 0), dtype=np.float32))
-                yield found, part, _halves(found, encoder.dimension)
+                yield found, part, _pairs(found, encoder.dimension)
     finally:
         preprocessor.close()
 
@@ -171,14 +171,14 @@ def _candidates(shelf: DirectoryShelf, rows: list[int], downloader: Downloader) 
     return found
 
 
-def _halves(found: Sequence[Candidate], dimension: int) -> FloatArray:
-    halves = np.zeros((len(found), 2 * dimension), dtype=np.float32)
-    for row, candidate in zip(halves, found, strict=True):
+def _pairs(found: Sequence[Candidate], dimension: int) -> FloatArray:
+    pairs = np.zeros((len(found), 2 * dimension), dtype=np.float32)
+    for row, candidate in zip(pairs, found, strict=True):
         if candidate.image is not None:
             row[:dimension] = candidate.image
         if candidate.text is not None:
             row[dimension:] = candidate.text
-    return halves
+    return pairs
 
 
 def _refuse_nothing(entries: Any) -> None:

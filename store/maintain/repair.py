@@ -37,7 +37,7 @@ from kinshelf.store.search.lifecycle import EpochIndex
 
 @dataclass(slots=True)
 class RepairReport:
-    """What was found, what was done about it, and what is lost.
+    """The findings of a repair, its actions, and its losses.
 
     `lost_products` names the products that are known to be gone, `lost_generations` the first
     and the last change that could not be read; `quarantine` is where the damaged files lie.

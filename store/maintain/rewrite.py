@@ -34,8 +34,8 @@ _OF_ROWS = ("first", "rows", "width", "vectors")
 class Source:
     """A truth to write again: its frames in order without their bodies, and how to read the rest.
 
-    `read` gives a frame's body; `gather` the halves at places (row number minus the manifest's
-    first row), (n, width) float32; `next_row` is the number that no row has had yet.
+    `read` gives a frame's body; `gather` the embedding pairs at places (row number minus the
+    manifest's first row), (n, width) float32; `next_row` is the number that no row has had yet.
     """
 
     directory: Path
@@ -57,7 +57,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """What a rewriting leaves out: rows by a flag a place, and versions of probes."""
+    """The parts that a rewriting leaves out: rows by a flag a place, and versions of probes."""
 
     rows: BoolArray
     probes: frozenset[int] = frozenset()
@@ -96,7 +96,7 @@ class _Writer:
         disk.sync(self._log)
 
     def close(self, *, remove: bool) -> None:
-        """Let go of the files, and remove them if they came to nothing."""
+        """Close the files, and remove them if they were not finished."""
         os.close(self._log)
         os.close(self._vectors)
         if remove:
@@ -170,7 +170,7 @@ class Rewriting:
 
     @property
     def count(self) -> int:
-        """How many rows are kept."""
+        """The number of rows kept."""
         return int(np.count_nonzero(self._kept))
 
     def write(self, epoch: int) -> Manifest:

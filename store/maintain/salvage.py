@@ -1,4 +1,4 @@
-"""What a lost part of the log said, as far as something else still knows it.
+"""What a lost part of the log stated, as far as something else still knows it.
 
 The catalogue's snapshot is derived from the log, so it may remember the names of products whose
 frame is damaged, and which rows a damaged frame removed. It is believed only where its checksum

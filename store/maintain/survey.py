@@ -34,7 +34,7 @@ _NAMED = 8
 
 
 class Survey:
-    """What can be read of the shelf in `directory`, and what is wrong with the rest.
+    """The readable parts of the shelf in `directory`, and the faults of the rest.
 
     `frames` are those that count, without their bodies; `generation` the newest that is known to
     have been acknowledged, `readable` the newest that can be read, `missing` those whose frames
@@ -66,11 +66,11 @@ class Survey:
 
     @property
     def damaged(self) -> bool:
-        """Whether the truth is damaged: it cannot be opened, or holds rows that are no vectors."""
+        """Whether the data is damaged: it cannot be opened, or holds rows that are not vectors."""
         return bool(self.damaged_files)
 
     def outdated(self) -> bool:
-        """Whether another epoch has taken the place of the one that was read."""
+        """Whether another epoch has replaced the one that was read."""
         try:
             return read_manifest(self.directory).epoch > self.manifest.epoch
         except KinshelfError:
@@ -82,7 +82,7 @@ class Survey:
         return log_path(self.directory, self.manifest.epoch).name
 
     def source(self) -> Source:
-        """What can be read, to be written again."""
+        """The readable parts, to be written again."""
         every = [*self.frames, *self._stand_ins]
         every.sort(key=lambda frame: (frame.generation, not frame.is_base))
         return Source(self.directory, self.manifest, every, self.next_row, self.read, self.gather)
@@ -95,7 +95,7 @@ class Survey:
         return whole.content() if whole else {}
 
     def gather(self, places: IntArray) -> FloatArray:
-        """Halves at places that are not lost, (n, width) float32."""
+        """Embedding pairs at places that are not lost, (n, width) float32."""
         return np.array(self._vectors[places], dtype=np.float32)
 
     def _damage(self, path: Path, problem: str, remedy: str = REPAIR) -> None:
@@ -120,7 +120,7 @@ class Survey:
     # ---- the log
 
     def _walk(self) -> None:
-        """Follow the frames; a damaged one costs what it said, and nothing that others say."""
+        """Follow the frames; a damaged one costs what it stated, and nothing that others say."""
         manifest = self.manifest
         self.readable, self.rows, end = manifest.base_generation, manifest.first_row, 0
         self.next_row = self.rows
@@ -171,7 +171,7 @@ class Survey:
             problem = f"{len(self._log) - end} bytes of a change that was never acknowledged"
             self._note(path, problem, "none needed: the next writer cuts them off")
 
-    # ---- what the damaged frames said
+    # ---- what the damaged frames stated
 
     def _recollect(self) -> None:
         """Name the products whose frames are damaged, and drop rows that those replaced."""
@@ -284,10 +284,10 @@ class Survey:
     def _bad_norms(
         self, start: int, stop: int, products: dict[str, list[Any]]
     ) -> Iterator[tuple[int, str]]:
-        """Live rows whose halves are neither unit nor, where a modality is missing, zero."""
+        """Live rows whose embeddings are neither unit nor, where a modality is missing, zero."""
         for block in _blocks(start, stop):
-            halves = fusion.split(self._vectors[block])
-            for half, name in zip(halves, ("image", "text"), strict=True):
+            pairs = fusion.split(self._vectors[block])
+            for half, name in zip(pairs, ("image", "text"), strict=True):
                 given = products[f"has_{name}"][block.start - start : block.stop - start]
                 norms = np.linalg.norm(half.astype(np.float64), axis=1)
                 wrong = ~(np.abs(norms - np.asarray(given, dtype=np.float64)) < 1e-3)
@@ -338,11 +338,11 @@ def _guess_manifest(directory: Path) -> Manifest:
     while frame is not None:
         found.append(frame)
         frame = _later(data, frame.end)
-    told = [f.head["shelf"] for f in found if "shelf" in f.head]
+    identities = [f.head["shelf"] for f in found if "shelf" in f.head]
     firsts = [f.head["first"] for f in found if "first" in f.head]
     widths = [f.head["width"] for f in found if "width" in f.head]
     known: dict[str, Any] = {"dimension": widths[0] // 2 if widths else None}
-    known |= told[-1] if told else _legible_identity(directory)
+    known |= identities[-1] if identities else _legible_identity(directory)
     base = first.generation - (not first.is_base) if first else 0
     return Manifest(epoch=epoch, first_row=min(firsts, default=0), base_generation=base, **known)
 

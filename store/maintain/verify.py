@@ -55,7 +55,7 @@ def verify_path(path: Path) -> tuple[list[Finding], int]:
 
 
 def verify(shelf: DirectoryShelf) -> list[Finding]:
-    """As `verify_path`, and the catalogue that this handle has in memory."""
+    """Verify like `verify_path`, and check the catalogue that this handle has in memory."""
     return [*survey_of(shelf.path).findings, *_derived(shelf), *_beside(shelf)]
 
 
@@ -133,7 +133,7 @@ def _twice(fresh: Catalog, ledger: Ledger) -> Iterator[Finding]:
 
 
 def catalogue_file(directory: Path) -> Iterator[Finding]:
-    """What is wrong with the catalogue's snapshot on the disk."""
+    """Faults of the catalogue's snapshot on the disk."""
     yield from _snapshot_file(directory / catalog_cache.CATALOG)
 
 
@@ -155,7 +155,7 @@ def _snapshot_file(path: Path) -> Iterator[Finding]:
 
 
 def index_file(directory: Path, ledger: Ledger) -> Iterator[Finding]:
-    """What is wrong with the index's file: its checksum, then each row against the vectors."""
+    """Faults of the index's file: its checksum, then each row against the vectors."""
     path = index_path(directory, ledger.manifest.epoch)
     found = list(_snapshot_file(path))
     yield from found

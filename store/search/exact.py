@@ -48,7 +48,7 @@ def exact(
 def exact_among(
     vectors: FloatArray, places: IntArray, queries: FloatArray, k: int
 ) -> tuple[FloatArray, IntArray]:
-    """As `exact`, scoring the given places only."""
+    """Search like `exact`, scoring the given places only."""
     found = [
         _gather(vectors, places, queries[start : start + _QUERIES], k)
         for start in range(0, len(queries), _QUERIES)

@@ -1,8 +1,8 @@
 """Fusion: two unit embeddings become one row, and one inner product tells both similarities.
 
-On disk a row is `[image ; text]`, both halves of unit norm as the encoder gave them, so that they
-can be exported bit for bit. The fused embedding is that row / sqrt(2): the inner product of two
-fused embeddings is the mean of the two cosines. A missing modality is a half of zeros.
+On disk a row is `[image ; text]`, both embeddings of unit norm as the encoder gave them, so that
+they can be exported bit for bit. The fused embedding is that row / sqrt(2): the inner product of
+two fused embeddings is the mean of the two cosines. A missing modality is a half of zeros.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SCALE = np.float32(1 / math.sqrt(2))
 
 
 def split(rows: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """The image and the text halves of stored rows, each (n, dimension), bit for bit."""
+    """The image and the text embeddings of stored rows, each (n, dimension), bit for bit."""
     dimension = rows.shape[1] // 2
     return rows[:, :dimension], rows[:, dimension:]
 
@@ -47,13 +47,14 @@ def check_pairs(rows: FloatArray, otherwise: str = "") -> None:
 
 
 def fused(rows: FloatArray) -> FloatArray:
-    """Fused embeddings of stored rows, (n, 2 * dimension) float32, of norm 1 if both halves are."""
+    """Fused embeddings of stored rows, (n, 2 * dimension) float32, of norm 1 if both embeddings
+    are."""
     return np.multiply(rows, _SCALE, dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True)
 class Weighting:
-    """How much the picture counts in a similarity, from 0 to 1; 0.5 is the fused similarity."""
+    """The weight of the picture in a similarity, from 0 to 1; 0.5 is the fused similarity."""
 
     image: float = 0.5
 

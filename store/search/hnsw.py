@@ -2,7 +2,7 @@
 
 A search does not come down the graph's own levels, one node at a time: in catalogues of many
 small groups that ends in a wrong one for 2 queries of 100. It enters at the nearest of many
-`doors`, one row in 16, which are found by a small graph of their own.
+`entry_points`, one row in 16, which are found by a small graph of their own.
 
 It only proposes candidates, which are scored again from the vectors themselves: it can miss a
 neighbour, but never gives a wrong similarity. A file is mapped, not read, so that opening costs
@@ -27,24 +27,24 @@ from kinshelf.db.catalog.tables import file_hash, read_state, seal, side_file
 from kinshelf.db.errors import ShelfError
 from kinshelf.db.threads import faiss_for
 from kinshelf.store.log import disk
-from kinshelf.store.search.unindexed import Tail
+from kinshelf.store.search.unindexed import UnindexedRows
 
 KIND = "hnsw-sq8"
 LINKS = 24
 """Of a node. At 100,000 CLIP-like rows 24 over bytes ask as many steps as FAISS' usual 32 over
 float32; 16 build in half the time but ask twice the steps for recall 0.99."""
 CONSTRUCTION = 40
-DOOR_STRIDE = 16
-"""At 100,000 rows, 64 steps from the doors find as much as 160 steps down the levels."""
-_MOST_DOORS = 1 << 16
+ENTRY_STRIDE = 16
+"""At 100,000 rows, 64 steps from the entry points find as much as 160 steps down the levels."""
+_MOST_ENTRY_POINTS = 1 << 16
 _ENTERED = 64
-"""Doors that a search begins at, or as many as are looked at. At a million rows 64 ask half the
-steps of 8."""
-_DOOR_LINKS, _DOOR_CONSTRUCTION = 16, 64
-_DOOR_STEPS = {"both": 32, "image": 192, "text": 192}
+"""Entry points that a search begins at, and how many are compared. At a million rows 64 ask half
+the steps of 8."""
+_ENTRY_LINKS, _ENTRY_CONSTRUCTION = 16, 64
+_ENTRY_STEPS = {"both": 32, "image": 192, "text": 192}
 """Links are between whole products, so by a half alone a search among them goes astray sooner."""
-_DOORS_A_STEP = 512
-"""Among many doors the search takes more steps."""
+_ENTRY_POINTS_A_STEP = 512
+"""Among many entry points the search takes more steps."""
 _TRAINING_ROWS = 20_000
 _BLOCK = 2048
 """Rows added at once, half a second of work after which it may be interrupted; or scored at once,
@@ -57,7 +57,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """What finds the 10 nearest: nodes kept in sight (`steps`, FAISS' efSearch), recall measured.
+    """The effort that finds the 10 nearest: `steps` (FAISS' efSearch), recall measured.
 
     `steps` is None where no number of them that pays reached the recall asked for.
     """
@@ -68,7 +68,7 @@ class Effort:
 
 @dataclass(frozen=True, eq=False)
 class Hnsw:
-    """A graph over the first `rows` places of an epoch, and the doors into it.
+    """A graph over the first `rows` places of an epoch, and the entry points into it.
 
     `anchor` tells of which vectors, `trained` on how many of them the bytes were fitted, and
     `efforts` what a query costs: of a whole product, of its picture alone, of its text alone;
@@ -77,7 +77,7 @@ class Hnsw:
     """
 
     index: Any
-    doors: Any
+    entry_points: Any
     rows: int
     trained: int
     anchor: str
@@ -88,9 +88,9 @@ class Hnsw:
     vectors: FloatArray | None = field(default=None, repr=False)
 
     @functools.cached_property
-    def tail(self) -> Tail:
+    def unindexed_rows(self) -> UnindexedRows:
         """The rows after it."""
-        return Tail(self.rows)
+        return UnindexedRows(self.rows)
 
     @property
     def helps(self) -> bool:
@@ -101,12 +101,12 @@ class Hnsw:
         """Places likely to be nearest, best guess first, (n, count) int64, -1 where none."""
         faiss = faiss_for(len(queries))
         queries = np.ascontiguousarray(queries, dtype=np.float32)
-        near, doors = self._entrances(faiss, queries, kind)
+        near, entry_points = self._entrances(faiss, queries, kind)
         similarities = np.empty((len(queries), count), dtype=np.float32)
         places = np.empty((len(queries), count), dtype=np.int64)
-        pointers = map(faiss.swig_ptr, (doors, near, similarities, places))
+        pointers = map(faiss.swig_ptr, (entry_points, near, similarities, places))
         self.index.search_level_0(
-            len(queries), faiss.swig_ptr(queries), count, *pointers, doors.shape[1], 2,
+            len(queries), faiss.swig_ptr(queries), count, *pointers, entry_points.shape[1], 2,
             _parameters(faiss, max(steps, count)),
         )  # fmt: skip
         return places
@@ -114,16 +114,17 @@ class Hnsw:
     def _entrances(
         self, faiss: Any, queries: FloatArray, kind: str
     ) -> tuple[FloatArray, NDArray[np.int32]]:
-        """The doors nearest to each query and how near they are, (n, up to _ENTERED) each."""
-        steps = max(_DOOR_STEPS[kind], self.doors.ntotal // _DOORS_A_STEP)
-        near, doors = self.doors.search(
+        """The entry points nearest to each query and how near they are, (n, up to _ENTERED)
+        each."""
+        steps = max(_ENTRY_STEPS[kind], self.entry_points.ntotal // _ENTRY_POINTS_A_STEP)
+        near, entry_points = self.entry_points.search(
             queries, min(_ENTERED, steps), params=_parameters(faiss, steps)
         )
-        if doors.min() < 0:  # few are connected: enter at the first one again
-            lacking = doors < 0
+        if entry_points.min() < 0:  # few are connected: enter at the first one again
+            lacking = entry_points < 0
             near = np.where(lacking, near[:, :1], near)
-            doors = np.where(lacking, doors[:, :1], doors)
-        return near, (np.maximum(doors, 0) * _stride(self.rows)).astype(np.int32)
+            entry_points = np.where(lacking, entry_points[:, :1], entry_points)
+        return near, (np.maximum(entry_points, 0) * _stride(self.rows)).astype(np.int32)
 
     def scored(
         self, query: FloatArray, count: int, keep: BoolArray | None
@@ -158,7 +159,7 @@ def _parameters(faiss: Any, steps: int) -> Any:
 def _scored_apart(
     faiss: Any, storage: Any, query: FloatArray, count: int, places: IntArray
 ) -> tuple[FloatArray, IntArray]:
-    """As `Hnsw.scored`, of the rows at ascending places: brought together block by block."""
+    """As `Hnsw.scored`, of the rows at ascending places, collected block by block."""
     shape = storage.ntotal, storage.code_size
     codes = faiss.rev_swig_ptr(storage.codes.data(), shape[0] * shape[1]).reshape(shape)
     block = faiss.IndexScalarQuantizer(storage.d, storage.sq.qtype, storage.metric_type)
@@ -184,8 +185,8 @@ def grown(
 ) -> tuple[Any, int] | None:
     """A FAISS index over all of `vectors` and the rows that its bytes were fitted to.
 
-    It goes on from `base`, which lies at `path`, or begins anew without one. None if `stop` said
-    so; an interruption leaves nothing either, for half a graph answers as if it were whole.
+    It goes on from `base`, which lies at `path`, or begins anew without one. None if `stop` asked
+    for it; an interruption leaves nothing either, for half a graph answers as if it were whole.
     """
     faiss = faiss_for(len(vectors))
     if base is None:
@@ -211,17 +212,17 @@ def _empty(faiss: Any, vectors: FloatArray, links: int, construction: int) -> An
     return index
 
 
-def doors_of(vectors: FloatArray) -> Any:
+def entry_points_of(vectors: FloatArray) -> Any:
     """A FAISS index of every `_stride`-th row."""
     faiss = faiss_for(len(vectors))
     rows = np.array(vectors[:: _stride(len(vectors))], dtype=np.float32)
-    doors = _empty(faiss, rows, _DOOR_LINKS, _DOOR_CONSTRUCTION)
-    doors.add(rows)
-    return doors
+    entry_points = _empty(faiss, rows, _ENTRY_LINKS, _ENTRY_CONSTRUCTION)
+    entry_points.add(rows)
+    return entry_points
 
 
 def _stride(rows: int) -> int:
-    return max(DOOR_STRIDE, math.ceil(rows / _MOST_DOORS))
+    return max(ENTRY_STRIDE, math.ceil(rows / _MOST_ENTRY_POINTS))
 
 
 def save(graph: Hnsw, path: Path) -> Hnsw:
@@ -230,7 +231,7 @@ def save(graph: Hnsw, path: Path) -> Hnsw:
     _write(graph, temporary)
     state = {
         "kind": KIND, "rows": graph.rows, "trained": graph.trained, "anchor": graph.anchor,
-        "measured": graph.measured, "doors": graph.doors.ntotal,
+        "measured": graph.measured, "doors": graph.entry_points.ntotal,
         "links": LINKS, "construction": CONSTRUCTION,
         "efforts": {name: [e.steps, e.recall] for name, e in graph.efforts.items()},
         "xxh3": file_hash(temporary), "size": temporary.stat().st_size,
@@ -248,7 +249,7 @@ def _write(graph: Hnsw, path: Path) -> None:
     try:
         writer = faiss.FileIOWriter(str(path))
         faiss.write_index(graph.index, writer)
-        faiss.write_index(graph.doors, writer)
+        faiss.write_index(graph.entry_points, writer)
         del writer  # closes the file
     except RuntimeError as error:  # what FAISS makes of a full disk
         disk.unlink(path)
@@ -269,8 +270,8 @@ def load(path: Path, anchor: str | None, *, whole: bool = False) -> Hnsw | None:
     """The graph at `path`, or None if it is missing, damaged or not of the anchored vectors.
 
     The bytes that were checked are those that are used: FAISS may crash on others. Of a graph that
-    no query is answered by only the statement is read, without `index` and `doors`, unless it is
-    wanted `whole`.
+    no query is answered by only the statement is read, without `index` and `entry_points`, unless
+    it is wanted `whole`.
     """
     state = stated(path)
     if state is None or anchor is None or state["anchor"] != anchor:
@@ -291,5 +292,5 @@ def load(path: Path, anchor: str | None, *, whole: bool = False) -> Hnsw | None:
     faiss = faiss_for(1)
     # A viewed index points into the mapping, so both live as long as it does.
     reader = faiss.ZeroCopyIOReader(faiss.swig_ptr(np.asarray(data)), data.size)
-    index, doors = faiss.read_index(reader), faiss.read_index(reader)
-    return replace(bare, index=index, doors=doors, held=(data, reader))
+    index, entry_points = faiss.read_index(reader), faiss.read_index(reader)
+    return replace(bare, index=index, entry_points=entry_points, held=(data, reader))

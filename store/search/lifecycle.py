@@ -1,4 +1,4 @@
-"""When there is an approximate index, and whose: one file an epoch, made by writers alone.
+"""The life cycle of the approximate index: one file an epoch, made by writers alone.
 
 It is built after a change is acknowledged, without the writer lock, and put in place with it.
 Until then, and whenever the file is missing, damaged or of other vectors, search is exact.
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 Stop = Callable[[], bool]
 Steps = Callable[[int, int], None]
-"""Told how many rows are in, of how many."""
+"""A progress callback: rows indexed, rows in all."""
 Writing = Callable[[], contextlib.AbstractContextManager[object]]
 MINIMUM_BYTES = 96 << 20
 """Of vectors: 24,576 rows at 1024 floats. One thread scores that many exactly in 5 ms, faster than
 a person sees; a graph would cost seconds of building and 0.2 s of importing FAISS a command."""
-TAIL_ROWS, TAIL_SHARE = 2048, 0.02
+UNINDEXED_ROWS, UNINDEXED_SHARE = 2048, 0.02
 """Rows after the graph that are scored exactly with every query before the graph is grown."""
 _RETUNE = 1.25
 """Grown beyond this multiple of the rows that its efforts were measured on, they are again."""
@@ -92,14 +92,14 @@ class EpochIndex:
         return status.st_ino, status.st_mtime_ns
 
     def is_due(self, vectors: FloatArray) -> bool:
-        """Whether a graph over these vectors is wanted, and the one there is lags behind."""
+        """Whether a graph over these vectors is wanted and the present one is out of date."""
         graph = self.of(vectors)
         covered = 0 if graph is None else graph.rows
-        tail = len(vectors) - covered
+        unindexed = len(vectors) - covered
         wanted = vectors.nbytes >= MINIMUM_BYTES and not self.declined
         # where a graph did not help, much must change before it is worth another try
-        share = TAIL_SHARE if graph is None or graph.helps else _RETUNE - 1
-        return wanted and (graph is None or tail > TAIL_ROWS + share * covered)
+        share = UNINDEXED_SHARE if graph is None or graph.helps else _RETUNE - 1
+        return wanted and (graph is None or unindexed > UNINDEXED_ROWS + share * covered)
 
     def update(
         self,
@@ -117,23 +117,25 @@ class EpochIndex:
         self.declined = stop()
         if self.declined:
             return False
-        told = anchor(self._ledger, len(vectors))
+        mark = anchor(self._ledger, len(vectors))
         base = self._base(len(vectors))
         made = hnsw.grown(vectors, base, self.path, progress, stop)
-        if made is None or told is None:
+        if made is None or mark is None:
             self.declined = True
             return False
         from kinshelf.store.search.recall import tuned
 
         index, trained = made
-        graph = Hnsw(index, hnsw.doors_of(vectors), len(vectors), trained, told, {}, len(vectors))
+        graph = Hnsw(
+            index, hnsw.entry_points_of(vectors), len(vectors), trained, mark, {}, len(vectors)
+        )
         if base is None or len(vectors) > _RETUNE * base.measured:
             graph = tuned(graph, vectors)
         else:
             graph = replace(graph, efforts=base.efforts, measured=base.measured)
         with writing():
             # A compaction meanwhile has made these vectors, and so the graph, a thing of the past.
-            current = anchor(self._ledger, len(vectors)) == told
+            current = anchor(self._ledger, len(vectors)) == mark
             if current:
                 self._graph = hnsw.save(graph, self.path)
                 self._stamp = self._written()
@@ -152,7 +154,7 @@ class EpochIndex:
             for file in (side_file(self.path), self.path):
                 disk.unlink(file)
 
-    def told(self, vectors: FloatArray) -> dict[str, Any]:
+    def report(self, vectors: FloatArray) -> dict[str, Any]:
         """For `info`: what searches these vectors, how far it reaches and what it was measured."""
         graph = self.of(vectors)
         if graph is None:
@@ -164,14 +166,18 @@ class EpochIndex:
         }
         return {
             "kind": hnsw.KIND if graph.helps else "exact",
-            "rows": rows, "tail": len(vectors) - rows, "bytes": graph.size,
-            "M": hnsw.LINKS, "efConstruction": hnsw.CONSTRUCTION, "queries": efforts,
+            "rows": rows,
+            "tail": len(vectors) - rows,
+            "bytes": graph.size,
+            "M": hnsw.LINKS,
+            "efConstruction": hnsw.CONSTRUCTION,
+            "queries": efforts,
             "due": self.is_due(vectors),
-        }  # fmt: skip
+        }
 
 
 def anchor(ledger: Ledger, rows: int) -> str | None:
-    """What tells the first `rows` vectors of an epoch from others; None if no change ends there.
+    """The mark of an epoch's first `rows` vectors; None if no change ends there.
 
     Made of the checksums that the log has of them, so nothing has to be read.
     """

@@ -1,4 +1,4 @@
-"""What is told of the rows that a search found: similarities from the vectors themselves."""
+"""Similarities of the rows that a search found, computed from the vectors themselves."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ class Neighbours:
     exhaustive: bool
 
 
-def told(
+def neighbours_of(
     queries: FloatArray, rows: IntArray, near: FloatArray, weight_image: float, *, exhaustive: bool
 ) -> Neighbours:
-    """The rows (n, k) found for queries (n, width), -1 for none, by their halves `near`
+    """The rows (n, k) found for queries (n, width), -1 for none, by their embedding pairs `near`
     (n, k, width); nearest first, the lower row first among equals."""
-    halves = (2, queries.shape[1] // 2)
-    found = near.reshape(*rows.shape, *halves)
-    cosines: FloatArray = np.vecdot(found, queries.reshape(-1, 1, *halves))
+    sides = (2, queries.shape[1] // 2)
+    found = near.reshape(*rows.shape, *sides)
+    cosines: FloatArray = np.vecdot(found, queries.reshape(-1, 1, *sides))
     # From the parts: the same to the bit, whichever way the rows were found.
     whole = weight_image * cosines[..., 0] + (1 - weight_image) * cosines[..., 1]
     none = rows < 0
     whole = np.where(none, -np.inf, whole).astype(np.float32)
     cosines[none] = np.nan
-    _mark_missing(queries.reshape(-1, *halves), found, cosines)
+    _mark_missing(queries.reshape(-1, *sides), found, cosines)
     at = (np.arange(len(whole))[:, None], np.lexsort((rows, -whole), axis=1))
     # Rounding may carry a product's similarity to itself past 1.
     whole, cosines = np.minimum(whole[at], 1), np.minimum(cosines[at], 1)

@@ -1,4 +1,4 @@
-"""How much of a large mapping counts as this process's memory.
+"""Paging: limits the share of a large mapping that counts as this process's memory.
 
 A page that was looked at once counts for good, and Linux brings its neighbours along: a few
 thousand rows here and there, and all of a shelf's vectors are resident. Of a large mapping they are
@@ -30,7 +30,7 @@ _seen = _Seen()
 
 
 def looked_at(vectors: FloatArray, rows: int, *, apart: bool) -> None:
-    """So many rows of `vectors` were read, one after the other or `apart` from each other.
+    """Count rows of `vectors` that were read, one after the other or `apart` from each other.
 
     An estimate is kept, of all mappings in one; threads may lose a part of it to each other.
     """

@@ -1,4 +1,4 @@
-"""How the nearest products among those that match are found: exactly, or by the graph if it pays.
+"""The search planner: finds the nearest matching products exactly, or by the graph if it pays.
 
 The graph's candidates are filtered afterwards. As long as enough of them match, the nearest
 matches are among them, whatever the filter has to do with the query; where too few do, as for a
@@ -37,7 +37,7 @@ _DEEPER = 0.5
 _CODED = 1 << 12
 """Kept rows from which on few queries are scored by the graph's bytes first: a quarter of the
 memory to read."""
-_HALVES: dict[str, Callable[[int], slice]] = {
+_PARTS: dict[str, Callable[[int], slice]] = {
     "image": lambda dimension: slice(0, dimension),
     "text": lambda dimension: slice(dimension, None),
     "both": lambda _: slice(None),
@@ -60,7 +60,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """What is searched: the vectors, the graph over their first ones, and which are kept."""
+    """The rows to search: the vectors, the graph over their first ones, and which are kept."""
 
     vectors: FloatArray
     graph: Hnsw | None
@@ -68,7 +68,7 @@ class Rows:
 
     @property
     def kept(self) -> int:
-        """How many rows may be found."""
+        """The number of rows that may be found."""
         return len(self.vectors) if self.keep is None else int(np.count_nonzero(self.keep))
 
     def after(self, place: int) -> Rows:
@@ -103,14 +103,14 @@ def nearest(rows: Rows, queries: FloatArray, k: int) -> Found:
 def _of_kind(rows: Rows, kind: str, queries: FloatArray, k: int) -> Found:
     effort = rows.graph.efforts.get(kind) if rows.graph else None
     if rows.graph is None or effort is None or effort.steps is None:
-        return Found(*_all(rows, queries, k, _HALVES[kind](queries.shape[1] // 2)), exhaustive=True)
+        return Found(*_all(rows, queries, k, _PARTS[kind](queries.shape[1] // 2)), exhaustive=True)
     return _by_graph(rows, rows.graph, (kind, effort.steps), queries, k)
 
 
 def _kinds(queries: FloatArray) -> list[tuple[str, IntArray]]:
     """Queries by what the graph's effort was measured for; "" if for nothing of the kind."""
-    halves = queries.reshape(len(queries), 2, -1)
-    sizes = np.vecdot(halves, halves)
+    pairs = queries.reshape(len(queries), 2, -1)
+    sizes = np.vecdot(pairs, pairs)
     if len(queries) == 1:
         return [(_kind(*sizes[0].tolist()), np.zeros(1, dtype=np.int64))]
     kinds = np.array([_kind(*pair) for pair in sizes.tolist()], dtype="<U5")
@@ -180,13 +180,13 @@ def _with_later(found: Answer, rows: Rows, graph: Hnsw, queries: FloatArray) -> 
     stop, k = graph.rows, found[0].shape[1]
     if len(queries) <= FEW and len(rows.vectors) - stop >= LEAST:
         least = found[0][:, -1]
-        coded, stop = graph.tail.nearest(rows.vectors, queries, least, k, rows.keep)
+        coded, stop = graph.unindexed_rows.nearest(rows.vectors, queries, least, k, rows.keep)
         found = found if coded is None else _joined(found, coded)
     after = rows.after(stop)
     if not after.kept:
         return found
     similarities, later = exact(after.vectors, queries, k, after.keep)
-    graph.tail.scored_plainly(rows.vectors)
+    graph.unindexed_rows.scored_plainly(rows.vectors)
     later[later >= 0] += stop
     return _joined(found, (similarities, later))
 

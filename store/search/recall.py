@@ -1,4 +1,4 @@
-"""How well the graph finds what is there: measured on a shelf's own vectors, never assumed.
+"""The graph's recall, measured on a shelf's own vectors, never assumed.
 
 Queries are stored products moved a little, since a new product resembles what is there but is not
 in it: each half plus noise of half its length, made a unit again.
@@ -90,7 +90,8 @@ def _recall(
 
 
 def samples(vectors: FloatArray, pool: IntArray, kind: str, count: int, seed: int) -> FloatArray:
-    """Queries like products at places of the pool, of both halves or one, (count or fewer, width).
+    """Queries like products at places of the pool, of both embeddings or one, (count or fewer,
+    width).
 
     They are weighted as the search takes them.
     """

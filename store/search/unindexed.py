@@ -43,7 +43,7 @@ class _Coded:
     stop: int
 
 
-class Tail:
+class UnindexedRows:
     """The bytes of rows from `first` on, as far as it has paid to make them."""
 
     def __init__(self, first: int) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from faults.kill import nursery
-from faults.world import findings, halves, new_shelf
+from faults.world import findings, new_shelf, pairs
 
 from kinshelf import Shelf
 from kinshelf.db.errors import KinshelfError
@@ -71,12 +71,12 @@ def answers(shelf: Shelf) -> list[Any]:
     """What a user may ask: products, vectors, neighbours with and without a filter, probes."""
     now = shelf.snapshot()
     stored = now.select()
-    queries = np.stack([halves(f"query{i}", i) for i in range(4)])
+    queries = np.stack([pairs(f"query{i}", i) for i in range(4)])
     found = [now.kneighbors(queries, 5), now.kneighbors(queries, 5, where="colour = 'red'")]
     ids = {p.row: p.product.id for p in stored}
     return [
         [(p.product, p.row, p.content_hash) for p in stored],
-        now.halves([p.row for p in stored]).tolist(),
+        now.pairs([p.row for p in stored]).tolist(),
         [[[ids.get(int(r)) for r in row] for row in f.rows] for f in found],
         [np.round(f.similarities, 5).tolist() for f in found],
         [p.files for p in list_probes(shelf, now)],

@@ -34,7 +34,7 @@ def make(directory: Path) -> Path:
         rows = random.standard_normal((ROWS, WIDTH)).astype(np.float32)
         np.save(directory / f"{name}.npy", rows)
     path = directory / "interrupted.shelf"
-    Shelf.create(path, encoder="brought").close()
+    Shelf.create(path, encoder="supplied").close()
     with Shelf.open(path) as shelf:
         shelf.add(directory / "more.csv", options(directory))
     return path
@@ -47,9 +47,9 @@ def options(directory: Path) -> AddOptions:
 
 def commands(directory: Path) -> list[list[str]]:
     """What is interrupted; the order is that of the runs."""
-    brought = ["--image-embeddings", "image.npy", "--text-embeddings", "text.npy"]
+    supplied = ["--image-embeddings", "image.npy", "--text-embeddings", "text.npy"]
     found = [
-        ["add", "more.csv", *brought],
+        ["add", "more.csv", *supplied],
         ["train", "--epochs", "200"],
         ["similar", "--id", "m1"],
         ["verify"],

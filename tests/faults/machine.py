@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from faults.world import Change, Model, apply, findings, halves, holds, step
+from faults.world import Change, Model, apply, findings, holds, pairs, step
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -25,7 +25,7 @@ class ShelfMachine(RuleBasedStateMachine):
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
         self.path = self.folder / "machine.shelf"
-        Shelf.create(self.path, encoder="brought").close()
+        Shelf.create(self.path, encoder="supplied").close()
         self.shelf, self.reader = Shelf.open(self.path), Shelf.open(self.path)
         self.model, self.version = Model(), 0
         self.past: dict[int, Model] = {}
@@ -87,11 +87,11 @@ class ShelfMachine(RuleBasedStateMachine):
     @rule(name=NAMES, k=st.integers(1, 20))
     def search_red(self, name: str, k: int) -> None:
         red = sorted(n for n, v in self.model.versions.items() if v % 2 == 0)
-        query = halves(name, 0)[None]
+        query = pairs(name, 0)[None]
         found = self.reader.snapshot().kneighbors(query, k, where="colour = 'red'")
         rows = [int(r) for r in found.rows[0] if r >= 0]
         entries = self.reader.snapshot().view.by_rows(rows)
-        truth = {n: float(query[0] @ halves(n, self.model.versions[n])) / 2 for n in red}
+        truth = {n: float(query[0] @ pairs(n, self.model.versions[n])) / 2 for n in red}
         assert len(rows) == min(k, len(red))
         best = sorted(truth.values(), reverse=True)[:k]
         assert np.allclose([truth[entries[r].product.id] for r in rows], best, atol=1e-5)

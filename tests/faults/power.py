@@ -105,7 +105,7 @@ def record(root: Path, seed: str) -> Journal:
     """A shelf that is made, changed and opened again, written down."""
     path, journal = root / "run.shelf", Journal(root)
     with hooked(journal):
-        Shelf.create(path, encoder="brought").close()
+        Shelf.create(path, encoder="supplied").close()
         journal.models = [Model()]
         journal.events.append(Event("ack"))
         shelf = Shelf.open(path)
@@ -223,7 +223,7 @@ def _check(path: Path, models: list[Model], acknowledged: int) -> str:
         try:
             reopen(path, models[:1])
         except ShelfNotFound:
-            Shelf.create(path, encoder="brought").close()
+            Shelf.create(path, encoder="supplied").close()
             return "no shelf, as none was acknowledged"
         return "empty shelf"
     allowed = models[acknowledged - 1 : acknowledged + 1]

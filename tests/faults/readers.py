@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from faults.kill import nursery
-from faults.world import halves, product
+from faults.world import pairs, product
 
 from kinshelf import Shelf
 from kinshelf.db.product import Product
@@ -32,9 +32,9 @@ def torn(now: Snapshot, query: np.ndarray, *, whole: bool) -> str:
         return f"{len(rows)} products in the catalogue, {now.count} in the log"
     found = now.kneighbors(query, 5).rows[0]
     near = now.view.by_rows(found)
-    for row, vector in zip(found, now.halves(found), strict=True):
+    for row, vector in zip(found, now.pairs(found), strict=True):
         entry = near[int(row)].product
-        if not np.allclose(vector, halves(entry.id, _version(entry)), atol=1e-6):
+        if not np.allclose(vector, pairs(entry.id, _version(entry)), atol=1e-6):
             return f"row {row} has the vectors of another product"
     return _halved(now) if whole else ""
 
@@ -59,7 +59,7 @@ class Seen:
 
 
 def read_on(path: Path, seed: int, stop: Event, pipe: Connection) -> None:
-    """Ask until told to stop."""
+    """Ask until reported to stop."""
     seen = Seen()
     with Shelf.open(path) as shelf:
         pipe.send("ready")
@@ -67,7 +67,7 @@ def read_on(path: Path, seed: int, stop: Event, pipe: Connection) -> None:
             started = time.perf_counter()
             now = shelf.snapshot()
             whole = seen.views % 10 == 0
-            problem = torn(now, halves("query", seed + seen.views)[None], whole=whole)
+            problem = torn(now, pairs("query", seed + seen.views)[None], whole=whole)
             seen.latencies.append(time.perf_counter() - started)
             seen.problems += [problem] if problem else []
             seen.views += 1
@@ -78,7 +78,7 @@ def read_on(path: Path, seed: int, stop: Event, pipe: Connection) -> None:
 def write(shelf: Shelf, number: int, first: int) -> None:
     """One batch: the products `first` to `first + BATCH`, all of version `number`."""
     names = [f"r{i:05d}" for i in range(first, first + BATCH)]
-    image, text = np.split(np.stack([halves(n, number) for n in names]), 2, axis=1)
+    image, text = np.split(np.stack([pairs(n, number) for n in names]), 2, axis=1)
     shelf.upsert([product(n, number) for n in names], image, text)
 
 
@@ -90,7 +90,7 @@ def run(
     `idle` seconds at rest; `least`: write until the readers may have had that many views.
     """
     path = directory / "read.shelf"
-    Shelf.create(path, encoder="brought").close()
+    Shelf.create(path, encoder="supplied").close()
     with Shelf.open(path) as shelf:
         write(shelf, 0, 0)
         busy = _watch(path, readers, lambda: _work(shelf, rows, least))

@@ -75,7 +75,7 @@ class Bench:
 
     def _act(self, scenario: str, shelf: Shelf | None) -> None:
         if shelf is None:
-            Shelf.create(self.path, encoder="brought").close()
+            Shelf.create(self.path, encoder="supplied").close()
         elif scenario == "close":
             shelf.close()
         else:
@@ -109,7 +109,7 @@ class Bench:
             model = reopen(self.path, allowed).model
         except ShelfNotFound:
             assert case.scenario == "create", case
-            Shelf.create(self.path, encoder="brought").close()
+            Shelf.create(self.path, encoder="supplied").close()
             model = Model()
         with Shelf.open(self.path) as shelf:
             apply(shelf, NEXT)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from faults import damage, interrupt, kill, power, readers, syscalls
 from faults.machine import ShelfMachine
-from faults.world import halves
+from faults.world import pairs
 from hypothesis import HealthCheck, settings
 
 from kinshelf import Shelf
@@ -29,7 +29,9 @@ def test_nothing_acknowledged_is_lost_and_nothing_else_appears_when_a_writer_is_
     assert tally.slowest_opening < 2
 
 
-def test_a_failed_system_call_leaves_a_change_whole_or_absent_and_says_so(tmp_path: Path) -> None:
+def test_a_failed_system_call_leaves_a_change_whole_or_absent_and_reports_it(
+    tmp_path: Path,
+) -> None:
     outcomes = syscalls.run(tmp_path, every=61)
     assert {"acknowledged", "died", "refused"} <= set(outcomes)
 
@@ -61,13 +63,13 @@ def test_readers_never_meet_half_a_change(tmp_path: Path) -> None:
 
 def test_threads_search_while_another_adds_and_compacts(tmp_path: Path) -> None:
     path, problems, done = tmp_path / "threads.shelf", [], threading.Event()
-    Shelf.create(path, encoder="brought").close()
+    Shelf.create(path, encoder="supplied").close()
     with Shelf.open(path) as shelf:
         readers.write(shelf, 0, 0)
 
         def ask() -> None:
             while not done.is_set():
-                problems.append(readers.torn(shelf.snapshot(), halves("q", 0)[None], whole=True))
+                problems.append(readers.torn(shelf.snapshot(), pairs("q", 0)[None], whole=True))
 
         with ThreadPoolExecutor(2) as pool:
             asked = [pool.submit(ask) for _ in range(2)]

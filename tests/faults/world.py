@@ -1,4 +1,4 @@
-"""Random changes to a shelf, and a plain dictionary that says what must be there after them.
+"""Random changes to a shelf, and a plain dictionary that states what must be there after them.
 
 A product's title and vectors follow from its id and version alone, so an answer that mixes two
 states, or a row that came from nowhere, shows. The same seed gives the same changes.
@@ -70,7 +70,7 @@ def apply(shelf: Shelf, change: Change) -> None:
     """Make a change; returning from here is the acknowledgement."""
     if change.kind == "upsert":
         products = [product(*item) for item in change.versions.items()]
-        image, text = np.split(np.stack([halves(*i) for i in change.versions.items()]), 2, axis=1)
+        image, text = np.split(np.stack([pairs(*i) for i in change.versions.items()]), 2, axis=1)
         shelf.upsert(products, image, text)
     elif change.kind == "remove":
         shelf.remove(list(change.versions))
@@ -95,7 +95,7 @@ def product(name: str, version: int) -> Product:
     )
 
 
-def halves(name: str, version: int) -> np.ndarray:
+def pairs(name: str, version: int) -> np.ndarray:
     """Unit image and text embeddings, (2 * DIMENSION,) float32."""
     seed = int.from_bytes(hashlib.sha256(f"{name}/{version}".encode()).digest()[:8], "little")
     rows = np.random.default_rng(seed).standard_normal((2, DIMENSION))
@@ -116,8 +116,8 @@ def holds(shelf: Shelf, model: Model) -> str:
         find_probe(shelf, now)
     if not stored:
         return ""
-    truth = np.stack([halves(name, model.versions[name]) for name in found])
-    if not np.allclose(now.halves([p.row for p in stored]), truth, atol=1e-6):
+    truth = np.stack([pairs(name, model.versions[name]) for name in found])
+    if not np.allclose(now.pairs([p.row for p in stored]), truth, atol=1e-6):
         return "vectors do not belong to their products"
     return _searched(shelf, [p.row for p in stored], truth)
 
@@ -160,7 +160,7 @@ def reopen(path: Path, allowed: list[Model], *, verified: bool = True) -> Opened
 
 def new_shelf(path: Path, seed: str, changes: int) -> Model:
     """A shelf after a number of random changes."""
-    Shelf.create(path, encoder="brought").close()
+    Shelf.create(path, encoder="supplied").close()
     model = Model()
     with Shelf.open(path) as shelf:
         for number in range(changes):

@@ -106,7 +106,7 @@ class FastClipEncoder:
         return rows
 
     def count_truncated(self, texts: Sequence[str]) -> int:
-        """How many texts have more tokens than the model reads, start and end included."""
+        """Count the texts with more tokens than the model reads, start and end included."""
         return self._tokens.count_truncated(texts)
 
     def _read_part(self, ids: list[int]) -> list[int]:

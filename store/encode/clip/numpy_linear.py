@@ -87,7 +87,7 @@ def _bf16_rows(weight: FloatArray, columns: FloatArray, out: FloatArray) -> None
 
 
 def _round_to_bf16(x: FloatArray, out: FloatArray) -> FloatArray:
-    """To 8 bits of mantissa, halves to even; finite numbers only."""
+    """To 8 bits of mantissa, half to even; finite numbers only."""
     bits, rounded = np.ascontiguousarray(x).view(np.uint32), out.view(np.uint32)
     np.right_shift(bits, np.uint32(16), out=rounded)
     rounded &= np.uint32(1)

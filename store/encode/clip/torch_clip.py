@@ -110,7 +110,7 @@ class _Block:
         return self._rest(x, mixed)
 
     def pooled(self, x: torch.Tensor, ends: torch.Tensor | None) -> torch.Tensor:
-        """Of the pooled token only, (n, 1, width)."""
+        """The output of the pooled token only, (n, 1, width)."""
         q, k, v = self._split(x)
         seen, at = None, torch.zeros(len(x), dtype=torch.int64, device=x.device)
         if ends is not None:

@@ -79,7 +79,7 @@ class ClipEncoder:
         return self._encode(texts, self._text_features)
 
     def count_truncated(self, texts: Sequence[str]) -> int:
-        """How many texts have more tokens than the model reads, start and end included."""
+        """Count the texts with more tokens than the model reads, start and end included."""
         if not texts:
             return 0
         with _quiet():
@@ -187,7 +187,7 @@ def _first_line(error: Exception) -> str:
 
 @contextmanager
 def _full_precision() -> Iterator[None]:
-    """cuDNN computes float32 convolutions with 10-bit mantissas unless told otherwise."""
+    """cuDNN computes float32 convolutions with 10-bit mantissas unless configured otherwise."""
     import torch
 
     with torch.backends.cudnn.flags(

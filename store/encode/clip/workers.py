@@ -114,6 +114,6 @@ class Workers:
 
 
 def _prepare(threads_each: int, ready: threading.Barrier) -> None:
-    torch.get_num_threads()  # a thread's first question would undo what it was told before
+    torch.get_num_threads()  # a thread's first query would undo earlier settings
     torch.set_num_threads(threads_each)
     ready.wait()

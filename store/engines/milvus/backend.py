@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
 NEEDED = (2, 6)
 FLUSHED = 256
-"""Rows from which on Milvus Lite is told to flush."""
+"""The number of rows from which on Milvus Lite is asked to flush."""
 _WRITTEN_BYTES = 1 << 23
 _HNSW = {"index_type": "HNSW", "params": {"M": 24, "efConstruction": 200}}
 _EFFORT = 256

@@ -1,4 +1,4 @@
-"""The client of Milvus: collections made and loaded, errors told, one call in one place.
+"""The client of Milvus: collections made and loaded, errors reported, one call in one place.
 
 A shelf is two collections: `NAME` holds the products, `NAME_meta` all else, as entries of text that
 are cut into parts where Milvus allows no longer ones.
@@ -53,7 +53,7 @@ class Link:
         self._was_there = False
 
     def close(self) -> None:
-        """Let go of the client; Milvus Lite lets go of its file."""
+        """Close the client; Milvus Lite releases its file."""
         if self._client is not None:
             self._client.close()
         if self._client is not None and self._address.engine == LITE:
@@ -101,7 +101,7 @@ class Link:
             ) from error
 
     def call(self, method: str, *arguments: Any, **named: Any) -> Any:
-        """One method of the client. It waits for a server that went away and comes back."""
+        """Call a method of the client; wait for a server that went away to come back."""
         named.setdefault("timeout", self._address.timeout)
         return self._patiently(lambda: self._call(method, arguments, named))
 
@@ -118,7 +118,7 @@ class Link:
         try:
             return retrying(work)
         except MilvusException as error:
-            raise self._told(error) from error
+            raise self._as_error(error) from error
 
     def _lost(self, error: BaseException) -> bool:
         """Whether a server that was there is gone; every call may be repeated."""
@@ -151,9 +151,9 @@ class Link:
         self._was_there = True
         return answer
 
-    def _told(self, error: Exception) -> Exception:
-        shown, said = self._address.shown, str(getattr(error, "message", error)).strip()
-        first = said.splitlines()[0][:300] if said else type(error).__name__
+    def _as_error(self, error: Exception) -> Exception:
+        shown, cause = self._address.shown, str(getattr(error, "message", error)).strip()
+        first = cause.splitlines()[0][:300] if cause else type(error).__name__
         if _unreachable(error):
             return EngineUnavailable(
                 f"{shown} did not answer within {self._address.timeout:g} s ({first}): is the"
@@ -164,7 +164,7 @@ class Link:
     # ---- collections
 
     def has(self, collection: str) -> bool:
-        """Whether it is there; it is loaded then."""
+        """Whether the collection exists; load it if so."""
         if collection in self._loaded:
             return True
         if not self.call("has_collection", collection):
@@ -188,7 +188,7 @@ class Link:
         self._create(self.meta, schema, {"index_type": "FLAT"}, ("kind",))
 
     def create_products(self, width: int) -> None:
-        """Make the collection of products, their halves of `width` numbers."""
+        """Make the collection of products, their embedding pairs of `width` numbers."""
         from pymilvus import DataType
 
         schema = self._schema()
@@ -308,5 +308,5 @@ def _texts(pages: Iterable[list[dict[str, Any]]]) -> dict[str, str]:
 
 
 def _unreachable(error: BaseException) -> bool:
-    said = f"{getattr(error, 'code', '')} {error}".lower()
-    return any(word.lower() in said for word in _UNREACHABLE)
+    cause = f"{getattr(error, 'code', '')} {error}".lower()
+    return any(word.lower() in cause for word in _UNREACHABLE)

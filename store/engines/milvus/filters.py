@@ -2,7 +2,7 @@
 
 Milvus has two truth values: a comparison with a missing value is false, and so its NOT would be
 true, where DuckDB's is unknown. So NOT is carried inwards until it meets a comparison, which has an
-opposite. Only what compares one column or attribute with plain values is said; all else is
+opposite. Only what compares one column or attribute with plain values is translated; all else is
 Untranslatable.
 """
 
@@ -18,7 +18,7 @@ from kinshelf.db.catalog.queries import FILTER_COLUMNS
 from kinshelf.db.errors import FilterError
 from kinshelf.db.filters.literals import BOOLEAN, literal_value
 from kinshelf.db.filters.names import Name, Names
-from kinshelf.store.engines.conditions import Said, Untranslatable, translated
+from kinshelf.store.engines.conditions import Translated, Untranslatable, translated
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,7 +42,7 @@ def to_milvus(where: Filter, attributes: dict[str, str], mixed: set[str]) -> Con
     """Attributes in `mixed` have values of several kinds, which DuckDB compares as texts."""
     teller = _Teller(Names(FILTER_COLUMNS, attributes), mixed)
 
-    def say(condition: exp.Expr) -> Said:
+    def say(condition: exp.Expr) -> Translated:
         return teller.tell(condition, holds=True), ()
 
     return translated(where, say, "and")

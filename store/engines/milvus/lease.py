@@ -58,7 +58,8 @@ class Lease:
         self._write(time.time() + LEASE)
 
     def give_back(self) -> None:
-        """Let others write; if the engine is gone it runs out by itself. Another's is left."""
+        """Release the lease; if the engine is gone it expires by itself. Another writer's lease
+        stays."""
         with tolerated(KinshelfError, room="store", then="the lease runs out by itself"):
             if self._read().get("token") == self._token:
                 self._write(0.0)

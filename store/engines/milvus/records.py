@@ -28,7 +28,7 @@ ELSEWHERE = "long"
 def entities(
     products: dict[str, list[Any]], generation: int, vectors: FloatArray
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """What is written for the products of a change; records too long for a field, by row."""
+    """Entities to write for the products of a change; records too long for a field, by row."""
     found, long = [], {}
     for i, row in enumerate(products["row"]):
         entity = {name: products[name][i] for name in _PLAIN}
@@ -49,7 +49,7 @@ def entities(
 
 
 def shortened(text: str | None) -> str | None:
-    """As much of a text as a field takes."""
+    """Cut a text to the length that a field takes."""
     if text is None or len(text) * 4 <= LONGEST:
         return text
     return text.encode()[:LONGEST].decode(errors="ignore")

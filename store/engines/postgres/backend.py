@@ -278,8 +278,8 @@ class PostgresBackend(Backend):
             f" ORDER BY p.embedding::{kind} <#> ?::vector::{kind} LIMIT ?)"
             " SELECT row FROM c ORDER BY embedding <#> ?::vector, row LIMIT ?"
         )
-        halves = queries.reshape(len(queries), 2, -1).any(axis=2)
-        effort = _SEARCH if halves.all() else _SEARCH_ONE_HALF
+        given = queries.reshape(len(queries), 2, -1).any(axis=2)
+        effort = _SEARCH if given.all() else _SEARCH_ONE_HALF
         settings = {
             "hnsw.ef_search": max(effort, min(1000, 4 * k)),
             "hnsw.iterative_scan": "strict_order",

@@ -1,4 +1,5 @@
-"""The connection to PostgreSQL: opened when needed, opened again when it is lost, errors told."""
+"""The connection to PostgreSQL: opened when needed, opened again when it is lost, errors
+reported."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ _KEY = "hashtextextended('kinshelf ' || current_schema(), 0)"
 
 class Link:
     """Runs work on a connection. What is read is read again if the connection is lost meanwhile;
-    what is written must be told to be safe to repeat, as `PostgresBackend.commit` is."""
+    what is written must be declared safe to repeat, as `PostgresBackend.commit` is."""
 
     def __init__(self, address: Address) -> None:
         try:
@@ -43,7 +44,7 @@ class Link:
         self.folds = False
 
     def close(self) -> None:
-        """Let go of the connection, and of the writer lock with it."""
+        """Close the connection, which releases the writer's lock."""
         with self._one_at_a_time:
             if self._connection is not None:
                 self._connection.close()
@@ -61,7 +62,7 @@ class Link:
             try:
                 return retrying(lambda: work(self._connected()))
             except self._psycopg.Error as error:
-                raise self._told(error) from error
+                raise self._as_error(error) from error
 
     def _lost(self, error: BaseException) -> bool:
         """Whether the connection is gone, of a server that was there once."""
@@ -126,19 +127,19 @@ class Link:
             f"{self._address.shown} is being written by {name}: wait for it, or give --wait SECONDS"
         )
 
-    def _told(self, error: Exception) -> Exception:
+    def _as_error(self, error: Exception) -> Exception:
         errors, shown = self._psycopg.errors, self._address.shown
-        said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if isinstance(error, errors.QueryCanceled):
             return EngineUnavailable(
                 f"{shown} did not answer within {self._address.timeout:g} s: try again, or allow"
                 " more with ?timeout=SECONDS in the address"
             )
         if isinstance(error, self._psycopg.DataError):
-            return FilterError(f"{shown} cannot compute that filter ({said}): write it otherwise")
+            return FilterError(f"{shown} cannot compute that filter ({first}): write it otherwise")
         if isinstance(error, self._psycopg.OperationalError) and _is_lost(error):
-            return EngineUnavailable(f"{shown} cannot be reached ({said}): is the server running?")
-        return EngineRefused(f"{shown} refused: {said}")
+            return EngineUnavailable(f"{shown} cannot be reached ({first}): is the server running?")
+        return EngineRefused(f"{shown} refused: {first}")
 
 
 def _is_lost(error: Any) -> bool:

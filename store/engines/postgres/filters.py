@@ -14,7 +14,7 @@ from kinshelf.db.catalog.queries import FILTER_COLUMNS
 from kinshelf.db.filters.compiler import FUNCTIONS, Compiler, Part
 from kinshelf.db.filters.literals import BOOLEAN, NULL, NUMBER, TEXT, kind_of, text_value
 from kinshelf.db.filters.names import Names
-from kinshelf.store.engines.conditions import Said, Untranslatable, translated
+from kinshelf.store.engines.conditions import Translated, Untranslatable, translated
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,7 +42,7 @@ def to_postgres(where: Filter, attributes: dict[str, str], *, folds: bool) -> Co
     """`folds`: the server has a collation that knows upper and lower case beyond ASCII."""
     names = Names(FILTER_COLUMNS, attributes)
 
-    def say(condition: exp.Expr) -> Said:
+    def say(condition: exp.Expr) -> Translated:
         compiler = _Compiler(names)
         compiler.folds = folds
         part = compiler.compile(condition)

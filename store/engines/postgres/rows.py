@@ -52,7 +52,7 @@ def scanned(found: list[Any], columns: int, *, vectors: bool) -> Scanned:
 
 
 def floats(sent: list[bytes]) -> FloatArray:
-    """What vector_send gives: two 16-bit numbers, then the values, big-endian."""
+    """Read the output of vector_send: two 16-bit numbers, then the values, big-endian."""
     if not sent:
         return np.zeros((0, 0), dtype=np.float32)
     values = np.frombuffer(b"".join(sent), dtype=">f4").reshape(len(sent), -1)

@@ -17,18 +17,18 @@ router = APIRouter(tags=["ask"], dependencies=[Depends(reader)])
 _EXAMPLE = {"text": "Wooden train, 12 pieces"}
 
 
-def _query(service: Service, asked: Asked, data: bytes | None) -> Query:
+def _query(service: Service, body: Asked, data: bytes | None) -> Query:
     """What was asked, with the picture's bytes, fetched if it was given by URL."""
-    fields = asked.model_dump(exclude={"probe"})
-    if asked.id is not None:
+    fields = body.model_dump(exclude={"probe"})
+    if body.id is not None:
         fields["text"] = None  # which is blank
-    image = service.pictures.fetched(asked.image) if asked.image is not None else data
+    image = service.pictures.fetched(body.image) if body.image is not None else data
     return Query(**fields | {"image": image})
 
 
-def _check(asked: Asked, data: bytes | None) -> None:
-    other = asked.image is not None or data is not None or bool((asked.text or "").strip())
-    if (asked.id is not None) == other:
+def _check(body: Asked, data: bytes | None) -> None:
+    other = body.image is not None or data is not None or bool((body.text or "").strip())
+    if (body.id is not None) == other:
         raise Unusable("give id, or else image, text or both")
 
 
@@ -40,11 +40,11 @@ async def classify(request: Request, service: Served) -> Response:
 
     As `kinshelf classify --json`.
     """
-    asked, data = await read_body(request, ClassifyRequest)
-    _check(asked, data)
+    body, data = await read_body(request, ClassifyRequest)
+    _check(body, data)
 
     def work() -> Response:
-        found = service.classify(_query(service, asked, data), asked.probe)
+        found = service.classify(_query(service, body, data), body.probe)
         return Json(found.as_dict())
 
     return await service.run(work)
@@ -56,10 +56,10 @@ async def classify(request: Request, service: Served) -> Response:
 )  # fmt: skip
 async def similar(request: Request, service: Served) -> Response:
     """The nearest products; each neighbour as in `kinshelf similar --json`."""
-    asked, data = await read_body(request, SimilarRequest)
-    _check(asked, data)
+    body, data = await read_body(request, SimilarRequest)
+    _check(body, data)
 
     def work() -> Response:
-        return Json(service.similar(_query(service, asked, data)).as_dict())
+        return Json(service.similar(_query(service, body, data)).as_dict())
 
     return await service.run(work)

@@ -91,9 +91,9 @@ def test_a_picture_that_is_too_large_is_not_sent(visit: Visit) -> None:
     assert visit.page.evaluate("document.querySelector('#image').files.length") == 0
 
 
-def test_an_answer_meant_for_programs_is_told_in_words(visit: Visit) -> None:
-    told = {"error": {"type": "TooManyRequests", "message": "ask more slowly"}}
-    visit.page.route("**/ask", lambda route: route.fulfill(status=429, json=told))
+def test_an_answer_meant_for_programs_is_reported_in_words(visit: Visit) -> None:
+    reported = {"error": {"type": "TooManyRequests", "message": "ask more slowly"}}
+    visit.page.route("**/ask", lambda route: route.fulfill(status=429, json=reported))
     visit.goto("/")
     visit.page.fill("#text", TITLE)
     visit.page.click("button.main")
@@ -105,7 +105,7 @@ def test_an_answer_meant_for_programs_is_told_in_words(visit: Visit) -> None:
 @pytest.mark.parametrize(
     ("name", "data"), [("not.png", b"not a picture"), ("cut.jpg", PICTURE.read_bytes()[:900])]
 )
-def test_a_file_that_is_no_picture_is_told_and_the_form_stays(
+def test_a_file_that_is_no_picture_is_reported_and_the_form_stays(
     visit: Visit, name: str, data: bytes
 ) -> None:
     visit.goto("/")
@@ -118,11 +118,11 @@ def test_a_file_that_is_no_picture_is_told_and_the_form_stays(
     assert visit.page.input_value("#text") == TITLE
 
 
-def test_nothing_to_ask_about_is_told(visit: Visit) -> None:
+def test_nothing_to_ask_about_is_reported(visit: Visit) -> None:
     visit.goto("/")
     visit.page.click("button.main")
     visit.page.wait_for_selector("#answer [role=alert]")
-    assert "nothing to ask about" in words(visit, "#answer")
+    assert "the query is empty" in words(visit, "#answer")
 
 
 def test_a_wrong_condition_is_shown_at_its_column(visit: Visit) -> None:

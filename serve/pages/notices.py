@@ -1,11 +1,11 @@
-"""What became of a change, in a sentence, with the way back."""
+"""Notices on a change: its result in a sentence, with an undo."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from kinshelf.probe.predict.wording import leaf
-from kinshelf.serve.pages.rendering import said
+from kinshelf.serve.pages.rendering import notice
 
 if TYPE_CHECKING:
     from kinshelf.serve.service.service import Service
@@ -14,7 +14,7 @@ MOST_WAITS = 12
 """How often a change that found the shelf locked is tried again by itself."""
 
 
-def told_generation(
+def generation_notice(
     service: Service, generation: int | None, back: str, kind: str | None = None
 ) -> dict[str, Any] | None:
     """A message of what a generation relabelled, None if it did not.
@@ -34,18 +34,18 @@ def told_generation(
     where = f"in {leaf(first.category)}" if first.category else "without a category"
     text = f"{first.title or first.id}{more}: now {where} (generation {generation})."
     fields = {"generation": str(generation), "back": back, "kind": kind or ""}
-    return said(text, undo={"kind": kind, "fields": fields.items()})
+    return notice(text, undo={"kind": kind, "fields": fields.items()})
 
 
-def told_kept(title: str, product_id: str, kind: str) -> dict[str, Any]:
+def kept_notice(title: str, product_id: str, kind: str) -> dict[str, Any]:
     """A message that a product stays as it is."""
     fields = {"kept": product_id, "kind": kind, "back": "/review"}
-    return said(
+    return notice(
         f"{title or product_id}: kept as it is.", undo={"kind": kind, "fields": fields.items()}
     )
 
 
-def told_locked(
+def locked_notice(
     message: str, action: str, fields: dict[str, str], *, target: str, swap: str
 ) -> dict[str, Any]:
     """A message of who holds the shelf, which tries again by itself, ever less often."""
@@ -60,4 +60,4 @@ def told_locked(
 
 def undo_word(service: Service, generation: int, undone: int) -> dict[str, Any]:
     """A message of a change taken back."""
-    return said(f"Generation {undone} is undone; the shelf is at generation {generation}.")
+    return notice(f"Generation {undone} is undone; the shelf is at generation {generation}.")

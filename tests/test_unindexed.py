@@ -13,7 +13,7 @@ from test_index import WIDTH, drop, made, put
 from kinshelf import Shelf
 from kinshelf.store import shelf as shelves
 from kinshelf.store.search import fusion, lifecycle, planner, unindexed
-from kinshelf.store.search.unindexed import Tail
+from kinshelf.store.search.unindexed import UnindexedRows
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +27,7 @@ def a_graph_pays_early(monkeypatch: pytest.MonkeyPatch) -> None:
 def path(tmp_path: Path) -> Path:
     """3,000 products in a graph."""
     path = tmp_path / "toys.shelf"
-    Shelf.create(path, encoder="brought").close()
+    Shelf.create(path, encoder="supplied").close()
     with Shelf.open(path) as first:
         put(first, *made(3000, 0))
     return path
@@ -42,31 +42,31 @@ def shelf(path: Path) -> Iterator[Shelf]:
         yield opened
 
 
-def the_tail(shelf: Shelf) -> Tail:
+def the_unindexed_rows(shelf: Shelf) -> UnindexedRows:
     graph = shelf.snapshot().searched().graph
     assert graph
-    return graph.tail
+    return graph.unindexed_rows
 
 
 def expected(shelf: Shelf, query: np.ndarray, keep: np.ndarray, weight: float) -> np.ndarray:
     """The rows in the order of their similarity, by NumPy over what is stored."""
     rows = np.flatnonzero(keep)
-    scores = shelf.snapshot().halves(rows) @ fusion.Weighting(weight).query(query[None])[0]
+    scores = shelf.snapshot().pairs(rows) @ fusion.Weighting(weight).query(query[None])[0]
     return rows[np.argsort(-scores, kind="stable")]
 
 
 @pytest.fixture
 def by_bytes(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Whether each question to a tail was answered by its bytes."""
+    """Whether each question to unindexed rows was answered by its bytes."""
     answered: list[bool] = []
-    plainly = Tail.nearest
+    plainly = UnindexedRows.nearest
 
-    def watched(self: Tail, *arguments: object) -> object:
+    def watched(self: UnindexedRows, *arguments: object) -> object:
         found = plainly(self, *arguments)  # type: ignore[arg-type]
         answered.append(found[0] is not None)
         return found
 
-    monkeypatch.setattr(Tail, "nearest", watched)
+    monkeypatch.setattr(UnindexedRows, "nearest", watched)
     return answered
 
 
@@ -80,7 +80,7 @@ def test_the_newest_rows_are_found_as_numpy_finds_them(
         keep[3000::removed] = False
         drop(shelf, np.flatnonzero(~keep))
     by_bytes.clear()
-    for query in made(700, 5)[0][1:60]:  # products of the tail, some of them removed
+    for query in made(700, 5)[0][1:60]:  # products of the unindexed rows, some of them removed
         found = shelf.snapshot().kneighbors(query[None], 10, weight_image=weight)
         truth = expected(shelf, query, keep, weight)[:10]
         assert set(truth[truth >= 3000]) <= set(found.rows[0])  # the graph may miss, they may not
@@ -94,7 +94,7 @@ def test_a_snapshot_from_before_an_add_does_not_find_what_was_added(
     before = shelf.snapshot()
     vectors, groups = made(300, 11)
     put(shelf, vectors, groups, first=3700)
-    assert the_tail(shelf).stop == 4000
+    assert the_unindexed_rows(shelf).stop == 4000
     assert before.kneighbors(vectors[:1], 10).rows.max() < 3700
     assert shelf.snapshot().kneighbors(vectors[:1], 1).rows[0, 0] == 3700
 
@@ -102,7 +102,7 @@ def test_a_snapshot_from_before_an_add_does_not_find_what_was_added(
 def test_rows_that_have_no_bytes_yet_are_found_too(shelf: Shelf) -> None:
     vectors, groups = made(40, 12)
     put(shelf, vectors, groups, first=3700)
-    assert the_tail(shelf).stop == 3700
+    assert the_unindexed_rows(shelf).stop == 3700
     for i in range(40):
         assert shelf.snapshot().kneighbors(vectors[i : i + 1], 1).rows[0, 0] == 3700 + i
 
@@ -113,8 +113,8 @@ def test_copies_that_bytes_cannot_tell_apart_are_scored_by_their_vectors(
     """400 of nearly the same product, more than are looked at closely."""
     vectors = np.repeat(made(1, 3)[0], 400, axis=0)
     vectors = vectors + 1e-4 * np.random.default_rng(0).normal(size=vectors.shape)
-    halves = vectors.reshape(400, 2, -1)
-    vectors = (halves / np.linalg.norm(halves, axis=2, keepdims=True)).reshape(400, -1)
+    pairs = vectors.reshape(400, 2, -1)
+    vectors = (pairs / np.linalg.norm(pairs, axis=2, keepdims=True)).reshape(400, -1)
     vectors = vectors.astype(np.float32)
     with Shelf.open(path) as shelf:
         shelf.snapshot().kneighbors(vectors[:1], 10)
@@ -123,7 +123,7 @@ def test_copies_that_bytes_cannot_tell_apart_are_scored_by_their_vectors(
         for query in vectors[:20]:
             found = shelf.snapshot().kneighbors(query[None], 10)
             truth = expected(shelf, query, np.ones(3400, dtype=np.bool_), 0.5)[:10]
-            scores = shelf.snapshot().halves(truth) @ query / 2
+            scores = shelf.snapshot().pairs(truth) @ query / 2
             np.testing.assert_allclose(np.sort(found.similarities[0]), np.sort(scores), atol=1e-6)
     assert not all(by_bytes)
 
@@ -137,7 +137,7 @@ def test_a_reader_makes_bytes_once_it_was_asked_often_enough(path: Path) -> None
         stops = []
         for _ in range(2 * unindexed._PAYS):
             reader.snapshot().kneighbors(query, 10)
-            stops.append(the_tail(reader).stop)
+            stops.append(the_unindexed_rows(reader).stop)
     assert stops[0] == stops[unindexed._PAYS - 2] == 3000
     assert stops[-1] == 3300
 
@@ -146,7 +146,7 @@ def test_bytes_follow_when_later_rows_are_larger_than_all_before() -> None:
     rng = np.random.default_rng(2)
     vectors = rng.normal(size=(900, WIDTH)).astype(np.float32)
     vectors[600:] *= 5
-    grown, whole = Tail(0), Tail(0)
+    grown, whole = UnindexedRows(0), UnindexedRows(0)
     grown.take_in(vectors[:600])
     for each in (grown, whole):
         each.take_in(vectors)
@@ -163,7 +163,7 @@ def test_bytes_follow_when_later_rows_are_larger_than_all_before() -> None:
 @pytest.mark.parametrize("size", [0.0, 1e-30, 1e20])
 def test_queries_of_any_size_are_answered_without_a_warning(size: float) -> None:
     vectors = np.random.default_rng(4).normal(size=(400, WIDTH)).astype(np.float32)
-    shared, query = Tail(0), vectors[7:8] * np.float32(size)
+    shared, query = UnindexedRows(0), vectors[7:8] * np.float32(size)
     shared.take_in(vectors)
     least = np.full(1, -np.inf, dtype=np.float32)
     found, _ = shared.nearest(vectors, query, least, 5, None)
@@ -177,7 +177,7 @@ def test_queries_of_any_size_are_answered_without_a_warning(size: float) -> None
 def test_queries_go_on_while_another_thread_makes_bytes() -> None:
     rng = np.random.default_rng(3)
     vectors = rng.normal(size=(20_000, WIDTH)).astype(np.float32)
-    shared, done, wrong = Tail(0), threading.Event(), []
+    shared, done, wrong = UnindexedRows(0), threading.Event(), []
     shared.take_in(vectors[:300])
 
     def ask() -> None:

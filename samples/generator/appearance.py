@@ -1,4 +1,4 @@
-"""How one product looks: what every painter is told."""
+"""How one product looks: the input of every painter."""
 
 from __future__ import annotations
 
