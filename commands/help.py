@@ -24,6 +24,12 @@ class Option(click.Option):
         super().__init__(*names, **settings)
         self.group = group
 
+    def get_help_extra(self, ctx: click.Context) -> Any:
+        extra = super().get_help_extra(ctx)
+        if isinstance(self.show_default, str):  # click puts it into parentheses
+            extra["default"] = self.show_default
+        return extra
+
 
 class Command(click.Command):
     """A command whose --help shows examples and groups of options."""

@@ -39,7 +39,7 @@ def test_help_begins_with_the_purpose_and_shows_examples_before_the_options(name
     assert (command(name).help or "").split("\n")[0].endswith((".", ","))
     assert 2 <= len(command(name).examples) <= 3
     places = [text.index(example) for example in command(name).examples]
-    assert text.index("Usage:") < min(places) < max(places) < text.index("--json")
+    assert text.index("Usage:") < min(places) < max(places) < text.index("  --json ")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
