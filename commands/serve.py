@@ -32,7 +32,16 @@ MISSING = "the server needs FastAPI and uvicorn: pip install 'kinshelf[serve]'"
 @option("--port", type=click.IntRange(0, 65535), default=8765, group=ADDRESSES,
         help="Listen on this port. 0 takes a free one.")  # fmt: skip
 @option("--name", "hosts", multiple=True, metavar="HOST", group=ADDRESSES,
-        help="Answer to this host name too, such as a proxy's. It can be repeated.")  # fmt: skip
+        help="Answer to this host name too, such as a proxy's, and let its pages change the shelf."
+             " It can be repeated.")  # fmt: skip
+@option("--root-path", default="", metavar="PREFIX", group=ADDRESSES,
+        help="Put this prefix, such as /shop, before every address of the page.")  # fmt: skip
+@option("--proxy", "proxies", multiple=True, metavar="ADDRESS", group=ADDRESSES,
+        help="Believe X-Forwarded-For, -Proto, -Host, -Port and -Prefix of a proxy at this address"
+             " or network. It can be repeated.")  # fmt: skip
+@option("--cors", multiple=True, metavar="ORIGIN", group=LIMITS,
+        help="Let scripts of this site, such as https://shop.example, use the API. * is any, and"
+             " needs --token-file. It can be repeated.")  # fmt: skip
 @option("--token-file", type=PATH, metavar="FILE", group=LIMITS,
         help="Read tokens from this file: one a line, `read` or `write` behind it.")  # fmt: skip
 @private_option

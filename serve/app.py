@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
-from kinshelf.db.errors import KinshelfError
+from kinshelf.db.errors import InputError, KinshelfError
 from kinshelf.serve import pages
 from kinshelf.serve.base.errors import Unusable
 from kinshelf.serve.http.limits import Limits, answer
-from kinshelf.serve.http.security import Guard, read_tokens
+from kinshelf.serve.http.proxies import Behind
+from kinshelf.serve.http.security import ANY, Guard, Origin, origins_of, pages_of, read_tokens
 from kinshelf.serve.routes import jobs, judging, products, queries, status
 from kinshelf.serve.service.service import Service
 
@@ -27,6 +30,11 @@ if TYPE_CHECKING:
 DESCRIPTION = """Puts products into categories, with a calibrated probability and the products that
 support it. Answers are what the command line prints with `--json`; every failure is a `Failure`.
 Where the server was given tokens, send `Authorization: Bearer TOKEN`."""
+_CORS: dict[str, Any] = {
+    "allow_methods": ["GET", "HEAD", "POST", "PATCH", "DELETE"],
+    "allow_headers": ["Authorization", "If-Match", "If-None-Match"],
+    "expose_headers": ["ETag", "Location", "Retry-After"],
+}
 _LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -37,7 +45,9 @@ def create_app(settings: ServeSettings, *, encoder: Encoder | None = None) -> Fa
     Raises InputError (an address that needs tokens), ShelfNotFound, ShelfDamaged and their kin.
     """
     settings.check()
-    guard = Guard(_tokens(settings), _hosts(settings))
+    named = frozenset[Origin]().union(*map(pages_of, settings.hosts))
+    others = _others(settings)
+    guard = Guard(_tokens(settings), _hosts(settings, named), named | others)
     service = Service(settings, encoder=encoder)
     app = FastAPI(
         title="kinshelf", version=version("kinshelf"), docs_url=None, redoc_url=None,
@@ -46,12 +56,29 @@ def create_app(settings: ServeSettings, *, encoder: Encoder | None = None) -> Fa
     )  # fmt: skip
     app.state.settings, app.state.service, app.state.guard = settings, service, guard
     app.add_middleware(Limits, settings=settings, guard=guard, metrics=service.metrics)
+    if others:
+        app.add_middleware(CORSMiddleware, **_CORS, allow_origins=list(map(str, others)))
+    own = _paths(app)
+    _check_prefix(settings.prefix, own)
+    app.add_middleware(Behind, networks=settings.networks, prefix=settings.prefix, own=own)
     _answer_failures(app)
-    for part in (queries, products, judging, jobs, status):
-        app.include_router(part.router)
-    pages.install(app)
     _document_tokens(app)
     return app
+
+
+def _paths(app: FastAPI) -> frozenset[str]:
+    """Add the routes. Returns their paths."""
+    parts = [part.router for part in (queries, products, judging, jobs, status)]
+    for router in parts:
+        app.include_router(router)
+    parts += pages.install(app)
+    routes = [route for router in parts for route in router.routes]
+    return frozenset(route.path for route in routes if isinstance(route, APIRoute))
+
+
+def _check_prefix(prefix: str, own: frozenset[str]) -> None:
+    if prefix and any(path.startswith(f"{prefix}/") for path in own):
+        raise InputError(f"{prefix!r} is also an address of this server: choose another prefix")
 
 
 def _document_tokens(app: FastAPI) -> None:
@@ -67,11 +94,19 @@ def _tokens(settings: ServeSettings) -> Any:
     return None if settings.token_file is None else read_tokens(settings.token_file)
 
 
-def _hosts(settings: ServeSettings) -> frozenset[str] | None:
+def _hosts(settings: ServeSettings, named: frozenset[Origin]) -> frozenset[str] | None:
     """The names that a Host header may have; None: any, as tokens protect what others reach."""
-    if not settings.loopback and not settings.hosts:
+    if not settings.loopback and not named:
         return None
-    return _LOCAL | {name.casefold() for name in (settings.host, *settings.hosts)}
+    return _LOCAL | {settings.host.casefold()} | {page.host for page in named}
+
+
+def _others(settings: ServeSettings) -> frozenset[Origin]:
+    """The other sites whose pages may ask. Raises InputError."""
+    origins = origins_of(settings.cors)
+    if ANY in origins and settings.token_file is None:
+        raise InputError("any page of any site could read the shelf: give --token-file beside it")
+    return origins
 
 
 @asynccontextmanager

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 _FORGOTTEN = 4096
 """Addresses whose rate is remembered."""
 
+_ADDRESS = 64
+"""Characters of each: a proxy may pass on what somebody made up."""
+
 _HEADERS = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
 _LEFT = 499
 """The status that is counted where the client went before it was answered: nginx's number."""
@@ -82,8 +85,10 @@ class Limits:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(self._settings, receive, send)
-        started = time.monotonic()
+        exchange = _Exchange(self._settings, receive, send, head=scope["method"] == "HEAD")
+        method, started = scope["method"], time.monotonic()
+        if method == "HEAD":  # as GET, whose body stays here; uvicorn reads its own scope
+            scope = {**scope, "method": "GET"}
         try:
             self._judge(scope)
             await self._app(scope, exchange.receive, exchange.send)
@@ -99,7 +104,7 @@ class Limits:
         finally:
             route = getattr(scope.get("route"), "path", "none")
             status = exchange.status or 500
-            self._metrics.answered(scope["method"], route, status, time.monotonic() - started)
+            self._metrics.answered(method, route, status, time.monotonic() - started)
 
     def _judge(self, scope: Scope) -> None:
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
@@ -107,15 +112,19 @@ class Limits:
         length = headers.get(b"content-length", "0")
         if length.isdecimal() and int(length) > self._settings.max_body:
             raise _too_large(self._settings)
-        if not scope["path"].startswith(_FREE):
-            self._rate.take((scope.get("client") or ("",))[0])
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        if not path.startswith(_FREE):
+            self._rate.take((scope.get("client") or ("",))[0][:_ADDRESS])
 
 
 class _Exchange:
     """One request's messages, counted and timed."""
 
-    def __init__(self, settings: ServeSettings, receive: Receive, send: Send) -> None:
+    def __init__(
+        self, settings: ServeSettings, receive: Receive, send: Send, *, head: bool
+    ) -> None:
         self._settings, self._receive, self._send = settings, receive, send
+        self._head = head
         self._deadline = time.monotonic() + settings.request_seconds
         self._size = 0
         self._whole = False
@@ -141,7 +150,11 @@ class _Exchange:
             given: list[Any] = list(message.get("headers", []))
             names = {name for name, _ in given}
             message = {**message, "headers": given + [h for h in _HEADERS if h[0] not in names]}
+        elif self._head:  # its end was sent behind the headers, so that no stream goes on
+            return
         await self._send(message)
+        if self._head:
+            await self._send({"type": "http.response.body", "body": b""})
 
 
 def _unexpected(error: Exception) -> ServerFailed:

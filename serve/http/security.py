@@ -13,11 +13,13 @@ whoever can, may do all.
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from fastapi import Request
@@ -56,7 +58,7 @@ class Token:
 def read_tokens(path: Path) -> list[Token]:
     """The tokens of a file. Raises SourceNotFound or InputError, which never quote a token."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = _text(path.read_bytes()).splitlines()
     except FileNotFoundError:
         raise SourceNotFound(f"there is no token file {path}: make it, a token a line") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -66,6 +68,12 @@ def read_tokens(path: Path) -> list[Token]:
     if not tokens:
         raise InputError(f"the token file {path} holds no token: write one a line")
     return tokens
+
+
+def _text(data: bytes) -> str:
+    """Decodes what editors write: UTF-8, or UTF-16 as its first bytes tell, without them."""
+    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return data.decode("utf-16" if wide else "utf-8-sig")
 
 
 def _token(path: Path, line: int, row: list[str]) -> Token:
@@ -85,11 +93,21 @@ def _digest(token: str) -> bytes:
 
 
 class Guard:
-    """Judges requests by their token, host and origin; `tokens` None: whoever can ask, may."""
+    """Judges requests by their token, host and origin.
 
-    def __init__(self, tokens: Sequence[Token] | None, hosts: frozenset[str] | None) -> None:
+    tokens: None means that whoever can ask, may. hosts: the names that a Host header may have, None
+    for any. origins: whose pages may ask for changes beside the host's own; `ANY` for all.
+    """
+
+    def __init__(
+        self,
+        tokens: Sequence[Token] | None,
+        hosts: frozenset[str] | None,
+        origins: frozenset[Origin] = frozenset(),
+    ) -> None:
         self._tokens = tokens
         self._hosts = hosts
+        self._origins = origins
 
     @property
     def needs_token(self) -> bool:
@@ -122,21 +140,69 @@ class Guard:
         """
         name = _name(host)
         if self._hosts is not None and name not in self._hosts:
-            raise Forbidden(f"this server does not answer for the host {name!r}")
-        if origin is not None and method not in _SAFE and _authority(origin) != host.casefold():
+            raise Forbidden(f"this server does not answer for the host {name[:100]!r}")
+        if origin is None or method in _SAFE or ANY in self._origins:
+            return
+        asked = origin_of(origin)
+        # A host without a port has that of the page's scheme: proxies send `name` and `name:443`.
+        if asked is None or asked not in self._origins | {origin_of(f"{asked.scheme}://{host}")}:
             raise Forbidden(f"a page of {origin[:100]!r} may not change anything here")
+
+
+class Origin(NamedTuple):
+    """Scheme, host and port of a page, in lower case, the port always told."""
+
+    scheme: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        """As browsers write it."""
+        if self == ANY:
+            return "*"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}" + (f":{self.port}" * (self.port != _PORTS[self.scheme]))
+
+
+ANY = Origin("*", "*", 0)
+_PORTS = {"http": 80, "https": 443}
+
+
+def origin_of(text: str) -> Origin | None:
+    """Parse an origin; None for what is none of a web page."""
+    try:
+        parts = urlsplit(text)
+        port = parts.port or _PORTS[parts.scheme]
+    except (ValueError, KeyError):
+        return None
+    name = (parts.hostname or "").rstrip(".")
+    return Origin(parts.scheme, name, port) if name and parts.scheme in _PORTS else None
+
+
+def pages_of(host: str) -> frozenset[Origin]:
+    """The origins of a host's own pages; with a port where it is given. Raises InputError."""
+    bare = f"[{host}]" if host.count(":") > 1 and not host.startswith("[") else host
+    pages = {origin_of(f"{scheme}://{bare}") for scheme in _PORTS}
+    if None in pages or set("/?#@ ") & set(host):
+        raise InputError(
+            f"{host!r} is no host name: write one such as shop.example, or shop.example:8443 where"
+            " its address has a port"
+        )
+    return frozenset(filter(None, pages))
+
+
+def origins_of(given: Sequence[str]) -> frozenset[Origin]:
+    """The origins that somebody wrote, `*` for any. Raises InputError."""
+    found = {text: ANY if text == "*" else origin_of(text) for text in given}
+    for text, origin in found.items():
+        if origin is None or (origin != ANY and urlsplit(text).path.strip("/")):
+            raise InputError(f"{text!r} is no origin: write one such as https://shop.example")
+    return frozenset(filter(None, found.values()))
 
 
 def _name(host: str) -> str:
     try:
-        return (urlsplit(f"//{host}").hostname or "").casefold()
-    except ValueError:
-        return ""
-
-
-def _authority(origin: str) -> str:
-    try:
-        return urlsplit(origin).netloc.casefold()
+        return (urlsplit(f"//{host}").hostname or "").rstrip(".")
     except ValueError:
         return ""
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
+    from fastapi import APIRouter, FastAPI
 
 
-def install(app: FastAPI) -> None:
-    """Add the page's routes and its files. None of them is in the OpenAPI document."""
+def install(app: FastAPI) -> list[APIRouter]:
+    """Add the page's routes and its files, which are returned; none is in the OpenAPI document."""
     from kinshelf.serve.pages import browse, dashboard, files, login, query, review
     from kinshelf.serve.pages.desk import Desk
 
     app.state.desk = Desk()
-    for part in (query, browse, review, dashboard, files, login):
-        app.include_router(part.router, include_in_schema=False)
+    routers = [part.router for part in (query, browse, review, dashboard, files, login)]
+    for router in routers:
+        app.include_router(router, include_in_schema=False)
+    return routers

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from kinshelf.db.errors import EmptyShelf, FilterError
 from kinshelf.probe.pages.card import neighbour, thumbnail
+from kinshelf.serve.base.prefix import under
 from kinshelf.serve.http.security import reader
 from kinshelf.serve.pages.files import Links
 from kinshelf.serve.pages.filtering import (
@@ -48,7 +49,7 @@ async def shelf(
     found = await service.run(_listed, service, where.strip(), number)
     return page(
         request, "shelf.html", here="/shelf", status=422 if found["problem"] else 200, **found,
-        link=lambda wanted: address("/shelf", where=where.strip(), page=wanted),
+        link=lambda wanted: address(under("/shelf"), where=where.strip(), page=wanted),
     )  # fmt: skip
 
 

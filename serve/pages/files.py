@@ -12,6 +12,8 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from kinshelf.db.errors import ImageRejected, KinshelfError
 from kinshelf.serve.base.errors import status_of
+from kinshelf.serve.base.prefix import under
+from kinshelf.serve.http.conditions import settled
 from kinshelf.serve.http.security import reader
 from kinshelf.serve.pages.rendering import address, static_files
 
@@ -37,9 +39,7 @@ async def static_file(request: Request, name: str) -> Response:
     data, kind, version = static_files()[name]
     current = request.query_params.get("v") == version
     headers = {"ETag": f'"{version}"', "Cache-Control": _FOREVER if current else "no-cache"}
-    if request.headers.get("if-none-match") == headers["ETag"]:
-        return Response(status_code=304, headers=headers)
-    return Response(data, media_type=kind, headers=headers)
+    return settled(request, headers) or Response(data, media_type=kind, headers=headers)
 
 
 class _Thumbnails:
@@ -84,17 +84,16 @@ async def thumbnail(
     try:
         stored = await service.run(service.product, product_id)
         etag = _tag(stored, side)
-        if etag is not None and request.headers.get("if-none-match") == f'"{etag}"':
-            return Response(status_code=304, headers=_cached(etag, version))
+        known = etag and settled(request, _cached(etag, version))
+        if known:
+            return known
         data = await service.run(_kept(request).get, service, stored, side)
     except ImageRejected as error:
         return _drawing(f"picture {error.reason.replace('-', ' ')}", 404)
     except KinshelfError as error:
         return _drawing("no picture", status_of(error)[0])
-    etag = etag or xxhash.xxh3_64_hexdigest(data)
-    if request.headers.get("if-none-match") == f'"{etag}"':
-        return Response(status_code=304, headers=_cached(etag, version))
-    return Response(data, media_type="image/jpeg", headers=_cached(etag, version))
+    headers = _cached(etag or xxhash.xxh3_64_hexdigest(data), version)
+    return settled(request, headers) or Response(data, media_type="image/jpeg", headers=headers)
 
 
 def _kept(request: Request) -> _Thumbnails:
@@ -136,7 +135,7 @@ class Links:
             return None
         side = None if self._side == 160 else self._side
         return address(
-            "/thumbnail", id=stored.product.id, side=side, v=(stored.image_hash or "")[:12]
+            under("/thumbnail"), id=stored.product.id, side=side, v=(stored.image_hash or "")[:12]
         )
 
     def problem(self, image: str | None) -> str:

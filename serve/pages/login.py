@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Form, Request, Response
 
+from kinshelf.serve.base.prefix import under
 from kinshelf.serve.http.security import COOKIE
 from kinshelf.serve.pages.rendering import PageRoute, page, see
 
@@ -32,7 +33,9 @@ async def login(
         return page(request, "login.html", status=401, to=to, error=wrong)
     answer = see(request, to if _is_ours(to) else "/")
     secure = request.url.scheme == "https"
-    answer.set_cookie(COOKIE, token.strip(), httponly=True, samesite="strict", secure=secure)
+    answer.set_cookie(
+        COOKIE, token.strip(), path=under("/"), httponly=True, samesite="strict", secure=secure
+    )
     return answer
 
 

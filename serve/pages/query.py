@@ -11,6 +11,7 @@ from kinshelf.db.errors import FilterError, KinshelfError
 from kinshelf.probe.pages.card import Asked, answer_values
 from kinshelf.probe.pages.thumbnails import data_uri
 from kinshelf.serve.base.errors import status_of
+from kinshelf.serve.base.prefix import under
 from kinshelf.serve.http.security import reader
 from kinshelf.serve.pages.files import Links
 from kinshelf.serve.pages.filtering import column_names, footer, problem_of
@@ -99,7 +100,7 @@ def _answer(service: Service, asked: _Question) -> dict[str, Any]:
     return {
         "a": answer_values(Asked(found, image, asked.text.strip()), shown),
         "likely": list(found.probabilities.items())[:LIKELY],
-        "page": "/product?id=",
+        "page": under("/product?id="),
     }
 
 

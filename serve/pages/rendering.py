@@ -18,6 +18,7 @@ from kinshelf.db.errors import KinshelfError
 from kinshelf.probe.pages.html import TEMPLATES as SHARED
 from kinshelf.probe.pages.html import environment as shared_environment
 from kinshelf.serve.base.errors import Unauthorised, status_of
+from kinshelf.serve.base.prefix import PREFIX, under
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -41,7 +42,7 @@ def _file(path: Path) -> tuple[bytes, str, str]:
 
 def static(name: str) -> str:
     """The address of a file, which changes with its content."""
-    return f"/static/{name}?v={static_files()[name][2]}"
+    return under(f"/static/{name}?v={static_files()[name][2]}")
 
 
 @functools.cache
@@ -52,7 +53,7 @@ def environment() -> Environment:
     loader = ChoiceLoader([FileSystemLoader(_HERE / "templates"), FileSystemLoader(SHARED)])
     made = shared_environment().overlay(loader=loader)
     made.filters.update(price="{:,.2f}".format)
-    made.globals.update(static=static)
+    made.globals.update(static=static, root=PREFIX.get)
     return made
 
 
@@ -75,13 +76,14 @@ def page(
 
 
 def address(path: str, /, **query: Any) -> str:
-    """A path with what is given of a query."""
+    """A path of this server with what is given of a query."""
     given = {name: value for name, value in query.items() if value not in (None, "")}
     return f"{path}?{urlencode(given, quote_via=quote)}" if given else path
 
 
 def see(request: Request, where: str) -> Response:
-    """Send the browser elsewhere."""
+    """Send the browser to another address of this server."""
+    where = under(where)
     if wants_part(request):
         return Response(status_code=200, headers={"HX-Redirect": where})
     return RedirectResponse(where, 303)
@@ -104,7 +106,8 @@ class PageRoute(APIRoute):
                 return await handle(request)
             except Unauthorised:
                 query = f"?{request.url.query}" if request.url.query else ""
-                to = request.url.path + query if request.method == "GET" else "/"
+                path = request.url.path.removeprefix(PREFIX.get())
+                to = path + query if request.method == "GET" else "/"
                 return see(request, address("/login", to=to))
             except RequestValidationError as error:
                 return failure(request, _unreadable(error), 422)

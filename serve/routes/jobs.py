@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
 from kinshelf.probe.fit.settings import ProbeSettings
+from kinshelf.serve.base.prefix import under
 from kinshelf.serve.base.schemas import TrainRequest
 from kinshelf.serve.http.answers import JobList, JobState, Json, answers, fails
 from kinshelf.serve.http.requests import Served, body_of, read_body
@@ -30,7 +31,7 @@ async def train(request: Request, service: Served) -> Response:
     chosen = body.model_dump(exclude={"warm_start"})
     settings = ProbeSettings().override(**chosen)
     job = await service.run(service.train, settings, warm_start=body.warm_start)
-    return Json(job.as_dict(), 202, {"Location": f"/jobs/{job.id}"})
+    return Json(job.as_dict(), 202, {"Location": under(f"/jobs/{job.id}")})
 
 
 @router.get("/jobs", dependencies=_READ, **answers(JobList))

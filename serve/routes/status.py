@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 
+from kinshelf.serve.base.prefix import PREFIX
 from kinshelf.serve.http.answers import Changes, Health, Json, ShelfInfo, answers, fails
 from kinshelf.serve.http.requests import Served
 from kinshelf.serve.http.security import reader
@@ -48,4 +49,5 @@ async def metrics(service: Served) -> Response:
 @router.get("/openapi.json", dependencies=_READ, include_in_schema=False)
 async def openapi(request: Request) -> Response:
     """This API, for programs that make clients of it."""
-    return Json(request.app.openapi())
+    place = {"servers": [{"url": PREFIX.get()}]} if PREFIX.get() else {}
+    return Json(request.app.openapi() | place)

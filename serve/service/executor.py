@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import threading
 from collections.abc import Callable
@@ -57,7 +58,7 @@ class Running:
             if self.inflight >= self._settings.at_once + self._settings.queue:
                 raise TooBusy(f"{self.inflight} requests are being worked on: ask again soon")
             self.inflight += 1
-        future = self._pool.submit(work)
+        future = self._pool.submit(contextvars.copy_context().run, work)
         future.add_done_callback(self._done)
         return future
 
