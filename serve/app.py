@@ -19,6 +19,7 @@ from kinshelf.serve import pages
 from kinshelf.serve.base.errors import Unusable
 from kinshelf.serve.http.limits import Limits, answer
 from kinshelf.serve.http.proxies import Behind
+from kinshelf.serve.http.requests import described
 from kinshelf.serve.http.security import ANY, Guard, Origin, origins_of, pages_of, read_tokens
 from kinshelf.serve.routes import jobs, judging, products, queries, status
 from kinshelf.serve.service.service import Service
@@ -129,7 +130,7 @@ def _answer_failures(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     def unusable(_: Request, error: RequestValidationError) -> Response:
-        return answer(Unusable("; ".join(map(_described, error.errors()))))
+        return answer(Unusable(described(error.errors())))
 
     @app.exception_handler(HTTPException)
     def no_route(_: Request, error: HTTPException) -> Response:
@@ -137,7 +138,3 @@ def _answer_failures(app: FastAPI) -> None:
         return JSONResponse(
             {"error": failure | {"retry_after": None}}, error.status_code, error.headers
         )
-
-
-def _described(problem: Any) -> str:
-    return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import json
+import socket
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from PIL import Image
-from serve_world import in_thread, settings_for
+from serve_world import in_thread, process, settings_for
 
 from kinshelf import Shelf
+from kinshelf.serve.http import limits, requests
 from kinshelf.serve.http.security import Guard, read_tokens
 
 GETS = [
@@ -40,7 +47,8 @@ def place(tmp_path: Path, encoder: Any, catalogue: Path) -> Path:
 
 @pytest.fixture
 def client(place: Path, encoder: Any) -> Iterator[httpx.Client]:
-    with in_thread(settings_for(place), encoder) as (url, _), httpx.Client(base_url=url) as client:
+    served = in_thread(settings_for(place), encoder)
+    with served as (url, _), httpx.Client(base_url=url, timeout=60) as client:
         yield client
 
 
@@ -117,3 +125,186 @@ def test_a_token_file_as_editors_write_it_lets_its_tokens_in(tmp_path: Path, enc
     assert guard.scopes("first-0123456789") == {"read"}
     assert guard.scopes("second-0123456789") == {"read", "write"}
     assert guard.scopes("\ufefffirst-0123456789") == set()
+
+
+# ---- forms
+
+
+def form(disposition: str, data: bytes, kind: str = "", *, more: bytes = b"") -> dict[str, Any]:
+    """A request whose one part is written by hand."""
+    typed = f"Content-Type: {kind}\r\n" if kind else ""
+    head = f"--X\r\nContent-Disposition: form-data; {disposition}\r\n{typed}\r\n"
+    return {
+        "headers": {"content-type": "multipart/form-data; boundary=X"},
+        "content": head.encode() + data + b"\r\n" + more + b"--X--\r\n",
+    }
+
+
+@pytest.mark.parametrize("url", ["/classify", "/ask"])
+@pytest.mark.parametrize(
+    ("disposition", "kind"),
+    [
+        ('name="image"; filename="a.jpg"', "image/jpeg"),
+        ("name=\"image\"; filename*=UTF-8''%E2%82%AC.jpg", "image/jpeg"),
+        ("name=\"image\"; filename*=UTF-8''%E2%82%AC.jpg", ""),
+        ("filename*=iso-8859-1'en'%A3.jpg; name=\"image\"", "application/octet-stream"),
+        ('name="image"; filename="a.jpg"; filename*=UTF-8\'\'b.jpg', ""),
+        ("name=image; filename*0*=UTF-8''a; filename*1*=b.jpg", ""),
+        ('name="image"; filename*="a.jpg"', ""),
+        ("name=\"image\"; filename*=nonsense'x'%ZZ", ""),
+        ('name="image"', "image/jpeg"),
+        ('name="image"', "IMAGE/JPEG"),
+        ('name="image"', "application/octet-stream"),
+        ('name="image"', ""),
+        ('name="image"; filename=""', ""),
+    ],
+)
+def test_a_picture_is_one_however_its_file_is_named(
+    client: httpx.Client, url: str, disposition: str, kind: str
+) -> None:
+    usual = client.post(url, files={"image": ("a.jpg", picture(), "image/jpeg")})
+    answer = client.post(url, **form(disposition, picture(), kind))
+    assert (answer.status_code, usual.status_code) == (200, 200)
+    if url == "/classify":
+        assert answer.json() == usual.json()
+    else:
+        assert answer.text == usual.text
+
+
+@pytest.mark.parametrize("kind", ["", "text/plain"])
+def test_an_address_in_a_forms_field_image_is_still_an_address(
+    client: httpx.Client, kind: str
+) -> None:
+    answer = client.post("/classify", **form('name="image"', b"ftp://a.example/b.jpg", kind))
+    assert answer.status_code == 422
+    assert answer.json()["error"]["reason"] == "scheme"
+    blank = client.post("/classify", **form('name="image"; filename=""', b"", kind))
+    assert "give id" in blank.json()["error"]["message"]
+
+
+def test_texts_stay_texts(client: httpx.Client) -> None:
+    sent = form('name="attributes"', b'{"pieces": 12}', "application/json", more=(
+        b'--X\r\nContent-Disposition: form-data; name="id"\r\n\r\nnew\r\n'
+        b'--X\r\nContent-Disposition: form-data; name="title"\r\n\r\n'
+        b'a; filename="b"; filename*=UTF-8\'\'c.jpg\r\n'
+    ))  # fmt: skip
+    assert client.post("/products", **sent).status_code == 201
+    stored = client.get("/products/new").json()
+    assert stored["title"] == "a; filename=\"b\"; filename*=UTF-8''c.jpg"
+    assert stored["attributes"] == {"pieces": 12}
+
+
+def test_a_file_in_another_field_is_named_and_not_ignored(client: httpx.Client) -> None:
+    refused = client.post("/classify", files={"picture": ("a.jpg", picture())}, data={"text": "x"})
+    assert refused.status_code == 422
+    assert "'picture' holds a file" in refused.json()["error"]["message"]
+
+
+# ---- bodies
+
+
+def unknown(count: int) -> bytes:
+    return json.dumps({f"key {i}": "x" * 40 for i in range(count)}).encode()
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "told"),
+    [
+        (unknown(200_000), 413, "1,000,000 bytes"),
+        (unknown(15_000), 422, "'key 0', 'key 1', 'key 2', 'key 3', 'key 4' and 14,995 more"),
+        (json.dumps({"x" * 900_000: 1}).encode(), 422, "there is no such field"),
+        (json.dumps({"attributes": dict.fromkeys(map(str, range(50_000)))}).encode(), 422,
+         "attributes: there are 50,000, more than 200"),
+        (json.dumps({"id": "a", "attributes": {str(i): [] for i in range(200)}}).encode(), 422,
+         "attributes.0.str: Input should be a valid string"),
+        (json.dumps({"id": "a", "attributes": {"n" * 201: 1}}).encode(), 422, "200 characters"),
+        (b"[" * 900_000, 422, "no JSON"),
+    ],
+)  # fmt: skip
+def test_a_large_body_of_nonsense_is_answered_briefly(
+    client: httpx.Client, body: bytes, status: int, told: str
+) -> None:
+    refused = client.post("/products", content=body)
+    assert refused.status_code == status
+    assert told in refused.json()["error"]["message"]
+    assert len(refused.content) < 3000
+
+
+def test_large_json_is_parsed_beside_the_loop(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[str] = []
+    check = requests.checked
+
+    def checked(model: Any, value: Any) -> Any:
+        threads.append(threading.current_thread().name.rpartition("_")[0])
+        return check(model, value)
+
+    monkeypatch.setattr(requests, "checked", checked)
+    for size in (10, 19_000):
+        text = json.dumps({"text": "ä" * size})
+        assert client.post("/classify", content=text).status_code == 200
+    assert threads[1] == "kinshelf-request" != threads[0]
+
+
+def test_a_large_body_takes_a_place_and_leaves_it(
+    place: Path, encoder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "_PLACES", 1)
+    large = {"image": ("a.jpg", picture() + b"x" * 400_000, "image/jpeg")}
+    served = in_thread(settings_for(place), encoder)
+    with served as (url, _), httpx.Client(base_url=url, timeout=50) as client:
+        for _ in range(3):
+            assert client.post("/classify", files=large).status_code == 200
+        address = ("127.0.0.1", int(url.rpartition(":")[2]))
+        with socket.create_connection(address) as sock, ThreadPoolExecutor(1) as pool:
+            begin = _PART + b'"image"; filename="a.jpg"\r\n\r\n' + b"x" * 400_000
+            sock.sendall(_half_sent("multipart/form-data; boundary=X", 500_000) + begin)
+            time.sleep(0.5)
+            waiting = pool.submit(client.post, "/classify", files=large)
+            time.sleep(0.5)
+            assert not waiting.done()
+            assert httpx.post(f"{url}/classify", json={"text": "red"}).status_code == 200
+            sock.close()
+            assert waiting.result().status_code == 200
+
+
+def _half_sent(kind: str, size: int) -> bytes:
+    path = "/login" if "urlencoded" in kind else "/classify"
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n"
+    return f"{head}Transfer-Encoding: chunked\r\n\r\n{size:x}\r\n".encode()
+
+
+_PART = b"--X\r\nContent-Disposition: form-data; name="
+
+
+@pytest.mark.parametrize(
+    ("kind", "begin"),
+    [
+        ("application/json", b'{"text": "'),
+        ("multipart/form-data; boundary=X", _PART + b'"text"\r\n\r\n'),
+        ("multipart/form-data; boundary=X", _PART + b'"image"; filename="a.jpg"\r\n\r\n'),
+        ("multipart/form-data; boundary=X", _PART + b'"image"\r\n\r\n'),
+        ("application/x-www-form-urlencoded", b"token="),
+    ],
+)
+def test_sixty_bodies_sent_halfway_take_little_memory(
+    place: Path, encoder: Any, kind: str, begin: bytes
+) -> None:
+    with process(place) as (url, child), contextlib.ExitStack() as stack:
+        server = psutil.Process(child.pid)
+        assert httpx.get(f"{url}/healthz").status_code == 200
+        before = server.memory_info().rss
+        head, half = _half_sent(kind, 24_000_000) + begin, b"x" * 12_000_000
+
+        def send() -> None:
+            address = ("127.0.0.1", int(url.rpartition(":")[2]))
+            sock = stack.enter_context(socket.create_connection(address, timeout=3))
+            with contextlib.suppress(OSError):  # refused, or made to wait
+                sock.sendall(head + half)
+
+        with ThreadPoolExecutor(60) as pool:
+            for sent in [pool.submit(send) for _ in range(60)]:
+                sent.result()
+        assert httpx.get(f"{url}/healthz", timeout=20).status_code == 200
+        assert server.memory_info().rss - before < 250e6

@@ -90,6 +90,9 @@ class ShuttingDown(RequestRefused):
     retry_after = 5
 
 
+_LONGEST = 2000
+"""Characters of a message."""
+
 _STATUS: tuple[tuple[type[KinshelfError], int, int | None], ...] = (
     (errors.ShelfLocked, 423, 2),
     (errors.ProductNotFound, 404, None),
@@ -113,12 +116,17 @@ def status_of(error: KinshelfError) -> tuple[int, int | None]:
     return next((status, wait) for kind, status, wait in _STATUS if isinstance(error, kind))
 
 
+def shortened(message: str) -> str:
+    """A message that quotes what was sent, however long that was."""
+    return message if len(message) <= _LONGEST else f"{message[:_LONGEST]} ..."
+
+
 def error_body(error: KinshelfError) -> dict[str, Any]:
     """The answer that the client receives."""
     return {
         "error": {
             "type": type(error).__name__,
-            "message": str(error),
+            "message": shortened(str(error)),
             "reason": getattr(error, "reason", None),
             "retry_after": status_of(error)[1],
         }

@@ -8,9 +8,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 MAX_K = 100
 MAX_TEXT = 20_000
+MAX_ATTRIBUTES = 200
 
 Text = Annotated[str, Field(max_length=MAX_TEXT)]
 Id = Annotated[str, Field(min_length=1, max_length=500)]
+Name = Annotated[str, Field(max_length=200)]
 K = Annotated[int, Field(ge=1, le=MAX_K)]
 Where = Annotated[str, Field(max_length=4000, examples=["price < 20 AND category IS NOT NULL"])]
 Url = Annotated[str, Field(max_length=4000, examples=["https://example.com/train.jpg"])]
@@ -55,7 +57,7 @@ class ProductFields(_Request):
     brand: Annotated[str, Field(max_length=1000)] | None = None
     image: Url | None = None
     split: Annotated[str, Field(max_length=100)] | None = None
-    attributes: Annotated[dict[str, Scalar], Field(max_length=200)] | None = None
+    attributes: Annotated[dict[Name, Scalar], Field(max_length=MAX_ATTRIBUTES)] | None = None
 
 
 class NewProduct(ProductFields):

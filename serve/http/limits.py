@@ -8,6 +8,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 from fastapi.responses import JSONResponse
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 
 from kinshelf.db.errors import KinshelfError
@@ -38,6 +39,15 @@ _ADDRESS = 64
 _HEADERS = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
 _LEFT = 499
 """The status that is counted where the client went before it was answered: nginx's number."""
+
+_PICTURED = ("/ask", "/classify", "/similar", "/products")
+"""Addresses whose forms may hold a picture."""
+
+_LARGE = 2**18
+"""Bytes of a body beyond which it takes one of `_PLACES`, until it is answered: bodies that are
+sent halfway, or wait for their turn, would hold all memory."""
+
+_PLACES = 32
 
 _FREE = ("/healthz", "/static/")
 
@@ -79,13 +89,14 @@ class Limits:
     ) -> None:
         self._app, self._settings, self._guard, self._metrics = app, settings, guard, metrics
         self._rate = Rate(settings.rate, settings.burst)
+        self._places = asyncio.Semaphore(_PLACES)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(self._settings, receive, send, head=scope["method"] == "HEAD")
+        exchange = _Exchange(self._settings, self._places, scope, receive, send)
         method, started = scope["method"], time.monotonic()
         if method == "HEAD":  # as GET, whose body stays here; uvicorn reads its own scope
             scope = {**scope, "method": "GET"}
@@ -102,32 +113,45 @@ class Limits:
                 await answer(_unexpected(error))(scope, receive, exchange.send)
             raise  # uvicorn logs it
         finally:
+            exchange.end()
             route = getattr(scope.get("route"), "path", "none")
             status = exchange.status or 500
             self._metrics.answered(method, route, status, time.monotonic() - started)
 
     def _judge(self, scope: Scope) -> None:
-        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-        self._guard.check_site(scope["method"], headers.get(b"host", ""), headers.get(b"origin"))
-        length = headers.get(b"content-length", "0")
-        if length.isdecimal() and int(length) > self._settings.max_body:
-            raise _too_large(self._settings)
-        path = scope["path"].removeprefix(scope.get("root_path", ""))
-        if not path.startswith(_FREE):
+        headers = Headers(scope=scope)
+        self._guard.check_site(scope["method"], headers.get("host", ""), headers.get("origin"))
+        length = headers.get("content-length", "0")
+        if length.isdecimal() and int(length) > (most := _most(self._settings, scope)):
+            raise _too_large(most)
+        if not _path(scope).startswith(_FREE):
             self._rate.take((scope.get("client") or ("",))[0][:_ADDRESS])
+
+
+def _path(scope: Scope) -> str:
+    path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+    return path
+
+
+def _most(settings: ServeSettings, scope: Scope) -> int:
+    """Bytes that the body may have: few, unless it may hold a picture."""
+    kind = Headers(scope=scope).get("content-type", "").casefold()
+    pictured = kind.startswith("multipart/form-data") and _path(scope).startswith(_PICTURED)
+    return settings.max_body if pictured else min(settings.max_body, settings.max_text)
 
 
 class _Exchange:
     """One request's messages, counted and timed."""
 
     def __init__(
-        self, settings: ServeSettings, receive: Receive, send: Send, *, head: bool
-    ) -> None:
-        self._settings, self._receive, self._send = settings, receive, send
-        self._head = head
+        self, settings: ServeSettings, places: asyncio.Semaphore, scope: Scope, receive: Receive,
+        send: Send,
+    ) -> None:  # fmt: skip
+        self._places, self._receive, self._send = places, receive, send
+        self._most, self._head = _most(settings, scope), scope["method"] == "HEAD"
         self._deadline = time.monotonic() + settings.request_seconds
         self._size = 0
-        self._whole = False
+        self._whole = self._placed = False
         self.status: int | None = None
 
     async def receive(self) -> Message:
@@ -136,13 +160,20 @@ class _Exchange:
         try:
             async with asyncio.timeout(max(0.0, self._deadline - time.monotonic())):
                 message = await self._receive()
+                self._size += len(message.get("body", b""))
+                self._whole = not message.get("more_body", False)
+                if self._size > self._most:
+                    raise _too_large(self._most)
+                if self._size > _LARGE and not self._placed:
+                    self._placed = await self._places.acquire()
         except TimeoutError:
-            raise TooSlow("the request's body came too slowly") from None
-        self._size += len(message.get("body", b""))
-        self._whole = not message.get("more_body", False)
-        if self._size > self._settings.max_body:
-            raise _too_large(self._settings)
+            raise TooSlow("the request's body came too slowly, or after too many others") from None
         return message
+
+    def end(self) -> None:
+        """Leave the place to another."""
+        if self._placed:
+            self._places.release()
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -161,5 +192,5 @@ def _unexpected(error: Exception) -> ServerFailed:
     return ServerFailed(f"the server failed ({type(error).__name__}): its log has the details")
 
 
-def _too_large(settings: ServeSettings) -> TooLarge:
-    return TooLarge(f"the body has more than {settings.max_body:,} bytes")
+def _too_large(most: int) -> TooLarge:
+    return TooLarge(f"the body has more than {most:,} bytes")

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request
 from pydantic import BaseModel, ValidationError
-from starlette.datastructures import FormData, UploadFile
-from starlette.exceptions import HTTPException
 
 from kinshelf.serve.base.errors import Unusable
+from kinshelf.serve.base.schemas import MAX_ATTRIBUTES
+from kinshelf.serve.http.forms import read_form
 from kinshelf.serve.service.service import Service
 
 M = TypeVar("M", bound=BaseModel)
 
-_FIELDS = 32
+_URLENCODED = "application/x-www-form-urlencoded"
+_AT_ONCE = 2**14
+"""Bytes of JSON that are parsed at once; more are parsed in a thread, while others are answered."""
+
+_SHOWN = 5
+"""Problems that an answer tells."""
 
 
 async def service_of(request: Request) -> Service:
@@ -29,62 +33,71 @@ async def service_of(request: Request) -> Service:
 Served = Annotated[Service, Depends(service_of)]
 
 
-async def read_body(request: Request, model: type[M]) -> tuple[M, bytes | None]:
+async def read_body(
+    request: Request, model: type[M], *, form_only: bool = False
+) -> tuple[M, bytes | None]:
     """Read a request's fields, and the picture that came with it. Raises Unusable."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().casefold()
-    if kind == "multipart/form-data":
-        return await _form(request, model)
-    if kind not in ("", "application/json"):
-        raise Unusable(f"{kind[:100]!r} is not read here: send application/json or a form")
-    try:
-        value = json.loads(await request.body() or b"{}")
-    except (ValueError, RecursionError) as error:
-        raise Unusable(f"the body is no JSON: {error}") from None
-    return checked(model, value), None
+    if kind == "multipart/form-data" or (kind == _URLENCODED and form_only):
+        fields, data = await read_form(request, kind, request.app.state.settings.max_text)
+        return checked(model, _with_object(fields)), data
+    if kind not in ("", "application/json") or form_only:
+        wanted = "a form" if form_only else "application/json or a form"
+        raise Unusable(f"{kind[:100]!r} is not read here: send {wanted}")
+    body = await request.body() or b"{}"
+    if len(body) <= _AT_ONCE:
+        return _parsed(model, body), None
+    return await request.app.state.service.run(_parsed, model, body), None
 
 
-async def _form(request: Request, model: type[M]) -> tuple[M, bytes | None]:
-    limit = request.app.state.settings.max_body
-    try:
-        form = await request.form(max_files=1, max_fields=_FIELDS, max_part_size=limit)
-    except HTTPException as error:
-        raise Unusable(f"the form cannot be read: {error.detail}") from None
-    async with form_closed(form):
-        picture = form.get("image")
-        data = await picture.read() if isinstance(picture, UploadFile) else None
-        fields = {k: v for k, v in form.multi_items() if isinstance(v, str) and v != ""}
-    if isinstance(attributes := fields.get("attributes"), str):
-        fields["attributes"] = _object(attributes)
-    return checked(model, fields), data
+def _parsed(model: type[M], body: bytes | str) -> M:
+    return checked(model, _json(body, "the body"))
 
 
-@asynccontextmanager
-async def form_closed(form: FormData) -> AsyncIterator[None]:
-    """Closes a form's temporary files."""
-    try:
-        yield
-    finally:
-        await form.close()
+def _with_object(fields: dict[str, str]) -> dict[str, Any]:
+    if "attributes" not in fields:
+        return fields
+    return fields | {"attributes": _json(fields["attributes"], "attributes")}
 
 
-def _object(text: str) -> Any:
+def _json(text: bytes | str, name: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise Unusable(f"attributes is no JSON: {error}") from None
+        raise Unusable(f"{name} is no JSON: {error}") from None
 
 
 def checked(model: type[M], value: Any) -> M:
-    """Raises Unusable, which names every field that does not fit."""
+    """Raises Unusable, which names the first fields that do not fit."""
+    _check_names(model, value)
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        raise Unusable("; ".join(map(described, error.errors()))) from None
+        raise Unusable(described(error.errors(include_url=False, include_input=False))) from None
 
 
-def described(problem: Mapping[str, Any]) -> str:
-    """A problem of pydantic's in a line."""
-    place = ".".join(map(str, problem["loc"]))
+def _check_names(model: type[BaseModel], value: Any) -> None:
+    """Before pydantic, which would describe each of a million names. Raises Unusable."""
+    if not isinstance(value, dict):
+        return
+    if unknown := [name for name in value if name not in model.model_fields]:
+        shown = ", ".join(repr(name[:60]) for name in unknown[:_SHOWN])
+        more = f" and {len(unknown) - _SHOWN:,} more" if len(unknown) > _SHOWN else ""
+        known = ", ".join(model.model_fields)
+        raise Unusable(f"{shown}{more}: there is no such field, but {known}")
+    attributes = value.get("attributes")
+    if isinstance(attributes, dict) and len(attributes) > MAX_ATTRIBUTES:
+        raise Unusable(f"attributes: there are {len(attributes):,}, more than {MAX_ATTRIBUTES}")
+
+
+def described(problems: Sequence[Mapping[str, Any]]) -> str:
+    """Problems of pydantic's in a line, the first few of them."""
+    shown = "; ".join(map(_described, problems[:_SHOWN]))
+    return shown + f"; and {len(problems) - _SHOWN:,} more" * (len(problems) > _SHOWN)
+
+
+def _described(problem: Mapping[str, Any]) -> str:
+    place = ".".join(str(part)[:60] for part in problem["loc"])
     return f"{place}: {problem['msg']}" if place else str(problem["msg"])
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from fastapi import APIRouter, Depends, File, Form, Request, Response, UploadFile
+from fastapi import APIRouter, Depends, Request, Response
+from pydantic import BaseModel
 
 from kinshelf.db.errors import FilterError, KinshelfError
 from kinshelf.probe.pages.card import Asked, answer_values
 from kinshelf.probe.pages.thumbnails import data_uri
 from kinshelf.serve.base.errors import status_of
 from kinshelf.serve.base.prefix import under
+from kinshelf.serve.base.schemas import Text
+from kinshelf.serve.http.requests import read_body
 from kinshelf.serve.http.security import reader
 from kinshelf.serve.pages.files import Links
 from kinshelf.serve.pages.filtering import column_names, footer, problem_of
@@ -46,17 +49,17 @@ async def first(request: Request) -> Response:
     return page(request, "classify.html", here="/", asked=False, **blank)
 
 
+class _Fields(BaseModel):
+    text: Text = ""
+    where: Text = ""
+
+
 @router.post("/ask")
-async def ask(
-    request: Request,
-    image: Annotated[UploadFile | None, File()] = None,
-    text: Annotated[str, Form(max_length=20_000)] = "",
-    where: Annotated[str, Form(max_length=20_000)] = "",
-) -> Response:
+async def ask(request: Request) -> Response:
     """The evidence card; nothing is stored."""
     service = request.app.state.service
-    data = await image.read() if image is not None else None
-    question = _Question(data or None, text, where.strip())
+    fields, data = await read_body(request, _Fields, form_only=True)
+    question = _Question(data or None, fields.text, fields.where.strip())
     found: dict[str, Any] = {"error": None, "problem": None}
     status = 200
     try:
