@@ -1,9 +1,10 @@
 """The HTTP API and the web page over one shelf (extra `serve`).
 
-How a request goes: `http/security` checks host, origin and token; `http/limits` size, rate and
-time. A route (`routes/`, and `pages/` for people) parses it and calls one method of the `Service`
-(`service/service`, at `request.app.state.service`), through `await service.run(...)`, so that the
-event loop never computes. Every `KinshelfError` becomes one JSON shape in `base/errors`.
+How a request goes: `http/proxies` takes what a proxy in front tells; `http/security` checks host,
+origin and token; `http/limits` size, rate and time. A route (`routes/`, and `pages/` for people)
+parses it and calls one method of the `Service` (`service/service`, at `request.app.state.service`),
+through `await service.run(...)`, so that the event loop never computes. Every `KinshelfError`
+becomes one JSON shape in `base/errors`, or a page for people (`pages/failures`).
 
 All threads share one shelf handle. The model has a process of its own, which is started again if it
 dies or hangs. Pictures are decoded in processes that can be killed. What several requests ask at a

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -17,10 +17,11 @@ from starlette.middleware.cors import CORSMiddleware
 from kinshelf.db.errors import InputError, KinshelfError
 from kinshelf.serve import pages
 from kinshelf.serve.base.errors import Unusable
-from kinshelf.serve.http.limits import Limits, answer
+from kinshelf.serve.http.limits import Limits
 from kinshelf.serve.http.proxies import Behind
 from kinshelf.serve.http.requests import described
 from kinshelf.serve.http.security import ANY, Guard, Origin, origins_of, pages_of, read_tokens
+from kinshelf.serve.pages.failures import Answers
 from kinshelf.serve.routes import jobs, judging, products, queries, status
 from kinshelf.serve.service.service import Service
 
@@ -49,21 +50,24 @@ def create_app(settings: ServeSettings, *, encoder: Encoder | None = None) -> Fa
     named = frozenset[Origin]().union(*map(pages_of, settings.hosts))
     others = _others(settings)
     guard = Guard(_tokens(settings), _hosts(settings, named), named | others)
-    service = Service(settings, encoder=encoder)
     app = FastAPI(
         title="kinshelf", version=version("kinshelf"), docs_url=None, redoc_url=None,
         openapi_url=None, description=DESCRIPTION, lifespan=_lifespan,
         redirect_slashes=False,
     )  # fmt: skip
-    app.state.settings, app.state.service, app.state.guard = settings, service, guard
-    app.add_middleware(Limits, settings=settings, guard=guard, metrics=service.metrics)
-    if others:
-        app.add_middleware(CORSMiddleware, **_CORS, allow_origins=list(map(str, others)))
     own = _paths(app)
     _check_prefix(settings.prefix, own)
-    app.add_middleware(Behind, networks=settings.networks, prefix=settings.prefix, own=own)
-    _answer_failures(app)
+    service = Service(settings, encoder=encoder)
+    app.state.settings, app.state.service, app.state.guard = settings, service, guard
     _document_tokens(app)
+    answer = Answers({path.split("/")[1] for path in (*app.openapi()["paths"], "/openapi.json")})
+    _answer_failures(app, answer)
+    app.add_middleware(
+        Limits, settings=settings, guard=guard, metrics=service.metrics, answer=answer
+    )
+    if others:
+        app.add_middleware(CORSMiddleware, **_CORS, allow_origins=list(map(str, others)))
+    app.add_middleware(Behind, networks=settings.networks, prefix=settings.prefix, own=own)
     return app
 
 
@@ -123,18 +127,15 @@ async def _in_thread(work: Any) -> None:
     await run_sync(work)
 
 
-def _answer_failures(app: FastAPI) -> None:
+def _answer_failures(app: FastAPI, answer: Answers) -> None:
     @app.exception_handler(KinshelfError)
-    def failed(_: Request, error: KinshelfError) -> Response:
-        return answer(error)
+    def failed(request: Request, error: KinshelfError) -> Response:
+        return answer(request, error)
 
     @app.exception_handler(RequestValidationError)
-    def unusable(_: Request, error: RequestValidationError) -> Response:
-        return answer(Unusable(described(error.errors())))
+    def unusable(request: Request, error: RequestValidationError) -> Response:
+        return answer(request, Unusable(described(error.errors())))
 
     @app.exception_handler(HTTPException)
-    def no_route(_: Request, error: HTTPException) -> Response:
-        failure = {"type": "HTTPException", "message": str(error.detail), "reason": None}
-        return JSONResponse(
-            {"error": failure | {"retry_after": None}}, error.status_code, error.headers
-        )
+    def no_route(request: Request, error: HTTPException) -> Response:
+        return answer.without_route(request, error)

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from typing import Any
 
 from kinshelf.db import errors
@@ -93,6 +95,15 @@ class ShuttingDown(RequestRefused):
 _LONGEST = 2000
 """Characters of a message."""
 
+_REASONS = {
+    "not-an-image": "the file is not a picture of a kind that is read here: use JPEG, PNG or WebP",
+    "private-address": "the picture's address leads to this server's own network: nothing is"
+    " fetched from there",
+}
+"""Pictures' reasons whose messages quote bytes, or a setting that a request does not have."""
+
+_OPTION = re.compile(r"(?<![\w-])--[a-z]")
+
 _STATUS: tuple[tuple[type[KinshelfError], int, int | None], ...] = (
     (errors.ShelfLocked, 423, 2),
     (errors.ProductNotFound, 404, None),
@@ -116,9 +127,17 @@ def status_of(error: KinshelfError) -> tuple[int, int | None]:
     return next((status, wait) for kind, status, wait in _STATUS if isinstance(error, kind))
 
 
-def shortened(message: str) -> str:
-    """A message that quotes what was sent, however long that was."""
+def message_of(error: KinshelfError) -> str:
+    """What went wrong, in a bounded number of characters, whatever it quotes."""
+    message = _REASONS.get(getattr(error, "reason", None) or "", str(error))
     return message if len(message) <= _LONGEST else f"{message[:_LONGEST]} ..."
+
+
+def for_people(message: str) -> str:
+    """A message for a page: without the clauses that name options of the command line."""
+    clauses = re.split(r"(?<=[:;])\s+", message)
+    kept = itertools.takewhile(lambda clause: not _OPTION.search(clause), clauses)
+    return " ".join(kept).rstrip(":;") or message
 
 
 def error_body(error: KinshelfError) -> dict[str, Any]:
@@ -126,7 +145,7 @@ def error_body(error: KinshelfError) -> dict[str, Any]:
     return {
         "error": {
             "type": type(error).__name__,
-            "message": shortened(str(error)),
+            "message": message_of(error),
             "reason": getattr(error, "reason", None),
             "retry_after": status_of(error)[1],
         }

@@ -74,9 +74,11 @@ class ServeSettings:
             raise InputError(f"{error}: write a proxy's address or network") from error
 
     def check(self) -> None:
-        """Raises InputError for an address that others can reach, but no tokens."""
+        """Raises InputError for an address that others can reach, but no tokens, and for a prefix
+        or a proxy that is none."""
         if not self.loopback and self.token_file is None:
             raise InputError(
                 f"{self.host} can be reached from other machines: give --token-file, or listen on"
                 " 127.0.0.1"
             )
+        _ = self.prefix, self.networks

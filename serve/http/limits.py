@@ -5,21 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from fastapi.responses import JSONResponse
+from fastapi import Request, Response
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 
-from kinshelf.db.errors import KinshelfError
 from kinshelf.serve.base.errors import (
     RequestRefused,
     ServerFailed,
     TooLarge,
     TooManyRequests,
     TooSlow,
-    error_body,
-    status_of,
 )
 from kinshelf.serve.http.security import HEADERS
 
@@ -29,6 +27,8 @@ if TYPE_CHECKING:
     from kinshelf.serve.base.settings import ServeSettings
     from kinshelf.serve.http.security import Guard
     from kinshelf.serve.service.metrics import Metrics
+
+Answering = Callable[[Request, RequestRefused], Response]
 
 _FORGOTTEN = 4096
 """Addresses whose rate is remembered."""
@@ -52,15 +52,6 @@ _PLACES = 32
 _FREE = ("/healthz", "/static/")
 
 
-def answer(error: KinshelfError) -> JSONResponse:
-    """A failure as every route tells it."""
-    status, retry_after = status_of(error)
-    headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
-    if status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
-    return JSONResponse(error_body(error), status, headers)
-
-
 class Rate:
     """A bucket of `burst` requests for each address, filled at `rate` a second."""
 
@@ -82,12 +73,14 @@ class Rate:
 
 
 class Limits:
-    """ASGI middleware; what it refuses never reaches a route."""
+    """ASGI middleware; what it refuses never reaches a route, and is told by `answer`."""
 
     def __init__(
-        self, app: ASGIApp, *, settings: ServeSettings, guard: Guard, metrics: Metrics
-    ) -> None:
+        self, app: ASGIApp, *, settings: ServeSettings, guard: Guard, metrics: Metrics,
+        answer: Answering,
+    ) -> None:  # fmt: skip
         self._app, self._settings, self._guard, self._metrics = app, settings, guard, metrics
+        self._answer = answer
         self._rate = Rate(settings.rate, settings.burst)
         self._places = asyncio.Semaphore(_PLACES)
 
@@ -105,12 +98,14 @@ class Limits:
             await self._app(scope, exchange.receive, exchange.send)
         except RequestRefused as error:
             if exchange.status is None:
-                await answer(error)(scope, receive, exchange.send)
+                await self._answer(Request(scope), error)(scope, receive, exchange.send)
         except ClientDisconnect:  # nobody is left to be answered
             exchange.status = exchange.status or _LEFT
         except Exception as error:
             if exchange.status is None:
-                await answer(_unexpected(error))(scope, receive, exchange.send)
+                await self._answer(Request(scope), _unexpected(error))(
+                    scope, receive, exchange.send
+                )
             raise  # uvicorn logs it
         finally:
             exchange.end()

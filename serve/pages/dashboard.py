@@ -13,7 +13,7 @@ from kinshelf.probe.calibrate.mixture import HeldOut
 from kinshelf.probe.evaluate.metrics import ece, measure_agreement
 from kinshelf.probe.pages.report import reliability_values
 from kinshelf.probe.predict.wording import freshness_lines, policy_line, track_record
-from kinshelf.serve.base.errors import JobRunning
+from kinshelf.serve.base.errors import JobRunning, for_people, message_of
 from kinshelf.serve.http.security import reader, writer
 from kinshelf.serve.pages.filtering import category_rows, footer
 from kinshelf.serve.pages.rendering import PageRoute, page, part, see, wants_part
@@ -60,7 +60,7 @@ def _all(service: Service) -> dict[str, Any]:
     try:
         predictor, problem = service.predictor(), None
     except (EmptyShelf, ProbeError, ShelfError) as error:
-        predictor, problem = None, str(error)
+        predictor, problem = None, for_people(message_of(error))
     quality = predictor and _quality(predictor)
     if quality and policy:
         quality["lines"].append(f"The policy {policy_line(policy)}.")
@@ -116,7 +116,7 @@ def _training(service: Service) -> dict[str, Any] | None:
         rows, seconds = job.result["trained_rows"], job.result["seconds"]
         made = f"Probe {job.result['version']} is trained on {rows:,} products, in {seconds:.0f} s."
         return shown | {"made": made}
-    error = job.error["message"] if job.error else "The training was stopped."
+    error = for_people(job.error["message"]) if job.error else "The training was stopped."
     return shown | {"error": error}
 
 

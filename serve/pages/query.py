@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from kinshelf.db.errors import FilterError, KinshelfError
 from kinshelf.probe.pages.card import Asked, answer_values
 from kinshelf.probe.pages.thumbnails import data_uri
-from kinshelf.serve.base.errors import status_of
+from kinshelf.serve.base.errors import Unusable, for_people, message_of, status_of
 from kinshelf.serve.base.prefix import under
 from kinshelf.serve.base.schemas import Text
 from kinshelf.serve.http.requests import read_body
@@ -66,7 +66,7 @@ async def ask(request: Request) -> Response:
         found |= await service.run(_answer, service, question)
     except KinshelfError as error:
         status, wrong = status_of(error)[0], isinstance(error, FilterError)
-        found["error"] = None if wrong else str(error)
+        found["error"] = None if wrong else for_people(message_of(error))
         found["problem"] = problem_of(question.where, str(error)) if wrong else None
     if wants_part(request):
         return part("_answer.html", status=status, fragment=True, where=question.where, **found)
@@ -95,6 +95,8 @@ def _form(service: Service, asked: _Question) -> dict[str, Any]:
 
 
 def _answer(service: Service, asked: _Question) -> dict[str, Any]:
+    if asked.image is None and not asked.text.strip():
+        raise Unusable("Nothing was asked: give a picture, a title, or both.")
     found = service.classify(
         Query(image=asked.image, text=asked.text.strip() or None, where=asked.where or None)
     )

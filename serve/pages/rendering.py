@@ -17,7 +17,7 @@ from fastapi.routing import APIRoute
 from kinshelf.db.errors import KinshelfError
 from kinshelf.probe.pages.html import TEMPLATES as SHARED
 from kinshelf.probe.pages.html import environment as shared_environment
-from kinshelf.serve.base.errors import Unauthorised, status_of
+from kinshelf.serve.base.errors import Unauthorised, for_people, message_of, status_of
 from kinshelf.serve.base.prefix import PREFIX, under
 
 if TYPE_CHECKING:
@@ -113,14 +113,18 @@ class PageRoute(APIRoute):
                 return failure(request, _unreadable(error), 422)
             except KinshelfError as error:
                 status, wait = status_of(error)
-                return failure(request, str(error), status, wait)
+                return failure(request, for_people(message_of(error)), status, wait)
 
         return handled
 
 
 def _unreadable(error: RequestValidationError) -> str:
-    problems = [f"{problem['loc'][-1]}: {problem['msg']}" for problem in error.errors()]
-    return f"This cannot be read: {'; '.join(problems)}."
+    """The first of what a form or an address lacks, or has wrong."""
+    problem = error.errors()[0]
+    name = str(problem["loc"][-1])[:60]
+    if problem["type"] == "missing":
+        return f"{name} is missing."
+    return f"{name} cannot be {str(problem['input'])[:60]!r}."
 
 
 def failure(request: Request, text: str, status: int, wait: int | None = None) -> Response:

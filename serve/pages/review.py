@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Form, Query, Request, Response
 
 from kinshelf.db.errors import InputError, ShelfLocked
 from kinshelf.probe.audit.review_queue import CHOICES, KINDS, Item
-from kinshelf.serve.base.errors import JobRunning, status_of
+from kinshelf.serve.base.errors import JobRunning, for_people, message_of, status_of
 from kinshelf.serve.http.security import reader, writer
 from kinshelf.serve.pages.browse import Generation
 from kinshelf.serve.pages.desk import JOB, Desk, kind_counts, of_kind, pick
@@ -151,7 +151,8 @@ async def _next(
 def _locked(request: Request, error: ShelfLocked, action: str, fields: dict[str, str]) -> Response:
     inside = fields["back"] == "/review"
     target, swap = ("#work", "outerHTML") if inside else ("#status", "innerHTML")
-    notice = locked_notice(str(error), action, fields, target=target, swap=swap)
+    message = for_people(message_of(error))
+    notice = locked_notice(message, action, fields, target=target, swap=swap)
     status, wait = status_of(error)
     headers = {"Retry-After": str(wait)}
     if wants_part(request):
@@ -159,7 +160,7 @@ def _locked(request: Request, error: ShelfLocked, action: str, fields: dict[str,
         return part("_notice.html", status=status, headers=headers, notice=notice)
     return page(
         request, "problem.html", status=status, heading="The shelf is being written",
-        message=str(error), notice=notice,
+        message=message, notice=notice,
     )  # fmt: skip
 
 
@@ -173,7 +174,7 @@ def _work(
     if job is not None and job.state == "running":
         return shown | {"looking": _progress(job)}
     if job is not None and job.error is not None and queue is None:
-        return shown | {"problem": job.error["message"]}
+        return shown | {"problem": for_people(job.error["message"])}
     if queue is None:
         return shown | {"at_once": 0 < now.count <= AT_ONCE and job is None}
     items = desk.open_items(now)
