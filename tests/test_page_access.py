@@ -134,3 +134,22 @@ def test_where_tokens_are_asked_for_the_page_asks_once_and_keeps_it_from_scripts
         )
         assert away.headers["location"] == "/"
         visit.context.close()
+
+
+def test_under_a_prefix_the_page_works_and_asks_for_nothing_beside_it(
+    browser: Any, sample_shelf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with served(sample_shelf, "--root-path", "/tools/shop") as server:
+        visit = Visit(browser, server)
+        for name, path in list(PAGES.items()):
+            monkeypatch.setitem(PAGES, name, f"/tools/shop{path}")
+            opened(visit, name)
+        visit.goto("/tools/shop/")
+        visit.page.click("nav >> text=Shelf")
+        visit.page.click(".goods .name >> nth=0")
+        assert "/tools/shop/product?id=" in visit.page.url
+        visit.check()
+        addresses = [url for url in visit.asked if not url.startswith(("data:", "blob:"))]
+        assert len(addresses) > 30
+        assert [u for u in addresses if not u.startswith(f"{server.url}/tools/shop/")] == []
+        visit.context.close()

@@ -122,7 +122,7 @@ def test_a_file_that_is_no_picture_is_said_so_without_its_bytes(
 
 def test_nothing_asked_is_said_in_the_pages_words(client: TestClient) -> None:
     answer = client.post("/ask", data={"text": " "})
-    assert told(answer) == "Nothing was asked: give a picture, a title, or both."
+    assert told(answer) == "the query is empty: give a picture, a title, or both"
 
 
 @pytest.mark.parametrize(

@@ -194,6 +194,16 @@ def test_texts_stay_texts(client: httpx.Client) -> None:
     assert stored["attributes"] == {"pieces": 12}
 
 
+@pytest.mark.parametrize(
+    "disposition",
+    ["", "name", 'filename="a.jpg"', "name=\"image\"; filename*=\0''x", "name*=x''image"],
+)
+def test_a_part_that_cannot_be_read_is_refused(client: httpx.Client, disposition: str) -> None:
+    refused = client.post("/classify", **form(disposition, picture()))
+    assert refused.status_code == 422
+    assert len(refused.content) < 500
+
+
 def test_a_file_in_another_field_is_named_and_not_ignored(client: httpx.Client) -> None:
     refused = client.post("/classify", files={"picture": ("a.jpg", picture())}, data={"text": "x"})
     assert refused.status_code == 422

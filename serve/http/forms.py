@@ -48,9 +48,13 @@ def _as_file(disposition: bytes, kind: bytes) -> bytes:
     """
     read = Message()
     read["content-disposition"] = disposition.decode("latin-1")
-    if read.get_filename() or kind.startswith(b"image/"):
+    try:
+        is_file = bool(read.get_filename()) or kind.startswith(b"image/")
+        named = read.get_param("name", header="content-disposition") == _PICTURE
+    except (ValueError, TypeError, LookupError):  # the library's, for odd pieces and sets
+        raise MultiPartException("a Content-Disposition cannot be read") from None
+    if is_file:
         return disposition + b'; filename="file"'
-    named = read.get_param("name", header="content-disposition") == _PICTURE
     return disposition + b'; filename=""' if named else disposition
 
 

@@ -96,7 +96,7 @@ def _form(service: Service, asked: _Question) -> dict[str, Any]:
 
 def _answer(service: Service, asked: _Question) -> dict[str, Any]:
     if asked.image is None and not asked.text.strip():
-        raise Unusable("Nothing was asked: give a picture, a title, or both.")
+        raise Unusable("the query is empty: give a picture, a title, or both")
     found = service.classify(
         Query(image=asked.image, text=asked.text.strip() or None, where=asked.where or None)
     )
