@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from conftest import unit
 from fastapi.testclient import TestClient
 from numpy.random import default_rng
 from serve_world import error_of, settings_for
 
 from kinshelf import Shelf
+from kinshelf.cli import main
 from kinshelf.db.errors import InputError
 from kinshelf.db.product import Product
 from kinshelf.serve.app import create_app
@@ -262,3 +264,24 @@ def test_any_site_is_let_in_with_tokens_alone(place: Path, tokens: Path) -> None
 def test_an_origin_that_is_none_is_refused(place: Path, origin: str) -> None:
     with pytest.raises(InputError, match="origin"):
         create_app(settings_for(place, cors=(origin,)))
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--proxy", "nginx"], "proxy's address"),
+        (["--name", "shop.example/x"], "host name"),
+        (["--root-path", "/a/../b"], "is no path"),
+        (["--root-path", "/products"], "choose another prefix"),
+        (["--cors", "shop.example"], "is no origin"),
+        (["--cors", "*"], "--token-file"),
+    ],
+)
+def test_the_command_tells_a_wrong_option_in_a_line(
+    place: Path, options: list[str], told: str
+) -> None:
+    ran = CliRunner().invoke(main, ["serve", "--shelf", str(place), *options])
+    assert ran.exit_code == 3
+    assert told in ran.stderr
+    assert len(ran.stderr.splitlines()) <= 3
+    assert "Traceback" not in ran.output

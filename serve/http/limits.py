@@ -94,7 +94,7 @@ class Limits:
         if method == "HEAD":  # as GET, whose body stays here; uvicorn reads its own scope
             scope = {**scope, "method": "GET"}
         try:
-            self._judge(scope)
+            self._judge(scope, exchange.most)
             await self._app(scope, exchange.receive, exchange.send)
         except RequestRefused as error:
             if exchange.status is None:
@@ -113,11 +113,11 @@ class Limits:
             status = exchange.status or 500
             self._metrics.answered(method, route, status, time.monotonic() - started)
 
-    def _judge(self, scope: Scope) -> None:
+    def _judge(self, scope: Scope, most: int) -> None:
         headers = Headers(scope=scope)
         self._guard.check_site(scope["method"], headers.get("host", ""), headers.get("origin"))
         length = headers.get("content-length", "0")
-        if length.isdecimal() and int(length) > (most := _most(self._settings, scope)):
+        if length.isdecimal() and int(length) > most:
             raise _too_large(most)
         if not _path(scope).startswith(_FREE):
             self._rate.take((scope.get("client") or ("",))[0][:_ADDRESS])
@@ -143,7 +143,7 @@ class _Exchange:
         send: Send,
     ) -> None:  # fmt: skip
         self._places, self._receive, self._send = places, receive, send
-        self._most, self._head = _most(settings, scope), scope["method"] == "HEAD"
+        self.most, self._head = _most(settings, scope), scope["method"] == "HEAD"
         self._deadline = time.monotonic() + settings.request_seconds
         self._size = 0
         self._whole = self._placed = False
@@ -157,8 +157,8 @@ class _Exchange:
                 message = await self._receive()
                 self._size += len(message.get("body", b""))
                 self._whole = not message.get("more_body", False)
-                if self._size > self._most:
-                    raise _too_large(self._most)
+                if self._size > self.most:
+                    raise _too_large(self.most)
                 if self._size > _LARGE and not self._placed:
                     self._placed = await self._places.acquire()
         except TimeoutError:
