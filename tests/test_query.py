@@ -54,7 +54,7 @@ def test_classify_takes_a_product_of_the_shelf(stocked: Any) -> None:
     assert classify(stocked, id="red car").id == "red car"
     with pytest.raises(InputError, match=r"weight_image is 0\.7"):
         classify(stocked, text="red car", weight_image=0.7)
-    with pytest.raises(InputError, match="nothing to ask about"):
+    with pytest.raises(InputError, match="the query is empty"):
         classify(stocked, ks.Query())
 
 

@@ -145,7 +145,7 @@ def test_parts_of_another_encoder_are_refused(tmp_path: Path) -> None:
     folder = write_parts(tmp_path / "parts", *synthetic(50))
     with pytest.raises(EncoderMismatch, match="clip-other"):
         open_parts(folder, "clip-other")
-    with pytest.raises(UnreadableSource, match="no folder that"):
+    with pytest.raises(UnreadableSource, match="is not a folder that"):
         open_parts(tmp_path)
 
 
