@@ -71,13 +71,13 @@ SAYINGS = {
     ),
     "disagreeing": (
         {"verdict": "review", "agreement": False, "probe": Vote(PUZZLES, 0.5)},
-        "The probe predicts Puzzles, the neighbours Board Games: 8 of the 10 nearest products"
-        " looked at are in Board Games.",
+        "The probe predicts Puzzles, the neighbours, weighted by similarity, Board Games: of the 10"
+        " nearest products looked at, 8 in Board Games and 2 in Puzzles.",
     ),
     "contradicting": (
         {"verdict": "conflict", "agreement": False, "probe": Vote(PUZZLES, 0.9)},
-        "The probe predicts Puzzles, the neighbours Board Games, both sure of it: 8 of the 10"
-        " nearest products looked at are in Board Games.",
+        "The probe predicts Puzzles, the neighbours, weighted by similarity, Board Games, both sure"
+        " of it: of the 10 nearest products looked at, 8 in Board Games and 2 in Puzzles.",
     ),
     "picture against text": (
         {"verdict": "conflict", "image_only": Vote(PUZZLES, 0.95)},
@@ -96,7 +96,11 @@ SAYINGS = {
     "no probe": (
         {"probe": None, "agreement": None, "agreement_accuracy": None, "coverage": None},
         "No probe is trained yet, so the neighbours answer alone: 8 of the 10 nearest products"
-        " looked at are in Board Games.",
+        " looked at are in Board Games. Nothing is accepted before `kinshelf train`.",
+    ),
+    "no vote": (
+        {"verdict": "review", "knn": None, "agreement": None, "agreement_accuracy": None},
+        "No product with a category matches, so the probe answers alone.",
     ),
 }  # fmt: skip
 

@@ -18,6 +18,7 @@ from kinshelf.probe.fit.settings import ProbeSettings
 from kinshelf.probe.fit.storage import read_probe
 from kinshelf.probe.predict.prediction import Prediction
 from kinshelf.probe.predict.predictor import Predictor
+from kinshelf.probe.predict.wording import reason
 from kinshelf.probe.train import train_shelf
 from kinshelf.store import AddOptions
 from kinshelf.store.probes import find_probe
@@ -287,3 +288,36 @@ def test_a_picture_alone_costs_no_search_more_than_its_answer_needs(
         assert one.image_only.category == other.image_only.category
         assert one.image_only.probability == pytest.approx(other.image_only.probability, abs=1e-5)
     assert weights[len(searches) :] == [0.5, 1.0, 0.0]
+
+
+def test_where_no_neighbour_votes_the_answer_goes_to_review(kinds: Shelf, tmp_path: Path) -> None:
+    train_shelf(kinds)
+    answer = Predictor.for_shelf(kinds).predict(queries(tmp_path, ("ball",), 1), where="price > 1")[
+        0
+    ]
+    assert (answer.knn, answer.agreement, answer.agreement_accuracy) == (None, None, None)
+    assert answer.verdict == "review"
+    assert answer.as_dict()["knn"] is None
+    assert reason(answer) == "No product with a category matches, so the probe answers alone."
+
+
+def test_nothing_is_accepted_before_a_probe_was_trained_and_calibrated(
+    kinds: Shelf, tmp_path: Path
+) -> None:
+    asked = queries(tmp_path, KINDS)
+    before = Predictor.for_shelf(kinds).predict(asked)
+    assert max(answer.probability for answer in before) > 0.99
+    assert {answer.verdict for answer in before} == {"review"}
+    assert "Nothing is accepted before `kinshelf train`." in reason(before[0])
+    train_shelf(kinds)
+    assert "accept" in {answer.verdict for answer in Predictor.for_shelf(kinds).predict(asked)}
+
+
+def test_nothing_is_accepted_where_two_products_are_left_of_those_trained_on(
+    kinds: Shelf, tmp_path: Path
+) -> None:
+    train_shelf(kinds)
+    every = [stored.product.id for stored in kinds.snapshot().select()]
+    kinds.remove([one for one in every if one not in ("ball1-0", "book1-0")])
+    answers = Predictor.for_shelf(kinds).predict(queries(tmp_path, ("ball", "book")))
+    assert "accept" not in {answer.verdict for answer in answers}

@@ -136,5 +136,5 @@ def held_out_answers(found: CrossFit, calibration: Calibration) -> HeldOut:
         given=proba[np.arange(len(found)), found.codes],
         confidence=proba.max(axis=1),
         right=best == found.codes,
-        agree=p_probe.argmax(axis=1) == p_knn.argmax(axis=1),
+        agree=(p_probe.argmax(axis=1) == p_knn.argmax(axis=1)) & p_knn.any(axis=1),
     )

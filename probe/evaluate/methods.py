@@ -35,7 +35,7 @@ def evaluate(
     }
     if {"probe", "knn", "hybrid"} <= found.keys():
         answers = {name: proba.argmax(axis=1) for name, proba in distributions.items()}
-        agree = answers["probe"] == answers["knn"]
+        agree = (answers["probe"] == answers["knn"]) & np.any(distributions["knn"], axis=1)
         found["hybrid"]["agreement"] = measure_agreement(agree, answers["hybrid"] == codes)
     if sets is not None and "hybrid" in found:
         found["hybrid"]["prediction_sets"] = measure_sets(sets, codes, COVERAGE)

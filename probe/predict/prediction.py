@@ -56,7 +56,8 @@ class Prediction:
     """One answer; `as_dict` is the JSON contract of `classify`.
 
     `prediction_set` holds the true category with the chance `coverage`, most probable first, the
-    answer always; `coverage` is None where no probe was calibrated.
+    answer always; `coverage` is None where no probe was calibrated. `knn` and `agreement` are None
+    where no neighbour voted.
     """
 
     id: str | None
@@ -68,7 +69,7 @@ class Prediction:
     probabilities: dict[str, float]
     probe: Vote | None
     probe_version: int | None
-    knn: Vote
+    knn: Vote | None
     k: int
     agreement: bool | None
     agreement_accuracy: TrackRecord | None
@@ -89,7 +90,7 @@ class Prediction:
             "coverage": self.coverage,
             "probabilities": self.probabilities,
             "probe": self.probe and {"version": self.probe_version, **fields_of(self.probe)},
-            "knn": {**fields_of(self.knn), "k": self.k},
+            "knn": self.knn and {**fields_of(self.knn), "k": self.k},
             "agreement": self.agreement,
             "agreement_accuracy": self.agreement_accuracy and fields_of(self.agreement_accuracy),
             "new_category": self.new_category,

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from kinshelf.db.arrays import Float64Array, FloatArray, IntArray
 from kinshelf.db.errors import EmptyShelf, InputError, ProbeNotFound
 from kinshelf.probe.calibrate.conformal import COVERAGE, Conformal
+from kinshelf.probe.calibrate.crossfit import FEWEST
 from kinshelf.probe.calibrate.hybrid import Distributions, Predictors
 from kinshelf.probe.calibrate.mixture import HeldOut
 from kinshelf.probe.calibrate.new_categories import new_categories_of
@@ -91,6 +92,10 @@ class Predictor:
         conformal = Conformal.of(reference)
         self._conformal = conformal and conformal.over(seen, self.classes)
         self._held_out = HeldOut.of(reference)
+        # A probability of neighbours alone, of one category or of a handful of products is none.
+        self._calibrated = (
+            self._held_out is not None and len(self.classes) > 1 and len(rows) >= FEWEST
+        )
         self._novelty = novelty or novelty_model(probe)
 
     @classmethod
@@ -263,16 +268,26 @@ class Predictor:
         exhaustive: bool,
     ) -> Prediction:
         proba = predicted.hybrid[i]
-        answer, knn = self._vote(proba), self._vote(predicted.knn[i])
+        answer = self._vote(proba)
+        knn = self._vote(predicted.knn[i]) if predicted.knn[i].any() else None
         probe = None if self.probe is None else self._vote(predicted.probe[i])
-        agreement = None if probe is None else probe.category == knn.category
+        agreement = probe.category == knn.category if probe and knn else None
         arrived = self._arrived(order[0])
         policy = self.probe.policy if self.probe else None
         return Prediction(
             id=query_id,
             category=answer.category,
             probability=answer.probability,
-            verdict=verdict_of(answer, probe, knn, parts, novelty_p, policy, arrived=arrived),
+            verdict=verdict_of(
+                answer,
+                probe,
+                knn,
+                parts,
+                novelty_p,
+                policy,
+                arrived=arrived,
+                calibrated=self._calibrated,
+            ),
             prediction_set=self._set(order, members),
             coverage=None if members is None else COVERAGE,
             probabilities={self.classes[code]: float(proba[code]) for code in order},

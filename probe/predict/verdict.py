@@ -19,28 +19,32 @@ SURE = 0.9
 def verdict_of(
     answer: Vote,
     probe: Vote | None,
-    knn: Vote,
+    knn: Vote | None,
     parts: tuple[Vote | None, Vote | None],
     novelty_p: float | None,
     policy: Policy | None,
     *,
     arrived: bool,
+    calibrated: bool,
 ) -> str:
     """`novel`, `conflict`, `accept` or `review`.
 
-    `parts` are what picture and text say alone. `arrived`: the answer is a category that the probe
-    never saw, which it cannot agree with.
+    `parts` are the predictions from picture and text alone; `knn` is None where no neighbour voted.
+    `arrived`: the answer is a category that the probe never saw, which it cannot agree with.
+    `calibrated`: a probe was trained and calibrated here; nothing is accepted before that.
     """
     if is_novel(novelty_p, arrived=arrived):
         return "novel"
     if modalities_conflict(parts):
         return "conflict"
+    if knn is None:
+        return "review"
     agreed = probe is None or (answer if arrived else probe).category == knn.category
     if not agreed:
         confident = probe is not None and min(probe.probability, knn.probability) >= CONFIDENT
         return "conflict" if confident and not arrived else "review"
     threshold = policy.threshold if policy else ACCEPT
-    return "accept" if answer.probability >= threshold else "review"
+    return "accept" if calibrated and answer.probability >= threshold else "review"
 
 
 def modalities_conflict(parts: tuple[Vote | None, Vote | None]) -> bool:

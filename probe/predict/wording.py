@@ -49,19 +49,38 @@ def reason(found: Prediction) -> str:
         return f"It is unlike what is on the shelf: {rarity} lies as far from the others."
     if found.verdict == "conflict" and modalities_conflict((found.image_only, found.text_only)):
         return _modalities(found)
-    if found.probe is None:
-        return f"No probe is trained yet, so the neighbours answer alone: {_support(found)}."
+    if found.probe is None or found.knn is None:
+        return _alone(found)
     if found.new_category:
         return (
             f"{leaf(found.category)} is newer than the probe, which never saw it, so its own"
             f" products support it: {_support(found)}."
         )
     if not found.agreement:
-        probe, knn = apart(found.probe.category, found.knn.category)
-        sure = ", both sure of it" if found.verdict == "conflict" else ""
-        return f"The probe predicts {probe}, the neighbours {knn}{sure}: {_support(found)}."
+        return _disagreement(found, found.probe.category, found.knn.category)
     unsure = "" if found.verdict == "accept" else ", but not surely enough to go without review"
     return f"Probe and neighbours agree{unsure}: {_support(found)}."
+
+
+def _alone(found: Prediction) -> str:
+    """One sentence where the probe or the neighbours are missing."""
+    if found.probe is not None:
+        return "No product with a category matches, so the probe answers alone."
+    return (
+        f"No probe is trained yet, so the neighbours answer alone: {_support(found)}."
+        " Nothing is accepted before `kinshelf train`."
+    )
+
+
+def _disagreement(found: Prediction, probe: str, knn: str) -> str:
+    """The count that a person can check beside the weighted share, which may differ."""
+    predicted, voted = apart(probe, knn)
+    sure = ", both sure of it" if found.verdict == "conflict" else ""
+    counts = f"{_count(found, knn)} in {voted} and {_count(found, probe)} in {predicted}"
+    return (
+        f"The probe predicts {predicted}, the neighbours, weighted by similarity, {voted}{sure}:"
+        f" of the {len(found.neighbours)} nearest products looked at, {counts}."
+    )
 
 
 def notes(found: Prediction) -> list[str]:
@@ -111,9 +130,13 @@ def evaluation_notes(metrics: Metrics) -> list[str]:
 
 
 def _support(found: Prediction) -> str:
-    supports = sum(e.role == "supports" for e in found.neighbours)
     named = leaf(found.category)
-    return f"{supports} of the {len(found.neighbours)} nearest products looked at are in {named}"
+    shown = f"{_count(found, found.category)} of the {len(found.neighbours)}"
+    return f"{shown} nearest products looked at are in {named}"
+
+
+def _count(found: Prediction, category: str) -> int:
+    return sum(e.neighbour.category == category for e in found.neighbours)
 
 
 def _modalities(found: Prediction) -> str:
@@ -143,7 +166,7 @@ def predictors(found: Prediction) -> list[tuple[str, Vote]]:
     """The prediction of each source beside the answer."""
     sentences = [
         (f"probe {found.probe_version}", found.probe),
-        (f"{found.k} neighbours", found.knn),
+        (f"{found.k} neighbours, weighted", found.knn),
         ("picture alone", found.image_only),
         ("text alone", found.text_only),
     ]

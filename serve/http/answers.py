@@ -38,8 +38,8 @@ class Failure(Answer):
 
 
 _Vote = shape(results.Vote, "Vote", "One predictor's vote.")
-_ProbeVote = shape(results.Vote, "ProbeVote", "What the probe says.", given={"version": int})
-_KnnVote = shape(results.Vote, "KnnVote", "What the neighbours say.", given={"k": int})
+_ProbeVote = shape(results.Vote, "ProbeVote", "What the probe predicts.", given={"version": int})
+_KnnVote = shape(results.Vote, "KnnVote", "What the neighbours predict.", given={"k": int})
 _TrackRecord = shape(
     results.TrackRecord, "TrackRecord", "How often answers like this one were right."
 )
@@ -58,7 +58,8 @@ Classified = shape(
     results.Prediction, "Classified", "As `kinshelf classify --json`; an `id` if it was asked for.",
     without=("id", "probe_version", "k"),
     given={
-        "probe": _ProbeVote | None, "knn": _KnnVote, "agreement_accuracy": _TrackRecord | None,
+        "probe": _ProbeVote | None, "knn": _KnnVote | None,
+        "agreement_accuracy": _TrackRecord | None,
         "image_only": _Vote | None, "text_only": _Vote | None, "receipt": _Receipt,
         "neighbours": list[_Evidence],  # type: ignore[valid-type]
     },
