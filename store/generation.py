@@ -119,13 +119,13 @@ class VectorBlock:
 @dataclass(frozen=True, slots=True)
 class Among:
     """The products that a search covers: a filter, rows left out, with a category, rows to choose
-    from, and a second filter, for those that lack a modality."""
+    from, and a second filter."""
 
     where: str | None
     exclude: tuple[int, ...]
     labelled_only: bool
     rows: IntArray | None
-    lacking: str | None = None
+    also: str | None = None
 
 
 class AnySnapshot(ABC):
@@ -184,8 +184,12 @@ class AnySnapshot(ABC):
             if self._any_lack(lacking):
                 alone = queries.copy()
                 alone[both, side] = 0
-                lack = replace(among_them, lacking=lacking)
+                lack = replace(among_them, also=lacking)
                 found.append(self._nearest(alone, k, lack, weight_image))
+        # That 0 ranks them before whole products only among those unlike the query.
+        if len(found) > 1 and (found[0].similarities[found[0].rows >= 0] < 0).any():
+            whole = replace(among_them, also="has_image AND has_text")
+            found.append(self._nearest(queries, k, whole, weight_image))
         return nearest_of(found, k)
 
     @abstractmethod

@@ -112,7 +112,7 @@ class Snapshot(AnySnapshot):
         return mask
 
     def _kept(self, among: Among) -> BoolArray | None:
-        filters = [each for each in (among.where, among.lacking) if each is not None]
+        filters = [each for each in (among.where, among.also) if each is not None]
         if not filters and among.rows is None and not among.labelled_only and not among.exclude:
             return None
         keep = self._labelled if among.labelled_only else self._live

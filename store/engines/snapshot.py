@@ -115,7 +115,7 @@ class EngineSnapshot(AnySnapshot):
     ) -> Neighbours:
         weighted = fusion.Weighting(weight_image).query(queries)
         filters = [self.filter(among.where), self._labelled if among.labelled_only else None]
-        wanted = self.view.where(*filters, self.filter(among.lacking))
+        wanted = self.view.where(*filters, self.filter(among.also))
         parts = _parts(wanted, among.rows, np.asarray(among.exclude, dtype=np.int64))
         asked = self._backend.nearest
         found = [asked(weighted, k, part, self.indexed, self.pairs) for part in parts]

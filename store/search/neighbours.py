@@ -85,7 +85,7 @@ def nearest_of(parts: Sequence[Neighbours], k: int) -> Neighbours:
 
     return Neighbours(
         of("rows", -1),
-        of("similarities", -np.inf).astype(np.float32),
+        of("similarities", -1).astype(np.float32),
         of("image_similarities", np.nan).astype(np.float32),
         of("text_similarities", np.nan).astype(np.float32),
         exhaustive=all(part.exhaustive for part in parts),

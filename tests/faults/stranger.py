@@ -37,7 +37,8 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("remove", "p00"), ("sql", "SELECT * FROM products"), ("similar", "--id", "p00"),
     ("classify", "--input", "ask.csv", "--image-embeddings", "image.npy", "--text-embeddings",
      "text.npy", "--json"),
-    ("export", "out.csv"), ("evaluate",), ("audit",), ("show", "p00"), ("policy", "--precision", "0.9"), ("train",),
+    ("export", "out.csv"), ("evaluate",), ("audit",), ("show", "p00"),
+    ("policy", "--precision", "0.9"), ("train",),
 )  # fmt: skip
 SECONDS, MEGABYTES = 10, 500
 SECRET = "a secret of the user that no answer may show"

@@ -32,7 +32,7 @@ def test_nothing_acknowledged_is_lost_and_nothing_else_appears_when_a_writer_is_
 def test_a_failed_system_call_leaves_a_change_whole_or_absent_and_reports_it(
     tmp_path: Path,
 ) -> None:
-    outcomes = syscalls.run(tmp_path, every=61)
+    outcomes = syscalls.run(tmp_path, every=29)
     assert {"acknowledged", "died", "refused"} <= set(outcomes)
 
 
