@@ -21,6 +21,7 @@ import xxhash
 
 from kinshelf.db.catalog.migrations import migrate
 from kinshelf.db.catalog.records import Body, Head, ProbeRecord
+from kinshelf.db.catalog.schema import is_count, is_text
 from kinshelf.db.files import read_bytes, reading
 from kinshelf.db.text import is_kept
 
@@ -238,9 +239,12 @@ def read_state(path: Path) -> dict[str, Any] | None:
     try:
         body, check = read_bytes(side_file(path), _SIDE).split(b"\n")[:2]
         whole = path.is_file() and check == xxhash.xxh3_64_hexdigest(body).encode()
-        return dict(json.loads(body)) if whole else None
+        state = dict(json.loads(body)) if whole else {}
     except (OSError, ValueError, TypeError, RecursionError):
         return None
+    # A catalogue is of a generation, the index of so many rows.
+    counted = is_count(state.get("generation", state.get("rows")))
+    return state if counted and is_text(state.get("xxh3")) else None
 
 
 @contextlib.contextmanager
@@ -267,8 +271,14 @@ def _only_ours(path: Path) -> bool:
 
 
 def _same_tables(connection: duckdb.DuckDBPyConnection) -> bool:
-    """Whether what is attached has the tables of this one, defined as they are."""
+    """Whether what is attached has the tables of this one, defined as they are, and its version."""
     theirs, ours = (connection.execute(_TABLES, [name]).fetchall() for name in ("disk", "memory"))
+    if theirs != ours:
+        return False
+    versions = "SELECT version FROM {}.main.schema_version ORDER BY version"
+    theirs, ours = (
+        connection.execute(versions.format(name)).fetchall() for name in ("disk", "memory")
+    )
     return theirs == ours
 
 
