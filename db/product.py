@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 Scalar = str | int | float | bool | None
 """What an attribute may hold."""
+
+
+class Decision(TypedDict):
+    """A value that a person decided: what its source says instead, and whether it says so only
+    since."""
+
+    source: Any
+    disputed: NotRequired[bool]
+
+
+Decisions = dict[str, Decision]
+"""By field; an attribute's name begins with "attributes."."""
 
 TEXT_COLUMNS = ("id", "title", "description", "category", "brand", "image", "split")
 
@@ -58,7 +70,10 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class StoredProduct:
-    """A product as the shelf keeps it; `row` is its number, `added` the generation it came in."""
+    """A product as the shelf keeps it; `row` is its number, `added` the generation it came in.
+
+    `decided` are the fields that a person decided against the product's source.
+    """
 
     product: Product
     row: int
@@ -68,12 +83,13 @@ class StoredProduct:
     image_error: str | None
     content_hash: str
     added: int
+    decided: Decisions = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
         names = (*TEXT_COLUMNS[:4], "price", *TEXT_COLUMNS[4:])
         product = {name: getattr(self.product, name) for name in names}
-        rest = ("row", "has_image", "has_text", "image_error", "added")
+        rest = ("row", "has_image", "has_text", "image_error", "added", "decided")
         return (
             product
             | {"attributes": self.product.attributes}

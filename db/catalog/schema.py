@@ -146,7 +146,8 @@ _COLUMNS: dict[str, Check] = {
     **dict.fromkeys(("title", "description", "category", "brand", "image", "split"), _TEXT),
     **dict.fromkeys(("image_hash", "image_error", "content_hash"), _TEXT),
     "row": _all(is_count), "id": _all_of(str), "price": _are_prices,
-    "attributes": _all(or_none(_is_json)), "has_image": _FLAG, "has_text": _FLAG,
+    "attributes": _all(or_none(_is_json)), "decided": _all(or_none(_is_json)),
+    "has_image": _FLAG, "has_text": _FLAG,
     "added": _all(is_count),
 }  # fmt: skip
 

@@ -35,6 +35,8 @@ COLUMNS = (
     "attributes", "has_image", "has_text", "image_hash", "image_error", "content_hash",
 )  # fmt: skip
 """What the log keeps of a product; `added` and `removed` follow from the generation."""
+DECIDED = "decided"
+"""A further column, which the frames of earlier versions lack: see `db.product.Decisions`."""
 
 Change = tuple[int, Head, Body]
 """A generation, and the head and body of its frame."""
@@ -325,6 +327,8 @@ def _insert_products(connection: duckdb.DuckDBPyConnection, changes: Sequence[Ch
     if not tables:
         return
     columns = {n: _column(n, [v for _, p in tables for v in p[n]]) for n in COLUMNS}
+    decided = [v for _, p in tables for v in p.get(DECIDED) or [None] * len(p["row"])]
+    columns[DECIDED] = _column(DECIDED, decided)
     added = [g for generation, p in tables for g in p.get("added", [generation] * len(p["row"]))]
     columns["added"] = np.array(added, dtype=np.int64)
     _insert(connection, "products", columns)
