@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xxhash
 
 from kinshelf.db.catalog.migrations import migrate
 from kinshelf.db.catalog.records import Body, Head, ProbeRecord
-from kinshelf.db.catalog.schema import is_count, is_text
-from kinshelf.db.files import read_bytes, reading
+from kinshelf.db.catalog.statement import file_hash, read_state
+from kinshelf.db.files import reading
 from kinshelf.db.text import is_kept
 
 if TYPE_CHECKING:
@@ -51,8 +50,6 @@ _OTHERS = (
     " + (SELECT count(*) FROM duckdb_types() WHERE database_name = $1 AND NOT internal)"
     " + (SELECT count(*) FROM duckdb_schemas() WHERE database_name = $1 AND NOT internal)"
 )
-_SIDE = 1 << 16
-"""Bytes of a side file that are read."""
 _REJECT = ("key", "source", "position", "id", "reason", "message", "kept", "record")
 
 
@@ -214,39 +211,6 @@ class Catalog:
         if not os.path.samestat(stamp, path.stat()):
             return None
         return cls._of(connection, int(state["generation"]))
-
-
-def side_file(path: Path) -> Path:
-    """The path of the file with a snapshot's checksum and generation."""
-    return path.with_name(path.name + ".json")
-
-
-def file_hash(path: Path) -> str:
-    """xxh3-128 of a file's bytes, read in blocks."""
-    digest = xxhash.xxh3_128()
-    with reading(path) as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def seal(state: dict[str, Any]) -> bytes:
-    """The content of a snapshot's side file: the state and, on a second line, its checksum."""
-    body = json.dumps(state, sort_keys=True).encode()
-    return body + b"\n" + xxhash.xxh3_64_hexdigest(body).encode() + b"\n"
-
-
-def read_state(path: Path) -> dict[str, Any] | None:
-    """The state in the side file of the snapshot at `path`, or None if it cannot be trusted."""
-    try:
-        body, check = read_bytes(side_file(path), _SIDE).split(b"\n")[:2]
-        whole = path.is_file() and check == xxhash.xxh3_64_hexdigest(body).encode()
-        state = dict(json.loads(body)) if whole else {}
-    except (OSError, ValueError, TypeError, RecursionError):
-        return None
-    # A catalogue is of a generation, the index of so many rows.
-    counted = is_count(state.get("generation", state.get("rows")))
-    return state if counted and is_text(state.get("xxh3")) else None
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from kinshelf.db.arrays import BoolArray, FloatArray, IntArray
-from kinshelf.db.catalog.tables import file_hash, read_state, seal, side_file
+from kinshelf.db.catalog.statement import file_hash, read_state, seal, side_file
 from kinshelf.db.errors import ShelfError
 from kinshelf.db.threads import faiss_for
 from kinshelf.store.log import disk

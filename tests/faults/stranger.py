@@ -28,7 +28,7 @@ from faults.kill import nursery
 from faults.world import pairs, product
 
 from kinshelf import Shelf
-from kinshelf.db.catalog.tables import file_hash, read_state, seal, side_file
+from kinshelf.db.catalog.statement import file_hash, read_state, seal, side_file
 from kinshelf.probe.fit.settings import ProbeSettings
 from kinshelf.store.log import frames
 
