@@ -604,6 +604,8 @@ def hub_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], N
     from huggingface_hub import constants
 
     cache = str(tmp_path / "cache")
+    # It is read once at import, which may have been while another test was offline.
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", cache)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
 
