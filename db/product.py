@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, NotRequired, TypedDict
+from typing import Any
 
 Scalar = str | int | float | bool | None
 """What an attribute may hold."""
 
 
-class Decision(TypedDict):
-    """A value that a person decided: what its source says instead, and whether it says so only
-    since."""
+Decisions = dict[str, dict[str, Any]]
+"""Values that a person decided, by field; an attribute's name begins with "attributes.".
 
-    source: Any
-    disputed: NotRequired[bool]
-
-
-Decisions = dict[str, Decision]
-"""By field; an attribute's name begins with "attributes."."""
+`source` is what the product's source says instead; `disputed` is true where it says so only since.
+"""
 
 TEXT_COLUMNS = ("id", "title", "description", "category", "brand", "image", "split")
 

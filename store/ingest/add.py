@@ -185,8 +185,8 @@ def _rejected(shelf: AnyShelf, size: int) -> Iterator[ReadBatch]:
             products = [
                 known[r["id"]].product if r["id"] in known else records.product_of(r) for r in part
             ]
-            nothing = Brought(frozenset(), frozenset())
-            brought = [nothing if r["id"] in known else None for r in part]
+            content = Brought(frozenset({"title", "description", "image"}), frozenset())
+            brought = [content if r["id"] in known else None for r in part]
             yield ReadBatch(source, products, [r["position"] for r in part], [], brought=brought)
 
 

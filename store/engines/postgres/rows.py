@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _TYPES = [
     "int8", "text", "text", "text", "text", "float8", "text", "text", "text", "text", "bool",
-    "bool", "text", "text", "text", "int8", "vector",
+    "bool", "text", "text", "text", "text", "int8", "vector",
 ]  # fmt: skip
 
 
