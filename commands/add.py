@@ -37,13 +37,15 @@ TRAINING = "Preparing a training set"
         help="Exit with 1 if more rows than this are rejected.")  # fmt: skip
 @wait_option()
 @option("--top-categories", type=click.IntRange(1), group=TRAINING, show_default="all",
-        help="Take only so many of the largest categories.")  # fmt: skip
+        help="Train with only so many of the largest categories.")  # fmt: skip
 @option("--min-per-class", type=click.IntRange(1), group=TRAINING, show_default="1",
-        help="Leave out categories with fewer products than this.")  # fmt: skip
+        help="Train with no category that has fewer products than this.")  # fmt: skip
 @option("--max-per-class", type=click.IntRange(1), group=TRAINING, show_default="no limit",
-        help="Sample larger categories down to so many products.")  # fmt: skip
+        help="Train with at most so many products of a category.")  # fmt: skip
 @option("--val-fraction", type=float, group=TRAINING, show_default="the source's split",
-        help="Put this share of each category into the split `val`.")  # fmt: skip
+        help="Put this share into the split `val`, by the products' ids.")  # fmt: skip
+@option("--exact", is_flag=True, group=TRAINING,
+        help="Leave out what is not chosen, and split each category exactly.")  # fmt: skip
 @option("--seed", type=int, default=42, group=TRAINING,
         help="Sample and split by this seed.")  # fmt: skip
 @shelf_options
@@ -80,12 +82,14 @@ def add(
 def _training_set(settings: dict[str, Any]) -> TrainingSetOptions | None:
     names = ("top_categories", "min_per_class", "max_per_class", "val_fraction")
     given = {name: settings.pop(name) for name in names}
-    seed = settings.pop("seed")
+    seed, exact = settings.pop("seed"), settings.pop("exact")
     if all(value is None for value in given.values()):
+        if exact:
+            raise click.UsageError("--exact goes with --val-fraction or another of these options")
         return None
     from kinshelf.db.sources.prepare import TrainingSetOptions
 
-    return TrainingSetOptions(**given, seed=seed)
+    return TrainingSetOptions(**given, seed=seed, exact=exact)
 
 
 def _add_options(settings: dict[str, Any], training: TrainingSetOptions | None) -> AddOptions:

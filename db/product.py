@@ -9,6 +9,13 @@ from typing import Any
 Scalar = str | int | float | bool | None
 """What an attribute may hold."""
 
+
+Decisions = dict[str, dict[str, Any]]
+"""Values that a person decided, by field; an attribute's name begins with "attributes.".
+
+`source` is what the product's source says instead; `disputed` is true where it says so only since.
+"""
+
 TEXT_COLUMNS = ("id", "title", "description", "category", "brand", "image", "split")
 
 
@@ -58,7 +65,10 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class StoredProduct:
-    """A product as the shelf keeps it; `row` is its number, `added` the generation it came in."""
+    """A product as the shelf keeps it; `row` is its number, `added` the generation it came in.
+
+    `decided` are the fields that a person decided against the product's source.
+    """
 
     product: Product
     row: int
@@ -68,12 +78,13 @@ class StoredProduct:
     image_error: str | None
     content_hash: str
     added: int
+    decided: Decisions = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
         names = (*TEXT_COLUMNS[:4], "price", *TEXT_COLUMNS[4:])
         product = {name: getattr(self.product, name) for name in names}
-        rest = ("row", "has_image", "has_text", "image_error", "added")
+        rest = ("row", "has_image", "has_text", "image_error", "added", "decided")
         return (
             product
             | {"attributes": self.product.attributes}

@@ -145,6 +145,7 @@ def _finite(amount: float, text: str) -> float:
 _SPLITS = {
     **dict.fromkeys(("train", "training", "fit"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev", "development", "eval"), "val"),
+    "unused": "unused",
     **dict.fromkeys(("test", "testing", "holdout", "held-out"), "test"),
 }
 

@@ -6,9 +6,10 @@ What both share is defined here, once.
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy as np
 from kinshelf.db.arrays import FloatArray, IntArray, ObjectArray
 from kinshelf.db.errors import EmptyShelf, InvalidEmbeddings, ProductNotFound
 from kinshelf.store.search import fusion
+from kinshelf.store.search.neighbours import nearest_of
 
 if TYPE_CHECKING:
     from kinshelf.db.catalog.records import CommitRecord, ProbeRecord, RejectRecord
@@ -114,6 +116,18 @@ class VectorBlock:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Among:
+    """The products that a search covers: a filter, rows left out, with a category, rows to choose
+    from, and a second filter."""
+
+    where: str | None
+    exclude: tuple[int, ...]
+    labelled_only: bool
+    rows: IntArray | None
+    also: str | None = None
+
+
 class AnySnapshot(ABC):
     """A shelf as of one generation: what every answer is computed from. It never changes."""
 
@@ -135,7 +149,6 @@ class AnySnapshot(ABC):
     def pairs(self, rows: IntArray | Sequence[int]) -> FloatArray:
         """Unit image and text embeddings as stored, (len(rows), 2 * dimension) float32, a copy."""
 
-    @abstractmethod
     def kneighbors(
         self,
         queries: FloatArray,
@@ -147,7 +160,53 @@ class AnySnapshot(ABC):
         exclude: Sequence[int] = (),
         weight_image: float = 0.5,
     ) -> Neighbours:
-        """The k products nearest to each query; see `Snapshot.kneighbors`."""
+        """The k products nearest to each query, by the modalities that both have.
+
+        `queries` are embedding pairs as stored, (n, 2 * dimension) float32: image and text side by
+        side, each of norm 1 or all 0, not fused (only `Shelf.search` checks it). `labelled_only`
+        leaves out products without a category, `among` names the rows to choose from, `exclude`
+        those to leave out. Fewer than k come back only if fewer match. Raises FilterError,
+        EmptyShelf, InvalidEmbeddings, or InputError: nothing of a query has any weight.
+        """
+        self._check_queries(queries)
+        fusion.Weighting(weight_image).check(queries)
+        among_them = Among(where, tuple(exclude), labelled_only, among)
+        k = min(k, self.count)
+        found = [self._nearest(queries, k, among_them, weight_image)]
+        image, text = fusion.split(queries)
+        both = image.any(axis=1) & text.any(axis=1)
+        if not both.any() or weight_image in (0, 1):
+            return nearest_of(found, k)
+        half = queries.shape[1] // 2
+        # The inner product that the search ranks by counts 0 for what a product lacks, so the
+        # products that lack a modality of the query are searched for by the other one alone.
+        for side, lacking in ((slice(half, None), "NOT has_text"), (slice(half), "NOT has_image")):
+            if self._any_lack(lacking):
+                alone = queries.copy()
+                alone[both, side] = 0
+                lack = replace(among_them, also=lacking)
+                found.append(self._nearest(alone, k, lack, weight_image))
+        # That 0 ranks them before whole products only among those unlike the query.
+        if len(found) > 1 and (found[0].similarities[found[0].rows >= 0] < 0).any():
+            whole = replace(among_them, also="has_image AND has_text")
+            found.append(self._nearest(queries, k, whole, weight_image))
+        return nearest_of(found, k)
+
+    @abstractmethod
+    def _nearest(
+        self, queries: FloatArray, k: int, among: Among, weight_image: float
+    ) -> Neighbours:
+        """The k nearest, ranked by the weighted sum of the cosines."""
+
+    def _any_lack(self, lacking: str) -> bool:
+        """Whether there is a product that matches `NOT has_text` or `NOT has_image`."""
+        if lacking not in self._lacking:
+            self._lacking[lacking] = self.view.count(self.filter(lacking)) > 0
+        return self._lacking[lacking]
+
+    @functools.cached_property
+    def _lacking(self) -> dict[str, bool]:
+        return {}
 
     def _check_queries(self, queries: FloatArray) -> None:
         if not self.count:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kinshelf.db.catalog.tables import file_hash
+from kinshelf.db.catalog.statement import file_hash
 from kinshelf.db.errors import ProbeNotFound, ShelfDamaged, ShelfError
 from kinshelf.store.log import disk
 from kinshelf.store.results import ProbeEntry

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from kinshelf.db.product import Reject
-    from kinshelf.db.sources.prepare import TrainingSetOptions, TrainingSetPlan
+    from kinshelf.db.sources.prepare import Preparation, TrainingSetOptions
 
 OnConflict = Literal["update", "skip", "error"]
 
@@ -44,20 +44,25 @@ class AddOptions:
 
 @dataclass(frozen=True, slots=True)
 class TrainingSetSummary:
-    """The choice of a training set, per category, and the rows left out with the reason."""
+    """The choice of a training set, per category, and the rows left out with the reason; `added`:
+    these are on the shelf all the same, and do not train."""
 
     classes: dict[str, int]
     train: int
     val: int
     left_out: list[dict[str, Any]]
     uncategorised: int
+    added: bool = True
 
     @classmethod
-    def of(cls, plan: TrainingSetPlan) -> TrainingSetSummary:
-        """The summary of a plan."""
-        left_out = [asdict(entry) for entry in plan.left_out]
-        sizes = len(plan.train), len(plan.val)
-        return cls(plan.classes, *sizes, left_out, plan.uncategorised)
+    def of(cls, prepared: Preparation) -> TrainingSetSummary:
+        """The summary of a source that was prepared and read."""
+        left_out = [asdict(entry) for entry in prepared.left_out]
+        sizes = prepared.train, prepared.val
+        return cls(
+            dict(prepared.classes), *sizes, left_out, prepared.uncategorised,
+            added=not prepared.options.exact,
+        )  # fmt: skip
 
     def lines(self) -> list[str]:
         """For a person."""
@@ -69,18 +74,25 @@ class TrainingSetSummary:
         for entry in self.left_out:
             out[entry["reason"]] += entry["rows"]
         out["uncategorised"] = self.uncategorised
-        return lines + [f"  left out, {why}: {rows} rows" for why, rows in out.items() if rows]
+        how = "added, does not train" if self.added else "left out"
+        return lines + [f"  {how}, {why}: {rows} rows" for why, rows in out.items() if rows]
 
 
 _SUMMED = (
     "inserted", "updated", "unchanged", "skipped", "rejected", "image_failed", "encoded_images",
-    "encoded_texts", "truncated_texts", "seconds", "reasons",
+    "encoded_texts", "truncated_texts", "decisions_kept", "disputed", "seconds", "fields",
+    "reasons",
 )  # fmt: skip
 
 
 @dataclass(slots=True)
 class AddReport:
-    """Counts of a source's rows. Every row is in exactly one of the first five counts."""
+    """Counts of a source's rows. Every row is in exactly one of the first five counts.
+
+    `fields` counts the fields that were changed, by name. `decisions_kept` counts the values of
+    the source that a person's decision stood against, `disputed` the products of which the source
+    has said something else since.
+    """
 
     inserted: int = 0
     updated: int = 0
@@ -91,9 +103,12 @@ class AddReport:
     encoded_images: int = 0
     encoded_texts: int = 0
     truncated_texts: int = 0
+    decisions_kept: int = 0
+    disputed: int = 0
     generation: int = 0
     seconds: float = 0.0
     interrupted: bool = False
+    fields: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
     training_set: TrainingSetSummary | None = None
@@ -119,7 +134,7 @@ class AddReport:
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
-        return asdict(self) | {"reasons": dict(self.reasons)}
+        return asdict(self) | {"fields": dict(self.fields), "reasons": dict(self.reasons)}
 
 
 class Rows(list[dict[str, Any]]):

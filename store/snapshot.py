@@ -15,7 +15,7 @@ import numpy as np
 
 from kinshelf.db.arrays import BoolArray, FloatArray, IntArray
 from kinshelf.db.catalog.queries import View
-from kinshelf.store.generation import AnySnapshot
+from kinshelf.store.generation import Among, AnySnapshot
 from kinshelf.store.search import fusion
 from kinshelf.store.search.neighbours import Neighbours, neighbours_of
 from kinshelf.store.search.paging import looked_at
@@ -86,30 +86,12 @@ class Snapshot(AnySnapshot):
         looked_at(self._parts.vectors, len(places), apart=True)
         return found
 
-    def kneighbors(
-        self,
-        queries: FloatArray,
-        k: int,
-        *,
-        where: str | None = None,
-        labelled_only: bool = False,
-        among: IntArray | None = None,
-        exclude: Sequence[int] = (),
-        weight_image: float = 0.5,
+    def _nearest(
+        self, queries: FloatArray, k: int, among: Among, weight_image: float
     ) -> Neighbours:
-        """The k products nearest to each query.
-
-        `queries` are embedding pairs as stored, (n, 2 * dimension) float32: image and text side by
-        side, each of norm 1 or all 0, not fused (only `Shelf.search` checks it). `labelled_only`
-        leaves out products without a category, `among` names the rows to choose from, `exclude`
-        those to leave out. Fewer than k come back only if fewer match. Raises FilterError,
-        EmptyShelf or InvalidEmbeddings.
-        """
-        self._check_queries(queries)
         weighted = fusion.Weighting(weight_image).query(queries)
-        keep = self._kept(where, exclude, labelled_only=labelled_only, among=among)
-        searched = self.searched(keep)
-        found = nearest(searched, weighted, min(k, self.count))
+        searched = self.searched(self._kept(among))
+        found = nearest(searched, weighted, k)
         near = searched.at(np.maximum(found.places, 0))
         return self._neighbours(queries, found, near, weight_image)
 
@@ -129,24 +111,18 @@ class Snapshot(AnySnapshot):
         mask[np.asarray(rows, dtype=np.int64) - self._parts.first_row] = True
         return mask
 
-    def _kept(
-        self,
-        where: str | None,
-        exclude: Sequence[int],
-        *,
-        labelled_only: bool,
-        among: IntArray | None,
-    ) -> BoolArray | None:
-        if where is None and among is None and not labelled_only and not len(exclude):
+    def _kept(self, among: Among) -> BoolArray | None:
+        filters = [each for each in (among.where, among.also) if each is not None]
+        if not filters and among.rows is None and not among.labelled_only and not among.exclude:
             return None
-        keep = self._labelled if labelled_only else self._live
-        if where is not None:
-            keep = keep & self._matching(where)
-        if among is not None:
-            keep = keep & self._mask(among)
-        if len(exclude):
+        keep = self._labelled if among.labelled_only else self._live
+        for each in filters:
+            keep = keep & self._matching(each)
+        if among.rows is not None:
+            keep = keep & self._mask(among.rows)
+        if among.exclude:
             keep = keep.copy()
-            keep[np.asarray(exclude, dtype=np.int64) - self._parts.first_row] = False
+            keep[np.asarray(among.exclude, dtype=np.int64) - self._parts.first_row] = False
         return None if keep.all() else keep
 
     def _matching(self, where: str) -> BoolArray:

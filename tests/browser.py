@@ -172,7 +172,7 @@ class Visit:
 
     def check(self) -> None:
         """Nothing failed in the browser, and nothing was asked of anybody but the server."""
-        assert self.complaints == []
+        assert not self.complaints, self.complaints
         outside = [
             url for url in self.asked if not url.startswith((self.server.url, "blob:", "data:"))
         ]

@@ -44,3 +44,15 @@ def fill(shelf: AnyShelf, count: int, seed: int = 0) -> tuple[list[Product], np.
     report = shelf.upsert(made, image, text)
     assert (report.inserted, report.rejected) == (count, 0)
     return made, np.hstack([image, text])
+
+
+def similarities(queries: np.ndarray, pairs: np.ndarray, weight_image: float = 0.5) -> np.ndarray:
+    """The definition, (n, rows) in float64: the weighted mean of the cosines of the modalities
+    that query and product both have, 0 where they share none."""
+    total = shared = np.zeros((len(queries), len(pairs)))
+    half = queries.shape[1] // 2
+    for side, weight in ((slice(half), weight_image), (slice(half, None), 1 - weight_image)):
+        one, other = queries[:, side].astype(np.float64), pairs[:, side]
+        both = weight * np.outer(one.any(axis=1), other.any(axis=1))
+        total, shared = total + both * (one @ other.T), shared + both
+    return np.divide(total, shared, out=np.zeros_like(total), where=shared > 0)

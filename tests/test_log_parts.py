@@ -16,7 +16,7 @@ FRAMES = st.lists(st.integers(0, 300), min_size=1, max_size=12)
 def written(sizes: list[int]) -> bytes:
     """A frame of each size, generations 1, 2, ..."""
     made = [
-        frames.encode(i, {"kind": "add", "n": i}, {"x": "y" * size})
+        frames.encode(i, {"kind": "add", "time": 0.0, "n": i}, {"x": "y" * size})
         for i, size in enumerate(sizes, start=1)
     ]
     return b"".join(made)

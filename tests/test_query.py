@@ -11,7 +11,11 @@ import pytest
 import kinshelf as ks
 from kinshelf.db.errors import InputError, InvalidEmbeddings
 from kinshelf.probe.predict.predictor import classify
+from kinshelf.store import AddOptions
+from kinshelf.store.ingest.queries import similar_source
 from kinshelf.store.search.fusion import fused
+
+SAMPLES = Path(__file__).resolve().parents[1] / "samples" / "catalogue" / "images"
 
 
 @pytest.fixture
@@ -48,6 +52,18 @@ def test_a_query_and_its_fields_as_keywords_are_the_same(stocked: Any) -> None:
     assert classify(stocked, ks.Query(text="red car")) == classify(stocked, text="red car")
     with pytest.raises(TypeError):
         stocked.similar(colour="red")
+
+
+def test_a_row_of_a_file_of_which_nothing_counts_is_rejected_and_the_others_are_answered(
+    stocked: Any, tmp_path: Path
+) -> None:
+    pictured = SAMPLES / "KS-0001.jpg"
+    (tmp_path / "q.csv").write_text(f"id,title,image\na,red car,\nb,blue car,{pictured}\n")
+    asked = similar_source(stocked, tmp_path / "q.csv", AddOptions(), weight_image=1)
+    ((batch, found),) = asked
+    assert [product.id for product in batch.products] == ["b"]
+    assert len(found) == 1
+    assert [(r.id, r.reason) for r in batch.rejects] == [("a", "no-weight")]
 
 
 def test_classify_takes_a_product_of_the_shelf(stocked: Any) -> None:

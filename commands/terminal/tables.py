@@ -99,6 +99,17 @@ def add_summary(report: AddReport) -> list[str]:
     counts = ("inserted", "updated", "unchanged", "skipped", "rejected")
     shown = [f"{getattr(report, name)} {name}" for name in counts if getattr(report, name)]
     lines = [f"{', '.join(shown) or 'nothing to add'}; generation {report.generation}"]
+    if report.fields:
+        fields = ", ".join(f"{name} {count}" for name, count in report.fields.most_common(_SHOWN))
+        more = len(report.fields) - _SHOWN
+        lines.append(f"fields changed: {fields}" + (f" and {more} more" if more > 0 else ""))
+    if report.decisions_kept:
+        lines.append(f"{report.decisions_kept} values that a person decided were kept")
+    if report.disputed:
+        lines.append(
+            f"{report.disputed} products are disputed: their source has said something else since."
+            " See the review of `kinshelf serve`"
+        )
     encoded = report.encoded_images + report.encoded_texts
     lines.append(
         f"encoded {report.encoded_images} images and {report.encoded_texts} texts"
@@ -117,6 +128,7 @@ def add_summary(report: AddReport) -> list[str]:
     return lines
 
 
+_SHOWN = 8
 _METRICS = ("accuracy", "macro_f1", "nll", "ece", "aurc", "n")
 
 

@@ -52,12 +52,17 @@ def _m005_attributes(connection: duckdb.DuckDBPyConnection) -> None:
     )
 
 
+def _m006_decided(connection: duckdb.DuckDBPyConnection) -> None:
+    connection.execute("ALTER TABLE products ADD COLUMN decided JSON")
+
+
 MIGRATIONS: list[Callable[[duckdb.DuckDBPyConnection], None]] = [
     _m001_products,
     _m002_commits,
     _m003_rejects,
     _m004_probes,
     _m005_attributes,
+    _m006_decided,
 ]
 
 

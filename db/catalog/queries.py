@@ -30,8 +30,9 @@ FILTER_COLUMNS = {
 FIELDS = (
     "row", "id", "title", "description", "category", "price", "brand", "image", "split",
     "attributes", "has_image", "has_text", "image_hash", "image_error", "content_hash", "added",
+    "decided",
 )  # fmt: skip
-"""The columns of a stored product, `attributes` as JSON text."""
+"""The columns of a stored product, `attributes` and `decided` as JSON text."""
 
 _MOST = 1 << 30
 """Rows that are asked for at most: DuckDB takes no number of more than 63 bits."""
@@ -249,4 +250,5 @@ def stored_product(row: Sequence[Any]) -> StoredProduct:
     attributes = json.loads(row[9]) if row[9] else {}
     fields: dict[str, Any] = dict(zip(FIELDS[1:9], row[1:9], strict=True))
     product = Product(**fields, attributes=attributes)
-    return StoredProduct(product, row[0], *row[10:16])
+    decided = json.loads(row[16]) if row[16] else {}
+    return StoredProduct(product, row[0], *(*row[10:16], decided))

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xxhash
 
 from kinshelf.db.catalog.migrations import migrate
 from kinshelf.db.catalog.records import Body, Head, ProbeRecord
+from kinshelf.db.catalog.statement import file_hash, read_state
+from kinshelf.db.files import reading
 from kinshelf.db.text import is_kept
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ COLUMNS = (
     "attributes", "has_image", "has_text", "image_hash", "image_error", "content_hash",
 )  # fmt: skip
 """What the log keeps of a product; `added` and `removed` follow from the generation."""
+DECIDED = "decided"
+"""A further column, which the frames of earlier versions lack: see `db.product.Decisions`."""
 
 Change = tuple[int, Head, Body]
 """A generation, and the head and body of its frame."""
@@ -40,6 +43,13 @@ Change = tuple[int, Head, Body]
 _ON_DISK = "512MB"
 """Of memory for tables that lie on the disk, of which a part is read at a time."""
 _DTYPES = {"row": np.int64, "price": np.float64, "has_image": np.bool_, "has_text": np.bool_}
+_TABLES = "SELECT table_name, sql FROM duckdb_tables() WHERE database_name = ? ORDER BY ALL"
+_OTHERS = (
+    "SELECT (SELECT count(*) FROM duckdb_functions() WHERE database_name = $1 AND NOT internal)"
+    " + (SELECT count(*) FROM duckdb_views() WHERE database_name = $1 AND NOT internal)"
+    " + (SELECT count(*) FROM duckdb_types() WHERE database_name = $1 AND NOT internal)"
+    " + (SELECT count(*) FROM duckdb_schemas() WHERE database_name = $1 AND NOT internal)"
+)
 _REJECT = ("key", "source", "position", "id", "reason", "message", "kept", "record")
 
 
@@ -162,8 +172,12 @@ class Catalog:
         state = read_state(path)
         if state is None or not fits(state):
             return None
-        shutil.copyfile(path, copy)
+        with reading(path) as source, copy.open("xb") as target:
+            shutil.copyfileobj(source, target, 1 << 20)
         if file_hash(copy) != state["xxh3"]:
+            copy.unlink()
+            return None
+        if not _only_ours(copy):
             copy.unlink()
             return None
         return cls._of(connect(copy), int(state["generation"]))
@@ -190,50 +204,68 @@ class Catalog:
         if file_hash(path) != state["xxh3"]:
             return None
         connection = connect()
-        _copy_in(connection, path)
+        if not _copy_in(connection, path):
+            connection.close()
+            return None
         # A writer may replace the file between its being checked and its being read.
         if not os.path.samestat(stamp, path.stat()):
             return None
         return cls._of(connection, int(state["generation"]))
 
 
-def side_file(path: Path) -> Path:
-    """The path of the file with a snapshot's checksum and generation."""
-    return path.with_name(path.name + ".json")
-
-
-def file_hash(path: Path) -> str:
-    """xxh3-128 of a file's bytes, read in blocks."""
-    digest = xxhash.xxh3_128()
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def seal(state: dict[str, Any]) -> bytes:
-    """The content of a snapshot's side file: the state and, on a second line, its checksum."""
-    body = json.dumps(state, sort_keys=True).encode()
-    return body + b"\n" + xxhash.xxh3_64_hexdigest(body).encode() + b"\n"
-
-
-def read_state(path: Path) -> dict[str, Any] | None:
-    """The state in the side file of the snapshot at `path`, or None if it cannot be trusted."""
-    try:
-        body, check = side_file(path).read_bytes().split(b"\n")[:2]
-        whole = path.is_file() and check == xxhash.xxh3_64_hexdigest(body).encode()
-        return dict(json.loads(body)) if whole else None
-    except (OSError, ValueError):
-        return None
-
-
-def _copy_in(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+@contextlib.contextmanager
+def _attached(connection: duckdb.DuckDBPyConnection, path: Path) -> Iterator[None]:
     source = str(path).replace("'", "''")
     connection.execute(f"ATTACH '{source}' AS disk (READ_ONLY)")
     try:
-        connection.execute("COPY FROM DATABASE disk TO memory")
+        yield
     finally:
         connection.execute("DETACH disk")
+
+
+def _only_ours(path: Path) -> bool:
+    """Whether the database at `path` holds our tables, and nothing that could read files."""
+    import duckdb
+
+    try:
+        with connect() as connection, _attached(connection, path):
+            migrate(connection)
+            others = connection.execute(_OTHERS, ["disk"]).fetchone()
+            return others == (0,) and _same_tables(connection)
+    except duckdb.Error:
+        return False
+
+
+def _same_tables(connection: duckdb.DuckDBPyConnection) -> bool:
+    """Whether what is attached has the tables of this one, defined as they are, and its version."""
+    theirs, ours = (connection.execute(_TABLES, [name]).fetchall() for name in ("disk", "memory"))
+    if theirs != ours:
+        return False
+    versions = "SELECT version FROM {}.main.schema_version ORDER BY version"
+    theirs, ours = (
+        connection.execute(versions.format(name)).fetchall() for name in ("disk", "memory")
+    )
+    return theirs == ours
+
+
+def _copy_in(connection: duckdb.DuckDBPyConnection, path: Path) -> bool:
+    """Copy our own tables from the database at `path`; False if it has others, or is damaged.
+
+    A view or a macro in it, from a stranger, would read files when it is asked: neither is copied.
+    """
+    import duckdb
+
+    try:
+        with _attached(connection, path):
+            migrate(connection)
+            if not _same_tables(connection):
+                return False
+            connection.execute("DELETE FROM schema_version")
+            for name, _ in connection.execute(_TABLES, ["disk"]).fetchall():
+                connection.execute(f"INSERT INTO memory.{name} SELECT * FROM disk.main.{name}")
+    except duckdb.Error:
+        return False
+    return True
 
 
 def _column(name: str, values: list[Any]) -> np.ndarray[Any, Any]:
@@ -259,6 +291,8 @@ def _insert_products(connection: duckdb.DuckDBPyConnection, changes: Sequence[Ch
     if not tables:
         return
     columns = {n: _column(n, [v for _, p in tables for v in p[n]]) for n in COLUMNS}
+    decided = [v for _, p in tables for v in p.get(DECIDED) or [None] * len(p["row"])]
+    columns[DECIDED] = _column(DECIDED, decided)
     added = [g for generation, p in tables for g in p.get("added", [generation] * len(p["row"]))]
     columns["added"] = np.array(added, dtype=np.int64)
     _insert(connection, "products", columns)

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kinshelf.db.errors import ImageRejected
+from kinshelf.db.errors import ImageRejected, ShelfError
+from kinshelf.db.files import open_regular, read_bytes, reading
 from kinshelf.db.images.decode import SUFFIXES, content_hash, image_format
 from kinshelf.db.logs import tolerated
 
@@ -56,7 +57,7 @@ class ImageCache:
         with self._lock:
             self._read_log()
             path = self._paths.get(url)
-        return CachedImage(path, path.stem) if path is not None and path.is_file() else None
+        return CachedImage(path, path.stem) if path is not None and _is_file(path) else None
 
     def put(self, url: str, data: bytes, etag: str | None = None) -> CachedImage:
         """Store an image's bytes for `url`; equal bytes are kept once.
@@ -104,7 +105,7 @@ class ImageCache:
 
     def _read_log(self) -> None:
         # Only whole lines, and only those not read yet: another process may be appending.
-        with contextlib.suppress(FileNotFoundError), self._log.open("rb") as log:
+        with contextlib.suppress(FileNotFoundError), reading(self._log) as log:
             log.seek(self._log_read)
             lines = log.read()
             end = lines.rfind(b"\n") + 1
@@ -124,7 +125,8 @@ class ImageCache:
 
     def _append(self, entry: dict[str, str | None]) -> None:
         line = json.dumps(entry).encode() + b"\n"
-        with self._log.open("ab+") as log:
+        fd = open_regular(self._log, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+        with os.fdopen(fd, "ab+") as log:
             end = log.seek(0, os.SEEK_END)
             if end:
                 log.seek(end - 1)
@@ -134,14 +136,18 @@ class ImageCache:
 
 def _is_ours(path: Path) -> bool:
     named = _HASH.fullmatch(path.stem) is not None and path.suffix in SUFFIXES.values()
-    linked = path.is_symlink() or path.parent.is_symlink()
-    return path.is_file() and not linked and (named or path.name.startswith(_TEMPORARY))
+    return _is_file(path) and (named or path.name.startswith(_TEMPORARY))
+
+
+def _is_file(path: Path) -> bool:
+    """Whether it is a file of the cache itself, not a link to one elsewhere."""
+    return path.is_file() and not path.is_symlink() and not path.parent.is_symlink()
 
 
 def _renewed(path: Path, data: bytes) -> bool:
     """Whether it holds these bytes; `drop_unused` then takes it for one that was stored now."""
     try:
-        there = path.stat().st_size == len(data) and path.read_bytes() == data
+        there = _is_file(path) and path.stat().st_size == len(data) and read_bytes(path) == data
         if there:
             os.utime(path)
     except (FileNotFoundError, PermissionError):  # dropped meanwhile, or another user's
@@ -173,7 +179,8 @@ def _write_durably(path: Path, data: bytes) -> None:
     writer = f"{os.getpid()}-{threading.get_ident()}"
     temporary = path.with_name(f"{_TEMPORARY}{writer}-{path.name}")
     try:
-        with temporary.open("wb") as file:
+        temporary.unlink(missing_ok=True)  # of a killed process with the same number
+        with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -198,10 +205,10 @@ def _problem(path: Path) -> str | None:
     if path.name.startswith(_TEMPORARY):
         return "left over from an interrupted download"
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
         expected = content_hash(data) + SUFFIXES[image_format(data)]
     except OSError as error:
         return f"cannot be read: {error.strerror}"
-    except ImageRejected as rejected:
-        return str(rejected)
+    except (ImageRejected, ShelfError) as refused:
+        return str(refused)
     return None if path.name == expected else "its content does not match its name"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from kinshelf.db.sources.columns import ColumnPlan, Note
+    from kinshelf.db.sources.columns import Brought, ColumnPlan, Note
 
     FloatArray = NDArray[np.float32]
 
@@ -30,7 +30,8 @@ class ReadOptions:
 
     `mapping` is {field: column}; `images` the folder of relative image paths (None: the source's
     own); `batch_size` counts rows; `delimiter` None goes by the suffix. `require_content=False`
-    takes products with neither text nor image: their embeddings come from elsewhere.
+    takes products with neither text nor image: their embeddings come from elsewhere. With `updates`
+    a row without them may be that of a known product, which the caller knows.
     """
 
     mapping: Mapping[str, str] = field(default_factory=dict)
@@ -38,6 +39,7 @@ class ReadOptions:
     batch_size: int = 1024
     delimiter: str | None = None
     require_content: bool = True
+    updates: bool = False
 
 
 @dataclass(slots=True)
@@ -47,7 +49,8 @@ class ReadBatch:
     `positions[i]` is the data row, counted from 0, of `products[i]`: row `positions[i]` of an
     embedding file belongs to it. The embeddings are (len(products), d) float32 as the source's
     own columns hold them, neither checked nor normalised; an all-zero row is a missing one, None
-    means that there is no such column (or nothing in it so far).
+    means that there is no such column (or nothing in it so far). `brought` are the fields that
+    each product's row has, None: all.
     """
 
     source: str
@@ -56,6 +59,7 @@ class ReadBatch:
     rejects: list[Reject]
     image_embeddings: FloatArray | None = None
     text_embeddings: FloatArray | None = None
+    brought: list[Brought | None] | None = None
 
 
 @dataclass(slots=True)
@@ -66,6 +70,7 @@ class _Candidate:
     product: Product
     notes: list[Note]
     vectors: list[FloatArray | None]
+    brought: Brought
 
 
 class Assembler:
@@ -103,7 +108,9 @@ class Assembler:
             self._reject(position, product.id, "bad-embedding", str(problem))
             return
         if self._usable(position, product, vectors):
-            self._candidates.append(_Candidate(position, product, notes, vectors))
+            self._candidates.append(
+                _Candidate(position, product, notes, vectors, self._plan.brought(row))
+            )
 
     def batch(self) -> ReadBatch:
         """The rows taken since the last batch."""
@@ -119,6 +126,7 @@ class Assembler:
             sorted(self._rejects, key=lambda reject: reject.position),
             image,
             text,
+            brought=[one.brought for one in kept],
         )
         self._candidates, self._rejects = [], []
         return batch

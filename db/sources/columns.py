@@ -28,7 +28,7 @@ from kinshelf.db.sources.values import first_member, scalar, text_of, typed, unf
 from kinshelf.db.text import clean_category, clean_key, clean_split, normalise, parse_price
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
 _REMOTE = re.compile(r"[a-z][a-z0-9+.-]*://|data:|file:", re.IGNORECASE)
 _CONTENT = ("title", "description", "text", "image", *EMBEDDINGS)
@@ -43,6 +43,15 @@ class Note(NamedTuple):
 
     reason: str
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """The fields that a row has, whether or not something stands in them, and its attributes;
+    None: all that the product is to have."""
+
+    fields: frozenset[str]
+    attributes: frozenset[str] | None
 
 
 @dataclass(frozen=True)
@@ -91,6 +100,28 @@ class ColumnPlan:
             self._attributes(row),
         )
         return product, notes
+
+    def brought(self, row: Mapping[str, object]) -> Brought:
+        """The fields of a row; where rows differ in their columns, those that stand in it."""
+        return self._brought if self._used <= row.keys() else self._brought_by(row.keys())
+
+    @cached_property
+    def _used(self) -> frozenset[str]:
+        return frozenset((*self.fields.values(), *self.attributes))
+
+    @cached_property
+    def _brought(self) -> Brought:
+        return self._brought_by(self._used)
+
+    def _brought_by(self, columns: Collection[str]) -> Brought:
+        fields = {name for name, column in self.fields.items() if column in columns}
+        if TEXT in fields:
+            fields |= {"title", "description"}
+        attributes = {name: column for column, name in self.attributes.items() if column in columns}
+        whole = ATTRIBUTES in attributes.values()
+        return Brought(
+            frozenset(fields & set(FIELDS[1:])), None if whole else frozenset(attributes)
+        )
 
     def extended(self, columns: Iterable[str]) -> ColumnPlan:
         """The plan with further columns; what is bound to a column already stays bound to it."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from array import array
+from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import xxhash
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from kinshelf.db.product import Product
+
+UNUSED = "unused"
+"""The split of products that are on the shelf and do not train."""
 _LEFT_OUT, _CHOSEN, _TRAIN, _VAL = range(4)
 _SPLITS = {_TRAIN: "train", _VAL: "val"}
 _MAX_SPARSE = 16
@@ -30,9 +35,14 @@ class TrainingSetOptions:
     """Options that choose the rows of a training set; None skips a step.
 
     In this order: the `top_categories` largest categories (ties by name) stay; of them those
-    with fewer than `min_per_class` rows go; of the rest at most `max_per_class` rows are drawn;
-    `val_fraction` of each class becomes the split "val" and the others "train". Draws depend on
-    `seed`, the category's name and its own rows only.
+    with fewer than `min_per_class` rows go; of the rest at most `max_per_class` rows are drawn.
+    Draws depend on `seed`, the category's name and its own rows only. Every row is added: those
+    that were not chosen get the split "unused", which does not train. `val_fraction` of the chosen
+    ones get the split "val" and the others "train", by a hash of `seed` and the id, so that a file
+    that grows moves none.
+
+    `exact` is the coursework's selection: rows that were not chosen are left out, and of each
+    class just `val_fraction` goes to "val".
 
     Raises:
         InputError: a count below 1, a fraction not between 0 and 1, or a negative seed.
@@ -43,6 +53,7 @@ class TrainingSetOptions:
     max_per_class: int | None = None
     val_fraction: float | None = None
     seed: int = 42
+    exact: bool = False
 
     def __post_init__(self) -> None:
         for name in ("top_categories", "min_per_class", "max_per_class"):
@@ -167,6 +178,60 @@ def read_chosen(
             yield kept
 
 
+class Preparation:
+    """Preparing a source: the products that train, and how many.
+
+    `classes` counts the products of each category that train or validate, `train` and `val` those
+    of either split; `left_out` and `uncategorised` are as in `TrainingSetPlan`. Without
+    `options.exact` the first three grow while the source is read.
+    """
+
+    def __init__(self, options: TrainingSetOptions, plan: TrainingSetPlan | None) -> None:
+        self.options = options
+        self.classes: Counter[str] = Counter(plan.classes if plan and options.exact else {})
+        self.train, self.val = (
+            (len(plan.train), len(plan.val)) if plan and options.exact else (0, 0)
+        )
+        self.left_out: list[LeftOut] = plan.left_out if plan else []
+        self.uncategorised = plan.uncategorised if plan and options.exact else 0
+        self._plan = plan
+
+    @classmethod
+    def of(
+        cls, path: Path, options: ReadOptions, training: TrainingSetOptions, opened: Opened
+    ) -> Self:
+        """Look at a source first where its categories decide. Raises what `plan_source` raises."""
+        chooses = training.top_categories or training.min_per_class or training.max_per_class
+        if not (chooses or training.exact):
+            return cls(training, None)
+        return cls(training, plan_source(path, options, training, opened))
+
+    def read(self, path: Path, options: ReadOptions, opened: Opened) -> Iterator[ReadBatch]:
+        """The products to add, each with its split."""
+        if self._plan and self.options.exact:
+            yield from read_chosen(path, options, self._plan, opened)
+            return
+        for batch in read_planned(*opened, path, options):
+            placed = zip(batch.positions, batch.products, strict=True)
+            batch.products = [self._placed(position, product) for position, product in placed]
+            yield batch
+
+    def _placed(self, position: int, product: Product) -> Product:
+        if product.category is None:
+            self.uncategorised += 1
+            return product
+        if self._plan and not self._plan.takes(position):
+            return product.replace(split=UNUSED)
+        self.classes[product.category] += 1
+        if self.options.val_fraction is None:
+            return product
+        drawn = xxhash.xxh3_64_intdigest(f"{self.options.seed}\0{product.id}".encode())
+        validates = drawn < self.options.val_fraction * 2**64
+        self.val += validates
+        self.train += not validates
+        return product.replace(split="val" if validates else "train")
+
+
 def prepare(
     path: Path | str, options: ReadOptions, training: TrainingSetOptions
 ) -> Iterator[ReadBatch]:
@@ -260,4 +325,5 @@ def _only_chosen(batch: ReadBatch, plan: TrainingSetPlan) -> ReadBatch:
         [reject for reject in batch.rejects if not reject.kept or plan.takes(reject.position)],
         None if image is None else image[kept],
         None if text is None else text[kept],
+        batch.brought and [batch.brought[place] for place in kept],
     )

@@ -94,7 +94,7 @@ def open_source(path: Path | str, options: ReadOptions) -> Opened:
         options.mapping,
         folder=options.images or path.parent,
         from_text=source.from_text,
-        require_content=options.require_content,
+        require_content=options.require_content and not options.updates,
     )
     return source, plan
 
@@ -103,7 +103,8 @@ def read_planned(
     source: RowSource, plan: ColumnPlan, path: Path | str, options: ReadOptions
 ) -> Iterator[ReadBatch]:
     """The batches of a source that is open already."""
-    assembler = Assembler(str(path), plan, require_content=options.require_content)
+    required = options.require_content and not options.updates
+    assembler = Assembler(str(path), plan, require_content=required)
     position = -1
     for position, row in enumerate(source.rows({*plan.fields.values(), *plan.attributes})):
         assembler.take(position, row)

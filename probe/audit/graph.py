@@ -44,16 +44,9 @@ class Graph:
         return np.greater_equal(self.places, 0)
 
     def mean_cosines(self) -> FloatArray:
-        """The mean of the cosines that both products have, (n, k); NaN where they have none.
-
-        Unlike the fused similarity it does not fall where a product lacks its picture or text.
-        """
-        parts = np.stack([self.image_similarities, self.text_similarities])
-        given = ~np.isnan(parts)
-        total = np.where(given, parts, 0).sum(axis=0)
-        count = given.sum(axis=0)
-        mean = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
-        return np.asarray(mean, dtype=np.float32)
+        """The similarities, (n, k); NaN where two products have no modality in common."""
+        apart = np.isnan(self.image_similarities) & np.isnan(self.text_similarities)
+        return np.where(apart, np.float32(np.nan), self.similarities)
 
 
 def build_graph(

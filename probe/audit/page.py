@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -96,7 +97,8 @@ def _neighbour(audit: Audit, place: int, column: int, thumbnails: PictureUris) -
     graph = audit.graph
     other = int(graph.places[place, column])
     parts = (graph.similarities, graph.image_similarities, graph.text_similarities)
-    measured = {n: float(p[place, column]) for n, p in zip(_SIMILARITIES, parts, strict=True)}
+    values = [float(part[place, column]) for part in parts]
+    measured = {n: None if math.isnan(v) else v for n, v in zip(_SIMILARITIES, values, strict=True)}
     return neighbour(_values(audit, other) | measured, thumbnails)
 
 

@@ -11,10 +11,11 @@ import numpy as np
 
 from kinshelf.db.arrays import BoolArray, IntArray, ObjectArray
 from kinshelf.db.errors import TooFewClasses
+from kinshelf.db.sources.prepare import UNUSED
 from kinshelf.probe.fit.data import LabelledData
 
-RESERVED_SPLITS = ("val", "test")
-"""Splits that are only ever reported on: neither the weights nor early stopping see them."""
+RESERVED_SPLITS = ("val", "test", UNUSED)
+"""Splits that never train: those that are only reported on, and what preparing left aside."""
 
 FOLDS = 5
 """Parts that cross-fitting makes of the rows."""
@@ -65,7 +66,11 @@ def _check_classes(categories: ObjectArray, held_back: int) -> None:
     counts = Counter(categories)
     if len(counts) < 2:
         found = ", ".join(f"{name!r} ({n})" for name, n in counts.items()) or "none"
-        kept = f" ({held_back} rows of the splits val and test never train)" if held_back else ""
+        kept = (
+            f" ({held_back} rows of the splits val, test and unused never train)"
+            if held_back
+            else ""
+        )
         raise TooFewClasses(
             f"training needs products of at least two categories, found {found}{kept}: "
             "add categorised products"

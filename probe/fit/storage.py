@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from kinshelf.db.arrays import FloatArray
 from kinshelf.db.errors import InvalidSetting, ProbeError, ProbeNotFound, UnsupportedFormat
+from kinshelf.db.files import read_bytes
 from kinshelf.probe.fit.model import WEIGHT_NAMES, Probe
 from kinshelf.probe.fit.settings import Calibration, Policy, ProbeSettings
 from kinshelf.store.probes import FACTS_FILE
@@ -121,7 +122,7 @@ def _read_facts(path: Path) -> dict[str, Any]:
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_bytes(path)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ProbeNotFound(f"no probe file at {path}: run `kinshelf train`") from error
 

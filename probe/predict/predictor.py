@@ -218,9 +218,8 @@ class Predictor:
         sides = slice(0, middle), slice(middle, None)
         half, rest = sides if weight else sides[::-1]
         given: NDArray[np.bool_] = np.any(pairs[:, half], axis=1)
-        # For a query of one modality `predicted` holds it already, unless neighbours weigh by
-        # their similarity on the shelf, which a missing modality cuts by half.
-        again = given if self._predictors.weighs_shelf else given & np.any(pairs[:, rest], axis=1)
+        # For a query of one modality `predicted` holds it already.
+        again = given & np.any(pairs[:, rest], axis=1)
         proba = predicted.hybrid.copy()
         if again.any():
             alone = pairs[again]

@@ -12,9 +12,9 @@ import numpy as np
 from kinshelf.db.arrays import FloatArray, IntArray
 from kinshelf.db.catalog.queries import FIELDS, stored_product
 from kinshelf.store.engines.backend import Where
-from kinshelf.store.generation import BLOCK, AnySnapshot, ProductBlock
+from kinshelf.store.generation import BLOCK, Among, AnySnapshot, ProductBlock
 from kinshelf.store.search import fusion
-from kinshelf.store.search.neighbours import Neighbours, neighbours_of
+from kinshelf.store.search.neighbours import Neighbours, nearest_of, neighbours_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -110,24 +110,13 @@ class EngineSnapshot(AnySnapshot):
             return np.zeros((0, 2 * self.dimension), dtype=np.float32)
         return self._vectors.of(wanted)
 
-    def kneighbors(
-        self,
-        queries: FloatArray,
-        k: int,
-        *,
-        where: str | None = None,
-        labelled_only: bool = False,
-        among: IntArray | None = None,
-        exclude: Sequence[int] = (),
-        weight_image: float = 0.5,
+    def _nearest(
+        self, queries: FloatArray, k: int, among: Among, weight_image: float
     ) -> Neighbours:
-        """See `Snapshot.kneighbors`."""
-        self._check_queries(queries)
         weighted = fusion.Weighting(weight_image).query(queries)
-        k = min(k, self.count)
-        filters = [self.filter(where), self._labelled if labelled_only else None]
-        wanted = self.view.where(*filters)
-        parts = _parts(wanted, among, np.asarray(exclude, dtype=np.int64))
+        filters = [self.filter(among.where), self._labelled if among.labelled_only else None]
+        wanted = self.view.where(*filters, self.filter(among.also))
+        parts = _parts(wanted, among.rows, np.asarray(among.exclude, dtype=np.int64))
         asked = self._backend.nearest
         found = [asked(weighted, k, part, self.indexed, self.pairs) for part in parts]
         rows = np.concatenate([part.rows for part in found], axis=1)
@@ -135,7 +124,7 @@ class EngineSnapshot(AnySnapshot):
             queries, rows, self._near(rows), weight_image,
             exhaustive=all(part.exhaustive for part in found),
         )  # fmt: skip
-        return _first(answer, k)
+        return nearest_of([answer], k)
 
     @functools.cached_property
     def _labelled(self) -> Filter:
@@ -174,13 +163,3 @@ def _parts(wanted: Where, among: IntArray | None, exclude: IntArray) -> list[Whe
     if rows is None:
         return [part(None)]
     return [part(rows[at : at + _LISTED]) for at in range(0, max(len(rows), 1), _LISTED)]
-
-
-def _first(found: Neighbours, k: int) -> Neighbours:
-    return Neighbours(
-        found.rows[:, :k],
-        found.similarities[:, :k],
-        found.image_similarities[:, :k],
-        found.text_similarities[:, :k],
-        found.exhaustive,
-    )

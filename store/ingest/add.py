@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from kinshelf.db.images.download import Downloader
     from kinshelf.db.product import Product
     from kinshelf.db.sources.parts import PartsManifest
-    from kinshelf.db.sources.prepare import TrainingSetPlan
+    from kinshelf.db.sources.prepare import Preparation
     from kinshelf.db.sources.readers import Opened, ReadBatch, ReadOptions
     from kinshelf.store.base import AnyShelf
     from kinshelf.store.ingest.frames import Frame
@@ -51,34 +51,36 @@ def _downloader(
         yield downloader
 
 
-def reading_options(options: AddOptions) -> ReadOptions:
-    """The readers' options for `options`."""
+def reading_options(options: AddOptions, *, updates: bool = False) -> ReadOptions:
+    """The readers' options for `options`; `updates`: rows may be of products of the shelf."""
     from kinshelf.db.sources.readers import ReadOptions
 
     supplies = options.supplies_embeddings
     size = options.batch_size or (SUPPLIED_BATCH if supplies else ENCODED_BATCH)
     return ReadOptions(
-        options.mapping, options.images, size, options.delimiter, require_content=not supplies
-    )
+        options.mapping, options.images, size, options.delimiter,
+        require_content=not supplies, updates=updates,
+    )  # fmt: skip
 
 
 def read_batches(
     source: Path,
     options: AddOptions,
     opened: Opened | None = None,
-    plan: TrainingSetPlan | None = None,
+    preparation: Preparation | None = None,
+    *,
+    updates: bool = False,
 ) -> Iterator[ReadBatch]:
-    """The source's batches, or those of the rows that a plan chose, with their embeddings."""
-    from kinshelf.db.sources.prepare import read_chosen
+    """The source's batches, prepared for training if wanted, with their embeddings."""
     from kinshelf.db.sources.readers import exact_rows, open_source, read_planned
     from kinshelf.store.ingest.supplied import SuppliedEmbeddings, checked_columns
 
-    reading = reading_options(options)
+    reading = reading_options(options, updates=updates)
     rows, columns = opened = opened or open_source(source, reading)
-    if plan is None:
+    if preparation is None:
         batches = read_planned(rows, columns, source, reading)
     else:
-        batches = read_chosen(source, reading, plan, opened)
+        batches = preparation.read(source, reading, opened)
     if not options.supplies_embeddings:
         return checked_columns(batches)
     # Text must be read to be counted: a batch that was added with the rows of others' embeddings
@@ -86,14 +88,6 @@ def read_batches(
     count = exact_rows(rows)
     supplied = SuppliedEmbeddings(options.image_embeddings, options.text_embeddings, count)
     return supplied.attach(batches)
-
-
-def _plan(source: Path, options: AddOptions, opened: Opened) -> TrainingSetPlan | None:
-    if options.training is None:
-        return None
-    from kinshelf.db.sources.prepare import plan_source
-
-    return plan_source(source, reading_options(options), options.training, opened)
 
 
 def _take_identity(shelf: AnyShelf, parts: PartsManifest, source: Path) -> None:
@@ -135,22 +129,27 @@ def _add_file(
     progress: Progress,
 ) -> AddReport:
     from kinshelf.db.sources.parts import PartsSource
+    from kinshelf.db.sources.prepare import Preparation
     from kinshelf.db.sources.readers import open_source
 
-    opened = open_source(source, reading_options(options))
+    updates = shelf.snapshot().count > 0
+    reading = reading_options(options, updates=updates)
+    opened = open_source(source, reading)
     parts = opened[0].manifest if isinstance(opened[0], PartsSource) else None
     if parts is not None:
         options = replace(options, batch_size=options.batch_size or SUPPLIED_BATCH)
-    plan = _plan(source, options, opened)
-    batches = read_batches(source, options, opened, plan)
+    training = options.training
+    preparation = Preparation.of(source, reading, training, opened) if training else None
+    batches = read_batches(source, options, opened, preparation, updates=updates)
     supplied = options.supplies_embeddings or parts is not None
     with shelf.writing(), _downloader(shelf, options, supplied=supplied) as d:
         if parts is not None:
             _take_identity(shelf, parts, source)
         ingest = Ingest(shelf, options, d, stop=stop, progress=progress)
         ingest.command = f"add {source.name}"
-        ingest.report.training_set = TrainingSetSummary.of(plan) if plan else None
-        return ingest.run(batches)
+        report = ingest.run(batches)
+        report.training_set = TrainingSetSummary.of(preparation) if preparation else None
+        return report
 
 
 def retry_rejects(
@@ -170,6 +169,7 @@ def retry_rejects(
 
 
 def _rejected(shelf: AnyShelf, size: int) -> Iterator[ReadBatch]:
+    from kinshelf.db.sources.columns import Brought
     from kinshelf.db.sources.readers import ReadBatch
 
     view = shelf.snapshot().view
@@ -185,7 +185,9 @@ def _rejected(shelf: AnyShelf, size: int) -> Iterator[ReadBatch]:
             products = [
                 known[r["id"]].product if r["id"] in known else records.product_of(r) for r in part
             ]
-            yield ReadBatch(source, products, [r["position"] for r in part], [])
+            content = Brought(frozenset({"title", "description", "image"}), frozenset())
+            brought = [content if r["id"] in known else None for r in part]
+            yield ReadBatch(source, products, [r["position"] for r in part], [], brought=brought)
 
 
 def upsert(
@@ -194,8 +196,10 @@ def upsert(
     image_embeddings: FloatArray | None,
     text_embeddings: FloatArray | None,
     on_conflict: OnConflict,
+    *,
+    by_person: bool = False,
 ) -> AddReport:
-    """See `Shelf.upsert`."""
+    """See `Shelf.upsert`; `by_person`: what changes is a person's decision."""
     from kinshelf.db.sources.readers import ReadBatch
     from kinshelf.store.ingest.supplied import checked_columns, checked_products
 
@@ -207,12 +211,12 @@ def upsert(
     batches = (
         ReadBatch(
             "upsert", list(products[i : i + size]), list(range(i, min(i + size, len(products)))),
-            [], *given,
+            [], given[0], given[1],
         )
         for i in range(0, len(products), max(size, 1))
     )  # fmt: skip
     with shelf.writing(), _downloader(shelf, options, supplied=supplied) as d:
-        ingest = Ingest(shelf, options, d, command="upsert")
+        ingest = Ingest(shelf, options, d, command="upsert", by_person=by_person)
         return ingest.run(checked_columns(checked_products(batches)))
 
 

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from kinshelf.db.arrays import FloatArray
 from kinshelf.db.errors import ImageRejected
 from kinshelf.db.product import Product, Reject
+from kinshelf.store.log import records
+from kinshelf.store.search import fusion
 
 if TYPE_CHECKING:
-    from kinshelf.db.product import StoredProduct
+    from kinshelf.db.product import Decisions, StoredProduct
+    from kinshelf.db.sources.columns import Brought
     from kinshelf.store.ingest.pictures import Picture
 
 
 @dataclass(slots=True)
 class Candidate:
-    """A row on its way in. `image` and `text` are unit embeddings, None where missing."""
+    """A row on its way in. `image` and `text` are unit embeddings, None where missing; `carried`:
+    they are those of the product before, and nothing is to be encoded."""
 
     product: Product
     position: int
     source: str
+    brought: Brought | None = None
     old: StoredProduct | None = None
+    decided: Decisions = field(default_factory=dict)
     picture: Picture | None = None
     image: FloatArray | None = None
     text: FloatArray | None = None
@@ -29,11 +35,32 @@ class Candidate:
     image_hash: str | None = None
     image_rejected: ImageRejected | None = None
     reject: Reject | None = None
+    carried: bool = False
 
     @property
     def image_error(self) -> str | None:
         """Why its picture could not be used, as a short code."""
         return self.image_rejected.reason if self.image_rejected else None
+
+
+def carry_over(candidate: Candidate, pairs: FloatArray) -> None:
+    """Take what was computed of it before, of which nothing changed; `pairs` (2 * d,) float32."""
+    old = candidate.old
+    assert old
+    image, text = (half[0] for half in fusion.split(pairs[None]))
+    candidate.image = image if old.has_image else None
+    candidate.text = text if old.has_text else None
+    candidate.image_hash = old.image_hash
+    if old.image_error:
+        candidate.image_rejected = ImageRejected(old.image_error, "as it was")
+    # Adding the source again must find the product unchanged, and so must a source that brings its
+    # embeddings: the hash is made in the way that the product came in.
+    supplied = (None, candidate.image, candidate.text)
+    before = records.content_hash(old.product, *supplied, decided=old.decided)
+    parts = supplied if old.content_hash == before else (old.image_hash,)
+    candidate.content_hash = records.content_hash(
+        candidate.product, *parts, decided=candidate.decided
+    )
 
 
 def fail_image(candidate: Candidate, error: ImageRejected) -> None:

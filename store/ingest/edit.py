@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Any
 from kinshelf.db.arrays import FloatArray
 from kinshelf.db.errors import (
     DuplicateId,
-    ImageRejected,
     InputError,
     ProductNotFound,
     UnknownColumn,
     UnreadableSource,
 )
-from kinshelf.store.search import fusion
 
 if TYPE_CHECKING:
     from kinshelf.db.catalog.records import Body, Head
@@ -48,15 +46,23 @@ def relabel(shelf: AnyShelf, changes: Mapping[str, str | None]) -> int:
     with shelf.writing():
         known = shelf.known(list(wanted))
         _refuse_unknown(shelf, [name for name in wanted if name not in known])
-        old = [known[i] for i, category in wanted.items() if known[i].product.category != category]
+        old = [known[i] for i, category in wanted.items() if _is_news(known[i], category)]
         if old:
             vectors = shelf.snapshot().pairs([stored.row for stored in old])
             changed = [
-                _candidate(stored, pairs, _labelled(stored, wanted[stored.product.id]))
+                _candidate(
+                    stored, pairs, stored.product.replace(category=wanted[stored.product.id])
+                )
                 for stored, pairs in zip(old, vectors, strict=True)
             ]
             shelf.commit(*_frame(changed, shelf.next_row), vectors)
     return len(old)
+
+
+def _is_news(stored: StoredProduct, category: str | None) -> bool:
+    """Whether it is another category, or settles one that is disputed."""
+    disputed = "disputed" in stored.decided.get("category", ())
+    return disputed or stored.product.category != category
 
 
 def undo_relabel(shelf: AnyShelf, generation: int) -> int:
@@ -90,15 +96,16 @@ def amend(shelf: AnyShelf, product_id: str, changes: Mapping[str, Any]) -> bool:
     Only a new title, description or image is encoded. Raises ProductNotFound or InputError.
     """
     from kinshelf.store.ingest.add import upsert
+    from kinshelf.store.ingest.merge import decide
     from kinshelf.store.ingest.pipeline import pairs_of
 
     with shelf.writing():
         old = shelf.snapshot().get(product_id)
         product = old.product.replace(**changes)
-        if product == old.product:
+        if product == old.product and decide(old, product) == old.decided:
             return False
         if product.image != old.product.image:
-            report = upsert(shelf, [product], None, None, "update")
+            report = upsert(shelf, [product], None, None, "update", by_person=True)
             if report.rejected:
                 raise InputError(next(iter(report.examples.values())))
             return True
@@ -119,7 +126,9 @@ def _read_again(shelf: AnyShelf, changed: Candidate) -> None:
     changed.text = shelf.writing_encoder().encode_texts([text])[0] if text else None
     if changed.text is None and changed.image is None:
         raise InputError(f"{changed.product.id!r} has no picture and would have no text")
-    changed.content_hash = records.content_hash(changed.product, changed.image_hash)
+    changed.content_hash = records.content_hash(
+        changed.product, changed.image_hash, decided=changed.decided
+    )
 
 
 def _refuse_unknown(shelf: AnyShelf, unknown: Sequence[str]) -> None:
@@ -144,37 +153,22 @@ def _frame(changed: list[Candidate], first_row: int, kind: str = "relabel") -> t
     return head, {"rejects": [], "resolved": [], "products": records.columns(changed, first_row)}
 
 
-def _labelled(stored: StoredProduct, category: str | None) -> Product:
-    return stored.product.replace(category=category)
-
-
 def candidate_of(stored: StoredProduct, pairs: FloatArray) -> Candidate:
     """A stored product on its way into a shelf once more, unchanged; `pairs` (2 * d,) float32."""
-    from kinshelf.store.ingest.candidate import Candidate
+    from kinshelf.store.ingest.candidate import Candidate, carry_over
 
-    image, text = (half[0] for half in fusion.split(pairs[None]))
-    same = Candidate(stored.product, 0, "stored", image_hash=stored.image_hash)
-    same.image = image if stored.has_image else None
-    same.text = text if stored.has_text else None
-    same.content_hash = stored.content_hash
-    if stored.image_error:
-        same.image_rejected = ImageRejected(stored.image_error, "as it was")
+    same = Candidate(stored.product, 0, "stored", old=stored, decided=stored.decided)
+    carry_over(same, pairs)
     return same
 
 
 def _candidate(stored: StoredProduct, pairs: FloatArray, product: Product) -> Candidate:
-    """The product with what was computed of it before."""
-    from kinshelf.store.log import records
+    """The product as a person wants it, with what was computed of it before."""
+    from kinshelf.store.ingest.candidate import Candidate, carry_over
+    from kinshelf.store.ingest.merge import decide
 
-    changed = candidate_of(stored, pairs)
-    changed.old = stored
-    changed.product = product
-    # Adding the corrected source again must find the product unchanged, and so must a source
-    # that brings its embeddings: the hash is made in the way that the product came in.
-    supplied = (None, changed.image, changed.text)
-    came_supplied = stored.content_hash == records.content_hash(stored.product, *supplied)
-    parts = supplied if came_supplied else (stored.image_hash,)
-    changed.content_hash = records.content_hash(changed.product, *parts)
+    changed = Candidate(product, 0, "stored", old=stored, decided=decide(stored, product))
+    carry_over(changed, pairs)
     return changed
 
 

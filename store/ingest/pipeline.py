@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,8 @@ from kinshelf.db.arrays import FloatArray
 from kinshelf.db.errors import DuplicateId, ImageRejected, InvalidEmbeddings, KinshelfError
 from kinshelf.db.product import Product, Reject
 from kinshelf.store.ingest.batch_encoder import BatchEncoder
-from kinshelf.store.ingest.candidate import Candidate, keep_picture, reject
+from kinshelf.store.ingest.candidate import Candidate, carry_over, keep_picture, reject
+from kinshelf.store.ingest.merge import changed_fields, decide, merged
 from kinshelf.store.ingest.pictures import Preprocessor, is_url, read_pictures
 from kinshelf.store.log import records
 from kinshelf.store.results import AddOptions, AddReport
@@ -50,6 +52,7 @@ class Ingest:
     progress: Progress = lambda _done, _report: None
     report: AddReport = field(default_factory=AddReport)
     command: str = "add"
+    by_person: bool = False
     _done: int = 0
     _preprocessor: Preprocessor | None = None
 
@@ -91,8 +94,13 @@ class Ingest:
         found = candidates(batch)
         self._meet(found)
         staged = _Staged(batch, found, self._not_skipped(found))
+        staged.skipped = len(found) - len(staged.wanted)
+        self._merge(staged.wanted)
         if not _brings(batch):
-            staged.changed = self._pictured(staged.wanted)
+            staged.wanted = _with_content(staged.wanted)
+            carried = self._carried(staged.wanted)
+            staged.changed = carried + self._pictured([c for c in staged.wanted if not c.carried])
+            staged.changed.sort(key=lambda c: c.position)
             if any(c.picture for c in staged.changed):
                 self._encoder().begin(staged.changed)
         return staged
@@ -103,9 +111,9 @@ class Ingest:
         if _brings(batch):
             changed = self._bring(wanted, found, batch)
             lacking = sum(c.reject is not None for c in wanted)
-        elif changed:
-            self._encoder().run(changed, lambda rows: self.shelf.snapshot().pairs(rows))
-        self.report.skipped += len(found) - len(wanted)
+        elif fresh := [c for c in changed if not c.carried]:
+            self._encoder().run(fresh, lambda rows: self.shelf.snapshot().pairs(rows))
+        self.report.skipped += staged.skipped
         self.report.unchanged += len(wanted) - len(changed) - lacking
         rejects: list[tuple[Reject, Product | None]] = [(r, None) for r in batch.rejects]
         rejects += [(c.reject, c.product) for c in found if c.reject]
@@ -128,6 +136,30 @@ class Ingest:
             )
         return [c for c in found if not c.old]
 
+    def _merge(self, wanted: list[Candidate]) -> None:
+        """What the row lacks, and what a person decided, stays as the shelf has it."""
+        for c in wanted:
+            if c.old is None:
+                continue
+            if self.by_person:
+                c.decided = decide(c.old, c.product)
+                continue
+            if self.options.training and c.old.product.split:  # it is decided once
+                c.product = c.product.replace(split=c.old.product.split)
+            c.product, c.decided, kept = merged(c.old, c.product, c.brought)
+            self.report.decisions_kept += len(kept)
+            self.report.disputed += any("disputed" in d for d in c.decided.values())
+
+    def _carried(self, wanted: list[Candidate]) -> list[Candidate]:
+        """Those that change in nothing that is encoded, with what was computed of them before."""
+        found = [c for c in wanted if _same_content(c)]
+        if found:
+            pairs = self.shelf.snapshot().pairs([c.old.row for c in found if c.old])
+            for candidate, pair in zip(found, pairs, strict=True):
+                carry_over(candidate, pair)
+                candidate.carried = True
+        return _changed(found)
+
     # ---- embeddings that the user brings
 
     def _bring(
@@ -135,12 +167,24 @@ class Ingest:
     ) -> list[Candidate]:
         if found:
             self.shelf.fit_dimension(width_of(batch))
+        self._keep_halves(wanted, batch)
         bring(found, batch)
-        for candidate in wanted:
-            candidate.content_hash = records.content_hash(
-                candidate.product, None, candidate.image, candidate.text
+        for c in wanted:
+            c.content_hash = records.content_hash(
+                c.product, None, c.image, c.text, decided=c.decided
             )
         return _changed([c for c in wanted if not c.reject])
+
+    def _keep_halves(self, wanted: list[Candidate], batch: ReadBatch) -> None:
+        """Where a batch brings one half alone, the shelf's other one stays."""
+        known = [(c, c.old) for c in wanted if c.old]
+        given = batch.image_embeddings is not None, batch.text_embeddings is not None
+        if all(given) or not known:
+            return
+        image, text = fusion.split(self.shelf.snapshot().pairs([old.row for _, old in known]))
+        for i, (candidate, old) in enumerate(known):
+            candidate.image = image[i] if old.has_image and not given[0] else None
+            candidate.text = text[i] if old.has_text and not given[1] else None
 
     # ---- embeddings from the shelf's encoder
 
@@ -154,7 +198,9 @@ class Ingest:
             else:
                 candidate.picture = picture
                 candidate.image_hash = picture.content_hash if picture else None
-            candidate.content_hash = records.content_hash(candidate.product, candidate.image_hash)
+            candidate.content_hash = records.content_hash(
+                candidate.product, candidate.image_hash, decided=candidate.decided
+            )
         return _changed(fresh)
 
     def _encoder(self) -> BatchEncoder:
@@ -167,7 +213,8 @@ class Ingest:
         old, product = candidate.old, candidate.product
         if self.retry or old is None or old.image_error is None or not product.image:
             return False
-        return is_url(product.image) and old.content_hash == records.content_hash(product, None)
+        same = records.content_hash(product, None, decided=candidate.decided)
+        return is_url(product.image) and old.content_hash == same
 
     # ---- the commit
 
@@ -204,6 +251,9 @@ class Ingest:
         self.shelf.commit(head, body, vectors)
         self.report.inserted += inserted
         self.report.updated += len(changed) - inserted
+        for c in changed:
+            if c.old:
+                self.report.fields.update(changed_fields(c.old.product, c.product))
         self.report.image_failed += sum(c.image_error is not None for c in changed)
 
 
@@ -215,6 +265,7 @@ class _Staged:
     found: list[Candidate]
     wanted: list[Candidate]
     changed: list[Candidate] = field(default_factory=list)
+    skipped: int = 0
 
 
 def _only_moved(candidate: Candidate, error: ImageRejected) -> bool:
@@ -227,6 +278,26 @@ def _only_moved(candidate: Candidate, error: ImageRejected) -> bool:
 
 def _brings(batch: ReadBatch) -> bool:
     return batch.image_embeddings is not None or batch.text_embeddings is not None
+
+
+def _same_content(candidate: Candidate) -> bool:
+    """Whether its row brings nothing that is encoded: no text, no picture."""
+    brought = candidate.brought
+    content = {"title", "description", "image"}
+    return candidate.old is not None and brought is not None and not content & brought.fields
+
+
+def _with_content(wanted: list[Candidate]) -> list[Candidate]:
+    """Those with a text or a picture; the others are rejected."""
+    for c in wanted:
+        stored = c.old is not None and (c.old.has_image or c.old.has_text)
+        if not (c.product.text or c.product.image or (_same_content(c) and stored)):
+            missing = "" if c.old else ", and the shelf has no product of this id"
+            c.reject = reject(
+                c, "no-content",
+                f"the row has neither text nor image{missing}: give it a title or a picture",
+            )  # fmt: skip
+    return [c for c in wanted if not c.reject]
 
 
 def _changed(candidates: list[Candidate]) -> list[Candidate]:
@@ -248,8 +319,10 @@ def pairs_of(candidates: Sequence[Candidate], dimension: int) -> FloatArray:
 def candidates(batch: ReadBatch) -> list[Candidate]:
     """A batch's products on their way in."""
     return [
-        Candidate(product, position, batch.source)
-        for product, position in zip(batch.products, batch.positions, strict=True)
+        Candidate(product, position, batch.source, brought)
+        for product, position, brought in zip(
+            batch.products, batch.positions, batch.brought or repeat(None), strict=False
+        )
     ]
 
 

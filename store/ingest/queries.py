@@ -18,7 +18,7 @@ from kinshelf.db.text import normalise
 from kinshelf.store.compatibility import check_dimension
 from kinshelf.store.ingest.add import open_downloader, read_batches
 from kinshelf.store.ingest.batch_encoder import BatchEncoder
-from kinshelf.store.ingest.candidate import Candidate
+from kinshelf.store.ingest.candidate import Candidate, reject
 from kinshelf.store.ingest.pictures import Picture, Preprocessor, is_url, read_pictures
 from kinshelf.store.ingest.pipeline import bring, candidates, pairs_of, width_of
 from kinshelf.store.query import Query, QueryFields
@@ -87,18 +87,25 @@ def _encode(shelf: AnyShelf, candidates: Sequence[Candidate]) -> None:
         preprocessor.close()
 
 
-def embed_source(shelf: AnyShelf, source: Path, options: AddOptions) -> Iterator[QueryBatch]:
-    """The products of a file as queries, a batch at a time; nothing is stored."""
+def embed_source(
+    shelf: AnyShelf, source: Path, options: AddOptions, weight_image: float = 0.5
+) -> Iterator[QueryBatch]:
+    """The products of a file as queries, a batch at a time; nothing is stored.
+
+    A row of which nothing has any weight is rejected.
+    """
     private = options.allow_private_hosts
     with (
         tempfile.TemporaryDirectory() as folder,
         open_downloader(Path(folder), allow_private_hosts=private) as downloader,
     ):
         for batch in read_batches(source, options):
-            yield _query_batch(shelf, batch, downloader)
+            yield _query_batch(shelf, batch, downloader, weight_image)
 
 
-def _query_batch(shelf: AnyShelf, batch: ReadBatch, downloader: Downloader) -> QueryBatch:
+def _query_batch(
+    shelf: AnyShelf, batch: ReadBatch, downloader: Downloader, weight_image: float
+) -> QueryBatch:
     found = candidates(batch)
     if batch.image_embeddings is not None or batch.text_embeddings is not None:
         check_dimension(width_of(batch), shelf.name, shelf.manifest, empty=False)
@@ -108,10 +115,21 @@ def _query_batch(shelf: AnyShelf, batch: ReadBatch, downloader: Downloader) -> Q
         for candidate, picture in zip(found, pictures, strict=True):
             candidate.picture = picture
         _encode(shelf, found)
-    rejects = batch.rejects + [c.reject for c in found if c.reject]
     usable = [c for c in found if c.image is not None or c.text is not None]
+    for candidate in usable:
+        lacking = candidate.image if weight_image == 1 else candidate.text
+        if weight_image in (0, 1) and lacking is None:
+            _reject_weightless(candidate, weight_image)
+    rejects = batch.rejects + [c.reject for c in found if c.reject]
+    usable = [c for c in usable if c.reject is None or c.reject.kept]
     rows = pairs_of(usable, shelf.dimension)
     return QueryBatch([c.product for c in usable], rows, rejects)
+
+
+def _reject_weightless(candidate: Candidate, weight_image: float) -> None:
+    lacking = "picture" if weight_image else "text"
+    message = f"weight_image is {weight_image:g} and the row has no {lacking}: nothing would count"
+    candidate.reject = reject(candidate, "no-weight", message)
 
 
 def similar(
@@ -162,7 +180,7 @@ def similar_source(
     k = asked.k or NEIGHBOURS
     now = shelf.snapshot(asked.at)
     now.filter(asked.where)  # what is wrong with it is reported before anything is encoded
-    for batch in embed_source(shelf, source, options):
+    for batch in embed_source(shelf, source, options, asked.weight_image):
         found: list[SearchResult] = []
         if batch.products:
             near = now.kneighbors(

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kinshelf.db.catalog.tables import Catalog, Change, on_disk, seal, side_file
+from kinshelf.db.catalog.statement import seal, side_file
+from kinshelf.db.catalog.tables import Catalog, Change, on_disk
 from kinshelf.db.errors import GenerationNotFound
 from kinshelf.store.log import disk
 

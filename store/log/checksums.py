@@ -11,6 +11,7 @@ from pathlib import Path
 import xxhash
 
 from kinshelf.db.errors import ShelfDamaged
+from kinshelf.db.files import naming, open_regular
 from kinshelf.db.threads import threads
 from kinshelf.store.log.frames import Frame
 
@@ -29,12 +30,12 @@ def check_vectors(path: Path, first_row: int, frames: Sequence[Frame]) -> None:
     """
     with_rows = [frame for frame in frames if frame.head.get("rows")]
     try:
-        file = path.open("rb", buffering=0)
+        file = os.fdopen(open_regular(path), "rb", buffering=0)
     except FileNotFoundError:
         raise ShelfDamaged(f"{path} is missing: restore it from a backup") from None
     many = sum(map(_size, with_rows)) >= _APART
     readers = min(threads(), _READERS, len(with_rows)) if many else 1
-    with file:
+    with file, naming(path):
         if readers < 2:
             for frame in with_rows:
                 _check(path, file.fileno(), first_row, frame)

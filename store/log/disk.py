@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kinshelf.db.errors import ShelfError
+from kinshelf.db.files import open_regular, reading
 
 try:
     import fcntl
@@ -70,7 +71,7 @@ def _synced_fully(fd: int) -> bool:
 
 def sync_file(path: Path) -> None:
     """Force to the disk what a library has written."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    fd = open_regular(path)
     try:
         _sync_whole(fd)
     finally:
@@ -129,7 +130,7 @@ def make_directory(path: Path) -> None:
 def create(path: Path) -> int:
     """Open `path` for reading and writing, made durable if it is new; returns the descriptor."""
     new = not path.exists()
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    fd = open_regular(path, os.O_RDWR | os.O_CREAT)
     if new:
         try:
             _sync_whole(fd)
@@ -143,7 +144,7 @@ def create(path: Path) -> int:
 def replace(path: Path, data: bytes) -> None:
     """Put `data` at `path` so that a crash leaves the old file or the new one, never a mixture."""
     temporary = path.with_name(f".{path.name}.tmp")
-    fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    fd = open_regular(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
     try:
         write(fd, data, 0)
         sync(fd)
@@ -171,7 +172,7 @@ def write_synced(path: Path, data: bytes | memoryview, offset: int) -> None:
 
 def write_again(path: Path, offset: int, size: int) -> None:
     """Write what stands there once more: a sync that failed elsewhere may have dropped it."""
-    with path.open("rb") as file:
+    with reading(path) as file:
         file.seek(offset)
         data = file.read(size)
     write_synced(path, data, offset)

@@ -11,11 +11,15 @@ import json
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BufferedReader
+from pathlib import Path
 from typing import Any
 
+from kinshelf.db.catalog import schema
 from kinshelf.db.catalog.records import Body, Head
+from kinshelf.db.catalog.tables import COLUMNS
+from kinshelf.db.errors import ShelfDamaged
 
 HEADER = struct.Struct("<4sQQQII")
 MAGIC = b"KSL1"
@@ -29,13 +33,14 @@ LIMIT = 1 << 34
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One committed change. `offset` and `end` are byte positions in the log."""
+    """One committed change. `offset` and `end` are byte positions in the log, which is `path`."""
 
     generation: int
     head: Head
     body: bytes
     offset: int = 0
     end: int = 0
+    path: Path | None = None
 
     @property
     def is_base(self) -> bool:
@@ -43,8 +48,20 @@ class Frame:
         return self.head.get("kind") == BASE
 
     def content(self) -> Body:
-        """The body, parsed."""
-        return _parsed(self.body) if self.body else {}
+        """The body, parsed. Raises ShelfDamaged if it is none that kinshelf writes."""
+        try:
+            body = _parsed(self.body) if self.body else {}
+            return schema.checked(body, self.head, COLUMNS)
+        except (ValueError, RecursionError) as error:
+            raise self.unusable(error) from error
+
+    def unusable(self, why: object) -> ShelfDamaged:
+        """The refusal of a frame whose checksums fit, and whose content does not."""
+        return ShelfDamaged(
+            f"{self.path or 'the log'} is damaged: generation {self.generation} states what"
+            f" kinshelf does not write ({why}); restore the shelf from a backup, or keep the rest"
+            " with `kinshelf verify --repair`"
+        )
 
 
 def encode(generation: int, head: Head, body: Body | None = None) -> bytes:
@@ -66,8 +83,23 @@ def _parsed(data: bytes) -> Any:
     return json.loads(data.decode("utf-8", "replace"))  # older versions let surrogates pass
 
 
-def decode(data: memoryview, offset: int = 0) -> Frame | None:
+def decode(data: memoryview, offset: int = 0, path: Path | None = None) -> Frame | None:
     """The frame at `offset`, or None if there is no whole and valid one."""
+    if (payload := _payload(data, offset)) is None:
+        return None
+    generation, head_size, content = payload
+    try:
+        head = _parsed(bytes(content[:head_size]))
+    except (ValueError, RecursionError):
+        return None
+    if not schema.is_head(head, len(content) - head_size):
+        return None
+    end = offset + HEADER.size + len(content)
+    return Frame(generation, head, bytes(content[head_size:]), offset, end, path)
+
+
+def _payload(data: memoryview, offset: int) -> tuple[int, int, memoryview] | None:
+    """Generation, length of the head, and head and body of a frame whose checksums fit."""
     start = offset + HEADER.size
     if start > len(data):
         return None
@@ -78,11 +110,7 @@ def decode(data: memoryview, offset: int = 0) -> Frame | None:
     if head_size + body_size > min(LIMIT, len(data) - start):
         return None
     payload = data[start : start + head_size + body_size]
-    if zlib.crc32(payload) != crc:
-        return None
-    head = _parsed(bytes(payload[:head_size]))
-    end = start + head_size + body_size
-    return Frame(generation, head, bytes(payload[head_size:]), offset, end)
+    return (generation, head_size, payload) if zlib.crc32(payload) == crc else None
 
 
 def frames(data: memoryview, offset: int, generation: int) -> Iterator[Frame]:
@@ -130,3 +158,35 @@ def later_frame(data: memoryview, offset: int) -> Frame | None:
             return frame
         place = raw.find(MAGIC, place + 1)
     return None
+
+
+def refuse_damage(path: Path, rest: memoryview, end: int, last: int) -> None:
+    """Raises ShelfDamaged if what follows the last frame, at byte `end`, is no torn end."""
+    if later := decode(rest) or later_frame(rest, 0):
+        raise ShelfDamaged(
+            f"{path} is damaged at byte {end}: what follows generation {last} cannot be read"
+            f" although generation {later.generation} does; restore the shelf from a backup,"
+            " or keep what is before it with `kinshelf verify --repair`"
+        )
+    if _payload(rest, 0) is not None:
+        raise ShelfDamaged(
+            f"{path} is damaged at byte {end}: what follows generation {last} is whole, yet states"
+            " what kinshelf does not write; restore the shelf from a backup, or keep what is before"
+            " it with `kinshelf verify --repair`"
+        )
+
+
+def check_bounds(path: Path, found: list[Frame], first_row: int, rows: int, width: int) -> None:
+    """Raises ShelfDamaged unless each frame goes on at row `rows` and removes only rows before it.
+
+    `first_row` is the epoch's first, `width` what its rows have.
+    """
+    for frame in found:
+        head = frame.head
+        if count := head.get("rows", 0):
+            if (head["first"], head["width"]) != (rows, width):
+                raise replace(frame, path=path).unusable("other rows than come next")
+            rows += count
+        removed = head.get("removed")
+        if removed and not first_row <= min(removed) <= max(removed) < rows:
+            raise replace(frame, path=path).unusable("it removes rows that are not there")

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from kinshelf.db.files import not_regular
 from kinshelf.store.log import disk
 
 QUARANTINE = "quarantine"
 _OF_EPOCH = re.compile(r"(?:vectors|log|index)-(\d+)\.(?:f32|wal|faiss|faiss\.json)")
 _TEMPORARY = re.compile(r"\.(?:MANIFEST|TIP|(?:catalog|index|vectors|log)[-.].*)\.tmp.*")
 _PROBE = re.compile(r"\.\d+\.tmp")
+_FILES = re.compile(r"MANIFEST|LOCK|TIP|(?:catalog|log|vectors|index)[-.].*|\..*\.tmp.*")
+_FOLDERS = {"probes": 2, "reembed": 2, "images": 1, "quarantine": 0}
+"""How many floors of each are ours alone; single pictures are looked at when they are opened."""
 
 
 def vectors_path(directory: Path, epoch: int) -> Path:
@@ -61,3 +66,30 @@ def sweep(directory: Path, epoch: int) -> list[Path]:
         else:
             disk.unlink(path)
     return found
+
+
+def check_entries(directory: Path) -> None:
+    """Raises ShelfError for a link, pipe or device among the shelf's files and folders."""
+    for entry in _entries(directory):
+        if entry.name in _FOLDERS:
+            _check_folder(entry, _FOLDERS[entry.name])
+        elif _FILES.fullmatch(entry.name) and not entry.is_file(follow_symlinks=False):
+            raise not_regular(Path(entry.path))
+
+
+def _entries(directory: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(directory) as found:
+            return list(found)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _check_folder(folder: os.DirEntry[str], floors: int) -> None:
+    if not folder.is_dir(follow_symlinks=False):
+        raise not_regular(Path(folder.path))
+    for entry in _entries(Path(folder.path)) if floors else ():
+        if entry.is_dir(follow_symlinks=False):
+            _check_folder(entry, floors - 1)
+        elif not entry.is_file(follow_symlinks=False):
+            raise not_regular(Path(entry.path))

@@ -22,10 +22,11 @@ import xxhash
 from kinshelf.db.arrays import FloatArray, IntArray
 from kinshelf.db.catalog.records import Body, Head
 from kinshelf.db.errors import ShelfDamaged, ShelfError, ShelfPoisoned
+from kinshelf.db.files import reading
 from kinshelf.store.log import disk, frames
 from kinshelf.store.log.checksums import check_vectors
 from kinshelf.store.log.frames import Frame
-from kinshelf.store.log.layout import log_path, sweep, vectors_path
+from kinshelf.store.log.layout import check_entries, log_path, sweep, vectors_path
 from kinshelf.store.log.manifest import Manifest, read_manifest, write_manifest
 from kinshelf.store.log.proof import Proof, size_of
 from kinshelf.store.log.tip import Tip, read_tip, write_tip
@@ -53,6 +54,7 @@ class Ledger:
         self._poison: str | None = None
         self._swept: int | None = None
         self.loads = self._begun = 0
+        check_entries(directory)
         self._load()
 
     def _load(self) -> None:
@@ -185,11 +187,12 @@ class Ledger:
         return next(iter((self.heads or self.base)[-1:]), None)
 
     def _take_in(self, path: Path, size: int) -> None:
-        with path.open("rb") as file:
+        with reading(path) as file:
             found, rest = frames.read_frames(file, self.log_end, size, self.generation)
         end = found[-1].end if found else self.log_end
         last = found[-1].generation if found else self.generation
-        self._refuse_damage(path, rest, end, last)
+        frames.refuse_damage(path, rest, end, last)
+        frames.check_bounds(path, found, self.first_row, self.rows, self.width)
         check_vectors(vectors_path(self.directory, self.manifest.epoch), self.first_row, found)
         try:
             for frame in found:
@@ -197,14 +200,6 @@ class Ledger:
         except BaseException:  # an interruption between two of its steps
             self._stamp = _UNREAD
             raise
-
-    def _refuse_damage(self, path: Path, rest: memoryview, end: int, last: int) -> None:
-        if later := frames.decode(rest) or frames.later_frame(rest, 0):
-            raise ShelfDamaged(
-                f"{path} is damaged at byte {end}: what follows generation {last} cannot be read"
-                f" although generation {later.generation} does; restore the shelf from a backup,"
-                " or keep what is before it with `kinshelf verify --repair`"
-            )
 
     def _advance(self, frame: Frame) -> None:
         self.rows += frame.head.get("rows", 0)
@@ -247,15 +242,12 @@ class Ledger:
     def bodies(self, entries: Sequence[Frame]) -> Iterator[Frame]:
         """Frames with their bodies, read again from the log."""
         path = self._log_path
-        try:
-            file = path.open("rb")
-        except FileNotFoundError:
-            raise ShelfDamaged(f"{path} is missing: restore it from a backup") from None
-        with file:
+        size_of(path)
+        with reading(path) as file:
             for entry in entries:
                 file.seek(entry.offset)
-                whole = frames.decode(memoryview(file.read(entry.end - entry.offset)))
-                if whole is None:
+                data = memoryview(file.read(entry.end - entry.offset))
+                if (whole := frames.decode(data, path=path)) is None:
                     raise ShelfDamaged(f"{path} is damaged at byte {entry.offset}")
                 yield whole
 
@@ -284,6 +276,7 @@ class Ledger:
                 f"an earlier write through this handle failed ({self._poison}):"
                 " open the shelf again"
             )
+        check_entries(self.directory)
         self.refresh()
         with self.reading:
             self._reopened()

@@ -17,11 +17,14 @@ import time
 from pathlib import Path
 
 from kinshelf.db.errors import ShelfError, ShelfLocked
+from kinshelf.db.files import open_regular, read_bytes
 from kinshelf.db.logs import tolerated
 from kinshelf.db.text import without_password
 from kinshelf.store.log import disk
 
 NAME = "LOCK"
+_MOST = 1 << 12
+"""Bytes of its note that are read."""
 
 
 class WriterLock:
@@ -70,7 +73,7 @@ class WriterLock:
         from filelock import lock_descriptor
 
         try:
-            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            fd = open_regular(self._path, os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise ShelfError(
                 f"{self._path} cannot be opened ({error}): nothing was changed; make the shelf"
@@ -95,8 +98,8 @@ class WriterLock:
             return False
 
     def _holder(self) -> str:
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            holder = json.loads(self._path.read_bytes())
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+            holder = json.loads(read_bytes(self._path, _MOST))
             return (
                 f"process {holder['pid']} on {holder['host']} (`{holder['command']}`,"
                 f" since {holder['since']})"

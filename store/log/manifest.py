@@ -9,11 +9,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kinshelf.db.catalog.schema import is_count, is_identity, is_text, or_none
 from kinshelf.db.errors import ShelfDamaged, ShelfNotFound, UnsupportedFormat
+from kinshelf.db.files import read_bytes
 from kinshelf.store.log import disk, migrations
 
 FORMAT = migrations.FORMAT
 NAME = "MANIFEST"
+_MOST = 1 << 20
+"""Bytes of it that are read: kinshelf writes some hundreds."""
+
+
+def _is_canary(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(is_text, value.values()))
+
+
+_CHECKS = {
+    **dict.fromkeys(("epoch", "first_row", "base_generation", "sealed"), is_count),
+    "canary": or_none(_is_canary),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +75,9 @@ def read_manifest(directory: Path) -> Manifest:
     Raises ShelfNotFound, ShelfDamaged (checksum) or UnsupportedFormat.
     """
     try:
-        raw = (directory / NAME).read_bytes()
+        raw = read_bytes(directory / NAME, _MOST)
     except (FileNotFoundError, NotADirectoryError):
-        if any(path.stat().st_size for path in directory.glob("log-*.wal")):
+        if any(path.lstat().st_size for path in directory.glob("log-*.wal")):
             raise ShelfDamaged(
                 f"{directory / NAME} is missing: restore it from a backup, or make it anew with"
                 " `kinshelf verify --repair`"
@@ -74,14 +88,24 @@ def read_manifest(directory: Path) -> Manifest:
         ) from None
     body, _, checksum = raw.partition(b"\n")
     if checksum.strip() != b"%08x" % zlib.crc32(body):
-        raise ShelfDamaged(
-            f"{directory / NAME} is damaged (its checksum does not match): restore it from a"
-            " backup, or make it anew with `kinshelf verify --repair`"
-        )
-    return _parse(directory, json.loads(body))
+        raise _damaged(directory, "its checksum does not match")
+    try:
+        fields = json.loads(body)
+    except (ValueError, RecursionError):
+        raise _damaged(directory, "it is not JSON") from None
+    return _parse(directory, fields)
 
 
-def _parse(directory: Path, fields: dict[str, Any]) -> Manifest:
+def _damaged(directory: Path, why: str) -> ShelfDamaged:
+    return ShelfDamaged(
+        f"{directory / NAME} is damaged ({why}): restore it from a backup, or make it anew with"
+        " `kinshelf verify --repair`"
+    )
+
+
+def _parse(directory: Path, fields: Any) -> Manifest:
+    if not isinstance(fields, dict):
+        raise _damaged(directory, "it is no JSON object")
     if fields.get("format") not in (FORMAT, *migrations.STEPS):
         raise UnsupportedFormat(
             f"{directory} has format {fields.get('format')}, this kinshelf reads"
@@ -89,4 +113,9 @@ def _parse(directory: Path, fields: dict[str, Any]) -> Manifest:
             " install the version of kinshelf that wrote it, or a newer one"
         )
     known = {field.name for field in dataclasses.fields(Manifest)}
-    return Manifest(**{k: v for k, v in migrations.migrate(fields).items() if k in known})
+    stated = {k: v for k, v in migrations.migrate(fields).items() if k in known}
+    if not is_identity(stated) or not all(
+        check(stated[name]) for name, check in _CHECKS.items() if name in stated
+    ):
+        raise _damaged(directory, "it states what kinshelf does not write")
+    return Manifest(**stated)

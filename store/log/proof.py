@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kinshelf.db.errors import ShelfDamaged
+from kinshelf.db.files import reading
 from kinshelf.store.log.frames import HEADER, Frame
 
 
@@ -25,7 +26,7 @@ class Proof:
     def of(cls, path: Path, last: Frame | None) -> Proof:
         """Of a log as it is now, up to its last frame."""
         offset, size = (last.offset, HEADER.size) if last else (0, 0)
-        with path.open("rb", buffering=0) as file:
+        with reading(path) as file:
             status = os.fstat(file.fileno())
             file.seek(offset)
             return cls((status.st_dev, status.st_ino), offset, file.read(size))
@@ -33,7 +34,7 @@ class Proof:
     def holds(self, path: Path) -> bool:
         """Whether the file at `path` is that log still; one that is missing is judged elsewhere."""
         try:
-            with path.open("rb", buffering=0) as file:
+            with reading(path) as file:
                 status = os.fstat(file.fileno())
                 file.seek(self.offset)
                 found = file.read(len(self.header))

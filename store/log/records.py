@@ -13,7 +13,7 @@ import xxhash
 
 from kinshelf.db.arrays import FloatArray
 from kinshelf.db.catalog.records import Columns, RejectRecord
-from kinshelf.db.product import Product, Reject
+from kinshelf.db.product import Decisions, Product, Reject
 
 _FIELDS = tuple(field.name for field in fields(Product))
 _TYPES = {str: "text", bool: "boolean"}
@@ -21,10 +21,16 @@ _PLAIN = json.JSONEncoder(ensure_ascii=False)
 _PRODUCT = ("id", "title", "description", "category", "price", "brand", "image", "split")
 
 
-def content_hash(product: Product, image_hash: str | None, *embeddings: FloatArray | None) -> str:
+def content_hash(
+    product: Product,
+    image_hash: str | None,
+    *embeddings: FloatArray | None,
+    decided: Decisions | None = None,
+) -> str:
     """xxh3-128 of all that decides a stored row; equal hashes mean an unchanged product."""
     record = {name: getattr(product, name) for name in _FIELDS}  # asdict copies: ten times slower
-    digest = xxhash.xxh3_128(_dump([record, image_hash]))
+    more = [decided] if decided else []
+    digest = xxhash.xxh3_128(_dump([record, image_hash, *more]))
     for embedding in embeddings:
         digest.update(b"-" if embedding is None else np.ascontiguousarray(embedding).data)
     return digest.hexdigest()
@@ -46,6 +52,7 @@ class Row(Protocol):
     text: FloatArray | None
     content_hash: str
     image_hash: str | None
+    decided: Decisions
 
     @property
     def image_error(self) -> str | None:
@@ -62,6 +69,8 @@ def columns(changed: Sequence[Row], first_row: int) -> Columns:
     table["has_text"] = [c.text is not None for c in changed]
     for name in ("image_hash", "image_error", "content_hash"):
         table[name] = [getattr(c, name) for c in changed]
+    if any(c.decided for c in changed):
+        table["decided"] = [_PLAIN.encode(c.decided) if c.decided else None for c in changed]
     return table
 
 

@@ -13,6 +13,7 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from kinshelf.db.files import open_regular, read_bytes
 from kinshelf.db.logs import tolerated
 from kinshelf.store.log import disk
 
@@ -34,7 +35,7 @@ class Tip:
 def read_tip(directory: Path) -> Tip | None:
     """The tip as written, or None if there is none that can be read."""
     try:
-        raw = (directory / NAME).read_bytes()
+        raw = read_bytes(directory / NAME, _SIZE + 1)
     except OSError:
         return None
     if len(raw) != _SIZE or raw[-4:] != struct.pack("<I", zlib.crc32(raw[:-4])):
@@ -47,7 +48,7 @@ def write_tip(directory: Path, tip: Tip) -> None:
     """Write it down; a disk that refuses costs only the help in telling damage from a crash."""
     raw = _FIELDS.pack(_MAGIC, tip.epoch, tip.generation, tip.log_end)
     with tolerated(OSError, room="store", then=f"{directory / NAME} is not written"):
-        fd = os.open(directory / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fd = open_regular(directory / NAME, os.O_RDWR | os.O_CREAT)
         try:
             disk.write(fd, raw + struct.pack("<I", zlib.crc32(raw)), 0)
         finally:

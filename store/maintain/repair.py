@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kinshelf.db.catalog.records import Counts, Head, ProbeRecord
-from kinshelf.db.catalog.tables import side_file
+from kinshelf.db.catalog.statement import side_file
 from kinshelf.db.errors import ShelfError
 from kinshelf.store.log import catalog_cache, disk
 from kinshelf.store.log.frames import Frame

@@ -19,6 +19,7 @@ import xxhash
 
 from kinshelf.db.arrays import BoolArray, FloatArray, IntArray
 from kinshelf.db.catalog.records import Body, Head, ProbeRecord, RejectRecord
+from kinshelf.db.catalog.tables import DECIDED
 from kinshelf.store.log import disk
 from kinshelf.store.log import frames as log
 from kinshelf.store.log.frames import Frame
@@ -236,6 +237,7 @@ class Rewriting:
         columns = (
             products if frame.is_base else products | {"added": [frame.generation] * len(rows)}
         )
+        columns = {DECIDED: [None] * len(rows)} | columns  # which earlier versions did not write
         kept = np.flatnonzero(self._kept[self._places(products)])
         return {name: [values[i] for i in kept] for name, values in columns.items() if len(kept)}
 

@@ -19,9 +19,10 @@ import xxhash
 from kinshelf.db.arrays import BoolArray, FloatArray, IntArray
 from kinshelf.db.catalog.records import Body
 from kinshelf.db.errors import KinshelfError, ShelfDamaged
+from kinshelf.db.files import read_bytes
 from kinshelf.store.log import frames
 from kinshelf.store.log.frames import Frame
-from kinshelf.store.log.layout import epochs, log_path, vectors_path
+from kinshelf.store.log.layout import check_entries, epochs, log_path, vectors_path
 from kinshelf.store.log.manifest import NAME, Manifest, read_manifest
 from kinshelf.store.log.tip import read_tip
 from kinshelf.store.maintain.rewrite import PART, Source
@@ -31,6 +32,10 @@ from kinshelf.store.search import fusion
 
 REPAIR = "restore the shelf from a backup, or keep the rest with `kinshelf verify --repair`"
 _NAMED = 8
+_LEAST = frames.HEADER.size
+"""Bytes that a frame takes at least."""
+_MOST_LOST = 1 << 18
+"""Changes that TIP may state beyond the log; a TIP that states more is no TIP of this log."""
 
 
 class Survey:
@@ -45,6 +50,7 @@ class Survey:
     """
 
     def __init__(self, directory: Path) -> None:
+        check_entries(directory)
         self.directory = directory
         self.findings: list[Finding] = []
         self.damaged_files: list[Path] = []
@@ -126,15 +132,40 @@ class Survey:
         self.next_row = self.rows
         while True:
             for frame in frames.frames(self._log, end, self.readable):
+                if not self._possible(frame):
+                    break
                 self._take(frame)
                 end = frame.end
-            later = _later(self._log, end)
+            later = self._later(end)
             if later is None or later.generation + later.is_base <= self.readable:
                 break
             self._skip(end, later)
             end = later.offset
         self.generation = self.readable
         self._judge_end(end)
+
+    def _later(self, end: int) -> Frame | None:
+        """The next frame that can be used; nothing lies so far ahead that nobody wrote it."""
+        later = _later(self._log, end)
+        while later is not None and not self._possible(later):
+            later = _later(self._log, later.end)
+        return later
+
+    def _possible(self, frame: Frame) -> bool:
+        """Whether kinshelf may have written it: its content, and rows that a log can tell of."""
+        first, head = self.manifest.first_row, frame.head
+        beyond = first + len(self._log)
+        rows = [*(head.get("removed") or ()), head.get("first", first)]
+        ahead = frame.generation - self.readable
+        if not first <= min(rows) <= max(rows) < beyond or ahead > 1 + len(self._log) // _LEAST:
+            return False
+        if head.get("rows") and head["width"] != self._width:
+            return False
+        try:
+            frame.content()
+        except ShelfDamaged:
+            return False
+        return True
 
     def _take(self, frame: Frame) -> None:
         """Count a frame in; rows between the last one and its own were of a damaged frame."""
@@ -160,7 +191,8 @@ class Survey:
         tip, manifest = self._tip, self.manifest
         if not path.is_file():
             self._damage(path, "missing")
-        if tip and tip.epoch == manifest.epoch and tip.generation > self.readable:
+        lost = tip.generation - self.readable if tip and tip.epoch == manifest.epoch else 0
+        if tip and 0 < lost < _MOST_LOST:
             self.generation = tip.generation
             missing = range(self.readable + 1, tip.generation + 1)
             self.missing += missing
@@ -311,7 +343,7 @@ def _some(names: list[str]) -> str:
 
 def _bytes_of(path: Path) -> memoryview:
     try:
-        return memoryview(path.read_bytes())
+        return memoryview(read_bytes(path))
     except FileNotFoundError:
         return memoryview(b"")
 
@@ -350,8 +382,8 @@ def _guess_manifest(directory: Path) -> Manifest:
 def _legible_identity(directory: Path) -> dict[str, Any]:
     """What a damaged manifest seems to say of the encoder; better than nothing, where it reads."""
     try:
-        fields = json.loads((directory / NAME).read_bytes().partition(b"\n")[0])
+        fields = json.loads(read_bytes(directory / NAME, 1 << 20).partition(b"\n")[0])
         names = ("encoder", "revision", "fingerprint")
         return {name: fields[name] for name in names if isinstance(fields.get(name), str)}
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return {}

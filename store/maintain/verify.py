@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kinshelf.db.arrays import FloatArray
-from kinshelf.db.catalog.tables import Catalog, file_hash, read_state, side_file
+from kinshelf.db.catalog.statement import file_hash, read_state, side_file
+from kinshelf.db.catalog.tables import Catalog
 from kinshelf.db.errors import ShelfDamaged
 from kinshelf.db.images.cache import ImageCache
 from kinshelf.store.log import catalog_cache

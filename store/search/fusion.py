@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kinshelf.db.arrays import FloatArray
-from kinshelf.db.errors import InvalidEmbeddings
+from kinshelf.db.errors import InputError, InvalidEmbeddings
 
 _NEAR = 1e-2
 """Embeddings of half precision are off by less; fused ones by 0.29."""
@@ -57,6 +57,14 @@ class Weighting:
     """The weight of the picture in a similarity, from 0 to 1; 0.5 is the fused similarity."""
 
     image: float = 0.5
+
+    def check(self, rows: FloatArray) -> None:
+        """Raises InputError if nothing that a query has, (n, 2 * dimension), has any weight."""
+        image, text = (half.any(axis=1) for half in split(rows))
+        if (text & ~image).any() and self.image == 1:
+            raise InputError("weight_image is 1 and a query has no picture: nothing would count")
+        if (image & ~text).any() and self.image == 0:
+            raise InputError("weight_image is 0 and a query has no text: nothing would count")
 
     def query(self, rows: FloatArray) -> FloatArray:
         """Query rows whose inner product with a stored row is the weighted mean of the cosines."""

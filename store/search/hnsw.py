@@ -23,7 +23,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from kinshelf.db.arrays import BoolArray, FloatArray, IntArray
-from kinshelf.db.catalog.tables import file_hash, read_state, seal, side_file
+from kinshelf.db.catalog.statement import file_hash, read_state, seal, side_file
 from kinshelf.db.errors import ShelfError
 from kinshelf.db.threads import faiss_for
 from kinshelf.store.log import disk
@@ -274,18 +274,18 @@ def load(path: Path, anchor: str | None, *, whole: bool = False) -> Hnsw | None:
     it is wanted `whole`.
     """
     state = stated(path)
-    if state is None or anchor is None or state["anchor"] != anchor:
+    if state is None or anchor is None or state.get("anchor") != anchor:
         return None
-    efforts = {name: Effort(*found) for name, found in state["efforts"].items()}
-    bare = Hnsw(
-        None, None, state["rows"], state["trained"], anchor, efforts, state["measured"],
-        state["size"],
-    )  # fmt: skip
-    if not (whole or bare.helps):
-        return bare
     try:
+        efforts = {name: Effort(*found) for name, found in state["efforts"].items()}
+        bare = Hnsw(
+            None, None, state["rows"], state["trained"], anchor, efforts, state["measured"],
+            state["size"],
+        )  # fmt: skip
+        if not (whole or bare.helps):
+            return bare
         data = np.memmap(path, np.uint8, "r")
-    except (OSError, ValueError):  # ValueError: it is empty
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # ValueError: it is empty
         return None
     if xxhash.xxh3_128_hexdigest(data.data) != state["xxh3"]:
         return None

@@ -17,7 +17,7 @@ import numpy as np
 import xxhash
 
 from kinshelf.db.arrays import FloatArray
-from kinshelf.db.catalog.tables import side_file
+from kinshelf.db.catalog.statement import side_file
 from kinshelf.store.log import disk
 from kinshelf.store.log.layout import index_path
 from kinshelf.store.search import hnsw

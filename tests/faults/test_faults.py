@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from faults import damage, interrupt, kill, power, readers, syscalls
+from faults import damage, interrupt, kill, power, readers, stranger, syscalls
 from faults.machine import ShelfMachine
 from faults.world import pairs
 from hypothesis import HealthCheck, settings
@@ -32,8 +32,15 @@ def test_nothing_acknowledged_is_lost_and_nothing_else_appears_when_a_writer_is_
 def test_a_failed_system_call_leaves_a_change_whole_or_absent_and_reports_it(
     tmp_path: Path,
 ) -> None:
-    outcomes = syscalls.run(tmp_path, every=61)
+    outcomes = syscalls.run(tmp_path, every=29)
     assert {"acknowledged", "died", "refused"} <= set(outcomes)
+
+
+def test_a_shelf_from_a_stranger_ends_in_one_line_and_touches_nothing_outside(
+    tmp_path: Path,
+) -> None:
+    outcomes = stranger.run(tmp_path, "ci", 12)
+    assert len(outcomes) > 4
 
 
 def test_a_handle_whose_write_failed_reads_on_and_refuses_to_write(tmp_path: Path) -> None:

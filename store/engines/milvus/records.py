@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 NEVER = 1 << 62
 """Of `removed`: a product that is there."""
 _PLAIN = ("row", "price", "has_image", "has_text")
-_RECORDED = ("description", "attributes", "image_hash", "content_hash")
+_RECORDED = ("description", "attributes", "image_hash", "content_hash", "decided")
 ELSEWHERE = "long"
 """The kind of entry that holds a record longer than a field may be."""
 
@@ -32,7 +32,7 @@ def entities(
     found, long = [], {}
     for i, row in enumerate(products["row"]):
         entity = {name: products[name][i] for name in _PLAIN}
-        record = {name: products[name][i] for name in _RECORDED}
+        record = {name: products[name][i] for name in _RECORDED if name in products}
         for name in TEXTS:
             text = products[name][i]
             entity[name] = shortened(text)

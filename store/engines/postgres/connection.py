@@ -103,9 +103,13 @@ class Link:
         connection.adapters.register_loader("json", TextLoader)
         connection.adapters.register_loader("json", TextBinaryLoader)
         found = connection.execute(
-            "SELECT to_regproc('kin_lower') IS NOT NULL, to_regtype('vector') IS NOT NULL"
+            "SELECT to_regproc('kin_lower') IS NOT NULL, to_regtype('vector') IS NOT NULL,"
+            " to_regclass('products') IS NOT NULL AND NOT EXISTS (SELECT 1 FROM pg_attribute WHERE"
+            " attrelid = to_regclass('products') AND attname = 'decided')"
         ).fetchone()
-        self.folds, has_vector = found or (False, False)
+        self.folds, has_vector, is_old = found or (False, False, False)
+        if is_old:  # made before a person's decisions were kept
+            connection.execute("ALTER TABLE products ADD COLUMN IF NOT EXISTS decided json")
         if has_vector:
             from pgvector.psycopg import register_vector
 

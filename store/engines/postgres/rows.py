@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kinshelf.db.arrays import FloatArray
-from kinshelf.db.catalog.tables import COLUMNS
+from kinshelf.db.catalog.tables import COLUMNS, DECIDED
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _TYPES = [
     "int8", "text", "text", "text", "text", "float8", "text", "text", "text", "text", "bool",
-    "bool", "text", "text", "text", "int8", "vector",
+    "bool", "text", "text", "text", "text", "int8", "vector",
 ]  # fmt: skip
 
 
@@ -64,8 +64,9 @@ def copy_in(
 ) -> None:
     from pgvector import Vector
 
-    names = ", ".join((*COLUMNS, "added", "embedding"))
+    names = ", ".join((*COLUMNS, DECIDED, "added", "embedding"))
     columns = [products[name] for name in COLUMNS]
+    columns.append(products.get(DECIDED) or [None] * len(vectors))
     added = products.get("added", [generation] * len(vectors))
     statement = f"COPY products ({names}) FROM STDIN WITH (FORMAT binary)"
     with connection.cursor() as cursor, cursor.copy(statement) as copy:

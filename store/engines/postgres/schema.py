@@ -19,7 +19,7 @@ TABLES = (
         brand text COLLATE "C", image text COLLATE "C", split text COLLATE "C", attributes json,
         has_image boolean, has_text boolean, image_hash text COLLATE "C",
         image_error text COLLATE "C", content_hash text COLLATE "C", added bigint NOT NULL,
-        removed bigint, embedding vector NOT NULL)""",
+        removed bigint, embedding vector NOT NULL, decided json)""",
     "CREATE INDEX products_id ON products USING hash (id)",
     "CREATE INDEX products_category ON products (category) WHERE removed IS NULL",
     "CREATE INDEX products_added ON products (added)",

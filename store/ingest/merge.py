@@ -1,0 +1,87 @@
+"""What becomes of a product that the shelf has: what its source says over what stands there.
+
+A field that the source does not bring stays. A value that a person decided outlives a source that
+says what it said then; if the source says something else since, the value stays too, and the
+product is disputed: it goes to review.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kinshelf.db.product import Product
+from kinshelf.db.sources.layouts import FIELDS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from kinshelf.db.product import Decisions, StoredProduct
+    from kinshelf.db.sources.columns import Brought
+
+_ATTRIBUTE = "attributes."
+
+
+def merged(
+    old: StoredProduct, new: Product, brought: Brought | None
+) -> tuple[Product, Decisions, list[str]]:
+    """The product to keep, what of it a person decided, and the fields that were not changed
+    because of that.
+
+    `brought` names the fields that the source has, None: all.
+    """
+    values, said, decided = _flat(old.product), _flat(new), dict(old.decided)
+    kept = []
+    for name in _names(values, said, brought):
+        value, decision = said.get(name), decided.get(name)
+        if decision is None:
+            values[name] = value
+        elif value == values.get(name):
+            if "disputed" in decision:
+                decided[name] = {"source": value}
+        else:
+            kept.append(name)
+            if value != decision["source"]:
+                decided[name] = {"source": value, "disputed": True}
+    return _product(old.product.id, values), decided, kept
+
+
+def decide(old: StoredProduct, new: Product) -> Decisions:
+    """What of a product a person decided, who now gives it the values of `new`.
+
+    A value that its source says too is no decision; one that was disputed is settled.
+    """
+    values, wanted, decided = _flat(old.product), _flat(new), dict(old.decided)
+    for name in values | wanted:
+        before = decided.pop(name, None)
+        source = values.get(name) if before is None else before["source"]
+        if wanted.get(name) != source:
+            decided[name] = {"source": source}
+    return decided
+
+
+def changed_fields(old: Product, new: Product) -> list[str]:
+    """The names of the fields that differ; an attribute's begins with "attributes."."""
+    before, after = _flat(old), _flat(new)
+    return [name for name in before | after if before.get(name) != after.get(name)]
+
+
+def _names(values: dict[str, Any], said: dict[str, Any], brought: Brought | None) -> list[str]:
+    names = list(FIELDS[1:] if brought is None else brought.fields)
+    if brought is None or brought.attributes is None:
+        return names + [name for name in values | said if name.startswith(_ATTRIBUTE)]
+    return names + [_ATTRIBUTE + name for name in brought.attributes]
+
+
+def _flat(product: Product) -> dict[str, Any]:
+    fields = {name: getattr(product, name) for name in FIELDS[1:]}
+    return fields | {_ATTRIBUTE + name: value for name, value in product.attributes.items()}
+
+
+def _product(product_id: str, values: Mapping[str, Any]) -> Product:
+    attributes = {
+        name.removeprefix(_ATTRIBUTE): value
+        for name, value in values.items()
+        if name.startswith(_ATTRIBUTE) and value is not None
+    }
+    fields: dict[str, Any] = {name: values[name] for name in FIELDS[1:]}
+    return Product(id=product_id, **fields, attributes=attributes)
