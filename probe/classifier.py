@@ -42,6 +42,14 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
 
     After `fit`: `classes_` (sorted; `add` can lengthen it), `n_features_in_`, and `probe_`, whose
     classes are the texts of the classes that it was trained on.
+
+    >>> import numpy as np
+    >>> y = np.repeat(["cup", "mug", "jug"], 20)
+    >>> half = np.repeat(np.eye(3), 20, axis=0) + np.random.default_rng(0).normal(0, 0.1, (60, 3))
+    >>> half /= np.linalg.norm(half, axis=1, keepdims=True)
+    >>> model = HybridClassifier(k=5, tau=0.1, lam=0.5).fit(np.hstack([half, half]), y)
+    >>> model.predict(np.hstack([half, half])[[0, 30, 59]]).tolist()
+    ['cup', 'mug', 'jug']
     """
 
     def __init__(

@@ -64,6 +64,10 @@ def train_shelf(
     `cluster.blocks`). `fit` fits the weights as `fit_probe` does. Raises
     TooFewClasses, InvalidSetting, ProbeNotFound, ShelfLocked, or InputError for a checkpoint that
     has no folder to go to or is one.
+
+    >>> report = train_shelf(shelf, ProbeSettings(epochs=1))
+    >>> report.version == shelf.info()["probes"][-1]["version"]
+    True
     """
     if checkpoint is not None:
         _check_target(checkpoint)

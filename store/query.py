@@ -29,6 +29,9 @@ class Query:
     of `classify` as many as the probe chose. `where` narrows the neighbours, `at` names the
     generation (None: the newest), `weight_image` from 0 to 1 is how much the picture counts,
     `allow_private_hosts` lets a URL lead into the own network. Raises InputError.
+
+    >>> Query(text="Wooden train", k=3).weight_image
+    0.5
     """
 
     image: str | bytes | None = None

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import doctest
 import io
+import shutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,6 @@ from PIL import Image
 from sklearn.neighbors import NearestNeighbors
 
 import kinshelf as ks
-from kinshelf import face
 from kinshelf.db.errors import InvalidEmbeddings, InvalidSetting
 from kinshelf.probe.fit.settings import ProbeSettings
 
@@ -217,8 +218,18 @@ def test_importing_it_takes_no_time_and_nothing_heavy() -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("module", [ks, face])
-def test_the_examples_in_the_docstrings_run(module: Any, tmp_path: Path) -> None:
-    found = doctest.testmod(module, extraglobs={"tmp": str(tmp_path)})
+@pytest.mark.parametrize(
+    "module", ["", "face", "store.query", "store.ingest.queries", "probe.classifier", "probe.train",
+               "probe.predict.predictor", "probe.evaluate.held_out", "probe.audit.audit"],
+)  # fmt: skip
+def test_the_examples_in_the_docstrings_run(
+    module: str, tmp_path: Path, sample_shelf: Path
+) -> None:
+    shutil.copytree(sample_shelf, tmp_path / "sample.shelf")
+    with ks.open(tmp_path / "sample.shelf") as shelf:
+        found = doctest.testmod(
+            import_module(f"kinshelf.{module}".rstrip(".")),
+            extraglobs={"tmp": str(tmp_path), "shelf": shelf},
+        )
     assert found.failed == 0
     assert found.attempted

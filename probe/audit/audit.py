@@ -195,6 +195,10 @@ def audit_shelf(
 
     The probes of the folds are trained with `settings`, else as the newest probe was. `novel`
     proposes new categories too. Raises EmptyShelf.
+
+    >>> audit = audit_shelf(shelf)
+    >>> list(audit.to_pandas().columns[:3])
+    ['id', 'title', 'category']
     """
     now = shelf.snapshot()
     probe = _newest(shelf, now)

@@ -335,6 +335,10 @@ def classify(
     Takes a `Query`, or its fields as keywords; `probe` is a version, the newest otherwise. Raises
     EmptyShelf, ProbeNotFound, ProductNotFound, FilterError, ImageRejected, InputError or
     EncoderError.
+
+    >>> answer = classify(shelf, id="KS-0116")
+    >>> answer.category in shelf.snapshot().view.categories(), 0 <= answer.probability <= 1
+    (True, True)
     """
     asked = _checked(Query.of(query, fields))
     predictor = Predictor.for_shelf(shelf, probe=probe, at=asked.at, k=asked.k)

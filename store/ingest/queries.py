@@ -139,6 +139,10 @@ def similar(
 
     Takes a `Query`, or its fields as keywords. The stored product itself is left out. Raises
     ProductNotFound, FilterError, EmptyShelf, ImageRejected, InputError or EncoderError.
+
+    >>> found = similar(shelf, id="KS-0116", k=3, where="price < 100")
+    >>> len(found.neighbours), "KS-0116" in [near.id for near in found.neighbours]
+    (3, False)
     """
     asked = Query.of(query, fields)
     now = shelf.snapshot(asked.at)
