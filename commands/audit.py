@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from kinshelf.probe.audit.audit import Audit
 
 SHOWN = 20
+_LISTED = 8
 
 
 @command(examples=["kinshelf audit", "kinshelf audit -o audit.csv", "kinshelf audit --novel"])
@@ -85,22 +87,52 @@ def _table(found: Audit) -> tuple[list[str], list[dict[str, Any]]]:
     return ["id", "title", "category", "finding", "suggested"], rows
 
 
-@command(examples=["kinshelf relabel audit.csv", "kinshelf relabel audit.csv --json"])
+@command(examples=["kinshelf relabel audit.csv", "kinshelf relabel audit.csv --yes --json"])
 @click.argument("file", type=PATH)
+@option("--yes", is_flag=True, help="Make new categories without asking.")
 @shelf_options
-def relabel(output: Output, file: Path) -> None:
+def relabel(output: Output, file: Path, yes: bool) -> None:
     """Apply the categories that a reviewer corrected in a file: all as one change, or none.
 
     FILE has a column `id` and one of `new_category`, `accept` with `suggested_category`, or
-    `category`. Products whose category stays are left alone; nothing is encoded again.
+    `category`. Products whose category stays are left alone; nothing is encoded again. Before a
+    category is made that no product has, you are asked.
     """
+    from kinshelf.store.ingest.categories import new_categories
     from kinshelf.store.ingest.edit import read_changes
 
-    changes = read_changes(file)
+    found = read_changes(file)
     with output.open() as shelf:
-        changed = shelf.relabel(changes)
+        new = new_categories(shelf, found.categories.values())
+        if new and not yes:
+            _ask(output, new)
+        changed = shelf.relabel(found.categories)
         generation = shelf.generation
+    total = len(found.categories)
     if output.as_json:
-        output.emit({"relabelled": changed, "unchanged": len(changes) - changed,
-                     "generation": generation})  # fmt: skip
-    output.say(f"relabelled {changed} of {len(changes)} products, generation {generation}")
+        output.emit({"relabelled": changed, "unchanged": total - changed,
+                     "generation": generation, "columns": dict(found.columns),
+                     "new_categories": list(new)})  # fmt: skip
+    read = ", ".join(f"{name} {count}" for name, count in found.columns.items())
+    output.say(f"read the columns: {read or 'no category in any'}")
+    output.say(f"relabelled {changed} of {total} products, generation {generation}")
+
+
+def _ask(output: Output, new: dict[str, list[str]]) -> None:
+    """Ask whether to make these categories. Raises UnknownCategory where nobody can answer."""
+    from kinshelf.db.errors import UnknownCategory
+    from kinshelf.store.ingest.categories import did_you_mean
+
+    shown = [f"{name!r}{did_you_mean(near)}" for name, near in list(new.items())[:_LISTED]]
+    rest = len(new) - _LISTED
+    listed = ", ".join(shown) + (f" and {rest} more" if rest > 0 else "")
+    message = f"no product has the category {listed}" if len(new) == 1 else (
+        f"{len(new)} categories are new: {listed}"
+    )  # fmt: skip
+    if output.as_json or not sys.stdin.isatty():
+        raise UnknownCategory(
+            f"{message}: nothing was changed; mend the file, or make them with --yes",
+            next(iter(new.values())),
+        )
+    output.warn(message)
+    click.confirm("Make them?", abort=True, err=True)

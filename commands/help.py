@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -37,6 +38,16 @@ class Command(click.Command):
     def __init__(self, *positional: Any, examples: Sequence[str] = (), **settings: Any) -> None:
         super().__init__(*positional, **settings)
         self.examples = tuple(examples)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        _, _, given = self.make_parser(ctx).parse_args(list(args))
+        for parameter, times in Counter(map(id, given)).items():
+            option = next(each for each in given if id(each) == parameter)
+            single = isinstance(option, click.Option) and not option.multiple and not option.count
+            if times > 1 and single:
+                name = max(option.opts, key=len)
+                raise click.UsageError(f"{name} was given {times} times: give it once", ctx)
+        return super().parse_args(ctx, args)
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         super().format_help_text(ctx, formatter)

@@ -7,6 +7,7 @@ KinshelfError                   (a server's refusals are in serve/base/errors.py
 │   ├── UnreadableSource        encoding, delimiter, damaged or unknown format
 │   ├── UnfinishedParts         an encoded folder that is not whole yet
 │   ├── UnknownColumn
+│   ├── UnknownCategory         no product has it yet: a typo, or a new one
 │   ├── DuplicateId
 │   └── InvalidEmbeddings       shape, dtype, NaN, zero norm, row count
 ├── ImageRejected               carries a short reason code
@@ -66,6 +67,14 @@ class UnfinishedParts(InputError):
 
 class UnknownColumn(InputError):
     """A mapping or a required field names a column that the source lacks."""
+
+
+class UnknownCategory(InputError):
+    """No product has the category yet; `near` are those that look like it, the most alike first."""
+
+    def __init__(self, message: str, near: list[str]) -> None:
+        super().__init__(message)
+        self.near = near
 
 
 class DuplicateId(InputError):

@@ -47,6 +47,9 @@ class AnyView(Protocol):
     def by_rows(self, rows: Sequence[int] | IntArray) -> dict[int, StoredProduct]:
         """See `View`."""
 
+    def decided(self) -> list[StoredProduct]:
+        """See `View`."""
+
     def by_ids(self, ids: Sequence[str]) -> dict[str, StoredProduct]:
         """See `View`."""
 

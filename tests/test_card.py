@@ -40,7 +40,7 @@ def answer(**changes: Any) -> Prediction:
         id=None, category=GAMES, probability=0.973, verdict="accept", prediction_set=[GAMES],
         coverage=0.95, probabilities={GAMES: 0.973, PUZZLES: 0.027}, probe=Vote(GAMES, 0.97),
         probe_version=3, knn=Vote(GAMES, 0.9), k=10, agreement=True,
-        agreement_accuracy=TrackRecord(0.982, 610), new_category=False, novelty_p=0.4,
+        agreement_accuracy=TrackRecord(0.982, 610), is_new_category=False, novelty_p=0.4,
         image_only=Vote(GAMES, 0.8), text_only=Vote(GAMES, 0.95), neighbours=evidence,
         receipt=Receipt(7, "clip", 3, True),
     )  # fmt: skip
@@ -89,7 +89,7 @@ SAYINGS = {
         " from the others.",
     ),
     "new category": (
-        {"new_category": True, "agreement": False, "probe": Vote(PUZZLES, 0.9)},
+        {"is_new_category": True, "agreement": False, "probe": Vote(PUZZLES, 0.9)},
         "Board Games is newer than the probe, which never saw it, so its own products support"
         " it: 8 of the 10 nearest products looked at are in Board Games.",
     ),
@@ -121,7 +121,7 @@ def test_the_measured_agreement_is_quoted() -> None:
         "When probe and neighbours disagreed, 60.0 % of 40 held-out answers were right."
     ]
     # what was measured on known categories states nothing of a new one
-    assert notes(answer(new_category=True, agreement=False)) == []
+    assert notes(answer(is_new_category=True, agreement=False)) == []
 
 
 def test_a_prediction_set_is_shown_if_it_holds_more_than_one(tmp_path: Path) -> None:
@@ -198,8 +198,8 @@ def test_a_card_of_a_shelf_folds_copies_and_names_a_new_category(tmp_path: Path)
         query = query + rng.normal(0, 0.01, query.shape).astype(np.float32)
         pairs = np.hstack([unit(half) for half in np.split(query, 2, axis=1)])
         found = Predictor.for_shelf(shelf).predict(pairs)[0]
-    assert (found.category, found.new_category) == ("c", True)
-    assert found.as_dict()["new_category"] is True
+    assert (found.category, found.is_new_category) == ("c", True)
+    assert found.as_dict()["is_new_category"] is True
     drawn = terminal(found)
     assert "c is newer than the probe, which never saw it" in " ".join(drawn.split())
     assert "and 3 duplicates" in drawn

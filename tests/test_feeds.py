@@ -17,7 +17,8 @@ from kinshelf.db.product import Product, StoredProduct
 from kinshelf.db.sources.columns import Brought
 from kinshelf.db.sources.prepare import TrainingSetOptions
 from kinshelf.store import AddOptions
-from kinshelf.store.ingest.edit import amend, undo_relabel
+from kinshelf.store.ingest.decisions import undo_decision
+from kinshelf.store.ingest.edit import amend
 from kinshelf.store.ingest.merge import decide, merged
 
 FULL = {
@@ -146,7 +147,7 @@ def test_every_field_that_a_person_edits_is_kept_and_undoing_it_gives_it_back(
         "attributes.colour", "attributes.material", "brand", "title",
     ]  # fmt: skip
     shelf.relabel({"1": "Cups"})
-    undo_relabel(shelf, shelf.generation)
+    undo_decision(shelf, shelf.generation)
     assert "category" not in shelf.get("1").decided
 
 

@@ -75,3 +75,9 @@ def test_all_help_is_written_within_half_a_second() -> None:
     for name in COMMANDS:
         page(name)
     assert time.process_time() - began < 0.5
+
+
+def test_an_option_that_is_given_twice_is_refused() -> None:
+    done = CliRunner().invoke(main, ["similar", "--id", "a", "--id", "b"])
+    assert done.exit_code == 2
+    assert "--id was given 2 times: give it once" in done.output

@@ -69,7 +69,7 @@ def test_the_keys_of_the_help_are_on_the_buttons(visit: Visit) -> None:
     assert hints == ["1", "2", "3", "4", "k", "s", "o"]
 
 
-def test_keeping_and_skipping_change_nothing_on_the_shelf(visit: Visit) -> None:
+def test_what_is_kept_is_stored_and_skipping_changes_nothing(visit: Visit) -> None:
     first, start = shown_id(visit), newest(visit)["generation"]
     press(visit, "k", "kept as it is")
     second = shown_id(visit)
@@ -78,11 +78,11 @@ def test_keeping_and_skipping_change_nothing_on_the_shelf(visit: Visit) -> None:
     visit.page.wait_for_function(
         "(id) => document.querySelector('article input[name=id]').value !== id", arg=second
     )
-    assert newest(visit)["generation"] == start
+    assert (newest(visit)["generation"], newest(visit)["kind"]) == (start + 1, "keep")
     visit.goto("/review")
     assert shown_id(visit) == second
     press(visit, "k", "kept as it is")
-    press(visit, "u", "")
+    press(visit, "u", f"Generation {start + 2} is undone")
     visit.page.wait_for_function(
         "(id) => document.querySelector('article input[name=id]').value === id", arg=second
     )
@@ -92,7 +92,10 @@ def test_another_category_can_be_typed_and_keys_go_on_working_after(visit: Visit
     first, start = shown_id(visit), newest(visit)["generation"]
     visit.page.keyboard.press("o")
     visit.page.keyboard.type("Toys & Games | Brand <b>new</b>")
-    press(visit, "Enter", f"generation {start + 1}")
+    press(visit, "Enter", "no product has the category")
+    assert newest(visit)["generation"] == start
+    visit.page.click("text=Create “Toys & Games | Brand <b>new</b>”")
+    press(visit, "Shift", f"generation {start + 1}")
     assert category(visit, first) == "Toys & Games | Brand <b>new</b>"
     press(visit, "u", "is undone")
 

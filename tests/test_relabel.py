@@ -15,10 +15,13 @@ from kinshelf.db.errors import (
     GenerationNotFound,
     InputError,
     ProductNotFound,
+    UnknownCategory,
     UnknownColumn,
 )
 from kinshelf.store import Product
-from kinshelf.store.ingest.edit import read_changes, undo_relabel
+from kinshelf.store.ingest.categories import check_category, new_categories
+from kinshelf.store.ingest.decisions import keep, last_decision, undo_decision
+from kinshelf.store.ingest.edit import read_changes
 
 
 def categories(shelf: Shelf, at: int | None = None) -> dict[str, str | None]:
@@ -123,9 +126,9 @@ ROW = {
 def test_what_a_reviewed_row_states(
     tmp_path: Path, change: dict[str, str], expected: dict[str, str]
 ) -> None:
-    assert read_changes(write_csv(tmp_path / "r.csv", [ROW | change])) == expected
+    assert read_changes(write_csv(tmp_path / "r.csv", [ROW | change])).categories == expected
     (tmp_path / "r.jsonl").write_text(json.dumps(ROW | change) + "\n")
-    assert read_changes(tmp_path / "r.jsonl") == expected
+    assert read_changes(tmp_path / "r.jsonl").categories == expected
 
 
 def test_a_file_that_contradicts_itself_or_lacks_a_column_is_refused(tmp_path: Path) -> None:
@@ -144,11 +147,11 @@ def test_undoing_is_a_new_generation_that_gives_back_what_was(
     shelf.relabel({"p0": "Things | Blue", "p4": None, "p8": "New"})
     changed = shelf.generation
     shelf.relabel({"p1": "Meanwhile"})
-    assert undo_relabel(shelf, changed) == shelf.generation == changed + 2
+    assert undo_decision(shelf, changed) == shelf.generation == changed + 2
     assert categories(shelf) == before | {"p1": "Meanwhile"}
     assert categories(shelf, changed)["p8"] == "New"
     assert encoder.images == 30
-    assert undo_relabel(shelf, changed + 2) == changed + 3
+    assert undo_decision(shelf, changed + 2) == changed + 3
     assert categories(shelf) == categories(shelf, changed) | {"p1": "Meanwhile"}
 
 
@@ -164,11 +167,71 @@ def test_what_cannot_be_undone_is_reported_and_changes_nothing(
     for generation, why in ((added, "relabelled nothing"), (newest, "relabelled nothing"),
                             (added + 1, "'p1' was changed since")):  # fmt: skip
         with pytest.raises(InputError, match=why):
-            undo_relabel(shelf, generation)
+            undo_decision(shelf, generation)
     for unknown in (0, newest + 1):
         with pytest.raises((InputError, GenerationNotFound)):
-            undo_relabel(shelf, unknown)
+            undo_decision(shelf, unknown)
     shelf.compact()
     with pytest.raises(GenerationNotFound):
-        undo_relabel(shelf, added + 2)
+        undo_decision(shelf, added + 2)
     assert shelf.snapshot().get("p1").product.category == "Two"
+
+
+@pytest.mark.parametrize("value", [True, 7, 1.5, {"a": 1}])
+def test_a_category_that_is_no_text_is_refused_by_name(tmp_path: Path, value: object) -> None:
+    path = tmp_path / "r.jsonl"
+    path.write_text(json.dumps({"id": "a", "new_category": value}) + "\n")
+    with pytest.raises(InputError, match=r"'a' has .* in the column 'new_category'"):
+        read_changes(path)
+    with pytest.raises(InputError, match="'False'"):
+        read_changes(write_csv(tmp_path / "r.csv", [{"id": "a", "new_category": "False"}]))
+
+
+def test_a_category_that_no_product_has_is_new_and_names_those_like_it(
+    shelf: Shelf, catalogue: Path
+) -> None:
+    shelf.add(catalogue)
+    shelf.relabel({"p0": "Toys & Games | Board Games"})
+    asked = ["Bord Gmaes", "Toys & Games | Board Game", "Toys & Games | Board Games", "xyz", None]
+    assert new_categories(shelf, asked) == {
+        "Bord Gmaes": ["Toys & Games | Board Games"],
+        "Toys & Games | Board Game": ["Toys & Games | Board Games"],
+        "xyz": [],
+    }
+    with pytest.raises(UnknownCategory, match=r"did you mean 'Toys & Games . Board Games'"):
+        check_category(shelf, "Bord Gmaes")
+
+
+def test_keeping_a_product_is_stored_until_its_source_changes_it(
+    shelf: Shelf, catalogue: Path
+) -> None:
+    shelf.add(catalogue)
+    keep(shelf, "p0")
+    assert shelf.history(1)[0]["kind"] == "keep"
+    generation = shelf.generation
+    assert keep(shelf, "p0") == generation
+    assert shelf.add(catalogue).unchanged == 30
+    assert "review" in shelf.get("p0").decided
+    with Shelf.open(shelf.path) as again:
+        assert "review" in again.get("p0").decided
+    shelf.add(write_csv(catalogue.parent / "new.csv", [{"id": "p0", "title": "Another"}]))
+    assert "review" not in shelf.get("p0").decided
+
+
+def test_decisions_are_taken_back_one_by_one_after_a_restart_too(
+    shelf: Shelf, catalogue: Path
+) -> None:
+    shelf.add(catalogue)
+    before = categories(shelf)
+    shelf.relabel({"p0": "One"})
+    keep(shelf, "p1")
+    shelf.relabel({"p0": "Two", "p2": "Two"})
+    for _ in range(3):
+        with Shelf.open(shelf.path) as again:
+            newest = last_decision(again)
+            assert newest is not None
+            undo_decision(again, newest)
+    with Shelf.open(shelf.path) as again:
+        assert last_decision(again) is None
+        assert categories(again) == before
+        assert [again.get(name).decided for name in ("p0", "p1", "p2")] == [{}, {}, {}]

@@ -65,9 +65,11 @@ def test_a_reviewed_audit_corrects_the_shelf_and_the_next_audit_is_content(
     by_id["p9"]["new_category"] = "ball"
     generation = lines(call(goods, "info", "--json"))[0]["generation"]
     done = lines(call(goods, "relabel", write_csv(tmp_path / "reviewed.csv", rows), "--json"))
-    assert done == [
-        {"relabelled": 2, "unchanged": len(rows) - 2, "generation": int(str(generation)) + 1}
-    ]
+    assert done == [{
+        "relabelled": 2, "unchanged": len(rows) - 2, "generation": int(str(generation)) + 1,
+        "columns": {"suggested_category": 1, "new_category": 1, "category": len(rows) - 2},
+        "new_categories": [],
+    }]  # fmt: skip
     with Shelf.open(goods) as shelf:
         found = {s.product.id: s.product.category for s in shelf.snapshot().select()}
     assert (found["p4"], found["p9"], found["p14"]) == ("boat", "ball", "ball")
@@ -80,7 +82,11 @@ def test_an_unknown_id_in_the_file_ends_with_a_message_and_changes_nothing(
 ) -> None:
     rows = [{"id": "p0", "category": "x"}, {"id": "nobody", "category": "x"}]
     before = call(goods, "list", "--json").stdout
-    found = call(goods, "relabel", write_csv(tmp_path / "r.csv", rows))
+    file = write_csv(tmp_path / "r.csv", rows)
+    asked = call(goods, "relabel", file)
+    assert asked.exit_code == 3
+    assert "no product has the category 'x'" in asked.stderr
+    found = call(goods, "relabel", file, "--yes")
     assert found.exit_code == 3
     assert "'nobody'" in found.stderr
     assert call(goods, "list", "--json").stdout == before

@@ -84,6 +84,14 @@ class View:
             query = query.replace("LIMIT ? ", "")
         return [stored_product(row) for row in self._run(query, parameters + limits).fetchall()]
 
+    def decided(self) -> list[StoredProduct]:
+        """Products of which a person decided something, by row."""
+        sql, parameters = self._visible()
+        fields = ", ".join(f"p.{name}" for name in FIELDS)
+        query = f"SELECT {fields} FROM products p WHERE {sql} AND p.decided IS NOT NULL"
+        found = self._run(f"{query} ORDER BY p.row", parameters).fetchall()
+        return [stored_product(row) for row in found]
+
     def pictures(self) -> tuple[set[str], set[str]]:
         """What the products of any kept generation name as their pictures, and content hashes."""
         found = self._run("SELECT DISTINCT image, image_hash FROM products").fetchall()

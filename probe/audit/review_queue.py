@@ -15,6 +15,7 @@ from kinshelf.probe.pages.card import evidence_values, thumbnail
 from kinshelf.probe.predict.prediction import Prediction, Vote
 from kinshelf.probe.predict.predictor import Predictor
 from kinshelf.probe.predict.wording import notes, reason
+from kinshelf.store.ingest.merge import REVIEW
 
 if TYPE_CHECKING:
     from kinshelf.db.product import StoredProduct
@@ -22,10 +23,12 @@ if TYPE_CHECKING:
     from kinshelf.store.base import AnyShelf
 
 KINDS = {
+    "disputed": "corrected by hand, and changed by their source since",
     "label": "labels that look wrong",
     "conflict": "pictures that do not fit their text",
     "outlier": "far from all others",
     "novel": "like nothing else",
+    "disagree": "probe and neighbours, or picture and text, disagree",
     "unsure": "not sure enough to accept",
     "sure": "sure, but not yet in a category",
 }
@@ -37,14 +40,14 @@ CHOICES = 4
 UNCATEGORISED = 2000
 """The newest products without a category that are asked about."""
 
-_OF_VERDICT = {"accept": "sure", "review": "unsure", "conflict": "conflict", "novel": "novel"}
+_OF_VERDICT = {"accept": "sure", "review": "unsure", "conflict": "disagree", "novel": "novel"}
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
     """A product to decide on. `category` is what it had when the queue was made, `choices` the
     most probable others; `place` is its place in the audit, `found` the answer of `classify` for
-    one without a category."""
+    one without a category, `disputed` what a source says against what a person decided."""
 
     id: str
     kind: str
@@ -52,6 +55,7 @@ class Item:
     choices: tuple[Vote, ...]
     place: int | None = None
     found: Prediction | None = None
+    disputed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,6 +75,13 @@ class ReviewQueue:
 
     def values(self, item: Item, stored: StoredProduct, pictures: PictureUris) -> dict[str, Any]:
         """The template's values: `badges`, `lines` that name the faults, `neighbours`."""
+        if item.disputed:
+            return {
+                "shown": thumbnail(stored.product.image, pictures),
+                "badges": [{"name": "disputed", "tone": "review"}],
+                "lines": item.disputed,
+                "neighbours": [],
+            }
         if item.place is not None:
             return row_values(self.audit, item.place, pictures)
         assert item.found is not None, "an item is of the audit or of an answer"
@@ -84,6 +95,8 @@ class ReviewQueue:
 
     def shown_ids(self, item: Item) -> list[str]:
         """The ids of all products that `values` shows."""
+        if item.disputed:
+            return [item.id]
         if item.found is not None:
             return [item.id, *(e.neighbour.id for e in item.found.neighbours)]
         assert item.place is not None, "an item is of the audit or of an answer"
@@ -93,10 +106,31 @@ class ReviewQueue:
 
 
 def review_queue(shelf: AnyShelf, audit: Audit) -> ReviewQueue:
-    """The audit's suspects, and the predictions of `classify` for products without a category."""
+    """What sources dispute, the audit's suspects, and the predictions of `classify` for products
+    without a category; without those that a person looked at and left as they are."""
+    decided = shelf.snapshot().view.decided()
+    disputed = [_disputed(stored) for stored in decided if _disputes(stored)]
+    passed = {s.product.id for s in decided if REVIEW in s.decided} | {d.id for d in disputed}
     suspects = [_suspect(audit, int(place)) for place in audit.places]
     without, older = _uncategorised(shelf)
-    return ReviewQueue(audit, (*(s for s in suspects if s), *without), older)
+    others = [item for item in (*suspects, *without) if item and item.id not in passed]
+    return ReviewQueue(audit, (*disputed, *others), older)
+
+
+def _disputes(stored: StoredProduct) -> dict[str, Any]:
+    """The fields that are disputed, and what the source says."""
+    found = stored.decided.items()
+    return {name: d["source"] for name, d in found if "disputed" in d}
+
+
+def _disputed(stored: StoredProduct) -> Item:
+    product, said = stored.product, _disputes(stored)
+    lines = tuple(
+        f"A person corrected the field {name}; its source has changed since, to {value!r}."
+        for name, value in said.items()
+    )
+    choices = (Vote(said["category"], 1.0),) if said.get("category") else ()
+    return Item(product.id, "disputed", product.category, choices, disputed=lines)
 
 
 def _suspect(audit: Audit, place: int) -> Item | None:

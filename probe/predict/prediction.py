@@ -73,7 +73,7 @@ class Prediction:
     k: int
     agreement: bool | None
     agreement_accuracy: TrackRecord | None
-    new_category: bool
+    is_new_category: bool
     novelty_p: float | None
     image_only: Vote | None
     text_only: Vote | None
@@ -93,7 +93,7 @@ class Prediction:
             "knn": self.knn and {**fields_of(self.knn), "k": self.k},
             "agreement": self.agreement,
             "agreement_accuracy": self.agreement_accuracy and fields_of(self.agreement_accuracy),
-            "new_category": self.new_category,
+            "is_new_category": self.is_new_category,
             "novelty_p": self.novelty_p,
             "image_only": self.image_only and fields_of(self.image_only),
             "text_only": self.text_only and fields_of(self.text_only),

@@ -296,7 +296,7 @@ class Predictor:
             k=self.k,
             agreement=agreement,
             agreement_accuracy=self._track_record(agreement),
-            new_category=arrived,
+            is_new_category=arrived,
             novelty_p=novelty_p,
             image_only=parts[0],
             text_only=parts[1],

@@ -51,7 +51,7 @@ def reason(found: Prediction) -> str:
         return _modalities(found)
     if found.probe is None or found.knn is None:
         return _alone(found)
-    if found.new_category:
+    if found.is_new_category:
         return (
             f"{leaf(found.category)} is newer than the probe, which never saw it, so its own"
             f" products support it: {_support(found)}."
@@ -91,10 +91,10 @@ def notes(found: Prediction) -> list[str]:
         sentences.append(f"With {percent(found.coverage, 0)} coverage it is one of: {names}.")
     if modalities_conflict((found.image_only, found.text_only)) and found.verdict != "conflict":
         sentences.append(_modalities(found))
-    if found.new_category and found.verdict in ("novel", "conflict"):
+    if found.is_new_category and found.verdict in ("novel", "conflict"):
         sentences.append(f"{leaf(found.category)} is newer than the probe, which never saw it.")
     record = found.agreement_accuracy
-    if record is not None and not found.new_category:
+    if record is not None and not found.is_new_category:
         sentences.append(track_record(record.accuracy, record.n, agreed=bool(found.agreement)))
     return sentences
 

@@ -6,8 +6,10 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from kinshelf.probe.audit.review_queue import KINDS, Item, ReviewQueue, review_queue
+from kinshelf.store.ingest.merge import REVIEW
 
 if TYPE_CHECKING:
+    from kinshelf.db.product import StoredProduct
     from kinshelf.serve.service.jobs import Job, Tell
     from kinshelf.serve.service.service import Service
     from kinshelf.store.generation import AnySnapshot
@@ -16,11 +18,10 @@ JOB = "review"
 
 
 class Desk:
-    """Kept in memory: what was changed is on the shelf, what was kept as it is, only here."""
+    """The queue is kept in memory; every decision is on the shelf."""
 
     def __init__(self) -> None:
         self.queue: ReviewQueue | None = None
-        self._kept: set[str] = set()
         self._lock = threading.Lock()
         self._open: tuple[Any, tuple[Item, ...]] = (None, ())
 
@@ -34,39 +35,32 @@ class Desk:
 
             queue = review_queue(service.shelf, audit_shelf(service.shelf, progress=step))
             with self._lock:
-                self.queue, self._kept = queue, set()
+                self.queue = queue
             return queue.counts()
 
         return service.jobs.start(JOB, work)
 
-    def keep(self, product_id: str) -> None:
-        """Leave a product as it is."""
-        with self._lock:
-            self._kept = self._kept | {product_id}
-
-    def put_back(self, product_id: str) -> None:
-        """Take `keep` back."""
-        with self._lock:
-            self._kept = self._kept - {product_id}
-
     def open_items(self, now: AnySnapshot) -> tuple[Item, ...]:
         """The items that nobody decided on: not kept, still there, still of that category."""
         with self._lock:
-            queue, kept = self.queue, self._kept
-            key = (queue, kept, now.generation)
+            queue = self.queue
+            key = (queue, now.generation)
             if queue is None or self._open[0] == key:
                 return self._open[1] if queue else ()
         there = now.view.by_ids([item.id for item in queue.items])
         found = tuple(
-            item
-            for item in queue.items
-            if item.id not in kept
-            and item.id in there
-            and there[item.id].product.category == item.category
+            item for item in queue.items if item.id in there and _is_open(item, there[item.id])
         )
         with self._lock:
             self._open = (key, found)
         return found
+
+
+def _is_open(item: Item, stored: StoredProduct) -> bool:
+    disputed = any("disputed" in decision for decision in stored.decided.values())
+    if item.kind == "disputed":
+        return disputed
+    return REVIEW not in stored.decided and stored.product.category == item.category
 
 
 def of_kind(items: tuple[Item, ...], kind: str) -> list[Item]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from kinshelf.probe.predict.wording import leaf
 from kinshelf.serve.pages.rendering import notice
+from kinshelf.store.ingest.decisions import decided_in, last_decision
 
 if TYPE_CHECKING:
     from kinshelf.serve.service.service import Service
@@ -17,32 +18,34 @@ MOST_WAITS = 12
 def generation_notice(
     service: Service, generation: int | None, back: str, kind: str | None = None
 ) -> dict[str, Any] | None:
-    """A message of what a generation relabelled, None if it did not.
+    """A message of what a generation decided, None if it did not.
 
     `back`: where undoing leads to; `kind`: the part of the review queue that is open, None where
     another page is.
     """
     if generation is None or generation < 1:
         return None
-    now = service.snapshot()
-    changed = now.view.changed_in(generation, "relabel")
+    decision, changed = decided_in(service.shelf, generation)
     if not changed:
         return None
-    stored = now.view.by_rows(list(changed.values()))
-    first = next(iter(stored.values())).product
+    first = next(iter(changed.values())).product
     more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
-    where = f"in {leaf(first.category)}" if first.category else "without a category"
-    text = f"{first.title or first.id}{more}: now {where} (generation {generation})."
+    where = f"now in {leaf(first.category)}" if first.category else "now without a category"
+    what = "kept as it is" if decision == "keep" else where
+    text = f"{first.title or first.id}{more}: {what} (generation {generation})."
     fields = {"generation": str(generation), "back": back, "kind": kind or ""}
     return notice(text, undo={"kind": kind, "fields": fields.items()})
 
 
-def kept_notice(title: str, product_id: str, kind: str) -> dict[str, Any]:
-    """A message that a product stays as it is."""
-    fields = {"kept": product_id, "kind": kind, "back": "/review"}
-    return notice(
-        f"{title or product_id}: kept as it is.", undo={"kind": kind, "fields": fields.items()}
-    )
+def new_category_notice(
+    message: str, near: list[str], fields: dict[str, str], target: str, swap: str
+) -> dict[str, Any]:
+    """A question: one of the categories that look like what was typed, or a new one?"""
+    others = {name: value for name, value in fields.items() if name not in ("category", "new")}
+    return {
+        "text": message, "near": near, "typed": fields["category"], "fields": others.items(),
+        "target": target, "swap": swap,
+    }  # fmt: skip
 
 
 def locked_notice(
@@ -58,6 +61,10 @@ def locked_notice(
     }  # fmt: skip
 
 
-def undo_word(service: Service, generation: int, undone: int) -> dict[str, Any]:
-    """A message of a change taken back."""
-    return notice(f"Generation {undone} is undone; the shelf is at generation {generation}.")
+def undo_word(service: Service, generation: int, undone: int, kind: str) -> dict[str, Any]:
+    """A message of a change taken back, which offers to take the one before it back too."""
+    before = last_decision(service.shelf)
+    fields = {"generation": str(before), "back": "/review", "kind": kind}
+    undo = {"kind": kind, "fields": fields.items()} if before else None
+    text = f"Generation {undone} is undone; the shelf is at generation {generation}."
+    return notice(text, undo=undo)

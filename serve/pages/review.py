@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends, Form, Query, Request, Response
 
-from kinshelf.db.errors import InputError, ShelfLocked
+from kinshelf.db.errors import InputError, ShelfLocked, UnknownCategory
 from kinshelf.probe.audit.review_queue import CHOICES, KINDS, Item
 from kinshelf.serve.base.errors import JobRunning, for_people, message_of, status_of
 from kinshelf.serve.http.security import reader, writer
@@ -15,9 +15,16 @@ from kinshelf.serve.pages.browse import Generation
 from kinshelf.serve.pages.desk import JOB, Desk, kind_counts, of_kind, pick
 from kinshelf.serve.pages.files import Links
 from kinshelf.serve.pages.filtering import footer, known_categories
-from kinshelf.serve.pages.notices import generation_notice, kept_notice, locked_notice, undo_word
+from kinshelf.serve.pages.notices import (
+    generation_notice,
+    locked_notice,
+    new_category_notice,
+    undo_word,
+)
 from kinshelf.serve.pages.rendering import PageRoute, address, page, part, see, wants_part
-from kinshelf.store.ingest.edit import relabel, undo_relabel
+from kinshelf.store.ingest.categories import check_category
+from kinshelf.store.ingest.decisions import decided_in, keep, last_decision, undo_decision
+from kinshelf.store.ingest.edit import relabel
 
 if TYPE_CHECKING:
     from kinshelf.face import Shelf
@@ -74,19 +81,24 @@ async def look(request: Request) -> Response:
 @router.post("/review/decide", dependencies=writing)
 async def decide(
     request: Request, product_id: Id, category: Text = "", seen: Text = "", kind: Text = "",
-    keep: Text = "", back: Text = "/review", tried: Tried = 0,
+    kept: Annotated[str, Form(alias="keep", max_length=1)] = "", new: Text = "",
+    back: Text = "/review", tried: Tried = 0,
 ) -> Response:  # fmt: skip
-    """Give a product the category, or keep the one it has, and go on to the next."""
-    service, desk = request.app.state.service, request.app.state.desk
-    if keep:
-        title = (await service.run(service.product, product_id)).product.title
-        desk.keep(product_id)
-        return await _next(request, kind, product_id, kept_notice(title, product_id, kind))
-    fields = {"id": product_id, "category": category, "seen": seen, "kind": kind, "back": back}
+    """Give a product the category, or keep the one it has, and go on to the next.
+
+    A category that no product has is asked about first, unless `new` is given.
+    """
+    service = request.app.state.service
+    fields = {"id": product_id, "seen": seen, "kind": kind, "back": back}
+    fields |= {"keep": kept, "category": category, "new": new}
     try:
         generation = await service.run(
-            service.write, lambda shelf: _change(shelf, product_id, category, seen)
-        )
+            service.write,
+            lambda shelf: keep(shelf, product_id) if kept
+            else _change(shelf, product_id, category, seen, is_new=bool(new)),
+        )  # fmt: skip
+    except UnknownCategory as error:
+        return _asked(request, error, fields)
     except ShelfLocked as error:
         return _locked(request, error, "/review/decide", fields | {"tried": str(tried)})
     if back != "/review":
@@ -95,7 +107,7 @@ async def decide(
     return await _next(request, kind, product_id, notice, done=generation)
 
 
-def _change(shelf: Shelf, product_id: str, category: str, seen: str) -> int:
+def _change(shelf: Shelf, product_id: str, category: str, seen: str, *, is_new: bool) -> int:
     """Raises InputError if the product is not what the person saw any more."""
     if not category.strip():
         raise InputError("no category was given: choose one, or keep what it has")
@@ -105,20 +117,19 @@ def _change(shelf: Shelf, product_id: str, category: str, seen: str) -> int:
             raise InputError(
                 f"{product_id!r} was changed meanwhile, to {now or 'no category'}: look again"
             )
+        if not is_new:
+            check_category(shelf, category)
         relabel(shelf, {product_id: category})
     return shelf.generation
 
 
 @router.post("/review/undo", dependencies=writing)
 async def undo(
-    request: Request, generation: Annotated[int, Form(ge=0, le=2**53)] = 0, kept: Text = "",
+    request: Request, generation: Annotated[int, Form(ge=0, le=2**53)] = 0,
     kind: Text = "", back: Text = "/review", tried: Tried = 0,
 ) -> Response:  # fmt: skip
-    """Take a decision back: a change by a new generation, what was kept by looking again."""
+    """Take a decision back, by a new generation."""
     service = request.app.state.service
-    if kept:
-        request.app.state.desk.put_back(kept)
-        return await _next(request, kind, kept, None, after=False)
     fields = {"generation": str(generation), "kind": kind, "back": back, "tried": str(tried)}
     try:
         made, changed = await service.run(service.write, lambda shelf: _undo(shelf, generation))
@@ -126,14 +137,14 @@ async def undo(
         return _locked(request, error, "/review/undo", fields)
     if back != "/review":
         return see(request, address("/product", id=changed, done=made))
-    notice = undo_word(service, made, generation)
+    notice = await service.run(undo_word, service, made, generation, kind)
     return await _next(request, kind, changed, notice, after=False)
 
 
 def _undo(shelf: Shelf, generation: int) -> tuple[int, str]:
     """The new generation, and a product that it changed."""
-    changed = shelf.snapshot().view.changed_in(generation, "relabel")
-    return undo_relabel(shelf, generation), next(iter(changed), "")
+    _, changed = decided_in(shelf, generation)
+    return undo_decision(shelf, generation), next(iter(changed), "")
 
 
 async def _next(
@@ -148,9 +159,25 @@ async def _next(
     return see(request, address("/review", kind=kind, id=shown, done=done))
 
 
+def _asked(request: Request, error: UnknownCategory, fields: dict[str, str]) -> Response:
+    """A message that asks which category was meant."""
+    target, swap = _place(fields)
+    notice = new_category_notice(for_people(message_of(error)), error.near, fields, target, swap)
+    if wants_part(request):
+        headers = {"HX-Retarget": "#status", "HX-Reswap": "innerHTML"}
+        return part("_notice.html", headers=headers, notice=notice)
+    return page(
+        request, "problem.html", status=409, heading="A new category?", message="", notice=notice
+    )
+
+
+def _place(fields: dict[str, str]) -> tuple[str, str]:
+    """Where the answer to a form goes, and how it is put there."""
+    return ("#work", "outerHTML") if fields["back"] == "/review" else ("#status", "innerHTML")
+
+
 def _locked(request: Request, error: ShelfLocked, action: str, fields: dict[str, str]) -> Response:
-    inside = fields["back"] == "/review"
-    target, swap = ("#work", "outerHTML") if inside else ("#status", "innerHTML")
+    target, swap = _place(fields)
     message = for_people(message_of(error))
     notice = locked_notice(message, action, fields, target=target, swap=swap)
     status, wait = status_of(error)
@@ -182,6 +209,7 @@ def _work(
     counts = {
         "kinds": kind_counts(items), "open": len(items), "decided": len(queue.items) - len(items),
         "looked_at": queue.audit.generation, "generation": now.generation,
+        "last_decision": last_decision(service.shelf),
     }  # fmt: skip
     item = pick(queue, chosen, product_id, after=after)
     return shown | counts | _item(now, queue, chosen, item)

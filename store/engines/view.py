@@ -120,6 +120,11 @@ class EngineView(View):
         scanned = self.scan(self.where(where), FIELDS, limit=limit, offset=offset)
         return [stored_product(row) for rows, _ in scanned for row in rows]
 
+    def decided(self) -> list[StoredProduct]:
+        scanned = self.scan(self.where(), ("row", "decided"))
+        rows = [row for block, _ in scanned for row, decided in block if decided]
+        return list(self.by_rows(rows).values())
+
     def by_rows(self, rows: Sequence[int] | IntArray) -> dict[int, StoredProduct]:
         wanted = np.unique(np.asarray(rows, dtype=np.int64))
         found: dict[int, StoredProduct] = {}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from kinshelf.store.ingest.candidate import Candidate
 
 _YES = {"1", "true", "yes", "y", "x", "accept", "accepted"}
+_NO_NAMES = {"true", "false"}
 _SHOWN = 5
 
 
@@ -55,7 +58,7 @@ def relabel(shelf: AnyShelf, changes: Mapping[str, str | None]) -> int:
                 )
                 for stored, pairs in zip(old, vectors, strict=True)
             ]
-            shelf.commit(*_frame(changed, shelf.next_row), vectors)
+            shelf.commit(*frame_of(changed, shelf.next_row, "relabel"), vectors)
     return len(old)
 
 
@@ -63,31 +66,6 @@ def _is_news(stored: StoredProduct, category: str | None) -> bool:
     """Whether it is another category, or settles one that is disputed."""
     disputed = "disputed" in stored.decided.get("category", ())
     return disputed or stored.product.category != category
-
-
-def undo_relabel(shelf: AnyShelf, generation: int) -> int:
-    """Give the products that one generation relabelled their categories back, as a new change.
-
-    Returns its generation. Raises GenerationNotFound if the shelf keeps no rows of before, or
-    InputError if the generation was no relabelling, or a product of it was changed since.
-    """
-    with shelf.writing():
-        now, before = shelf.snapshot(), shelf.snapshot(generation - 1)
-        changed = now.view.by_rows(list(now.view.changed_in(generation, "relabel").values()))
-        then = before.view.by_ids([stored.product.id for stored in changed.values()])
-        given = {name: stored.product.category for name, stored in then.items()}
-        moved = [s for s in changed.values() if s.product.category != given[s.product.id]]
-        current = now.view.by_ids(list(given))
-        later = [s.product.id for s in moved if s.row != _row_of(current.get(s.product.id))]
-        if later or not moved:
-            why = f"{later[0]!r} was changed since" if later else "it relabelled nothing"
-            raise InputError(f"generation {generation} cannot be undone: {why}")
-        relabel(shelf, {s.product.id: given[s.product.id] for s in moved})
-    return shelf.generation
-
-
-def _row_of(stored: StoredProduct | None) -> int | None:
-    return stored.row if stored else None
 
 
 def amend(shelf: AnyShelf, product_id: str, changes: Mapping[str, Any]) -> bool:
@@ -113,7 +91,7 @@ def amend(shelf: AnyShelf, product_id: str, changes: Mapping[str, Any]) -> bool:
         if product.text != old.product.text:
             _read_again(shelf, changed)
         shelf.commit(
-            *_frame([changed], shelf.next_row, "amend"), pairs_of([changed], shelf.dimension)
+            *frame_of([changed], shelf.next_row, "amend"), pairs_of([changed], shelf.dimension)
         )
     return True
 
@@ -140,12 +118,15 @@ def _refuse_unknown(shelf: AnyShelf, unknown: Sequence[str]) -> None:
         )
 
 
-def _frame(changed: list[Candidate], first_row: int, kind: str = "relabel") -> tuple[Head, Body]:
+def frame_of(
+    changed: list[Candidate], first_row: int, kind: str, command: str = ""
+) -> tuple[Head, Body]:
+    """The frame of products that replace those that they were before."""
     from kinshelf.store.log import records
 
     head: Head = {
         "kind": kind,
-        "command": kind,
+        "command": command or kind,
         "counts": {"inserted": 0, "updated": len(changed), "rejected": 0},
         "removed": [c.old.row for c in changed if c.old],
         "attributes": records.attribute_types(changed),
@@ -172,13 +153,21 @@ def _candidate(stored: StoredProduct, pairs: FloatArray, product: Product) -> Ca
     return changed
 
 
-def read_changes(path: Path) -> dict[str, str]:
+@dataclass(frozen=True, slots=True)
+class Corrections:
+    """The categories that a reviewed file gives, by id, and how many came from each column."""
+
+    categories: dict[str, str]
+    columns: Counter[str]
+
+
+def read_changes(path: Path) -> Corrections:
     """Ids and categories of a reviewed file: CSV, TSV, JSONL or Parquet, one product a row.
 
     A row's category is what stands in `new_category`; else its `suggested_category`, if a column
     `accept` is yes; else what stands in `category`. A row without any is passed over.
-    Raises InputError: SourceNotFound, UnreadableSource, UnknownColumn, or DuplicateId if one id
-    is given two categories.
+    Raises InputError: SourceNotFound, UnreadableSource, UnknownColumn, a category that is no text,
+    or DuplicateId if one id is given two categories.
     """
     from kinshelf.db.sources.readers import ReadOptions, open_source
     from kinshelf.db.sources.source import BadRow
@@ -187,19 +176,33 @@ def read_changes(path: Path) -> dict[str, str]:
 
     source, _ = open_source(path, ReadOptions(require_content=False))
     _check_columns(path, source.columns)
-    changes: dict[str, str] = {}
+    found = Corrections({}, Counter())
     for row in source.rows():
         if isinstance(row, BadRow):
             raise UnreadableSource(f"{path}: {row.message}: mend the row, then run this again")
         key = clean_key(text_of(row.get("id")))
-        category = clean_category(_chosen({name: text_of(value) for name, value in row.items()}))
+        column = _chosen({name: text_of(value) for name, value in row.items()})
+        category = clean_category(_text(path, key, column, row.get(column)))
         if not key or category is None:
             continue
-        if changes.setdefault(key, category) != category:
+        found.columns[column] += key not in found.categories
+        if found.categories.setdefault(key, category) != category:
             raise DuplicateId(
-                f"{path} gives {key!r} two categories, {changes[key]!r} and {category!r}: keep one"
+                f"{path} gives {key!r} two categories, {found.categories[key]!r} and"
+                f" {category!r}: keep one"
             )
-    return changes
+    return found
+
+
+def _text(path: Path, key: str, column: str, value: object) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str) or value.strip().casefold() in _NO_NAMES:
+        raise InputError(
+            f"{path}: {key!r} has {value!r} in the column {column!r}, which is no category:"
+            " write the category's name, or leave the cell empty"
+        )
+    return value
 
 
 def _check_columns(path: Path, columns: Sequence[str]) -> None:
@@ -211,8 +214,9 @@ def _check_columns(path: Path, columns: Sequence[str]) -> None:
 
 
 def _chosen(row: Mapping[str, str]) -> str:
+    """The column that the category of a row stands in."""
     if row.get("new_category", "").strip():
-        return row["new_category"]
+        return "new_category"
     accepted = row.get("accept", "").strip().casefold() in _YES
-    suggested = row.get("suggested_category", "").strip()
-    return suggested if accepted and suggested else row.get("category", "")
+    suggested = accepted and row.get("suggested_category", "").strip()
+    return "suggested_category" if suggested else "category"

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
     from kinshelf.db.product import Decisions, StoredProduct
     from kinshelf.db.sources.columns import Brought
 
+REVIEW = "review"
+"""In the place of a field: that a person looked at the product and left it as it is."""
 _ATTRIBUTE = "attributes."
+_SHOWN = ("title", "description", "image", "category")
+"""What a person looked at; where one of them changes, the product may be reviewed again."""
 
 
 def merged(
@@ -42,7 +46,11 @@ def merged(
             kept.append(name)
             if value != decision["source"]:
                 decided[name] = {"source": value, "disputed": True}
-    return _product(old.product.id, values), decided, kept
+    product = _product(old.product.id, values)
+    disputed = any("disputed" in decision for decision in decided.values())
+    if disputed or any(getattr(product, name) != getattr(old.product, name) for name in _SHOWN):
+        decided.pop(REVIEW, None)
+    return product, decided, kept
 
 
 def decide(old: StoredProduct, new: Product) -> Decisions:
@@ -51,6 +59,7 @@ def decide(old: StoredProduct, new: Product) -> Decisions:
     A value that its source says too is no decision; one that was disputed is settled.
     """
     values, wanted, decided = _flat(old.product), _flat(new), dict(old.decided)
+    decided.pop(REVIEW, None)
     for name in values | wanted:
         before = decided.pop(name, None)
         source = values.get(name) if before is None else before["source"]
