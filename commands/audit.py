@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,14 @@ from kinshelf.commands.terminal.progress import progress
 if TYPE_CHECKING:
     from kinshelf.probe.audit.audit import Audit
 
-SHOWN = 20
+SHOWN = 10
+"""Products of each kind of finding on the terminal."""
+_FINDINGS = (
+    ("is_label_issue", "labels that look wrong", "suggested_category"),
+    ("is_near_duplicate", "near duplicates", "duplicate_group"),
+    ("is_conflict", "pictures that do not fit their text", "image_says"),
+    ("is_outlier", "far from all others", ""),
+)
 _LISTED = 8
 
 
@@ -56,35 +64,33 @@ def _print(output: Output, found: Audit, *, quietly: bool) -> None:
         for row in found.rows:
             output.emit(asdict(row))
     elif not quietly:
-        from kinshelf.commands.terminal.tables import rows_table
+        from rich.console import Group
 
-        columns, rows = _table(found)
-        output.console().print(rows_table(columns, rows))
+        from kinshelf.commands.terminal.tables import plain_heading, rows_table
+
+        for heading, columns, rows in _tables(found):
+            output.console().print(Group(plain_heading(heading), rows_table(columns, rows), ""))
         if found.proposals:
             names = ["proposal", "size", "medoid", "medoid_title", "cohesion"]
             proposals = [p.as_dict(number) for number, p in enumerate(found.proposals, 1)]
             output.console().print(rows_table(names, proposals))
     for name, count in found.counts.items():
         output.say(f"{count} {name.replace('_', ' ')}")
+    if not quietly and found.places.size:
+        output.say(
+            "next: kinshelf audit -o audit.csv, correct that file, kinshelf relabel audit.csv"
+        )
 
 
-def _table(found: Audit) -> tuple[list[str], list[dict[str, Any]]]:
-    """The first `SHOWN` products, a line each."""
-    rows = []
-    for place in found.places[:SHOWN]:
-        row = found.row(int(place))
-        kinds = {
-            "label": row.is_label_issue,
-            "conflict": row.is_conflict,
-            "outlier": row.is_outlier,
-            "duplicate": row.is_near_duplicate,
-        }
-        rows.append({
-            "id": row.id, "title": row.title[:40], "category": row.category,
-            "finding": ", ".join(name for name, given in kinds.items() if given),
-            "suggested": row.suggested_category,
-        })  # fmt: skip
-    return ["id", "title", "category", "finding", "suggested"], rows
+def _tables(found: Audit) -> Iterator[tuple[str, list[str], list[dict[str, Any]]]]:
+    """For each kind of finding the heading, the columns and the first `SHOWN` products."""
+    for name, heading, column in _FINDINGS:
+        rows = [row for row in found.rows if getattr(row, name)]
+        if rows:
+            more = f", the first {SHOWN} of {len(rows)}" if len(rows) > SHOWN else ""
+            columns = ["id", "title", "category", *([column] if column else [])]
+            shown = [{each: getattr(row, each) for each in columns} for row in rows[:SHOWN]]
+            yield f"{heading}{more}", columns, shown
 
 
 @command(examples=["kinshelf relabel audit.csv", "kinshelf relabel audit.csv --yes --json"])

@@ -157,6 +157,26 @@ def clean_split(text: str) -> tuple[str | None, bool]:
     return known or name or None, known is not None or not name
 
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_DIGITS = re.compile(r"0\d+|\d{12,}", re.A)
+_AS_TEXT = re.compile(r'="((?:[^"]|"")*)"')
+
+
+def for_spreadsheet(text: str) -> str:
+    """A text as a cell that a spreadsheet shows as it is: digits that it would take for a number
+    as a formula that states them, and what it would take for a formula behind an apostrophe."""
+    if _DIGITS.fullmatch(text):
+        return f'="{text}"'
+    return f"'{text}" if text.lstrip("'").startswith(_FORMULA) else text
+
+
+def from_spreadsheet(cell: str) -> str:
+    """The text that `for_spreadsheet` wrote, whether or not a spreadsheet has saved it since."""
+    if stated := _AS_TEXT.fullmatch(cell):
+        return stated[1].replace('""', '"')
+    return cell[1:] if cell[:1] == "'" and cell.lstrip("'").startswith(_FORMULA) else cell
+
+
 def percent(value: float, digits: int = 1) -> str:
     """0.973 as "97.3 %"; never 100 % for what is not quite 1, nor 0 for what is more than 0."""
     scale = 10**digits

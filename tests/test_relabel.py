@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import FakeEncoder, unit, write_csv
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kinshelf import Shelf
 from kinshelf.db.errors import (
@@ -18,6 +21,10 @@ from kinshelf.db.errors import (
     UnknownCategory,
     UnknownColumn,
 )
+from kinshelf.db.text import for_spreadsheet, from_spreadsheet
+from kinshelf.probe.audit.audit import audit_shelf
+from kinshelf.probe.audit.files import write_audit
+from kinshelf.probe.pages.thumbnails import Thumbnails
 from kinshelf.store import Product
 from kinshelf.store.ingest.categories import check_category, new_categories
 from kinshelf.store.ingest.decisions import keep, last_decision, undo_decision
@@ -185,6 +192,30 @@ def test_a_category_that_is_no_text_is_refused_by_name(tmp_path: Path, value: ob
         read_changes(path)
     with pytest.raises(InputError, match="'False'"):
         read_changes(write_csv(tmp_path / "r.csv", [{"id": "a", "new_category": "False"}]))
+
+
+@given(st.text() | st.from_regex(r"[=+@'-]{1,3}\w*|0\d{1,6}|\d{10,20}", fullmatch=True))
+def test_a_text_survives_a_spreadsheet(text: str) -> None:
+    cell = for_spreadsheet(text)
+    assert from_spreadsheet(cell) == text
+    assert cell[:1] not in ("+", "-", "@", "\t", "\r")
+    shown = re.fullmatch(r'="(\d+)"', cell)  # what a spreadsheet shows and saves of a formula
+    assert shown[1] if shown else cell[:1] != "="
+
+
+def test_an_audit_file_keeps_ids_that_a_spreadsheet_would_change(
+    shelf: Shelf, tmp_path: Path
+) -> None:
+    rows = [
+        {"id": name, "title": "same", "category": "-=cups"}
+        for name in ("007", "=1+1", "4006381333931")
+    ]
+    shelf.add(write_csv(tmp_path / "a.csv", rows))
+    audit = audit_shelf(shelf)
+    write_audit(audit, tmp_path / "audit.csv", Thumbnails(tmp_path))
+    text = (tmp_path / "audit.csv").read_text()
+    assert '"=""007"""' in text and "'=1+1" in text and '"=""4006381333931"""' in text
+    assert read_changes(tmp_path / "audit.csv").categories == dict.fromkeys(names, "-=cups")
 
 
 def test_a_category_that_no_product_has_is_new_and_names_those_like_it(

@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import FakeEncoder, unit
+from rich.console import Console
 
 import kinshelf.store.encode.encoder
 from kinshelf import Shelf
 from kinshelf.cli import main
+from kinshelf.commands.terminal.tables import cut, rows_table
 from kinshelf.db.product import Product
 
 CLOSED = {"stdout": 1, "stderr": 2}
@@ -172,3 +174,25 @@ def test_a_page_beyond_the_last_promises_no_more(
         options = ["--limit", "2", "--offset", str(offset), "--shelf", str(accented)]
         main(["list", *options], standalone_mode=False)
         assert reported in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("width", [80, 100, 200])
+def test_a_product_takes_one_line_its_id_is_whole_and_its_path_is_cut_in_the_middle(
+    width: int,
+) -> None:
+    ids = [f"{i:032x}" for i in range(3)]
+    path = "Patio, Lawn & Garden | Gardening | Planters | Flower Pots"
+    rows = [
+        {"id": name, "title": "A very long title " * 5, "category": path, "price": 12.5}
+        for name in ids
+    ]
+    printed = io.StringIO()
+    Console(file=printed, width=width).print(rows_table(["id", "title", "category", "price"], rows))
+    _header, *lines = printed.getvalue().splitlines()
+    assert len(lines) == 3
+    for line, name in zip(lines, ids, strict=True):
+        assert name in line
+        assert "12.5" in line
+        assert path in line if width == 200 else "…" in line
+    assert cut(path, 45) == "Patio, Lawn & Garden | … | Flower Pots"
+    assert cut(path, 20) == "… | Flower Pots"

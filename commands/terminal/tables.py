@@ -6,7 +6,9 @@ import datetime
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Group
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -15,6 +17,34 @@ if TYPE_CHECKING:
     from kinshelf.store import AddReport
 
 _NUMBERS = (int, float)
+_NARROW = 12
+"""Cells that a column keeps at least."""
+_WHOLE = ("id", "suggested id", "duplicate of", "generation", "price")
+"""Columns that are never cut: what stands there is typed again."""
+
+
+class Cut:
+    """A text on one line, cut in the middle where it is a path, else at its end."""
+
+    def __init__(self, text: str) -> None:
+        self.text = " ".join(text.split())
+
+    def __rich_measure__(self, _console: Console, options: ConsoleOptions) -> Measurement:
+        width = cell_len(self.text)
+        return Measurement(min(width, _NARROW), width).with_maximum(options.max_width)
+
+    def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Text(cut(self.text, options.max_width), no_wrap=True, overflow="ellipsis")
+
+
+def cut(text: str, width: int) -> str:
+    """A path ("A | B | C") without its middle, then its last part alone, where it is too wide."""
+    first, *rest = text.split(" | ")
+    if cell_len(text) <= width or not rest:
+        return text
+    last = rest[-1]
+    shorter = f"{first} | … | {last}" if len(rest) > 1 else text
+    return shorter if cell_len(shorter) <= width else f"… | {last}"
 
 
 def cell(value: Any) -> Text:
@@ -51,9 +81,14 @@ def rows_table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Tab
         values = [row[name] for row in rows if row[name] is not None]
         if values and all(isinstance(value, _NUMBERS) for value in values):
             column.justify = "right"
+        column.no_wrap = name in _WHOLE
     for row in rows:
-        table.add_row(*(cell(row[name]) for name in columns))
+        table.add_row(*(_fitted(name, row[name]) for name in columns))
     return table
+
+
+def _fitted(column: str, value: Any) -> Text | Cut:
+    return Cut(value) if isinstance(value, str) and column not in _WHOLE else cell(value)
 
 
 def products_table(found: Sequence[StoredProduct]) -> Table:
@@ -61,7 +96,7 @@ def products_table(found: Sequence[StoredProduct]) -> Table:
     rows = [
         {
             "id": p.product.id,
-            "title": p.product.title[:60],
+            "title": p.product.title,
             "category": p.product.category,
             "price": p.product.price,
             "image": "yes" if p.has_image else p.image_error or "no",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kinshelf.db.errors import InputError
+from kinshelf.db.text import for_spreadsheet
 from kinshelf.probe.audit.audit import Audit, AuditRow
 from kinshelf.store.log import disk
 
@@ -56,10 +57,10 @@ def _write_csv(audit: Audit, path: Path, _thumbnails: Thumbnails) -> None:
 
 def _cell(value: Any) -> Any:
     if isinstance(value, list):
-        return " ".join(value)
+        return for_spreadsheet(" ".join(value))
     if isinstance(value, bool):
         return str(value).lower()
-    return value
+    return for_spreadsheet(value) if isinstance(value, str) else value
 
 
 def _write_jsonl(audit: Audit, path: Path, _thumbnails: Thumbnails) -> None:

@@ -172,7 +172,7 @@ def read_changes(path: Path) -> Corrections:
     from kinshelf.db.sources.readers import ReadOptions, open_source
     from kinshelf.db.sources.source import BadRow
     from kinshelf.db.sources.values import text_of
-    from kinshelf.db.text import clean_category, clean_key
+    from kinshelf.db.text import clean_category, clean_key, from_spreadsheet
 
     source, _ = open_source(path, ReadOptions(require_content=False))
     _check_columns(path, source.columns)
@@ -180,9 +180,11 @@ def read_changes(path: Path) -> Corrections:
     for row in source.rows():
         if isinstance(row, BadRow):
             raise UnreadableSource(f"{path}: {row.message}: mend the row, then run this again")
-        key = clean_key(text_of(row.get("id")))
-        column = _chosen({name: text_of(value) for name, value in row.items()})
-        category = clean_category(_text(path, key, column, row.get(column)))
+        read = from_spreadsheet if source.from_text else str
+        cells = {name: read(text_of(value)) for name, value in row.items()}
+        key, column = clean_key(cells.get("id", "")), _chosen(cells)
+        _check_text(path, key, column, row.get(column))
+        category = clean_category(cells.get(column, ""))
         if not key or category is None:
             continue
         found.columns[column] += key not in found.categories
@@ -194,15 +196,14 @@ def read_changes(path: Path) -> Corrections:
     return found
 
 
-def _text(path: Path, key: str, column: str, value: object) -> str:
+def _check_text(path: Path, key: str, column: str, value: object) -> None:
     if value is None:
-        return ""
+        return
     if not isinstance(value, str) or value.strip().casefold() in _NO_NAMES:
         raise InputError(
             f"{path}: {key!r} has {value!r} in the column {column!r}, which is no category:"
             " write the category's name, or leave the cell empty"
         )
-    return value
 
 
 def _check_columns(path: Path, columns: Sequence[str]) -> None:
