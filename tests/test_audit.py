@@ -443,6 +443,7 @@ def test_a_file_of_another_kind_is_refused_and_nothing_is_left(
 # ---- real products
 
 
+@pytest.mark.wide
 def test_planted_faults_in_real_products_are_on_top(amazon: Path, tmp_path: Path) -> None:
     """A smaller bench/audit.py: one seed; labels by neighbours and probes, pictures by CLIP."""
     folder = amazon / "embeddings"

@@ -22,6 +22,8 @@ from kinshelf.cli import main
 from kinshelf.db.product import Product
 from kinshelf.store.log import frames as log
 
+pytestmark = pytest.mark.wide
+
 Run = Callable[..., Result]
 
 

@@ -39,6 +39,8 @@ from kinshelf.store.encode.clip.encoder import QUICK_ITEMS, FastClipEncoder
 from kinshelf.store.encode.clip.transformers_clip import ClipEncoder
 from kinshelf.store.encode.encoder import Encoder, load_encoder
 
+pytestmark = pytest.mark.wide
+
 RUNTIMES = pytest.mark.parametrize("quick_items", [0, 10**6], ids=["bulk", "quick"])
 
 

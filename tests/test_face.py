@@ -24,6 +24,8 @@ import kinshelf as ks
 from kinshelf.db.errors import InvalidEmbeddings, InvalidSetting
 from kinshelf.probe.fit.settings import ProbeSettings
 
+pytestmark = pytest.mark.wide
+
 TABLE = pd.DataFrame(
     {
         "id": ["a1", "a2", "007"],

@@ -340,6 +340,7 @@ def test_the_order_of_queries_does_not_matter(fitted):
     assert np.allclose(fitted.predict_proba(X)[order], fitted.predict_proba(X[order]), atol=1e-6)
 
 
+@pytest.mark.wide
 def test_it_passes_the_checks_of_scikit_learn():
     chosen = ProbeSettings(epochs=12, hidden=16, lr=2e-2, modality_dropout=0)
     found = check_estimator(HybridClassifier(pairs=False, settings=chosen), on_skip=None)

@@ -28,6 +28,8 @@ from kinshelf.store.search import hnsw, lifecycle
 from kinshelf.store.search import recall as tuning
 from kinshelf.store.search.exact import best, exact
 
+pytestmark = pytest.mark.wide
+
 ROWS, WIDTH, GROUPS = 4500, 24, 8
 
 

@@ -18,6 +18,8 @@ from kinshelf.probe.novelty.fit import fit_novelty
 from kinshelf.probe.novelty.mahalanobis import SHRINKAGE, Relative
 from kinshelf.probe.novelty.model import NEIGHBOURS, NoveltyModel, p_values
 
+pytestmark = pytest.mark.wide
+
 REAL = Path(__file__).resolve().parents[2] / "shared" / "amazon2020" / "embeddings"
 CLASSES, DIMENSION = 8, 48
 

@@ -221,6 +221,7 @@ def test_near_duplicates_among_the_evidence_name_the_nearer_one(
     assert all(value is None for name, value in folded.items() if not name.startswith("copy"))
 
 
+@pytest.mark.wide
 def test_many_neighbours_of_many_queries_are_compared_a_part_at_a_time(
     kinds: Shelf, tmp_path: Path
 ) -> None:

@@ -16,6 +16,8 @@ from kinshelf.probe.predict.predictor import Predictor
 from kinshelf.probe.train import train_shelf
 from kinshelf.store import Product
 
+pytestmark = pytest.mark.wide
+
 D = 10
 QUICK = ProbeSettings(epochs=6, hidden=16, batch_size=16, lr=1e-2)
 

@@ -48,7 +48,7 @@ def test_fewer_than_two_categories_are_refused_with_their_counts(categories, rep
 
 
 def test_if_only_reserved_rows_have_categories_the_message_reports_it():
-    with pytest.raises(TooFewClasses, match="2 rows of the splits val and test"):
+    with pytest.raises(TooFewClasses, match="2 rows of the splits val, test and unused"):
         training_set(rows_of(["a", "b"], ["val", "test"]))
 
 

@@ -82,6 +82,7 @@ def test_the_old_encoder_is_refused_afterwards_and_the_same_one_beforehand(path:
         Shelf.open(path, encoder=FakeEncoder())
 
 
+@pytest.mark.wide
 def test_the_command_changes_the_precision_of_a_shelf_and_states_what_is_next(
     tmp_path: Path,
 ) -> None:

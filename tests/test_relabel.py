@@ -206,10 +206,8 @@ def test_a_text_survives_a_spreadsheet(text: str) -> None:
 def test_an_audit_file_keeps_ids_that_a_spreadsheet_would_change(
     shelf: Shelf, tmp_path: Path
 ) -> None:
-    rows = [
-        {"id": name, "title": "same", "category": "-=cups"}
-        for name in ("007", "=1+1", "4006381333931")
-    ]
+    names = ("007", "=1+1", "4006381333931")
+    rows = [{"id": name, "title": "same", "category": "-=cups"} for name in names]
     shelf.add(write_csv(tmp_path / "a.csv", rows))
     audit = audit_shelf(shelf)
     write_audit(audit, tmp_path / "audit.csv", Thumbnails(tmp_path))

@@ -22,6 +22,8 @@ from kinshelf.samples import catalogue_dir
 from kinshelf.serve.app import create_app
 from kinshelf.serve.http import answers
 
+pytestmark = pytest.mark.wide
+
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -20,6 +20,8 @@ from kinshelf.serve.base.errors import ShuttingDown, TooBusy, TooSlow
 from kinshelf.serve.service.executor import Running
 from kinshelf.serve.workers.batching import Batcher
 
+pytestmark = pytest.mark.wide
+
 
 def rows(items: list[Any]) -> np.ndarray:
     return np.array([[item, item * 2] for item in items], dtype=np.float32)

@@ -17,6 +17,8 @@ from serve_world import in_thread, sample_shelf, settings_for, until
 from kinshelf.serve.http.connections import HEAD_BYTES, Connection
 from kinshelf.serve.service.service import Service
 
+pytestmark = pytest.mark.wide
+
 SECONDS = 0.5
 
 

@@ -27,6 +27,8 @@ from kinshelf.serve.workers.encoding import EncoderProcess
 from kinshelf.store.encode.canary import load_encoder_of
 from kinshelf.store.log.manifest import Manifest, read_manifest
 
+pytestmark = pytest.mark.wide
+
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:

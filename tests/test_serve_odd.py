@@ -23,6 +23,8 @@ from kinshelf.serve.service.executor import Running
 from kinshelf.serve.service.jobs import Jobs
 from kinshelf.serve.workers.decoding import Decoders
 
+pytestmark = pytest.mark.wide
+
 TOKEN = "a-token-of-the-tests"
 
 

@@ -21,6 +21,8 @@ from serve_world import copied, error_of, process, sample_shelf, until
 from kinshelf import Shelf
 from kinshelf.store.maintain.verify import verify_path
 
+pytestmark = pytest.mark.wide
+
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -20,6 +20,8 @@ from kinshelf.db.errors import InputError
 from kinshelf.db.product import Product
 from kinshelf.serve.app import create_app
 
+pytestmark = pytest.mark.wide
+
 TOKEN = "a-token-of-the-tests"
 
 

@@ -16,12 +16,15 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from conftest import FakeEncoder, make_catalogue
 from PIL import Image
 from serve_world import in_thread, process, settings_for
 
 from kinshelf import Shelf
 from kinshelf.serve.http import limits, requests
 from kinshelf.serve.http.security import Guard, read_tokens
+
+pytestmark = pytest.mark.wide
 
 GETS = [
     "/", "/shelf", "/product?id=p1", "/compare?id=p1&id=p2", "/review", "/review/work",
@@ -37,17 +40,18 @@ def picture(colour: str = "red") -> bytes:
     return file.getvalue()
 
 
-@pytest.fixture
-def place(tmp_path: Path, encoder: Any, catalogue: Path) -> Path:
-    Shelf.create(tmp_path / "toys.shelf", encoder="fake").close()
-    with Shelf.open(tmp_path / "toys.shelf", encoder=encoder) as shelf:
-        shelf.add(catalogue)
-    return tmp_path / "toys.shelf"
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("requests")
+    with Shelf.create(folder / "toys.shelf", encoder="fake") as shelf:
+        shelf.use_encoder(FakeEncoder())
+        shelf.add(make_catalogue(folder / "source"))
+    return folder / "toys.shelf"
 
 
-@pytest.fixture
-def client(place: Path, encoder: Any) -> Iterator[httpx.Client]:
-    served = in_thread(settings_for(place), encoder)
+@pytest.fixture(scope="module")
+def client(place: Path) -> Iterator[httpx.Client]:
+    served = in_thread(settings_for(place), FakeEncoder())
     with served as (url, _), httpx.Client(base_url=url, timeout=60) as client:
         yield client
 

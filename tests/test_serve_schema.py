@@ -24,6 +24,8 @@ from serve_world import in_thread, settings_for
 
 from kinshelf import Shelf
 
+pytestmark = pytest.mark.wide
+
 CHECKS = [
     not_a_server_error, status_code_conformance, content_type_conformance,
     response_schema_conformance,

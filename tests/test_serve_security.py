@@ -27,6 +27,8 @@ from kinshelf.serve.http import security
 from kinshelf.serve.http.limits import Limits, Rate
 from kinshelf.serve.http.security import Guard, read_tokens
 
+pytestmark = pytest.mark.wide
+
 READ, WRITE = "reader-0123456789", "writer-0123456789"
 
 

@@ -12,6 +12,8 @@ from conftest import unit, write_csv
 
 from kinshelf.cli import main
 
+pytestmark = pytest.mark.wide
+
 D = 8
 SHELVES = {
     "one of each of two": [1, 1],

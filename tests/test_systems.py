@@ -245,6 +245,7 @@ print(json.dumps({
 """
 
 
+@pytest.mark.wide
 def test_importing_every_module_changes_nothing_of_the_host() -> None:
     found = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", HOST], capture_output=True, text=True, check=False

@@ -22,6 +22,8 @@ from kinshelf.cli import main
 from kinshelf.commands.terminal.tables import cut, rows_table
 from kinshelf.db.product import Product
 
+pytestmark = pytest.mark.wide
+
 CLOSED = {"stdout": 1, "stderr": 2}
 NAMES = {"plain": "toys", "markup": "x[/b]y", "bold": "[bold]x", "emoji": ":smile:"}
 

@@ -15,6 +15,8 @@ from kinshelf.store import shelf as shelves
 from kinshelf.store.search import fusion, lifecycle, planner, unindexed
 from kinshelf.store.search.unindexed import UnindexedRows
 
+pytestmark = pytest.mark.wide
+
 
 @pytest.fixture(autouse=True)
 def a_graph_pays_early(monkeypatch: pytest.MonkeyPatch) -> None:
