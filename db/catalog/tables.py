@@ -21,7 +21,7 @@ import xxhash
 
 from kinshelf.db.catalog.migrations import migrate
 from kinshelf.db.catalog.records import Body, Head, ProbeRecord
-from kinshelf.db.text import is_kept
+from kinshelf.db.text import compatible, is_kept
 
 if TYPE_CHECKING:
     import duckdb
@@ -54,7 +54,10 @@ def connect(path: Path | None = None) -> duckdb.DuckDBPyConnection:
     }
     if path is not None:
         config["memory_limit"] = _ON_DISK
-    return duckdb.connect(path or ":memory:", config=config)
+    connection = duckdb.connect(path or ":memory:", config=config)
+    # Filters compare texts in NFKC (see `db.filters.compiler`).
+    connection.create_function("kin_nfkc", compatible, ["VARCHAR"], "VARCHAR")
+    return connection
 
 
 @contextlib.contextmanager

@@ -19,13 +19,14 @@ from kinshelf.db.sources.layouts import (
     FIELDS,
     TEXT,
     amazon_description,
+    attribute_name,
     first_image,
     key_of,
     layout_of,
     split_text,
 )
 from kinshelf.db.sources.values import first_member, scalar, text_of, typed, unfold
-from kinshelf.db.text import clean_category, clean_key, clean_split, normalise, parse_price
+from kinshelf.db.text import clean, clean_category, clean_key, clean_split, parse_price
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -81,11 +82,11 @@ class ColumnPlan:
             description = amazon_description(description)
         product = Product(
             clean_key(key),
-            normalise(title),
-            normalise(description),
+            clean(title),
+            clean(description),
             clean_category(category),
             self._price(price, notes) if price else None,
-            (normalise(brand) or None) if brand else None,
+            (clean(brand) or None) if brand else None,
             self._image(image) if image else None,
             self._split(split, notes) if split else None,
             self._attributes(row),
@@ -150,6 +151,11 @@ class ColumnPlan:
         return found
 
 
+def product_plan() -> ColumnPlan:
+    """The plan that reads a product's own fields: products in memory are cleaned like a file's."""
+    return resolve_columns((*FIELDS, ATTRIBUTES), {}, from_text=False)
+
+
 def resolve_columns(
     columns: Sequence[str],
     mapping: Mapping[str, str],
@@ -162,8 +168,8 @@ def resolve_columns(
 
     `mapping` goes first, and takes precedence over the columns' names. Besides the
     product's fields it may name `text`, a column with title and description joined by " || ".
-    Columns that are no field become attributes under their own names; one that has a field's name
-    without being it, becomes "source_" and that name. `folder` (default: the working directory)
+    Columns that are no field become attributes under their own names; one whose name is ours
+    becomes "source_" and that name. `folder` (default: the working directory)
     is where relative image paths start.
 
     Raises:
@@ -241,12 +247,6 @@ def _wanted(name: str, fields: Mapping[str, str]) -> bool:
 def _attributes(columns: Sequence[str], fields: Mapping[str, str]) -> dict[str, str]:
     taken = set(fields.values())
     return {column: attribute_name(column) for column in columns if column not in taken}
-
-
-def attribute_name(column: str) -> str:
-    """The name of the attribute that a column becomes."""
-    name = clean_key(column) or "unnamed"
-    return f"source_{name}" if name.casefold() in FIELDS else name
 
 
 def _check_enough(columns: Sequence[str], fields: Mapping[str, str], content: bool) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from kinshelf.db.arrays import FloatArray
 from kinshelf.db.errors import DuplicateId, InvalidEmbeddings
+from kinshelf.db.text import clean_key
 from kinshelf.store.ingest.pipeline import ENCODED_BATCH, SUPPLIED_BATCH, Ingest
 from kinshelf.store.log import records
 from kinshelf.store.results import AddOptions, AddReport, OnConflict, TrainingSetSummary
@@ -217,7 +218,7 @@ def upsert(
 
 
 def _refuse_duplicates(products: Sequence[Product]) -> None:
-    counts = Counter(product.id for product in products)
+    counts = Counter(clean_key(product.id) for product in products)
     twice = [name for name, count in counts.items() if count > 1]
     if twice:
         raise DuplicateId(f"id {twice[0]!r} stands in the products twice: give each once")

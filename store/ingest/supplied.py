@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kinshelf.db.product import TEXT_COLUMNS, Reject
+from kinshelf.db.sources.layouts import ATTRIBUTES, FIELDS
 from kinshelf.db.text import is_kept, is_key
 
 if TYPE_CHECKING:
     from kinshelf.db.product import Product
     from kinshelf.db.sources.readers import ReadBatch
+
+
+_NO_CONTENT = "the product has neither text nor image: give it a title or a picture"
 
 
 class SuppliedEmbeddings:
@@ -51,22 +55,41 @@ class SuppliedEmbeddings:
 
 
 def checked_products(batches: Iterable[ReadBatch]) -> Iterator[ReadBatch]:
-    """Batches of products that no reader has cleaned: what cannot be kept becomes a reject."""
+    """Batches of products that no reader has cleaned, as a file of the same would give them.
+
+    What cannot be kept becomes a reject.
+    """
+    from kinshelf.db.sources.columns import product_plan
+
+    plan = product_plan()
     for batch in batches:
-        found = [(place, _not_kept(product)) for place, product in enumerate(batch.products)]
-        message = "holds control characters or a lone surrogate: take them out"
-        problems = {
-            place: _reject(batch, place, "bad-text", f"its {name} {message}")
-            for place, name in found if name
-        }  # fmt: skip
+        supplied = batch.image_embeddings is not None or batch.text_embeddings is not None
+        problems: dict[int, Reject] = {}
+        for place, product in enumerate(batch.products):
+            if problem := _not_kept(product):
+                problems[place] = _reject(batch, place, *problem)
+                continue
+            row = {name: getattr(product, name) for name in FIELDS}
+            clean, notes = plan.product(row | {ATTRIBUTES: product.attributes})
+            batch.products[place] = clean
+            batch.rejects += [_reject(batch, place, *note, kept=True) for note in notes]
+            if not (clean.title or clean.description or clean.image or supplied):
+                problems[place] = _reject(batch, place, "no-content", _NO_CONTENT)
         _leave_out(batch, problems)
         yield batch
 
 
-def _not_kept(product: Product) -> str | None:
+def _not_kept(product: Product) -> tuple[str, str] | None:
+    """Code and message of what no catalogue can hold."""
+    if not product.id.strip():
+        return "missing-id", "the product has no id: give it a unique one"
+    name = "id" if not is_key(product.id) else _bad_text(product)
+    message = "holds control characters or a lone surrogate: take them out"
+    return ("bad-text", f"its {name} {message}") if name else None
+
+
+def _bad_text(product: Product) -> str | None:
     """The first field whose text no catalogue can hold."""
-    if not is_key(product.id):
-        return "id"
     texts = [(name, getattr(product, name) or "") for name in TEXT_COLUMNS]
     for name, value in product.attributes.items():
         texts.append(("attributes", name))
@@ -108,7 +131,9 @@ def _leave_out(batch: ReadBatch, problems: dict[int, Reject]) -> None:
             setattr(batch, name, rows[kept])
 
 
-def _reject(batch: ReadBatch, place: int, reason: str, message: str) -> Reject:
+def _reject(
+    batch: ReadBatch, place: int, reason: str, message: str, *, kept: bool = False
+) -> Reject:
     name = batch.products[place].id
     known = name if is_kept(name) else None
-    return Reject(batch.source, batch.positions[place], known, reason, message)
+    return Reject(batch.source, batch.positions[place], known, reason, message, kept)
