@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kinshelf.commands.help import command, option
-from kinshelf.commands.options import PATH, shelf_options
-from kinshelf.commands.terminal.output import Output
+from kinshelf.commands.options import PATH, delimiter_option, encoding_option, shelf_options
+from kinshelf.commands.terminal.output import Output, say_how_read
 from kinshelf.commands.terminal.progress import progress
 
 if TYPE_CHECKING:
@@ -87,8 +87,10 @@ def _table(found: Audit) -> tuple[list[str], list[dict[str, Any]]]:
 
 @command(examples=["kinshelf relabel audit.csv", "kinshelf relabel audit.csv --json"])
 @click.argument("file", type=PATH)
+@delimiter_option
+@encoding_option
 @shelf_options
-def relabel(output: Output, file: Path) -> None:
+def relabel(output: Output, file: Path, delimiter: str | None, encoding: str | None) -> None:
     """Apply the categories that a reviewer corrected in a file: all as one change, or none.
 
     FILE has a column `id` and one of `new_category`, `accept` with `suggested_category`, or
@@ -96,7 +98,8 @@ def relabel(output: Output, file: Path) -> None:
     """
     from kinshelf.store.ingest.edit import read_changes
 
-    changes = read_changes(file)
+    changes = read_changes(file, delimiter=delimiter, encoding=encoding)
+    say_how_read(output, file, delimiter=delimiter, encoding=encoding)
     with output.open() as shelf:
         changed = shelf.relabel(changes)
         generation = shelf.generation

@@ -141,8 +141,12 @@ delimiter_option = option(
     "--delimiter", group=SOURCE, show_default="recognised",
     help="Split the columns of a CSV file at this character.",
 )  # fmt: skip
+encoding_option = option(
+    "--encoding", group=SOURCE, show_default="recognised",
+    help="Read a text file in this encoding, such as utf-8, utf-16, cp1252, shift_jis or gbk.",
+)  # fmt: skip
 source_options = together(
-    map_option, images_option, delimiter_option,
+    map_option, images_option, delimiter_option, encoding_option,
     option("--image-embeddings", type=PATH, metavar="FILE", group=SOURCE,
            show_default="the encoder makes them",
            help="Take the images' embeddings from this .npy file. Its row i belongs to row i of"

@@ -23,7 +23,8 @@ class AddOptions:
 
     `mapping` maps our field names to the source's columns; `images` is the folder that relative
     image paths start from; `image_embeddings` and `text_embeddings` are `.npy` files whose row i
-    belongs to data row i of the source; `batch_size` products are committed at a time.
+    belongs to data row i of the source; `batch_size` products are committed at a time;
+    `delimiter` and `encoding` None mean what the file shows.
     """
 
     mapping: dict[str, str] = field(default_factory=dict)
@@ -35,6 +36,7 @@ class AddOptions:
     batch_size: int | None = None
     allow_private_hosts: bool = False
     delimiter: str | None = None
+    encoding: str | None = None
 
     @property
     def supplies_embeddings(self) -> bool:
@@ -80,7 +82,11 @@ _SUMMED = (
 
 @dataclass(slots=True)
 class AddReport:
-    """Counts of a source's rows. Every row is in exactly one of the first five counts."""
+    """Counts of a source's rows. Every row is in exactly one of the first five counts.
+
+    Rows that hold no product, such as a header that comes again, are in `reasons` alone. `notes`
+    state how a file was read where that is not what its suffix promises.
+    """
 
     inserted: int = 0
     updated: int = 0
@@ -97,6 +103,7 @@ class AddReport:
     reasons: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
     training_set: TrainingSetSummary | None = None
+    notes: list[str] = field(default_factory=list)
 
     def note(self, reject: Reject) -> None:
         """Count a reject and keep the first message of each reason."""
@@ -114,6 +121,7 @@ class AddReport:
             whole.generation = report.generation
             whole.interrupted |= report.interrupted
             whole.examples = report.examples | whole.examples
+            whole.notes = list(dict.fromkeys([*whole.notes, *report.notes]))
             whole.training_set = report.training_set or whole.training_set
         return whole
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kinshelf.db.product import Product, Reject
+from kinshelf.db.sources.columns import Note
 from kinshelf.db.sources.layouts import EMBEDDINGS
 from kinshelf.db.sources.seen import SeenIds
-from kinshelf.db.sources.source import BadRow
+from kinshelf.db.sources.source import BadRow, MendedRow
 from kinshelf.db.sources.values import embedding_of
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from kinshelf.db.sources.columns import ColumnPlan, Note
+    from kinshelf.db.sources.columns import ColumnPlan
 
     FloatArray = NDArray[np.float32]
 
@@ -29,8 +30,9 @@ class ReadOptions:
     """Options for reading a source.
 
     `mapping` is {field: column}; `images` the folder of relative image paths (None: the source's
-    own); `batch_size` counts rows; `delimiter` None goes by the suffix. `require_content=False`
-    takes products with neither text nor image: their embeddings come from elsewhere.
+    own); `batch_size` counts rows; `delimiter` and `encoding` None mean what the file shows.
+    `require_content=False` takes products with neither text nor image: their embeddings come from
+    elsewhere.
     """
 
     mapping: Mapping[str, str] = field(default_factory=dict)
@@ -38,6 +40,7 @@ class ReadOptions:
     batch_size: int = 1024
     delimiter: str | None = None
     require_content: bool = True
+    encoding: str | None = None
 
 
 @dataclass(slots=True)
@@ -92,11 +95,13 @@ class Assembler:
     def take(self, position: int, row: Mapping[str, object] | BadRow) -> None:
         """Add data row `position`."""
         if isinstance(row, BadRow):
-            self._reject(position, None, "malformed-row", row.message)
+            self._reject(position, None, row.reason, row.message, kept=row.expected)
             return
         if not self._plan.from_text and not row.keys() <= set(self._plan.columns):
             self._plan = self._plan.extended(row)
         product, notes = self._plan.product(row)
+        if isinstance(row, MendedRow):
+            notes.append(Note(row.reason, row.message))
         try:
             vectors = self._vectors(row)
         except ValueError as problem:

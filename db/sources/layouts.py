@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -98,6 +99,10 @@ def amazon_description(text: str) -> str:
     return " ".join(part for part in map(str.strip, text.split("|")) if part)
 
 
+KNOWN_KEYS = frozenset(
+    {*itertools.chain(*ALIASES.values()), *AMAZON_2020.signature, "suggested category"}
+) | {"new category"}
+"""Column names that are known, by `key_of`."""
 _VECTOR_KEYS = frozenset(map(key_of, EMBEDDINGS))
 _BETWEEN_URLS = re.compile(r"\||\s*[,;]\s*(?=https?://)")
 

@@ -59,8 +59,9 @@ def reading_options(options: AddOptions) -> ReadOptions:
     supplies = options.supplies_embeddings
     size = options.batch_size or (SUPPLIED_BATCH if supplies else ENCODED_BATCH)
     return ReadOptions(
-        options.mapping, options.images, size, options.delimiter, require_content=not supplies
-    )
+        options.mapping, options.images, size, options.delimiter, require_content=not supplies,
+        encoding=options.encoding,
+    )  # fmt: skip
 
 
 def read_batches(
@@ -136,7 +137,7 @@ def _add_file(
     progress: Progress,
 ) -> AddReport:
     from kinshelf.db.sources.parts import PartsSource
-    from kinshelf.db.sources.readers import open_source
+    from kinshelf.db.sources.readers import open_source, reading_notes
 
     opened = open_source(source, reading_options(options))
     parts = opened[0].manifest if isinstance(opened[0], PartsSource) else None
@@ -150,6 +151,7 @@ def _add_file(
             _take_identity(shelf, parts, source)
         ingest = Ingest(shelf, options, d, stop=stop, progress=progress)
         ingest.command = f"add {source.name}"
+        ingest.report.notes = [f"{source.name}: {note}" for note in reading_notes(opened[0])]
         ingest.report.training_set = TrainingSetSummary.of(plan) if plan else None
         return ingest.run(batches)
 

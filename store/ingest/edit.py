@@ -178,7 +178,9 @@ def _candidate(stored: StoredProduct, pairs: FloatArray, product: Product) -> Ca
     return changed
 
 
-def read_changes(path: Path) -> dict[str, str]:
+def read_changes(
+    path: Path, *, delimiter: str | None = None, encoding: str | None = None
+) -> dict[str, str]:
     """Ids and categories of a reviewed file: CSV, TSV, JSONL or Parquet, one product a row.
 
     A row's category is what stands in `new_category`; else its `suggested_category`, if a column
@@ -186,15 +188,17 @@ def read_changes(path: Path) -> dict[str, str]:
     Raises InputError: SourceNotFound, UnreadableSource, UnknownColumn, or DuplicateId if one id
     is given two categories.
     """
-    from kinshelf.db.sources.readers import ReadOptions, open_source
+    from kinshelf.db.sources.readers import ReadOptions, open_rows
     from kinshelf.db.sources.source import BadRow
     from kinshelf.db.sources.values import text_of
     from kinshelf.db.text import clean_category, clean_key
 
-    source, _ = open_source(path, ReadOptions(require_content=False))
+    source = open_rows(path, ReadOptions(delimiter=delimiter, encoding=encoding))
     _check_columns(path, source.columns)
     changes: dict[str, str] = {}
     for row in source.rows():
+        if isinstance(row, BadRow) and row.expected:
+            continue
         if isinstance(row, BadRow):
             raise UnreadableSource(f"{path}: {row.message}: mend the row, then run this again")
         key = clean_key(text_of(row.get("id")))
