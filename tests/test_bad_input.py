@@ -454,3 +454,14 @@ def test_a_place_that_cannot_be_written_is_one_line(
     (tmp_path / "file").touch()
     places = {"file": tmp_path / "file", "folder": tmp_path}
     refused(run(*(word.format(**places) for word in command)))
+
+
+def test_the_limits_of_pictures_are_options(run: Run, tmp_path: Path) -> None:
+    Image.new("RGB", (30, 30), "red").save(tmp_path / "small.png")
+    path = write_csv(tmp_path / "a.csv", [{"id": "1", "title": "a", "image": "small.png"}])
+    assert "image-too-small" in run("add", path).stderr
+    retry = ("add", "--retry-rejects", "--min-side", "10")
+    assert "image-too-large" in run(*retry, "--max-pixels", "800").stderr
+    assert "1 updated" in run(*retry).stderr
+    with Shelf.open(tmp_path / "toys.shelf") as shelf:
+        assert shelf.snapshot().get("1").has_image
