@@ -105,6 +105,7 @@ class Ingest:
             lacking = sum(c.reject is not None for c in wanted)
         elif changed:
             self._encoder().run(changed, lambda rows: self.shelf.snapshot().pairs(rows))
+            changed = [c for c in changed if not (_may_be_read_now(c) and c.image_error)]
         self.report.skipped += len(found) - len(wanted)
         self.report.unchanged += len(wanted) - len(changed) - lacking
         rejects: list[tuple[Reject, Product | None]] = [(r, None) for r in batch.rejects]
@@ -155,7 +156,7 @@ class Ingest:
                 candidate.picture = picture
                 candidate.image_hash = picture.content_hash if picture else None
             candidate.content_hash = records.content_hash(candidate.product, candidate.image_hash)
-        return _changed(fresh)
+        return _changed(fresh) + ([c for c in fresh if _may_be_read_now(c)] if self.retry else [])
 
     def _encoder(self) -> BatchEncoder:
         if self._preprocessor is None:
@@ -231,6 +232,14 @@ def _brings(batch: ReadBatch) -> bool:
 
 def _changed(candidates: list[Candidate]) -> list[Candidate]:
     return [c for c in candidates if c.old is None or c.old.content_hash != c.content_hash]
+
+
+def _may_be_read_now(candidate: Candidate) -> bool:
+    """Whether it is as it was, but for a picture that another limit or decoder may read by now."""
+    old = candidate.old
+    if old is None or old.content_hash != candidate.content_hash:
+        return False
+    return old.image_error is not None and candidate.image_hash is not None
 
 
 def pairs_of(candidates: Sequence[Candidate], dimension: int) -> FloatArray:
