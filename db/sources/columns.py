@@ -101,6 +101,11 @@ class ColumnPlan:
             known, fields, _attributes(known, fields), self.layout, self.folder, self.from_text
         )
 
+    def notes(self) -> list[str]:
+        """For a person: the columns whose names are ours, and what they are kept as."""
+        renamed = {c: n for c, n in self.attributes.items() if n == f"source_{clean_key(c)}"}
+        return [f"its column {c!r} is kept as the attribute {n!r}" for c, n in renamed.items()]
+
     def without_attributes(self) -> ColumnPlan:
         """The plan that reads the fields only."""
         return ColumnPlan(self.columns, self.fields, {}, self.layout, self.folder, self.from_text)

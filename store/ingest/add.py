@@ -151,7 +151,8 @@ def _add_file(
             _take_identity(shelf, parts, source)
         ingest = Ingest(shelf, options, d, stop=stop, progress=progress)
         ingest.command = f"add {source.name}"
-        ingest.report.notes = [f"{source.name}: {note}" for note in reading_notes(opened[0])]
+        notes = reading_notes(opened[0]) + opened[1].notes()
+        ingest.report.notes = [f"{source.name}: {note}" for note in notes]
         ingest.report.training_set = TrainingSetSummary.of(plan) if plan else None
         return ingest.run(batches)
 
@@ -206,7 +207,7 @@ def upsert(
     given = [_checked(e, len(products)) for e in (image_embeddings, text_embeddings)]
     supplied = any(e is not None for e in given)
     size = len(products) if supplied else ENCODED_BATCH
-    options = AddOptions(on_conflict=on_conflict)
+    options = AddOptions(on_conflict=on_conflict, refresh_images=False)
     batches = (
         ReadBatch(
             "upsert", list(products[i : i + size]), list(range(i, min(i + size, len(products)))),

@@ -148,7 +148,9 @@ class Ingest:
     def _pictured(self, wanted: list[Candidate]) -> list[Candidate]:
         """Those whose content is new, with their pictures' bytes."""
         fresh = [c for c in wanted if not self._failed_before(c)]
-        pictures = read_pictures([c.product.image for c in fresh], self.downloader)
+        again = {c.product.image or "": c for c in fresh if self._is_to_refresh(c)}
+        pictures = read_pictures([c.product.image for c in fresh], self.downloader, again.keys())
+        self._note_stale(again)
         for candidate, picture in zip(fresh, pictures, strict=True):
             if picture and picture.error and _only_moved(candidate, picture.error):
                 self.report.note(keep_picture(candidate, picture.error))
@@ -157,6 +159,21 @@ class Ingest:
                 candidate.image_hash = picture.content_hash if picture else None
             candidate.content_hash = records.content_hash(candidate.product, candidate.image_hash)
         return _changed(fresh) + ([c for c in fresh if _may_be_read_now(c)] if self.retry else [])
+
+    def _is_to_refresh(self, candidate: Candidate) -> bool:
+        """Whether to ask its picture's server for another version than the cached one."""
+        product, old = candidate.product, candidate.old
+        if not (product.image or "").startswith(("http://", "https://")):
+            return False
+        if self.options.refresh_images is not None:
+            return self.options.refresh_images
+        return old is None or old.content_hash != records.content_hash(product, old.image_hash)
+
+    def _note_stale(self, asked: dict[str, Candidate]) -> None:
+        stale = self.downloader.stale if self.downloader else {}
+        for url in [url for url in stale if url in asked]:
+            message = f"{stale.pop(url)}; the picture that was fetched before is kept"
+            self.report.note(reject(asked[url], "image-kept", message, kept=True))
 
     def _encoder(self) -> BatchEncoder:
         if self._preprocessor is None:
