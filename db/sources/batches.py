@@ -61,6 +61,10 @@ class ReadBatch:
     text_embeddings: FloatArray | None = None
 
 
+_LARGE = 2**25
+"""Characters of a batch, which ends earlier then."""
+
+
 @dataclass(slots=True)
 class _Candidate:
     """A row that is a product unless its id was there before."""
@@ -87,17 +91,23 @@ class Assembler:
         self._dimensions: dict[str, int] = {}
         self._candidates: list[_Candidate] = []
         self._rejects: list[Reject] = []
+        self._size = 0
 
     def __len__(self) -> int:
         """Rows taken since the last batch."""
         return len(self._candidates) + len(self._rejects)
+
+    @property
+    def is_large(self) -> bool:
+        """Whether the texts of the rows taken since the last batch are many megabytes."""
+        return self._size > _LARGE
 
     def take(self, position: int, row: Mapping[str, object] | BadRow) -> None:
         """Add data row `position`."""
         if isinstance(row, BadRow):
             self._reject(position, None, row.reason, row.message, kept=row.expected)
             return
-        if not self._plan.from_text and not row.keys() <= set(self._plan.columns):
+        if not self._plan.from_text and not row.keys() <= self._plan.known:
             self._plan = self._plan.extended(row)
         product, notes = self._plan.product(row)
         if isinstance(row, MendedRow):
@@ -108,6 +118,8 @@ class Assembler:
             self._reject(position, product.id, "bad-embedding", str(problem))
             return
         if self._usable(position, product, vectors):
+            self._size += len(product.title) + len(product.description)
+            self._size += sum(len(v) for v in product.attributes.values() if type(v) is str)
             self._candidates.append(_Candidate(position, product, notes, vectors))
 
     def batch(self) -> ReadBatch:
@@ -125,7 +137,7 @@ class Assembler:
             image,
             text,
         )
-        self._candidates, self._rejects = [], []
+        self._candidates, self._rejects, self._size = [], [], 0
         return batch
 
     def _usable(self, position: int, product: Product, vectors: list[FloatArray | None]) -> bool:

@@ -25,6 +25,7 @@ from kinshelf.db.sources.layouts import (
     layout_of,
     split_text,
 )
+from kinshelf.db.sources.source import MAX_COLUMNS
 from kinshelf.db.sources.values import first_member, scalar, text_of, typed, unfold
 from kinshelf.db.text import clean, clean_category, clean_key, clean_split, parse_price
 
@@ -95,11 +96,22 @@ class ColumnPlan:
 
     def extended(self, columns: Iterable[str]) -> ColumnPlan:
         """The plan with further columns; what is bound to a column already stays bound to it."""
-        known = (*self.columns, *(name for name in columns if name not in self.columns))
-        fields = _bind(known, dict(self.fields))
+        new = [name for name in columns if name not in self.known]
+        fields = _bind(new, dict(self.fields))
+        if len(self.known) + len(new) > MAX_COLUMNS:
+            raise InputError(
+                f"the rows have more than {MAX_COLUMNS:,} different names: leave out some, or put"
+                " names and values into one column as JSON text"
+            )
+        names = {**self.attributes, **_attributes(new, fields)}
         return ColumnPlan(
-            known, fields, _attributes(known, fields), self.layout, self.folder, self.from_text
+            (*self.columns, *new), fields, names, self.layout, self.folder, self.from_text
         )
+
+    @cached_property
+    def known(self) -> frozenset[str]:
+        """The columns, to be looked up."""
+        return frozenset(self.columns)
 
     def notes(self) -> list[str]:
         """For a person: the columns whose names are ours, and what they are kept as."""
@@ -145,8 +157,11 @@ class ColumnPlan:
     def _attributes(self, row: Mapping[str, object]) -> dict[str, Scalar]:
         found: dict[str, Scalar] = {}
         convert = typed if self.from_text else scalar
-        for column, name in self.attributes.items():
-            value = row.get(column)
+        names = self.attributes
+        # Of names that come row by row, few rows have many.
+        sparse = len(row) < len(names)
+        for column in [c for c in row if c in names] if sparse else names:
+            name, value = names[column], row.get(column)
             if value is None or value == "":
                 continue
             if column == ATTRIBUTES and (members := unfold(value)) is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import itertools
 import re
@@ -14,6 +15,7 @@ from kinshelf.db.sources.source import (
     BadRow,
     MendedRow,
     check_text,
+    check_width,
     encoding_notes,
     encoding_of,
     head_lines,
@@ -231,6 +233,7 @@ class DelimitedSource:
         names = header[1]
         if len(names) == 1:
             self._check_delimiter(names[0])
+        check_width(self._path, names)
         return unique_names(names)
 
     def _shown_delimiter(self) -> str:
@@ -289,11 +292,12 @@ class _Lines:
 def unique_names(names: Sequence[str]) -> list[str]:
     """Column names without control characters, none blank, none twice ("a", "a" → "a", "a_2")."""
     unique: dict[str, None] = {}
+    copies: dict[str, int] = {}
     for place, name in enumerate(names, start=1):
-        clean = clean_key(name) or f"column_{place}"
-        candidate, copy = clean, 2
+        candidate = clean = clean_key(name) or f"column_{place}"
         while candidate in unique:
-            candidate, copy = f"{clean}_{copy}", copy + 1
+            copies[clean] = copies.get(clean, 1) + 1
+            candidate = f"{clean}_{copies[clean]}"
         unique[candidate] = None
     return list(unique)
 
@@ -320,10 +324,9 @@ def _sep_line(line: str) -> str:
 
 def _fit(lines: list[str], mark: str) -> tuple[int, float, int]:
     """Known names in the header, share of records as wide as it, width; none for one column."""
-    try:
-        records = [record for record in csv.reader(lines, delimiter=mark) if record]
-    except csv.Error:
-        records = [record for record in csv.reader(lines[:1], delimiter=mark) if record]
+    records: list[list[str]] = []
+    with contextlib.suppress(csv.Error):  # what was read before a broken record tells enough
+        records.extend(filter(None, csv.reader(lines, delimiter=mark)))
     if not records or len(records[0]) == 1:
         return 0, 0.0, 0
     width = len(records[0])

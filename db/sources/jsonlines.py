@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING
 
 from kinshelf.db.errors import EmptySource, UnreadableSource
 from kinshelf.db.sources.source import (
+    MAX_ROW,
     BadRow,
     check_text,
+    check_width,
     encoding_notes,
     encoding_of,
     head_lines,
     text_lines,
+    too_long,
 )
 
 if TYPE_CHECKING:
@@ -52,6 +55,9 @@ class JsonLinesSource:
         for number, line in enumerate(text_lines(self._path, self.encoding), start=1):
             if line.isspace():
                 continue
+            if len(line) > MAX_ROW:
+                yield BadRow(f"line {number}: {too_long(len(line))}", "too-long")
+                continue
             try:
                 row = json.loads(line)
             except (ValueError, RecursionError) as problem:
@@ -84,4 +90,5 @@ class JsonLinesSource:
                 f"{self._path} holds no JSON object in its first {rows} rows: it needs one object "
                 f"a line. A JSON array becomes that with: jq -c '.[]' FILE.json > FILE.jsonl"
             )
+        check_width(self._path, keys)
         return list(keys)

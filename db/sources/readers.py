@@ -119,7 +119,7 @@ def read_planned(
     position = -1
     for position, row in enumerate(source.rows({*plan.fields.values(), *plan.attributes})):
         assembler.take(position, row)
-        if len(assembler) >= options.batch_size:
+        if len(assembler) >= options.batch_size or assembler.is_large:
             yield assembler.batch()
     if position < 0:
         raise EmptySource(f"{path} has a header but no rows")

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 MAX_LINE = 16 * 2**20
 """Characters: a longer line means that the file is not made of lines."""
 
+MAX_ROW = 2**20
+"""Characters of a row's texts: a longer one is rejected before it takes memory."""
+MAX_COLUMNS = 10_000
+"""Columns of a source, and attribute names of a shelf."""
+
 _LINE_END = re.compile(r"\r*\n|\r")
 _HEAD = 64 * 2**10
 _CHUNK = 2**20
@@ -48,6 +53,20 @@ class MendedRow(dict[str, object]):
 
     reason = ""
     message = ""
+
+
+def check_width(path: Path, columns: Collection[str]) -> None:
+    """Raises UnreadableSource where a file has more columns than a shelf takes."""
+    if len(columns) > MAX_COLUMNS:
+        raise UnreadableSource(
+            f"{path} has {len(columns):,} columns, more than {MAX_COLUMNS:,}: leave out some, or"
+            " put names and values into one column as JSON text"
+        )
+
+
+def too_long(characters: int) -> str:
+    """The message for a row of more than `MAX_ROW` characters."""
+    return f"the row has {characters:,} characters, more than {MAX_ROW:,}: shorten its texts"
 
 
 class RowSource(Protocol):

@@ -8,7 +8,7 @@ was under way, and running the same `add` again goes on after it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,8 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kinshelf.db.arrays import FloatArray
-from kinshelf.db.errors import DuplicateId, ImageRejected, InvalidEmbeddings, KinshelfError
+from kinshelf.db.errors import (
+    DuplicateId,
+    ImageRejected,
+    InputError,
+    InvalidEmbeddings,
+    KinshelfError,
+)
 from kinshelf.db.product import Product, Reject
+from kinshelf.db.sources.source import MAX_COLUMNS
 from kinshelf.store.ingest.batch_encoder import BatchEncoder
 from kinshelf.store.ingest.candidate import Candidate, keep_picture, reject
 from kinshelf.store.ingest.pictures import Preprocessor, is_url, read_pictures
@@ -218,11 +225,23 @@ class Ingest:
         if changed:
             vectors = pairs_of(changed, self.shelf.dimension)
             head["attributes"] = records.attribute_types(changed)
+            self._check_names(head["attributes"])
             body["products"] = records.columns(changed, self.shelf.next_row)
         self.shelf.commit(head, body, vectors)
         self.report.inserted += inserted
         self.report.updated += len(changed) - inserted
         self.report.image_failed += sum(c.image_error is not None for c in changed)
+
+    def _check_names(self, new: Collection[str]) -> None:
+        """Raises InputError where a shelf would have more attribute names than it can list."""
+        if not new:
+            return
+        known = self.shelf.snapshot().view.attribute_types()
+        if len(known) + len(new) > MAX_COLUMNS and len(known.keys() | set(new)) > MAX_COLUMNS:
+            raise InputError(
+                f"a shelf has at most {MAX_COLUMNS:,} attribute names, and these products bring"
+                " more: leave out some columns, or put names and values into one as JSON text"
+            )
 
 
 @dataclass(slots=True)

@@ -10,6 +10,7 @@ import numpy as np
 
 from kinshelf.db.product import TEXT_COLUMNS, Reject
 from kinshelf.db.sources.layouts import ATTRIBUTES, FIELDS
+from kinshelf.db.sources.source import MAX_ROW, too_long
 from kinshelf.db.text import is_kept, is_key
 
 if TYPE_CHECKING:
@@ -83,9 +84,18 @@ def _not_kept(product: Product) -> tuple[str, str] | None:
     """Code and message of what no catalogue can hold."""
     if not product.id.strip():
         return "missing-id", "the product has no id: give it a unique one"
+    if (size := _characters(product)) > MAX_ROW:
+        return "too-long", too_long(size)
     name = "id" if not is_key(product.id) else _bad_text(product)
     message = "holds control characters or a lone surrogate: take them out"
     return ("bad-text", f"its {name} {message}") if name else None
+
+
+def _characters(product: Product) -> int:
+    texts = [getattr(product, name) or "" for name in TEXT_COLUMNS]
+    return sum(map(len, texts)) + sum(
+        len(value) for value in product.attributes.values() if isinstance(value, str)
+    )
 
 
 def _bad_text(product: Product) -> str | None:
