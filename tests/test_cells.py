@@ -96,3 +96,11 @@ def test_late_names_of_json_lines_take_linear_time(tmp_path: Path) -> None:
 def test_many_columns_of_one_name_take_linear_time() -> None:
     names = unique_names(["a"] * 50_000)
     assert (names[1], names[-1], len(set(names))) == ("a_2", "a_50000", 50_000)
+
+
+def test_a_decimal_keeps_its_digits(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    cells = "90.75::DECIMAL(9,3) AS weight, 12345678901234567890::DECIMAL(20,0) AS code"
+    duckdb.sql(f"COPY (SELECT 1 AS id, 'mug' AS title, {cells}) TO '{path}' (FORMAT parquet)")
+    product = next(read_source(path)).products[0]
+    assert product.attributes == {"weight": 90.75, "code": "12345678901234567890"}

@@ -115,3 +115,24 @@ def test_two_short_rows_that_make_one_are_a_broken_record(tmp_path: Path) -> Non
     path.write_text("id,title,brand,price\n1,Red\nmug,Acme,9.99\n2,Blue mug,Acme,8\n")
     assert titles(path) == ["Blue mug"]
     assert reasons(path) == [("malformed-row", False)] * 2
+
+
+def test_short_rows_one_after_another_are_rows(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("id,title,brand\n1,a,x\n2,b\n3,c\n4,d\n5,e\n")
+    assert titles(path) == ["a", "b", "c", "d", "e"]
+    assert reasons(path) == [("short-row", True)] * 4
+
+
+def test_a_header_that_ends_in_delimiters_asks_nothing_of_its_rows(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("id;title;price;;\n1;a;1,50\n2;b;2;;\n3;c;3;\n")
+    assert titles(path) == ["a", "b", "c"]
+    assert reasons(path) == []
+
+
+def test_files_joined_into_one_have_their_headers_taken_out(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("\ufeffid,title\n1,a\n\ufeffid,title\n2,b\nid,title\n3,c\n")
+    assert titles(path) == ["a", "b", "c"]
+    assert reasons(path) == [("repeated-header", True)] * 2

@@ -10,7 +10,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from kinshelf.db.errors import EmptySource, InputError, UnreadableSource
-from kinshelf.db.sources.layouts import KNOWN_KEYS, key_of
+from kinshelf.db.sources.layouts import ALIASES, KNOWN_KEYS, key_of
 from kinshelf.db.sources.source import (
     BadRow,
     MendedRow,
@@ -103,7 +103,7 @@ class DelimitedSource:
                     yield self._wrong(line, fields)
                     continue
                 yield self._short(*first)
-            if isinstance(fields, list) and 1 < len(fields) < len(self._columns) and any(fields):
+            if isinstance(fields, list) and 1 < len(fields) < self._named_width and any(fields):
                 held = line, fields
             else:
                 yield fields if isinstance(fields, BadRow) else self._row(line, fields)
@@ -111,19 +111,27 @@ class DelimitedSource:
             yield self._short(*held)
 
     def _is_broken(self, first: list[str], second: list[str]) -> bool:
-        """Whether two short records are one in which a line end stands without quotes."""
-        return len(first) + len(second) - 1 == len(self._columns) > len(second)
+        """Whether two short records are one in which a line end stands without quotes.
+
+        The second of two records begins with an id of the same shape as the first's.
+        """
+        if len(first) + len(second) - 1 != len(self._columns):
+            return False
+        at = self._id_at
+        return len(second) <= at or len(first) <= at or _shape(first[at]) != _shape(second[at])
 
     def _row(self, line: int, fields: list[str]) -> dict[str, object] | BadRow:
         width = len(self._columns)
-        if len(fields) == width and fields[0] and fields[0] != self._columns[0]:  # nearly always
+        start = fields[0] if fields else ""
+        if len(fields) == width and start not in self._header_starts:  # nearly always
             return dict(zip(self._columns, fields, strict=True))
         if not any(map(str.strip, fields)):
             return BadRow(f"line {line}: nothing but delimiters", "empty-row", expected=True)
-        if [clean_key(field) for field in fields] == self._columns:
+        if list(map(key_of, fields)) == self._header:
             return BadRow(f"line {line}: the header again", "repeated-header", expected=True)
-        if len(fields) == width:
-            return dict(zip(self._columns, fields, strict=True))
+        if self._named_width <= len(fields) <= width:  # the header may end in delimiters
+            whole = [*fields, *[""] * (width - len(fields))]
+            return dict(zip(self._columns, whole, strict=True))
         if len(fields) < width or any(map(str.strip, fields[width:])):
             return self._wrong(line, fields)
         row = MendedRow(zip(self._columns, fields, strict=False))
@@ -234,6 +242,14 @@ class DelimitedSource:
         if len(names) == 1:
             self._check_delimiter(names[0])
         check_width(self._path, names)
+        self._named_width = max(
+            (place for place, name in enumerate(names, 1) if clean_key(name)), default=len(names)
+        )
+        self._header = [key_of(name) for name in names]
+        self._header_starts = {"", names[0], "\ufeff" + names[0]}
+        aliases = ALIASES["id"]
+        places = (place for place, key in enumerate(self._header) if key in aliases)
+        self._id_at = next(places, 0)
         return unique_names(names)
 
     def _shown_delimiter(self) -> str:
@@ -300,6 +316,12 @@ def unique_names(names: Sequence[str]) -> list[str]:
             candidate = f"{clean}_{copies[clean]}"
         unique[candidate] = None
     return list(unique)
+
+
+def _shape(text: str) -> str:
+    """The kinds of characters in a text in turn: "AB-1234" is "a-9"."""
+    kinds = ("9" if m.isdigit() else "a" if m.isalpha() else m for m in text.strip())
+    return "".join(kind for kind, _ in itertools.groupby(kinds))
 
 
 def _usual(path: Path) -> str:

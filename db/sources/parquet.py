@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _FETCH = 64
 """Rows as Python objects at once: a small file may unpack to rows of `MAX_ROW` each."""
 _LONGEST_LIST = 2**16
+_FLOAT_DIGITS = 15
 _BLOCK = 8192
 """Rows of vectors held at once: 64 MiB for two embeddings of 1,024."""
 
@@ -45,9 +46,9 @@ _VECTOR = re.compile(r"(?:FLOAT|DOUBLE)\[\d*\]")
 class ParquetSource:
     """A Parquet file; its values come as str, int, float, bool or None.
 
-    Dates and times come as ISO 8601 text (UTC where they have a zone), decimals as floats, lists
-    and structures as JSON text, bytes as text where they are UTF-8 and else not at all. The
-    columns `image_embedding` and `text_embedding`, where they are lists of floats, come as arrays.
+    Dates and times come as ISO 8601 text (UTC where they have a zone), decimals as floats (of
+    more than 15 digits as text), lists and structures as JSON text, bytes as text where they are
+    UTF-8 and else not at all. The columns `image_embedding` and `text_embedding`, where they are lists of floats, come as arrays.
     """
 
     from_text = False
@@ -153,10 +154,15 @@ def _expression(name: str, kind: str) -> str:
     if kind.endswith("]") or kind.startswith(("STRUCT", "MAP", "UNION")):
         return "NULL" if "BLOB" in kind else _as_json(column, kind)
     if kind.startswith("DECIMAL"):
-        return f"CAST({column} AS DOUBLE)"
+        return f"CAST({column} AS {'DOUBLE' if _is_exact(kind) else 'VARCHAR'})"
     if kind.startswith("TIMESTAMP"):
         return f"replace(CAST({column} AS VARCHAR), ' ', 'T')"
     return f"CAST({column} AS VARCHAR)"
+
+
+def _is_exact(decimal: str) -> bool:
+    """Whether a float has all digits of a type such as DECIMAL(10,2)."""
+    return int(re.findall(r"\d+", decimal)[0]) <= _FLOAT_DIGITS
 
 
 def _as_json(column: str, kind: str) -> str:
