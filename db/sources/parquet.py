@@ -48,7 +48,8 @@ class ParquetSource:
 
     Dates and times come as ISO 8601 text (UTC where they have a zone), decimals as floats (of
     more than 15 digits as text), lists and structures as JSON text, bytes as text where they are
-    UTF-8 and else not at all. The columns `image_embedding` and `text_embedding`, where they are lists of floats, come as arrays.
+    UTF-8 and else not at all. The columns `image_embedding` and `text_embedding`, where they are
+    lists of floats, come as arrays.
     """
 
     from_text = False
