@@ -63,7 +63,7 @@ _CONVERSIONS = {
     BOOLEAN: "compare it with something, as in price < 20 or title IS NOT NULL",
 }
 _MAX_DIGITS = 15
-_FOLDED = "(CASE WHEN strlen({0}) = length({0}) THEN {0} ELSE kin_nfkc({0}) END)"
+_FOLDED = "(CASE WHEN strlen({1}) = length({1}) THEN {0} ELSE kin_nfkc({0}) END)"
 """A text in NFKC; one that is ASCII, of as many bytes as characters, costs no call."""
 
 
@@ -161,7 +161,10 @@ class Compiler:
             )
         _only(node, "this")
         name = self.names.find(identifier.this)
-        sql = _FOLDED.format(name.sql) if self.nfkc and name.kind == TEXT else name.sql
+        sql = name.sql
+        if self.nfkc and name.kind == TEXT:
+            # Of an attribute its JSON is looked at, which takes less than to extract it twice.
+            sql = _FOLDED.format(sql, "p.attributes::VARCHAR" if name.parameters else sql)
         self.parameters.extend(name.parameters * (sql.count(name.sql)))
         return Part(name.kind, sql, quoted(name.name))
 

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 _REMOTE = re.compile(r"[a-z][a-z0-9+.-]*://|data:|file:", re.IGNORECASE)
+_TURNS = re.compile(r"//|/\.|/$")
+"""What pathlib would change in an absolute path."""
 _CONTENT = ("title", "description", "text", "image", *EMBEDDINGS)
 _MAP_HINT = """map the file's own name for it, for example --map {field}="{column}\""""
 _LISTED = 40
@@ -152,6 +154,8 @@ class ColumnPlan:
         if value[0].isalnum() and ":" not in value:
             # The common case: pathlib takes longer than all the rest of the row.
             return self._prefix + value
+        if value[0] == "/" == os.sep and not _TURNS.search(value):
+            return value
         return str(self.folder / value)
 
     def _attributes(self, row: Mapping[str, object]) -> dict[str, Scalar]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from kinshelf.db.text import clean_key, normalise
@@ -80,6 +81,7 @@ def key_of(column: str) -> str:
     return normalise(column.replace("_", " ").replace("-", " ")).casefold()
 
 
+@lru_cache(maxsize=16384)
 def attribute_name(column: str) -> str:
     """The name of the attribute that a column becomes: "source_row" of one that is named "row"."""
     name = clean_key(column) or "unnamed"

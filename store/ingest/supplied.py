@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,15 +10,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kinshelf.db.product import TEXT_COLUMNS, Reject
-from kinshelf.db.sources.layouts import ATTRIBUTES, FIELDS
+from kinshelf.db.sources.layouts import ATTRIBUTES, FIELDS, attribute_name
 from kinshelf.db.sources.source import MAX_ROW, too_long
-from kinshelf.db.text import is_kept, is_key
+from kinshelf.db.text import clean_category, is_kept, is_key
 
 if TYPE_CHECKING:
-    from kinshelf.db.product import Product
+    from kinshelf.db.product import Product, Scalar
     from kinshelf.db.sources.readers import ReadBatch
 
 
+_ODD = ("  ", " |", "| ", "|[", "|{")
+_SMALL = 10**15
+_SPLITS = (None, "train", "val", "test")
 _NO_CONTENT = "the product has neither text nor image: give it a title or a picture"
 
 
@@ -67,6 +71,8 @@ def checked_products(batches: Iterable[ReadBatch]) -> Iterator[ReadBatch]:
         supplied = batch.image_embeddings is not None or batch.text_embeddings is not None
         problems: dict[int, Reject] = {}
         for place, product in enumerate(batch.products):
+            if _is_plain(product):  # nearly always
+                continue
             if problem := _not_kept(product):
                 problems[place] = _reject(batch, place, *problem)
                 continue
@@ -78,6 +84,39 @@ def checked_products(batches: Iterable[ReadBatch]) -> Iterator[ReadBatch]:
                 problems[place] = _reject(batch, place, "no-content", _NO_CONTENT)
         _leave_out(batch, problems)
         yield batch
+
+
+def _is_plain(product: Product) -> bool:
+    """Whether a product is beyond doubt as a file would give it, text and all."""
+    category, image = product.category, product.image or "/x"
+    texts = (product.id, product.title, product.description or "x", product.brand or "x", image)
+    return (
+        all(texts)
+        and _is_plain_text("|".join(texts))
+        and len(product.description) < MAX_ROW // 4
+        and image[0] == "/" and "//" not in image and "/." not in image and image[-1] != "/"
+        and (category is None or clean_category(category) == category)
+        and (product.price is None or 0 <= product.price < math.inf)
+        and product.split in _SPLITS
+        and all(map(_is_plain_attribute, product.attributes.items()))
+    )  # fmt: skip
+
+
+def _is_plain_text(text: str) -> bool:
+    """ASCII without odd blanks, and no list: several texts may be joined by "|"."""
+    return (
+        text.isascii() and text.isprintable() and text[0] not in " [{" and text[-1] != " "
+        and not any(map(text.__contains__, _ODD))
+    )  # fmt: skip
+
+
+def _is_plain_attribute(attribute: tuple[str, Scalar]) -> bool:
+    name, value = attribute
+    if type(value) is str:
+        plain = bool(value) and len(value) < MAX_ROW // 64 and _is_plain_text(value)
+    else:
+        plain = type(value) is bool or (type(value) is int and abs(value) < _SMALL)
+    return plain and attribute_name(name) == name
 
 
 def _not_kept(product: Product) -> tuple[str, str] | None:
