@@ -21,6 +21,8 @@ _WIDER = {"shift_jis": "cp932", "gb2312": "gb18030", "gbk": "gb18030", "ascii": 
 """What Windows writes under these names, and reads all that they have."""
 _LIKELY = 0.6
 """What an encoding must come to, of 1, to be taken; real files come to 0.8 and more."""
+_CERTAIN = 0.9
+"""What it must come to where the file may as well be damaged UTF-8."""
 _DAMAGE = 20
 """Of so many characters that are UTF-8 to each byte that is not, the file is damaged UTF-8."""
 _LETTERS = frozenset("àáâãäåæçèéêëìíîïñòóôõöøùúûüýßœšžÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØÙÚÛÜÝŒŠŽ")
@@ -33,6 +35,8 @@ _HIGH_BYTES = re.compile(rb"[\x80-\xff]")
 _UTF_8_CHARACTER = re.compile(
     rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}"
 )
+
+_LONG_CHARACTER = re.compile(rb"[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
 
 
 def checked(name: str) -> str:
@@ -117,11 +121,14 @@ def _likeliest(sample: bytes) -> str | None:
     rest = len(_HIGH_BYTES.findall(_UTF_8_CHARACTER.sub(b"", sample)))
     if marks > _DAMAGE * rest:
         return None
+    # Of three bytes and more few come about by chance in another encoding.
+    long, beside = len(_LONG_CHARACTER.findall(sample)), _LONG_CHARACTER.sub(b"", sample)
+    broken = 2 * long > len(_HIGH_BYTES.findall(beside))
     scores = {name: _score(sample, name, judge) for name, judge in _JUDGES.items()}
     best = max(scores, key=lambda name: scores[name])
     if best == "cp1252" and 2 * marks > rest:
         return None  # no word has both letters of "Ã¼": a file of two encodings
-    return best if scores[best] >= _LIKELY else None
+    return best if scores[best] >= (_CERTAIN if broken else _LIKELY) else None
 
 
 def _score(sample: bytes, name: str, judge: Callable[[str], float]) -> float:

@@ -18,7 +18,7 @@ TITLES = {
     "shift_jis": ["マグカップ", "木製パズル 100ピース", "ぬいぐるみ(大)", "日本製タオル",
                   "東京 子供用自転車",
                   "目覚まし時計・白", "犬", "ﾏｸﾞｶｯﾌﾟ"],
-    "gbk": ["红色马克杯", "木制拼图", "毛绒玩具", "儿童自行车", "电饭煲 3L",
+    "gbk": ["红色马克杯", "木制拼图", "毛绒玩具", "茶杯", "儿童自行车", "电饭煲 3L",
             "蓝牙耳机", "狗", "女士连衣裙"],
     "utf-16": ["Mug", "マグカップ", "红色马克杯", "Größe"],
     "utf-16-le": ["Mug", "マグカップ", "红色马克杯"],
@@ -136,3 +136,11 @@ def test_files_joined_into_one_have_their_headers_taken_out(tmp_path: Path) -> N
     path.write_text("\ufeffid,title\n1,a\n\ufeffid,title\n2,b\nid,title\n3,c\n")
     assert titles(path) == ["a", "b", "c"]
     assert reasons(path) == [("repeated-header", True)] * 2
+
+
+@pytest.mark.parametrize("text", ["あ", "Größe über alles, für 12 €, schön", "红色马克杯"])
+def test_utf_8_with_a_broken_character_is_no_other_encoding(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(f"id,title\n1,{text}".encode() + b"\xe3\n")
+    with pytest.raises(UnreadableSource, match="is not UTF-8: byte 0xe3"):
+        read_source(path)
