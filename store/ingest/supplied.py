@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _ODD = ("  ", " |", "| ", "|[", "|{")
 _SMALL = 10**15
+_FEW = 32
 _SPLITS = (None, "train", "val", "test")
 _NO_CONTENT = "the product has neither text nor image: give it a title or a picture"
 
@@ -93,7 +94,8 @@ def _is_plain(product: Product) -> bool:
     return (
         all(texts)
         and _is_plain_text("|".join(texts))
-        and len(product.description) < MAX_ROW // 4
+        and sum(map(len, texts)) + len(category or "") < MAX_ROW // 4
+        and len(product.attributes) <= _FEW
         and image[0] == "/" and "//" not in image and "/." not in image and image[-1] != "/"
         and (category is None or clean_category(category) == category)
         and (product.price is None or 0 <= product.price < math.inf)
