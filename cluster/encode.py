@@ -34,7 +34,8 @@ class EncodeOptions:
     """Options for reading and encoding a source.
 
     `encoder` is a hub id or a directory, None the default one; `precision` None is the best of
-    the machine that starts. `mapping`, `images` and `delimiter` see `store.AddOptions`. On Ray:
+    the machine that starts. `mapping`, `images`, `delimiter` and `encoding` see
+    `store.AddOptions`. On Ray:
     `workers` actors (None: one a GPU or, without any, one for every `cpus` cores), `timeout`
     seconds for one part before it is tried again elsewhere.
     """
@@ -45,6 +46,7 @@ class EncodeOptions:
     mapping: dict[str, str] = field(default_factory=dict)
     images: Path | None = None
     delimiter: str | None = None
+    encoding: str | None = None
     allow_private_hosts: bool = False
     part_rows: int = PART_ROWS
     workers: int | None = None
@@ -139,7 +141,10 @@ def _reading(options: EncodeOptions) -> Any:
 
     if options.part_rows < 1:
         raise InputError(f"part_rows is {options.part_rows}, but must be 1 or more")
-    return ReadOptions(options.mapping, options.images, options.part_rows, options.delimiter)
+    return ReadOptions(
+        options.mapping, options.images, options.part_rows, options.delimiter,
+        encoding=options.encoding,
+    )  # fmt: skip
 
 
 def _note(report: EncodeReport, done: PartsManifest) -> None:

@@ -33,6 +33,9 @@ TRAINING = "Preparing a training set"
         group=CHANGES, help="Do this with a product whose id is on the shelf.")  # fmt: skip
 @option("--retry-rejects", is_flag=True, group=CHANGES,
         help="Try the rows again that were rejected before.")  # fmt: skip
+@option("--refresh-images/--no-refresh-images", default=None, group=CHANGES,
+        show_default="those of new and changed products",
+        help="Ask for a newer version of every picture at a URL, or of none.")  # fmt: skip
 @option("--max-rejects", type=click.IntRange(0), default=0, group=CHANGES,
         help="Exit with 1 if more rows than this are rejected.")  # fmt: skip
 @wait_option()

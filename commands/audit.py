@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kinshelf.commands.help import command, option
-from kinshelf.commands.options import PATH, shelf_options
-from kinshelf.commands.terminal.output import Output
+from kinshelf.commands.options import PATH, delimiter_option, encoding_option, shelf_options
+from kinshelf.commands.terminal.output import Output, say_how_read
 from kinshelf.commands.terminal.progress import progress
 
 if TYPE_CHECKING:
@@ -96,8 +96,12 @@ def _tables(found: Audit) -> Iterator[tuple[str, list[str], list[dict[str, Any]]
 @command(examples=["kinshelf relabel audit.csv", "kinshelf relabel audit.csv --yes --json"])
 @click.argument("file", type=PATH)
 @option("--yes", is_flag=True, help="Make new categories without asking.")
+@delimiter_option
+@encoding_option
 @shelf_options
-def relabel(output: Output, file: Path, yes: bool) -> None:
+def relabel(
+    output: Output, file: Path, yes: bool, delimiter: str | None, encoding: str | None
+) -> None:
     """Apply the categories that a reviewer corrected in a file: all as one change, or none.
 
     FILE has a column `id` and one of `new_category`, `accept` with `suggested_category`, or
@@ -107,7 +111,8 @@ def relabel(output: Output, file: Path, yes: bool) -> None:
     from kinshelf.store.ingest.categories import new_categories
     from kinshelf.store.ingest.edit import read_changes
 
-    found = read_changes(file)
+    found = read_changes(file, delimiter=delimiter, encoding=encoding)
+    say_how_read(output, file, delimiter=delimiter, encoding=encoding)
     with output.open() as shelf:
         new = new_categories(shelf, found.categories.values())
         if new and not yes:

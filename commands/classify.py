@@ -22,7 +22,7 @@ from kinshelf.commands.options import (
     text_option,
     where_option,
 )
-from kinshelf.commands.terminal.output import Output
+from kinshelf.commands.terminal.output import Output, say_how_read
 from kinshelf.commands.terminal.progress import progress
 from kinshelf.db.errors import InputError
 from kinshelf.store.query import Query
@@ -114,9 +114,10 @@ def _classify_many(
     from kinshelf.store import AddOptions
 
     whole = _Answered()
+    options = AddOptions(**settings)
+    say_how_read(output, source, delimiter=options.delimiter, encoding=options.encoding)
     with progress(output, f"classifying {source.name}", None) as update:
         done = 0
-        options = AddOptions(**settings)
         for batch, found in classify_source(shelf, source, options, query, probe=probe):
             for answer in found:
                 if output.as_json:

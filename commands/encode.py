@@ -14,6 +14,7 @@ from kinshelf.commands.options import (
     Number,
     delimiter_option,
     encoder_options,
+    encoding_option,
     images_option,
     map_option,
     private_option,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 @map_option
 @images_option
 @delimiter_option
+@encoding_option
 @private_option
 @option("--ray", metavar="ADDRESS", group=RAY, show_default="no Ray",
         help="Encode on the Ray cluster at HOST:PORT. The word local stands for this machine's"

@@ -115,7 +115,8 @@ def reembed(output: Output, **settings: Any) -> None:
     """Embed every product anew with another encoder or precision, then switch at once.
 
     Until then the old embeddings answer. Interrupted, it goes on where it stopped. Probes are
-    dropped, since they read the old embeddings: train again afterwards.
+    dropped, since they read the old embeddings: train again afterwards. An --encoder directory with
+    the files of the shelf's own is taken as its new place, and nothing is embedded.
     """
     from kinshelf.store.maintain.reembed import reembed_path
 
@@ -133,4 +134,7 @@ def reembed(output: Output, **settings: Any) -> None:
     if report.interrupted:
         output.say("stopped; nothing has changed yet: run the same command again to go on")
         sys.exit(130)
+    if report.moved:
+        output.say(f"the shelf's encoder is at {report.encoder} now; its embeddings stay")
+        return
     output.say(f"{report.products} products are embedded by {report.encoder}; next: kinshelf train")

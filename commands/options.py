@@ -141,8 +141,33 @@ delimiter_option = option(
     "--delimiter", group=SOURCE, show_default="recognised",
     help="Split the columns of a CSV file at this character.",
 )  # fmt: skip
+
+
+def _limit(context: click.Context, parameter: click.Parameter, value: int | None) -> None:
+    """Have the pictures of this command decoded within another limit."""
+    if value is not None:
+        from kinshelf.db.images.decode import limits
+
+        context.with_resource(limits(**{str(parameter.name): value}))
+
+
+limit_options = together(
+    option("--max-pixels", "pixels", type=click.IntRange(1), group=SOURCE, callback=_limit,
+           expose_value=False, show_default="50000000",
+           help="Reject pictures of more pixels. JPEGs of up to four times as many are reduced."),
+    option("--max-image-bytes", "size", type=click.IntRange(1), group=SOURCE, callback=_limit,
+           expose_value=False, show_default="50000000",
+           help="Reject pictures whose files have more bytes."),
+    option("--min-side", "side", type=click.IntRange(0), group=SOURCE, callback=_limit,
+           expose_value=False, show_default="50",
+           help="Reject pictures with a shorter side of fewer pixels."),
+)  # fmt: skip
+encoding_option = option(
+    "--encoding", group=SOURCE, show_default="recognised",
+    help="Read a text file in this encoding, such as utf-8, utf-16, cp1252, shift_jis or gbk.",
+)  # fmt: skip
 source_options = together(
-    map_option, images_option, delimiter_option,
+    map_option, images_option, delimiter_option, encoding_option, limit_options,
     option("--image-embeddings", type=PATH, metavar="FILE", group=SOURCE,
            show_default="the encoder makes them",
            help="Take the images' embeddings from this .npy file. Its row i belongs to row i of"

@@ -22,7 +22,7 @@ from kinshelf.commands.options import (
     text_option,
     where_option,
 )
-from kinshelf.commands.terminal.output import Output
+from kinshelf.commands.terminal.output import Output, say_how_read
 from kinshelf.commands.terminal.progress import progress
 from kinshelf.store.query import Query
 
@@ -94,8 +94,10 @@ def _similar_to_many(
     from kinshelf.store.ingest.queries import similar_source
 
     done = rejected = 0
+    options = AddOptions(**settings)
+    say_how_read(output, source, delimiter=options.delimiter, encoding=options.encoding)
     with progress(output, f"searching for {source.name}", None) as update:
-        for batch, found in similar_source(shelf, source, AddOptions(**settings), query):
+        for batch, found in similar_source(shelf, source, options, query):
             if output.as_json:
                 for product, answer in zip(batch.products, found, strict=True):
                     output.emit({"query": product.id} | answer.as_dict())

@@ -6,9 +6,13 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+from kinshelf.db.text import normalise
+
 Scalar = str | int | float | bool | None
 """What an attribute may hold."""
 
+LONGEST_TEXT = 4000
+"""Characters of a title or description that are encoded: CLIP reads 77 tokens of at most 32."""
 
 Decisions = dict[str, dict[str, Any]]
 """Values that a person decided, by field; an attribute's name begins with "attributes.".
@@ -21,7 +25,7 @@ TEXT_COLUMNS = ("id", "title", "description", "category", "brand", "image", "spl
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """A row of a catalogue with its text normalised (see `db.text.normalise`).
+    """A row of a catalogue, its text as the source has it (see `db.text.clean`).
 
     `image` is an absolute local path or an http(s) URL as the source named it; None: no image.
     `category` None means "not categorised yet", never the text "nan".
@@ -39,8 +43,13 @@ class Product:
 
     @property
     def text(self) -> str:
-        """The text tower's input: title and description joined by " || "."""
-        return " || ".join(part for part in (self.title, self.description) if part)
+        """The text tower's input: title and description joined by " || ", in NFKC, cut.
+
+        What lies beyond `LONGEST_TEXT` characters of either is not read: no encoder's window
+        reaches that far, and tokenising megabytes takes gigabytes.
+        """
+        parts = (normalise(part[:LONGEST_TEXT]) for part in (self.title, self.description))
+        return " || ".join(part for part in parts if part)
 
     def replace(self, **changes: object) -> Product:
         """A copy with some fields changed."""

@@ -1,4 +1,4 @@
-"""Text as the catalogue keeps it: normalised strings, prices, categories."""
+"""Text as the catalogue keeps and compares it: strings, prices, categories, splits."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 import re
 import unicodedata
 from functools import lru_cache
+from typing import Literal
 
 _NOT_TEXT = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ud800-\udfff\ufeff]")
 """Control characters that are not whitespace, lone surrogates and byte order marks."""
@@ -57,19 +58,33 @@ def is_kept(text: str) -> bool:
     return (text.isascii() and text.isprintable()) or not _NOT_KEPT.search(text)
 
 
-def normalise(text: str) -> str:
-    """Unicode NFKC, control characters dropped, every run of whitespace one space, stripped.
+def clean(text: str) -> str:
+    """`text` as it is stored: Unicode NFC, no control characters, single spaces, stripped.
 
-    Lone surrogates go too, so the result always encodes as UTF-8. Applying it twice changes
-    nothing.
+    The letters stay those of the source ("10²" and "5½"). Lone surrogates go, so the result
+    always encodes as UTF-8. Applying it twice changes nothing.
     """
+    return _cleaned(text, "NFC")
+
+
+def normalise(text: str) -> str:
+    """`text` as it is encoded and compared: like `clean`, but Unicode NFKC ("10²" is "102")."""
+    return _cleaned(text, "NFKC")
+
+
+def compatible(text: str) -> str:
+    """Unicode NFKC alone, in which texts of either spelling are equal."""
+    return text if text.isascii() else unicodedata.normalize("NFKC", text)
+
+
+def _cleaned(text: str, form: Literal["NFC", "NFKC"]) -> str:
     if text.isascii() and text.isprintable():
         return text.strip() if "  " not in text else " ".join(text.split())
     if not text.isprintable():
         text = _NOT_TEXT.sub("", text)
     if not text.isascii():
         # After dropping: what a control character kept apart may now compose.
-        text = unicodedata.normalize("NFKC", text)
+        text = unicodedata.normalize(form, text)
     return " ".join(text.split())
 
 
@@ -111,7 +126,7 @@ def clean_category(value: str) -> str | None:
 
     Empty, blank, "nan", "none" and "null" in any case mean none, and empty path parts are dropped.
     """
-    text = normalise(value)
+    text = clean(value)
     if text.casefold() in _NULL_WORDS:
         return None
     if "|" not in text:

@@ -190,11 +190,15 @@ class AnyShelf(ABC):
 
     def writing_encoder(self) -> Encoder:
         """The encoder, and its fingerprint and dimension written down if it is the first use."""
+        from kinshelf.store.encode.moved import is_gone
+
         encoder = self.encoder
         if self.manifest.fingerprint is None:
             from kinshelf.store.encode.canary import identity_of
 
             self.set_manifest(**identity_of(encoder))
+        elif is_gone(self.manifest.encoder) and Path(encoder.name).is_dir():
+            self.set_manifest(encoder=encoder.name)  # equal files at another place
         return encoder
 
     def fit_dimension(self, dimension: int, **identity: Any) -> None:

@@ -235,7 +235,7 @@ class AnySnapshot(ABC):
         from kinshelf.db.catalog.queries import FILTER_COLUMNS
         from kinshelf.db.filters.filter import compile_where
 
-        return compile_where(where, FILTER_COLUMNS, self.view.attribute_types())
+        return compile_where(where, FILTER_COLUMNS, self.view.attribute_types(), folds=True)
 
     def get(self, product_id: str) -> StoredProduct:
         """The product of an id. Raises ProductNotFound, naming ids that look like it."""

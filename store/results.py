@@ -23,7 +23,9 @@ class AddOptions:
 
     `mapping` maps our field names to the source's columns; `images` is the folder that relative
     image paths start from; `image_embeddings` and `text_embeddings` are `.npy` files whose row i
-    belongs to data row i of the source; `batch_size` products are committed at a time.
+    belongs to data row i of the source; `batch_size` products are committed at a time;
+    `delimiter` and `encoding` None mean what the file shows. With `refresh_images` the server of
+    each cached picture is asked for a newer version; None: of products that are new or changed.
     """
 
     mapping: dict[str, str] = field(default_factory=dict)
@@ -35,6 +37,8 @@ class AddOptions:
     batch_size: int | None = None
     allow_private_hosts: bool = False
     delimiter: str | None = None
+    encoding: str | None = None
+    refresh_images: bool | None = None
 
     @property
     def supplies_embeddings(self) -> bool:
@@ -92,6 +96,8 @@ class AddReport:
     `fields` counts the fields that were changed, by name. `decisions_kept` counts the values of
     the source that a person's decision stood against, `disputed` the products of which the source
     has said something else since.
+    Rows that hold no product, such as a header that comes again, are in `reasons` alone. `notes`
+    state how a file was read where that is not what its suffix promises.
     """
 
     inserted: int = 0
@@ -112,6 +118,7 @@ class AddReport:
     reasons: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
     training_set: TrainingSetSummary | None = None
+    notes: list[str] = field(default_factory=list)
 
     def note(self, reject: Reject) -> None:
         """Count a reject and keep the first message of each reason."""
@@ -129,6 +136,7 @@ class AddReport:
             whole.generation = report.generation
             whole.interrupted |= report.interrupted
             whole.examples = report.examples | whole.examples
+            whole.notes = list(dict.fromkeys([*whole.notes, *report.notes]))
             whole.training_set = report.training_set or whole.training_set
         return whole
 

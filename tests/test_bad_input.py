@@ -98,12 +98,13 @@ def test_an_empty_file(run: Run, tmp_path: Path) -> None:
     refused(run("add", tmp_path / "empty.csv"), "empty.csv")
 
 
-def test_a_wrong_delimiter_is_named(run: Run, tmp_path: Path) -> None:
+def test_a_wrong_delimiter_is_named_and_the_right_one_recognised(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "semicolons.csv"
     path.write_text("id;title;price\n1;a;2\n2;b;3\n")
-    refused(run("add", path), ";")
-    result = run("add", path, "--delimiter", ";")
+    refused(run("add", path, "--delimiter", ","), "--delimiter semicolon")
+    result = run("add", path)
     assert result.exit_code == 0
+    assert "split at ';'" in result.stderr
     assert count(tmp_path) == 2
 
 
@@ -129,7 +130,11 @@ def test_max_rejects_allows_as_many(run: Run, tmp_path: Path) -> None:
 def test_a_file_that_is_not_utf_8(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "latin.csv"
     path.write_bytes("id,title\n1,Café\n".encode("latin-1"))
-    refused(run("add", path), "UTF-8")
+    result = run("add", path)
+    assert result.exit_code == 0
+    assert "read as cp1252" in result.stderr
+    refused(run("add", path, "--encoding", "utf-8"), "is not UTF-8: byte 0xe9")
+    refused(run("add", path, "--encoding", "klingon"), "there is no encoding 'klingon'")
 
 
 def test_a_price_that_is_no_number_keeps_the_product(run: Run, tmp_path: Path) -> None:
@@ -451,3 +456,16 @@ def test_a_place_that_cannot_be_written_is_one_line(
     (tmp_path / "file").touch()
     places = {"file": tmp_path / "file", "folder": tmp_path}
     refused(run(*(word.format(**places) for word in command)))
+
+
+def test_the_limits_of_pictures_are_options(run: Run, tmp_path: Path) -> None:
+    Image.new("RGB", (30, 30), "red").save(tmp_path / "small.png")
+    path = write_csv(tmp_path / "a.csv", [{"id": "1", "title": "a", "image": "small.png"}])
+    assert "image-too-small" in run("add", path).stderr
+    retried = run("add", "--retry-rejects", "--min-side", "10", "--json")
+    assert retried.exit_code == 0
+    with Shelf.open(tmp_path / "toys.shelf") as shelf:
+        assert shelf.snapshot().get("1").has_image
+    other = write_csv(tmp_path / "b.csv", [{"id": "2", "title": "b", "image": "small.png"}])
+    limits = ("--max-pixels", "800", "--min-side", "10")
+    assert "image-too-large" in run("add", other, *limits).stderr

@@ -108,7 +108,7 @@ def test_a_row_becomes_a_product_with_typed_attributes() -> None:
             "weight": "1.25",
             "stock": "12",
             "code": "007",
-            "sale": "true",
+            "sale": "True",
             "note": "",
         }
     )
@@ -202,7 +202,7 @@ def test_exported_attributes_are_unfolded() -> None:
 def test_attributes_that_are_no_json_object_stay_a_plain_attribute() -> None:
     plan = resolve_columns(["id", "title", "attributes"], {})
     row = {"id": "1", "title": "a", "attributes": "{red}"}
-    assert plan.product(row)[0].attributes == {"attributes": "{red}"}
+    assert plan.product(row)[0].attributes == {"source_attributes": "{red}"}
 
 
 @pytest.mark.parametrize(
@@ -238,11 +238,17 @@ def test_further_columns_never_move_what_is_bound() -> None:
         ("12", 12),
         ("-3", -3),
         ("0", 0),
-        ("1.50", 1.5),
+        ("1.5", 1.5),
+        ("1.10", "1.10"),
+        ("90.750", "90.750"),
+        ("12345678901234567890", "12345678901234567890"),
         ("-0.5", -0.5),
-        ("1.5e3", 1500.0),
+        ("1.5e3", "1.5e3"),
+        ("1.5e+20", 1.5e20),
         ("True", True),
-        ("FALSE", False),
+        ("False", False),
+        ("TRUE", "TRUE"),
+        ("true", "true"),
         ("007", "007"),
         ("-0", "-0"),
         ("+5", "+5"),

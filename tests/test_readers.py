@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import gzip
 import json
@@ -71,21 +70,13 @@ def parquet(path: Path, query: str) -> Path:
 
 
 def folded(text: str) -> str:
-    """What normalising means, written another way than the reader does it."""
+    """How a text is stored, written another way than the reader does it."""
     kept = "".join(
         " " if mark.isspace() else "" if unicodedata.category(mark) in {"Cc", "Cs"} else mark
         for mark in text
         if mark != "\ufeff"
     )
-    return " ".join(unicodedata.normalize("NFKC", kept).split())
-
-
-def written(text: str) -> set[str]:
-    """How an attribute may print that was read from `text`."""
-    ways = {text, text.capitalize()}
-    with contextlib.suppress(ValueError):
-        ways.add(str(float(text)))
-    return ways
+    return " ".join(unicodedata.normalize("NFC", kept).split())
 
 
 # CSV and TSV
@@ -159,11 +150,9 @@ def test_a_field_beyond_the_limit_costs_its_own_row_alone(tmp_path: Path) -> Non
 
 def test_a_wrong_delimiter_is_named_with_the_option(tmp_path: Path) -> None:
     with pytest.raises(UnreadableSource, match=r"one column only.*--delimiter semicolon"):
-        read_source(source(tmp_path, "a.csv", "id;title\n1;a\n"))
+        read_source(source(tmp_path, "a.csv", "id;title\n1;a\n"), ReadOptions(delimiter=","))
     with pytest.raises(UnreadableSource, match="--delimiter tab"):
-        read_source(source(tmp_path, "b.csv", "id\ttitle\n1\ta\n"))
-    with pytest.raises(UnreadableSource, match="--delimiter comma"):
-        read_source(source(tmp_path, "c.tsv", "id,title\n1,a\n"))
+        read_source(source(tmp_path, "b.csv", "id\ttitle\n1\ta\n"), ReadOptions(delimiter=";"))
 
 
 @pytest.mark.parametrize("delimiter", ["", "ab", '"', "\n"])
@@ -202,7 +191,7 @@ def test_any_table_that_csv_writes_reads_back_normalised(
             product = found.pop(f"p{i}")
             assert product.title == folded(title)
             assert product.description == folded(description)
-            assert str(product.attributes.get("note", "")) in written(folded(note))
+            assert str(product.attributes.get("note", "")) == folded(note)
     assert not found
 
 
@@ -511,7 +500,6 @@ def test_an_unknown_suffix_names_the_known_ones(tmp_path: Path) -> None:
         (b"PK\x03\x04rest", "save it as CSV"),
         (b"PAR1rest", r"\.parquet"),
         (gzip.compress(b"id,title\n", mtime=0), r"\.gz"),
-        ("id,title\n1,a\n".encode("utf-16"), "iconv -f UTF-16"),
         (b"id,title\n1,\x00\n", "byte 11 is NUL"),
     ],
 )
@@ -524,7 +512,7 @@ def test_another_format_under_the_name_csv_is_reported(
 
 @pytest.mark.parametrize("before", [1, 5000])
 @pytest.mark.parametrize("packed", [False, True])
-def test_latin_1_is_refused_with_the_byte_its_line_and_the_remedy(
+def test_a_file_of_two_encodings_is_refused_with_the_byte_its_line_and_the_remedy(
     tmp_path: Path, before: int, packed: bool
 ) -> None:
     head = "id,title\n" + "".join(f"{i},über {i}\n" for i in range(before))
@@ -535,7 +523,7 @@ def test_latin_1_is_refused_with_the_byte_its_line_and_the_remedy(
         gzip.compress(content) if packed else content,
     )
     offset, line = len(head.encode()) + 5, before + 2
-    with pytest.raises(UnreadableSource, match="iconv") as caught:
+    with pytest.raises(UnreadableSource, match="--encoding") as caught:
         list(read_source(path))
     assert f"byte 0xe9 at offset {offset} (line {line})" in str(caught.value)
 

@@ -107,3 +107,13 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(member) for member in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def say_how_read(
+    output: Output, path: Path, *, delimiter: str | None, encoding: str | None
+) -> None:
+    """State the encoding and delimiter of a file where they are not what its suffix promises."""
+    from kinshelf.db.sources.readers import ReadOptions, open_rows, reading_notes
+
+    for note in reading_notes(open_rows(path, ReadOptions(delimiter=delimiter, encoding=encoding))):
+        output.say(f"{path.name}: {note}")

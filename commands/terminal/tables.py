@@ -156,6 +156,7 @@ def add_summary(report: AddReport) -> list[str]:
         lines.append(f"{report.truncated_texts} texts are longer than the encoder reads")
     if report.image_failed:
         lines.append(f"{report.image_failed} kept as text-only: their picture could not be used")
+    lines += report.notes
     for reason, count in report.reasons.most_common():
         lines.append(f"  {reason} x {count}, such as: {report.examples[reason]}")
     if report.training_set is not None:

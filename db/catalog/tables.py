@@ -22,7 +22,7 @@ from kinshelf.db.catalog.migrations import migrate
 from kinshelf.db.catalog.records import Body, Head, ProbeRecord
 from kinshelf.db.catalog.statement import file_hash, read_state
 from kinshelf.db.files import reading
-from kinshelf.db.text import is_kept
+from kinshelf.db.text import compatible, is_kept
 
 if TYPE_CHECKING:
     import duckdb
@@ -64,7 +64,10 @@ def connect(path: Path | None = None) -> duckdb.DuckDBPyConnection:
     }
     if path is not None:
         config["memory_limit"] = _ON_DISK
-    return duckdb.connect(path or ":memory:", config=config)
+    connection = duckdb.connect(path or ":memory:", config=config)
+    # Filters compare texts in NFKC (see `db.filters.compiler`).
+    connection.create_function("kin_nfkc", compatible, ["VARCHAR"], "VARCHAR")
+    return connection
 
 
 @contextlib.contextmanager
@@ -136,8 +139,11 @@ class Catalog:
         commits: list[Change] = [(c["generation"], c, {}) for c in body.get("commits", ())]
         connection.execute("BEGIN")
         _insert_products(connection, [(0, {}, body)])
-        for name, kind, generation in body.get("attributes", ()):
-            _insert_attributes(connection, [(generation, {"attributes": {name: [kind]}}, {})])
+        kinds: list[Change] = [
+            (generation, {"attributes": {name: [kind]}}, {})
+            for name, kind, generation in body.get("attributes", ())
+        ]
+        _insert_attributes(connection, kinds)
         _insert_rejects(connection, [(0, {}, body)])
         for probe in body.get("probes", ()):
             _insert_probe(connection, probe["generation"], probe)
@@ -304,11 +310,13 @@ def _insert_attributes(connection: duckdb.DuckDBPyConnection, changes: Sequence[
         for name, types in head.get("attributes", {}).items():
             for kind in types:
                 found.setdefault((name, kind), generation)
-    for (name, kind), generation in found.items():
+    if found:
+        names, kinds = zip(*found, strict=True)
         connection.execute(
-            "INSERT INTO attributes SELECT ?, ?, ? WHERE NOT EXISTS"
-            " (SELECT 1 FROM attributes WHERE name = ? AND type = ?)",
-            [name, kind, generation, name, kind],
+            "INSERT INTO attributes SELECT * FROM (SELECT unnest(?::VARCHAR[]) AS name,"
+            " unnest(?::VARCHAR[]) AS type, unnest(?::BIGINT[]) AS generation) n WHERE NOT EXISTS"
+            " (SELECT 1 FROM attributes a WHERE a.name = n.name AND a.type = n.type)",
+            [list(names), list(kinds), list(found.values())],
         )
 
 

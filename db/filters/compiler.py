@@ -26,7 +26,9 @@ from kinshelf.db.filters.literals import (
 )
 from kinshelf.db.filters.names import Names, quoted
 from kinshelf.db.filters.parser import too_deep
+from kinshelf.db.filters.parts import Part, called, joined, listed
 from kinshelf.db.filters.patterns import check_patterns
+from kinshelf.db.text import compatible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -61,6 +63,8 @@ _CONVERSIONS = {
     BOOLEAN: "compare it with something, as in price < 20 or title IS NOT NULL",
 }
 _MAX_DIGITS = 15
+_FOLDED = "(CASE WHEN strlen({1}) = length({1}) THEN {0} ELSE kin_nfkc({0}) END)"
+"""A text in NFKC; one that is ASCII, of as many bytes as characters, costs no call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,20 +83,16 @@ class Filter:
     canonical: str
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A compiled subexpression: its kind, its SQL, its normal spelling."""
-
-    kind: str
-    sql: str
-    text: str
-
-
 def compile_tree(
-    tree: exp.Expr, columns: Mapping[str, str], attributes: Mapping[str, str]
+    tree: exp.Expr,
+    columns: Mapping[str, str],
+    attributes: Mapping[str, str],
+    *,
+    folds: bool = False,
 ) -> Filter:
     """Rebuild a tree as a `Filter`; FilterError if it holds anything that is not allowed."""
     compiler = Compiler(Names(columns, attributes))
+    compiler.nfkc = folds
     try:
         part = compiler.compile(tree)
         if part.kind != BOOLEAN:
@@ -110,6 +110,8 @@ class Compiler:
     """
 
     types: Mapping[str, str] = _SQL_TYPES
+    nfkc = False
+    """Whether texts are compared in NFKC."""
 
     def __init__(self, names: Names) -> None:
         self.names = names
@@ -144,7 +146,7 @@ class Compiler:
     def value(self, value: Scalar) -> Part:
         if value is None:
             return Part(NULL, "NULL", "NULL")
-        self.parameters.append(value)
+        self.parameters.append(compatible(value) if self.nfkc and type(value) is str else value)
         return Part(kind_of(value), "?", spelled(value))
 
     def literal(self, node: exp.Expr) -> Part:
@@ -159,8 +161,12 @@ class Compiler:
             )
         _only(node, "this")
         name = self.names.find(identifier.this)
-        self.parameters.extend(name.parameters)
-        return Part(name.kind, name.sql, quoted(name.name))
+        sql = name.sql
+        if self.nfkc and name.kind == TEXT:
+            # Of an attribute its JSON is looked at, which takes less than to extract it twice.
+            sql = _FOLDED.format(sql, "p.attributes::VARCHAR" if name.parameters else sql)
+        self.parameters.extend(name.parameters * (sql.count(name.sql)))
+        return Part(name.kind, sql, quoted(name.name))
 
     def brackets(self, node: exp.Expr) -> Part:
         _only(node, "this")
@@ -168,7 +174,7 @@ class Compiler:
 
     def logic(self, node: exp.Expr) -> Part:
         parts = [self.compile_as(operand, BOOLEAN) for operand in _chain(node)]
-        return _joined(BOOLEAN, _SYMBOLS[type(node)], parts)
+        return joined(BOOLEAN, _SYMBOLS[type(node)], parts)
 
     def negation(self, node: exp.Expr) -> Part:
         _only(node, "this")
@@ -181,7 +187,7 @@ class Compiler:
             raise FilterError(f"{shown(node)} is a chain; join two comparisons with AND")
         parts = [self.compile(node.this), self.compile(node.expression)]
         _same_kind(node, parts)
-        return _joined(BOOLEAN, _SYMBOLS[type(node)], parts)
+        return joined(BOOLEAN, _SYMBOLS[type(node)], parts)
 
     def is_null(self, node: exp.Expr) -> Part:
         _only(node, "this", "expression")
@@ -213,7 +219,7 @@ class Compiler:
         distinct = {(type(value), value): value for value in values}
         parts = [self.value(value) for value in distinct.values()]
         _same_kind(node, [left, *parts])
-        items = _listed(parts)
+        items = listed(parts)
         return Part(BOOLEAN, f"({left.sql} IN {items.sql})", f"({left.text} IN {items.text})")
 
     def likeness(self, node: exp.Expr) -> Part:
@@ -221,7 +227,7 @@ class Compiler:
         negated = "NOT " if node.args.get("negate") else ""
         left = self.operand(node.this, TEXT)
         pattern = self.value(text_value(node, node.expression))
-        return _joined(BOOLEAN, f"{negated}{_SYMBOLS[type(node)]}", [left, pattern])
+        return joined(BOOLEAN, f"{negated}{_SYMBOLS[type(node)]}", [left, pattern])
 
     def arithmetic(self, node: exp.Expr) -> Part:
         _only(node, "this", "expression")
@@ -242,7 +248,7 @@ class Compiler:
     def concatenation(self, node: exp.Expr) -> Part:
         _only(node, "this", "expression", "safe")
         operands = (node.this, node.expression)
-        return _joined(TEXT, "||", [self.operand(each, TEXT) for each in operands])
+        return joined(TEXT, "||", [self.operand(each, TEXT) for each in operands])
 
     def cast(self, node: exp.Expr) -> Part:
         _only(node, "this", "to", "safe", "_type")
@@ -271,19 +277,27 @@ class Compiler:
             )
         kinds, result = FUNCTIONS[name]
         arguments = _arguments(node, len(kinds))
+        if name == "length":
+            return self.length(arguments[0])
         parts = [self.operand(each, kind) for each, kind in zip(arguments, kinds, strict=True)]
-        return _called(result, name, parts)
+        return called(result, name, parts)
+
+    def length(self, node: exp.Expr) -> Part:
+        nfkc, self.nfkc = self.nfkc, False  # as many characters as the product has
+        part = self.operand(node, TEXT)
+        self.nfkc = nfkc
+        return called(NUMBER, "length", [part])
 
     def coalesce(self, node: exp.Expr) -> Part:
         parts = [self.compile(each) for each in _arguments(node)]
-        return _called(_same_kind(node, parts), "coalesce", parts)
+        return called(_same_kind(node, parts), "coalesce", parts)
 
     def round(self, node: exp.Expr) -> Part:
         arguments = _arguments(node, 1, 2)
         parts = [self.operand(arguments[0], NUMBER)]
         if len(arguments) == 2:
             parts.append(self.digits(arguments[1]))
-        return _called(NUMBER, "round", parts)
+        return called(NUMBER, "round", parts)
 
     def digits(self, node: exp.Expr) -> Part:
         digits = literal_value(node)
@@ -298,7 +312,7 @@ class Compiler:
         text, pattern = _arguments(node, 2)
         parts = [self.operand(text, TEXT), self.value(text_value(node, pattern))]
         self.patterns.append(str(self.parameters[-1]))
-        return _called(BOOLEAN, "regexp_matches", parts)
+        return called(BOOLEAN, "regexp_matches", parts)
 
 
 _METHODS: dict[type[exp.Expr], str] = {
@@ -339,26 +353,6 @@ def _arguments(node: exp.Expr, *counts: int) -> Sequence[exp.Expr]:
         wanted = " or ".join(map(str, counts)) or "1 or more"
         raise FilterError(f"{shown(node)} has {len(found)} arguments; it takes {wanted}")
     return found
-
-
-def _joined(kind: str, symbol: str, parts: Sequence[Part]) -> Part:
-    sql, text = (f" {symbol} ".join(side) for side in _sides(parts))
-    return Part(kind, f"({sql})", f"({text})")
-
-
-def _called(kind: str, name: str, parts: Sequence[Part]) -> Part:
-    items = _listed(parts)
-    return Part(kind, f"{name}{items.sql}", f"{name}{items.text}")
-
-
-def _listed(parts: Sequence[Part]) -> Part:
-    sql, text = (", ".join(side) for side in _sides(parts))
-    return Part(NULL, f"({sql})", f"({text})")
-
-
-def _sides(parts: Iterable[Part]) -> tuple[list[str], list[str]]:
-    parts = list(parts)
-    return [part.sql for part in parts], [part.text for part in parts]
 
 
 def _same_kind(node: exp.Expr, parts: Iterable[Part]) -> str:

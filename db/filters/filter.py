@@ -30,13 +30,18 @@ if TYPE_CHECKING:
 
 
 def compile_where(
-    expression: str, columns: Mapping[str, str], attributes: Mapping[str, str]
+    expression: str,
+    columns: Mapping[str, str],
+    attributes: Mapping[str, str],
+    *,
+    folds: bool = False,
 ) -> Filter:
     """Check one boolean expression and rebuild it as a `Filter`.
 
     `columns` are the columns of the table and `attributes` the keys of its JSON column
     `attributes`; each name maps to "text", "number" or "boolean". A name is taken as written
-    first, then regardless of case; a column goes before an attribute.
+    first, then regardless of case; a column goes before an attribute. With `folds` texts are
+    compared in NFKC, so that "10²" is found as "102" too: the database must know `kin_nfkc`.
 
     Raises FilterError, and nothing else, for whatever the text holds. Time is linear in the
     length of the text, which is bounded, and so is the time that the filter takes for a row.
@@ -44,4 +49,4 @@ def compile_where(
     from kinshelf.db.filters.compiler import compile_tree
     from kinshelf.db.filters.parser import parse
 
-    return compile_tree(parse(expression), columns, attributes)
+    return compile_tree(parse(expression), columns, attributes, folds=folds)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kinshelf.db.errors import FilterError
+from kinshelf.db.text import compatible
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,17 +37,19 @@ class Names:
     def __init__(self, columns: Mapping[str, str], attributes: Mapping[str, str]) -> None:
         self._exact = {name: _column(name, kind) for name, kind in columns.items()}
         for name, kind in attributes.items():
-            self._exact.setdefault(name, _attribute(name, kind))
+            # A column's name finds the column: the attribute goes by the name that `add` gives it.
+            shown = f"source_{name}" if name in columns else name
+            self._exact.setdefault(shown, _attribute(name, kind))
         self._folded: dict[str, dict[str, Name]] = {}
-        for name in [*columns, *attributes]:
-            self._folded.setdefault(name.casefold(), {})[name] = self._exact[name]
+        for name, meant in self._exact.items():
+            self._folded.setdefault(_key(name), {})[name] = meant
         self._columns = frozenset(columns)
 
     def find(self, name: str) -> Name:
         """The column or attribute meant; FilterError if there is none, or several."""
         if name in self._exact:
             return self._exact[name]
-        found = self._folded.get(name.casefold(), {})
+        found = self._folded.get(_key(name), {})
         of_table = [each for each in found if each in self._columns]
         candidates = of_table or list(found)
         if len(candidates) == 1:
@@ -57,7 +60,7 @@ class Names:
         raise FilterError(self._unknown(name))
 
     def _unknown(self, name: str) -> str:
-        near = difflib.get_close_matches(name.casefold(), self._folded, n=3)
+        near = difflib.get_close_matches(_key(name), self._folded, n=3)
         names = [each for folded in near for each in self._folded[folded]]
         meant = f"; did you mean {' or '.join(map(quoted, names))}?" if names else "."
         others = list(self._exact)[:_LISTED]
@@ -66,6 +69,10 @@ class Names:
             f"there is no column `{name[:60]}`{meant} The columns are {', '.join(others)}{more}. "
             f"A text stands in single quotes: '{name[:60]}'"
         )
+
+
+def _key(name: str) -> str:
+    return compatible(name).casefold()
 
 
 def quoted(name: str) -> str:

@@ -1,7 +1,7 @@
 """Downloaded images on disk: files named by what is in them, and a log of where they came from.
 
     DIRECTORY/ab/abcdef….jpg     the bytes, under the first two digits of their `content_hash`
-    DIRECTORY/urls.jsonl         one line a download: {"url", "hash", "suffix", "etag"}
+    DIRECTORY/urls.jsonl         one line a download: {"url", "hash", "suffix", "etag", "modified"}
 
 A file is complete as soon as it has its name, whatever happens to the machine. The log is only
 appended to; a line torn by a crash is passed over, and that URL is downloaded again.
@@ -31,6 +31,10 @@ _HASH = re.compile(r"[0-9a-f]{32}")
 _TEMPORARY = ".tmp-"
 
 
+Validators = tuple[str | None, str | None]
+"""The ETag and the Last-Modified of a download."""
+
+
 @dataclass(frozen=True, slots=True)
 class CachedImage:
     """An image file in the cache; `content_hash` is that of the file's bytes."""
@@ -49,6 +53,7 @@ class ImageCache:
         self.directory = Path(directory)
         self._log = self.directory / LOG_NAME
         self._paths: dict[str, Path] = {}
+        self._validators: dict[str, Validators] = {}
         self._log_read = 0
         self._lock = threading.Lock()
 
@@ -59,7 +64,15 @@ class ImageCache:
             path = self._paths.get(url)
         return CachedImage(path, path.stem) if path is not None and _is_file(path) else None
 
-    def put(self, url: str, data: bytes, etag: str | None = None) -> CachedImage:
+    def validators(self, url: str) -> Validators:
+        """What the server said of the version last stored for `url`: ETag and Last-Modified."""
+        with self._lock:
+            self._read_log()
+            return self._validators.get(url, (None, None))
+
+    def put(
+        self, url: str, data: bytes, etag: str | None = None, modified: str | None = None
+    ) -> CachedImage:
         """Store an image's bytes for `url`; equal bytes are kept once.
 
         Returns once the file would survive a power loss. Raises ImageRejected if the bytes do not
@@ -70,8 +83,9 @@ class ImageCache:
         if not _renewed(path, data):
             _write_durably(path, data)
         with self._lock:
-            self._append({"url": url, "hash": digest, "suffix": suffix, "etag": etag})
-            self._paths[url] = path
+            entry = {"url": url, "hash": digest, "suffix": suffix, "etag": etag}
+            self._append(entry | ({"modified": modified} if modified else {}))
+            self._paths[url], self._validators[url] = path, (etag, modified)
         return CachedImage(path, digest)
 
     def verify(self) -> Iterator[tuple[Path, str]]:
@@ -120,6 +134,8 @@ class ImageCache:
             url, digest, suffix = entry["url"], entry["hash"], entry["suffix"]
             if _HASH.fullmatch(digest) and suffix in SUFFIXES.values():
                 self._paths[url] = self._path(digest, suffix)
+                etag, modified = entry.get("etag"), entry.get("modified")
+                self._validators[url] = (_text(etag), _text(modified))
         except (ValueError, TypeError, KeyError, RecursionError):
             return
 
@@ -132,6 +148,11 @@ class ImageCache:
                 log.seek(end - 1)
                 line = line if log.read(1) == b"\n" else b"\n" + line
             log.write(line)
+
+
+def _text(value: object) -> str | None:
+    """A header's value of a log that may come from elsewhere; None where it is none."""
+    return value if isinstance(value, str) and value.isascii() and value.isprintable() else None
 
 
 def _is_ours(path: Path) -> bool:

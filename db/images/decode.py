@@ -10,12 +10,14 @@ truncated, damaged; and for files missing-file, is-a-directory, not-a-file, unre
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
 import stat
 import struct
 import warnings
+from functools import cache
 from io import BytesIO
 from typing import TYPE_CHECKING
 
@@ -25,11 +27,15 @@ from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError, features
 from kinshelf.db.errors import ImageRejected
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
-MAX_PIXELS = 40_000_000
+MAX_PIXELS = 50_000_000
+"""Of a picture as it is decoded; a larger JPEG, up to `_REDUCIBLE` times, is reduced meanwhile."""
 MAX_BYTES = 50_000_000
 MIN_SIDE = 50
+_DRAFT_FROM = 40_000_000
+_REDUCIBLE = 4
 _PLACEHOLDER_SIDE = 2
 
 SUFFIXES = {
@@ -40,6 +46,7 @@ SUFFIXES = {
     "BMP": ".bmp",
     "TIFF": ".tif",
     "AVIF": ".avif",
+    "HEIF": ".heic",
 }
 """The formats that are decoded, by Pillow's name, and the suffix of a file of each."""
 
@@ -50,8 +57,8 @@ _MAGIC = {
     "GIF": rb"GIF8[79]a",
     "BMP": rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\x00\x00\x00",
     "TIFF": rb"II[*+]\x00|MM\x00[*+]",
+    "HEIF": rb"....ftyp(hei[cxms]|hev[cxms]|(mif1|msf1)(?!.{0,60}avif).{0,60}(hei|hev)[cxms])",
     "AVIF": rb"....ftyp(avif|avis|mif1|msf1)",
-    "HEIF": rb"....ftyp(hei[cxms]|hev[cxms])",
     "JPEG 2000": rb"\x00\x00\x00\x0cjP  |\xff\x4f\xff\x51",
     "JPEG XL": rb"\x00\x00\x00\x0cJXL |\xff\x0a",
     "Photoshop": rb"8BPS",
@@ -96,16 +103,53 @@ def image_format(data: bytes) -> str:
     found = next((name for name, magic in _PATTERNS.items() if magic.match(data[:1024])), None)
     if found is None:
         raise ImageRejected("not-an-image", f"the data is not an image: it begins {data[:16]!r}")
-    if found not in SUFFIXES or (found == "AVIF" and not features.check("avif")):
-        known = ", ".join(SUFFIXES)
-        raise ImageRejected("unsupported-format", f"{found} is not supported: convert to {known}")
+    if found not in SUFFIXES or not _is_readable(found):
+        known = ", ".join(name for name in SUFFIXES if name != "HEIF")
+        remedy = f"convert to {known}"
+        if found == "HEIF":
+            remedy = f"install pillow-heif (pip install 'kinshelf[heic]'), or {remedy}"
+        raise ImageRejected("unsupported-format", f"{found} is not supported: {remedy}")
     return found
+
+
+def _is_readable(name: str) -> bool:
+    """Whether the decoders of this machine know the format."""
+    if name == "HEIF":
+        return _heif_is_there()
+    return name != "AVIF" or bool(features.check("avif"))
+
+
+@cache
+def _heif_is_there() -> bool:
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return False
+    register_heif_opener()
+    return True
+
+
+@contextlib.contextmanager
+def limits(
+    pixels: int | None = None, size: int | None = None, side: int | None = None
+) -> Iterator[None]:
+    """Other limits for this process while the context lasts: pixels, bytes, the shorter side."""
+    global MAX_PIXELS, MAX_BYTES, MIN_SIDE, _DRAFT_FROM  # noqa: PLW0603
+    before = MAX_PIXELS, MAX_BYTES, MIN_SIDE, _DRAFT_FROM
+    MAX_PIXELS, MAX_BYTES = pixels or MAX_PIXELS, size or MAX_BYTES
+    MIN_SIDE = MIN_SIDE if side is None else side
+    _DRAFT_FROM = min(_DRAFT_FROM, MAX_PIXELS)
+    try:
+        yield
+    finally:
+        MAX_PIXELS, MAX_BYTES, MIN_SIDE, _DRAFT_FROM = before
 
 
 def decode_image(data: bytes) -> Image.Image:
     """Decode to an RGB picture, 8 bits a channel, as a viewer would show it.
 
-    EXIF orientation is applied, transparency lies on white, more than 8 bits are scaled, of an
+    EXIF orientation is applied, ICC profiles too, transparency lies on white (a white
+    product on grey), a JPEG beyond 40 megapixels is reduced, more than 8 bits are scaled, of an
     animation the first frame is taken. Safe to call from several threads.
 
     Raises ImageRejected with a reason of the module's list; no other exception and no warning.
@@ -116,14 +160,44 @@ def decode_image(data: bytes) -> Image.Image:
     name = image_format(data)
     _silence_pillow()
     try:
-        with Image.open(BytesIO(data), formats=[name]) as image:
-            _check_size(*image.size)
-            image.load()
-            return _as_rgb(_upright(image))
+        return _decoded(data, name)
     except ImageRejected:
         raise
     except Exception as error:
+        if (picture := _mended(data, name)) is not None:
+            return picture
         raise _rejection(error, data, name) from error
+
+
+def _decoded(data: bytes, name: str) -> Image.Image:
+    with Image.open(BytesIO(data), formats=[name]) as image:
+        _check_size(*image.size, reducible=name == "JPEG")
+        if name == "JPEG":
+            _reduce(image)
+        profile = image.info.get("icc_profile")
+        image.load()
+        return _as_rgb(_upright(image), profile)
+
+
+def _mended(data: bytes, name: str) -> Image.Image | None:
+    """The picture of a file with damage beside its pixels, None if there is more."""
+    from kinshelf.db.images.mending import mended
+
+    # Whatever fails here, the first failure is the one to report.
+    with contextlib.suppress(Exception):
+        for whole in mended(data, name):
+            with contextlib.suppress(Exception):
+                return _decoded(whole, name)
+    return None
+
+
+def _reduce(image: Image.Image) -> None:
+    """Have a large JPEG decoded at a half, a quarter or an eighth of its size."""
+    width, height = image.size
+    limit = min(_DRAFT_FROM, MAX_PIXELS)
+    part = next((n for n in (1, 2, 4, 8) if width * height <= limit * n * n), 8)
+    if part > 1:
+        image.draft(image.mode, (width // part, height // part))
 
 
 def read_image_file(path: Path) -> bytes:
@@ -169,12 +243,13 @@ def _silence_pillow() -> None:
         warnings.filterwarnings("ignore", module=_PILLOW_MODULES.pattern)
 
 
-def _check_size(width: int, height: int) -> None:
+def _check_size(width: int, height: int, *, reducible: bool = False) -> None:
     size = f"the image is {width} x {height} pixels"
     if max(width, height) <= _PLACEHOLDER_SIDE:
         raise ImageRejected("placeholder", f"{size}: a placeholder, not a picture")
-    if width * height > MAX_PIXELS:
-        raise ImageRejected("too-large", f"{size}, more than {MAX_PIXELS:,} in all: shrink it")
+    most = MAX_PIXELS * (_REDUCIBLE if reducible else 1)
+    if width * height > most:
+        raise ImageRejected("too-large", f"{size}, more than {most:,} in all: shrink it")
     if min(width, height) < MIN_SIDE:
         raise ImageRejected("too-small", f"{size}: each side must have at least {MIN_SIDE}")
 
@@ -192,12 +267,17 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) else 1
 
 
-def _as_rgb(image: Image.Image) -> Image.Image:
+def _as_rgb(image: Image.Image, profile: object) -> Image.Image:
     if image.mode.startswith(("I", "F")):
         return _to_8_bits(image).convert("RGB")
     if image.mode == "LAB":
         raise ImageRejected("unsupported-format", "LAB colours are not supported: convert to RGB")
-    return _on_white(image) if image.has_transparency_data else image.convert("RGB")
+    if not image.has_transparency_data and profile is None:
+        return image.convert("RGB")
+    from kinshelf.db.images.colours import in_srgb, on_ground
+
+    flat = on_ground(image) if image.has_transparency_data else image
+    return in_srgb(flat.convert("RGB") if flat.mode in ("P", "1", "YCbCr") else flat, profile)
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
@@ -214,16 +294,6 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
         white = next((level for level in levels if peak <= level), peak)
     scaled = np.clip(values * (255.0 / white), 0, 255)
     return Image.fromarray(np.rint(scaled).astype(np.uint8))
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
-    alpha = rgba.getchannel("A")
-    if alpha.getbbox() is None:
-        raise ImageRejected("placeholder", "the image is transparent everywhere")
-    canvas = Image.new("RGB", rgba.size, "white")
-    canvas.paste(rgba, mask=alpha)
-    return canvas
 
 
 def _rejection(error: Exception, data: bytes, name: str) -> ImageRejected:

@@ -15,13 +15,13 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from importlib.metadata import version
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from kinshelf.db.errors import ImageRejected
 from kinshelf.db.images.decode import decode_image
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Set
     from contextlib import AbstractContextManager
     from types import TracebackType
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import httpx
     import tenacity
 
-    from kinshelf.db.images.cache import CachedImage, ImageCache
+    from kinshelf.db.images.cache import CachedImage, ImageCache, Validators
 
     Headers = dict[bytes, bytes]
 
@@ -48,6 +48,13 @@ class _Transient(ImageRejected):
     def __init__(self, reason: str, message: str, retry_after: float | None = None) -> None:
         super().__init__(reason, message)
         self.retry_after = retry_after
+
+
+class _Found(NamedTuple):
+    """What a server sent."""
+
+    data: bytes
+    validators: Validators
 
 
 class Downloader:
@@ -81,6 +88,9 @@ class Downloader:
         self._backoff = backoff
         self._user_agent = user_agent or f"kinshelf/{version('kinshelf')}"
         self._check = check
+        self._current: set[str] = set()
+        self.stale: dict[str, ImageRejected] = {}
+        """Pictures that were to be refreshed and could not be, by URL, and why."""
         self._decoding = threading.BoundedSemaphore(_DECODERS_AT_ONCE)
         self._pool = _connection_pool(concurrency, allow_private_hosts)
 
@@ -106,8 +116,13 @@ class Downloader:
         """
         return self._fetch(url, threading.Event())
 
-    def fetch_many(self, urls: Iterable[str]) -> Iterator[tuple[str, CachedImage | ImageRejected]]:
+    def fetch_many(
+        self, urls: Iterable[str], refresh: Set[str] = frozenset()
+    ) -> Iterator[tuple[str, CachedImage | ImageRejected]]:
         """Fetch each distinct URL once and yield it with its outcome, in order of completion.
+
+        What is in the cache is fetched once more for the URLs in `refresh`, if the server has
+        another version; where that fails, the cached one is yielded, and `stale` has the reason.
 
         An exception in the consumer, Ctrl-C or closing the iterator stops what is under way
         within about a second. Raises OSError if the disk refuses.
@@ -119,7 +134,8 @@ class Downloader:
             try:
                 while True:
                     for url in islice(waiting, 2 * self._concurrency - len(running)):
-                        running[workers.submit(self._outcome, url, stop)] = url
+                        future = workers.submit(self._outcome, url, stop, url in refresh)
+                        running[future] = url
                     if not running:
                         return
                     for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -128,9 +144,11 @@ class Downloader:
                 stop.set()
                 workers.shutdown(wait=False, cancel_futures=True)
 
-    def _outcome(self, url: str, stop: threading.Event) -> CachedImage | ImageRejected:
+    def _outcome(
+        self, url: str, stop: threading.Event, refresh: bool
+    ) -> CachedImage | ImageRejected:
         try:
-            return self._fetch(url, stop)
+            return self._refreshed(url, stop) if refresh else self._fetch(url, stop)
         except ImageRejected as rejected:
             return rejected
 
@@ -138,10 +156,30 @@ class Downloader:
         cached = self._cache.get(url)
         if cached is not None:
             return cached
-        data, etag = self._retrying(stop)(self._attempt, url, stop)
+        found = self._retrying(stop)(self._attempt, url, stop)
+        assert found is not None  # only a conditional request is answered by "not modified"
+        return self._kept(url, found)
+
+    def _refreshed(self, url: str, stop: threading.Event) -> CachedImage:
+        cached = self._cache.get(url)
+        if cached is None or url in self._current:
+            return self._fetch(url, stop)
+        known = self._cache.validators(url)
+        try:
+            found = self._retrying(stop)(self._attempt, url, stop, known)
+            self._current.add(url)
+            return cached if found is None else self._kept(url, found)
+        except ImageRejected as rejected:
+            if rejected.reason == "stopped":
+                raise
+            self.stale[url] = rejected
+            return cached
+
+    def _kept(self, url: str, found: _Found) -> CachedImage:
         with self._decoding:  # a decoded picture may take hundreds of megabytes
-            self._check(data)
-        return self._cache.put(url, data, etag)
+            self._check(found.data)
+        self._current.add(url)
+        return self._cache.put(url, found.data, *found.validators)
 
     def _retrying(self, stop: threading.Event) -> tenacity.Retrying:
         import tenacity
@@ -161,41 +199,52 @@ class Downloader:
             reraise=True,
         )
 
-    def _attempt(self, url: str, stop: threading.Event) -> tuple[bytes, str | None]:
+    def _attempt(
+        self, url: str, stop: threading.Event, known: Validators = (None, None)
+    ) -> _Found | None:
         import httpcore
 
         from kinshelf.db.images.addresses import BUDGET, Budget
 
         BUDGET.set(Budget(self._timeout, stop))
         try:
-            return self._follow(url)
+            return self._follow(url, known)
         except httpcore.TimeoutException as error:
             message = f"{url} took longer than {self._timeout:g} s"
             raise _Transient("timeout", message) from error
         except (httpcore.NetworkError, httpcore.ProtocolError) as error:
             raise _Transient("connection", f"{url} could not be fetched: {error}") from error
 
-    def _follow(self, url: str) -> tuple[bytes, str | None]:
+    def _follow(self, url: str, known: Validators) -> _Found | None:
+        """What the server sends; None where it still has the version that is `known`."""
         from kinshelf.db.images.addresses import check_url
 
         target = check_url(url)
         for _ in range(MAX_REDIRECTS + 1):
-            with self._request(target) as response:
+            with self._request(target, known) as response:
                 headers = {name.lower(): value for name, value in response.headers}
                 location = headers.get(b"location")
+                if response.status == 304 and any(known):
+                    return None
                 if response.status not in _REDIRECTS or location is None:
-                    return self._body(target, response, headers), _text(headers.get(b"etag"))
+                    validators = (headers.get(b"etag"), headers.get(b"last-modified"))
+                    etag, modified = map(_text, validators)
+                    return _Found(self._body(target, response, headers), (etag, modified))
             target = check_url(_joined(target, location))
         message = f"{url} redirects more than {MAX_REDIRECTS} times"
         raise ImageRejected("too-many-redirects", message)
 
-    def _request(self, url: httpx.URL) -> AbstractContextManager[httpcore.Response]:
+    def _request(
+        self, url: httpx.URL, known: Validators
+    ) -> AbstractContextManager[httpcore.Response]:
         import httpcore
 
         target = httpcore.URL(
             scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
         )
         headers = {**_HEADERS, "Host": url.netloc, "User-Agent": self._user_agent}
+        conditions = zip(("If-None-Match", "If-Modified-Since"), known, strict=True)
+        headers |= {name: value for name, value in conditions if value}
         return self._pool.stream("GET", target, headers=headers)
 
     def _body(self, url: httpx.URL, response: httpcore.Response, headers: Headers) -> bytes:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kinshelf.db.product import Product, Reject
+from kinshelf.db.sources.columns import Note
 from kinshelf.db.sources.layouts import EMBEDDINGS
 from kinshelf.db.sources.seen import SeenIds
-from kinshelf.db.sources.source import BadRow
+from kinshelf.db.sources.source import BadRow, MendedRow
 from kinshelf.db.sources.values import embedding_of
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from kinshelf.db.sources.columns import Brought, ColumnPlan, Note
+    from kinshelf.db.sources.columns import Brought, ColumnPlan
 
     FloatArray = NDArray[np.float32]
 
@@ -29,9 +30,10 @@ class ReadOptions:
     """Options for reading a source.
 
     `mapping` is {field: column}; `images` the folder of relative image paths (None: the source's
-    own); `batch_size` counts rows; `delimiter` None goes by the suffix. `require_content=False`
-    takes products with neither text nor image: their embeddings come from elsewhere. With `updates`
-    a row without them may be that of a known product, which the caller knows.
+    own); `batch_size` counts rows; `delimiter` and `encoding` None mean what the file shows.
+    `require_content=False` takes products with neither text nor image: their embeddings come from
+    elsewhere. With `updates` a row without them may be that of a known product, which the caller
+    knows.
     """
 
     mapping: Mapping[str, str] = field(default_factory=dict)
@@ -39,6 +41,7 @@ class ReadOptions:
     batch_size: int = 1024
     delimiter: str | None = None
     require_content: bool = True
+    encoding: str | None = None
     updates: bool = False
 
 
@@ -60,6 +63,10 @@ class ReadBatch:
     image_embeddings: FloatArray | None = None
     text_embeddings: FloatArray | None = None
     brought: list[Brought | None] | None = None
+
+
+_LARGE = 2**25
+"""Characters of a batch, which ends earlier then."""
 
 
 @dataclass(slots=True)
@@ -89,25 +96,35 @@ class Assembler:
         self._dimensions: dict[str, int] = {}
         self._candidates: list[_Candidate] = []
         self._rejects: list[Reject] = []
+        self._size = 0
 
     def __len__(self) -> int:
         """Rows taken since the last batch."""
         return len(self._candidates) + len(self._rejects)
 
+    @property
+    def is_large(self) -> bool:
+        """Whether the texts of the rows taken since the last batch are many megabytes."""
+        return self._size > _LARGE
+
     def take(self, position: int, row: Mapping[str, object] | BadRow) -> None:
         """Add data row `position`."""
         if isinstance(row, BadRow):
-            self._reject(position, None, "malformed-row", row.message)
+            self._reject(position, None, row.reason, row.message, kept=row.expected)
             return
-        if not self._plan.from_text and not row.keys() <= set(self._plan.columns):
+        if not self._plan.from_text and not row.keys() <= self._plan.known:
             self._plan = self._plan.extended(row)
         product, notes = self._plan.product(row)
+        if isinstance(row, MendedRow):
+            notes.append(Note(row.reason, row.message))
         try:
             vectors = self._vectors(row)
         except ValueError as problem:
             self._reject(position, product.id, "bad-embedding", str(problem))
             return
         if self._usable(position, product, vectors):
+            self._size += len(product.title) + len(product.description)
+            self._size += sum(len(v) for v in product.attributes.values() if type(v) is str)
             self._candidates.append(
                 _Candidate(position, product, notes, vectors, self._plan.brought(row))
             )
@@ -128,7 +145,7 @@ class Assembler:
             text,
             brought=[one.brought for one in kept],
         )
-        self._candidates, self._rejects = [], []
+        self._candidates, self._rejects, self._size = [], [], 0
         return batch
 
     def _usable(self, position: int, product: Product, vectors: list[FloatArray | None]) -> bool:

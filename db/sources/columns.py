@@ -19,18 +19,22 @@ from kinshelf.db.sources.layouts import (
     FIELDS,
     TEXT,
     amazon_description,
+    attribute_name,
     first_image,
     key_of,
     layout_of,
     split_text,
 )
+from kinshelf.db.sources.source import MAX_COLUMNS
 from kinshelf.db.sources.values import first_member, scalar, text_of, typed, unfold
-from kinshelf.db.text import clean_category, clean_key, clean_split, normalise, parse_price
+from kinshelf.db.text import clean, clean_category, clean_key, clean_split, parse_price
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
 _REMOTE = re.compile(r"[a-z][a-z0-9+.-]*://|data:|file:", re.IGNORECASE)
+_TURNS = re.compile(r"//|/\.|/$")
+"""What pathlib would change in an absolute path."""
 _CONTENT = ("title", "description", "text", "image", *EMBEDDINGS)
 _MAP_HINT = """map the file's own name for it, for example --map {field}="{column}\""""
 _LISTED = 40
@@ -90,11 +94,11 @@ class ColumnPlan:
             description = amazon_description(description)
         product = Product(
             clean_key(key),
-            normalise(title),
-            normalise(description),
+            clean(title),
+            clean(description),
             clean_category(category),
             self._price(price, notes) if price else None,
-            (normalise(brand) or None) if brand else None,
+            (clean(brand) or None) if brand else None,
             self._image(image) if image else None,
             self._split(split, notes) if split else None,
             self._attributes(row),
@@ -125,11 +129,27 @@ class ColumnPlan:
 
     def extended(self, columns: Iterable[str]) -> ColumnPlan:
         """The plan with further columns; what is bound to a column already stays bound to it."""
-        known = (*self.columns, *(name for name in columns if name not in self.columns))
-        fields = _bind(known, dict(self.fields))
+        new = [name for name in columns if name not in self.known]
+        fields = _bind(new, dict(self.fields))
+        if len(self.known) + len(new) > MAX_COLUMNS:
+            raise InputError(
+                f"the rows have more than {MAX_COLUMNS:,} different names: leave out some, or put"
+                " names and values into one column as JSON text"
+            )
+        names = {**self.attributes, **_attributes(new, fields)}
         return ColumnPlan(
-            known, fields, _attributes(known, fields), self.layout, self.folder, self.from_text
+            (*self.columns, *new), fields, names, self.layout, self.folder, self.from_text
         )
+
+    @cached_property
+    def known(self) -> frozenset[str]:
+        """The columns, to be looked up."""
+        return frozenset(self.columns)
+
+    def notes(self) -> list[str]:
+        """For a person: the columns whose names are ours, and what they are kept as."""
+        renamed = {c: n for c, n in self.attributes.items() if n == f"source_{clean_key(c)}"}
+        return [f"its column {c!r} is kept as the attribute {n!r}" for c, n in renamed.items()]
 
     def without_attributes(self) -> ColumnPlan:
         """The plan that reads the fields only."""
@@ -165,13 +185,18 @@ class ColumnPlan:
         if value[0].isalnum() and ":" not in value:
             # The common case: pathlib takes longer than all the rest of the row.
             return self._prefix + value
+        if value[0] == "/" == os.sep and not _TURNS.search(value):
+            return value
         return str(self.folder / value)
 
     def _attributes(self, row: Mapping[str, object]) -> dict[str, Scalar]:
         found: dict[str, Scalar] = {}
         convert = typed if self.from_text else scalar
-        for column, name in self.attributes.items():
-            value = row.get(column)
+        names = self.attributes
+        # Of names that come row by row, few rows have many.
+        sparse = len(row) < len(names)
+        for column in [c for c in row if c in names] if sparse else names:
+            name, value = names[column], row.get(column)
             if value is None or value == "":
                 continue
             if column == ATTRIBUTES and (members := unfold(value)) is not None:
@@ -179,6 +204,11 @@ class ColumnPlan:
             elif (cell := convert(value)) is not None:
                 found[name] = cell
         return found
+
+
+def product_plan() -> ColumnPlan:
+    """The plan that reads a product's own fields: products in memory are cleaned like a file's."""
+    return resolve_columns((*FIELDS, ATTRIBUTES), {}, from_text=False)
 
 
 def resolve_columns(
@@ -193,8 +223,8 @@ def resolve_columns(
 
     `mapping` goes first, and takes precedence over the columns' names. Besides the
     product's fields it may name `text`, a column with title and description joined by " || ".
-    Columns that are no field become attributes under their own names; one that has a field's name
-    without being it, becomes "source_" and that name. `folder` (default: the working directory)
+    Columns that are no field become attributes under their own names; one whose name is ours
+    becomes "source_" and that name. `folder` (default: the working directory)
     is where relative image paths start.
 
     Raises:
@@ -272,12 +302,6 @@ def _wanted(name: str, fields: Mapping[str, str]) -> bool:
 def _attributes(columns: Sequence[str], fields: Mapping[str, str]) -> dict[str, str]:
     taken = set(fields.values())
     return {column: attribute_name(column) for column in columns if column not in taken}
-
-
-def attribute_name(column: str) -> str:
-    """The name of the attribute that a column becomes."""
-    name = clean_key(column) or "unnamed"
-    return f"source_{name}" if name.casefold() in FIELDS else name
 
 
 def _check_enough(columns: Sequence[str], fields: Mapping[str, str], content: bool) -> None:

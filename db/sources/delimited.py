@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import itertools
 import re
 from collections import deque
 from typing import TYPE_CHECKING
 
 from kinshelf.db.errors import EmptySource, InputError, UnreadableSource
-from kinshelf.db.sources.source import BadRow, check_text, head_lines, text_lines
+from kinshelf.db.sources.layouts import ALIASES, KNOWN_KEYS, key_of
+from kinshelf.db.sources.source import (
+    BadRow,
+    MendedRow,
+    check_text,
+    check_width,
+    encoding_notes,
+    encoding_of,
+    head_lines,
+    text_lines,
+)
 from kinshelf.db.text import clean_key
 
 if TYPE_CHECKING:
@@ -17,6 +29,10 @@ if TYPE_CHECKING:
 
 _NAMED = {"tab": "\t", "semicolon": ";", "comma": ",", "pipe": "|", "\\t": "\t"}
 
+
+_SEP_LINE = re.compile(r"\ufeff?\"?sep=(?P<mark>[^\"\s\w]|\t)\"?[\r\n]*", re.IGNORECASE)
+_SAMPLED = 50
+"""Lines by which the delimiter is found."""
 
 _LONGEST_FIELD = 16 << 20
 """Characters that a broken field may have while its end is looked for."""
@@ -35,11 +51,14 @@ class DelimitedSource:
 
     from_text = True
 
-    def __init__(self, path: Path, delimiter: str | None = None) -> None:
+    def __init__(
+        self, path: Path, delimiter: str | None = None, encoding: str | None = None
+    ) -> None:
         """Read the header.
 
-        `delimiter` None means a tab for .tsv and .tab, else a comma; "tab" and such names are
-        understood.
+        `delimiter` None means what the header and the first rows show, and where they leave it
+        open a tab for .tsv and .tab, else a comma; "tab" and such names are understood.
+        `encoding` None means what the bytes show.
 
         Raises:
             EmptySource, UnreadableSource: see `db.source`; and a delimiter that does not occur in
@@ -47,9 +66,17 @@ class DelimitedSource:
             InputError: a delimiter that is not one character.
         """
         self._path = path
-        self._delimiter = _delimiter(path, delimiter)
-        self._columns: list[str] = []
         check_text(path)
+        self.encoding = encoding_of(path, encoding)
+        self._first = _sep_line(next(iter(text_lines(path, self.encoding)), ""))
+        self._delimiter = _usual(path) if delimiter is None else _given(delimiter)
+        if delimiter is None:
+            self._delimiter = self._first or self._shown_delimiter()
+        self.notes = encoding_notes(self.encoding, encoding)
+        if delimiter is None and self._delimiter != _usual(path):
+            mark = "a tab" if self._delimiter == "\t" else repr(self._delimiter)
+            self.notes.append(f"its columns are split at {mark} (--delimiter names another)")
+        self._columns: list[str] = []
         self._columns = self._named(next(self._records(), None))
 
     @property
@@ -58,21 +85,76 @@ class DelimitedSource:
         return self._columns
 
     def rows(self, wanted: Collection[str] | None = None) -> Iterator[dict[str, object] | BadRow]:
-        """Each record as column → text; one with more or fewer fields than the header is bad."""
+        """Each record as column → text.
+
+        A record that lacks its last fields has them empty, and empty fields beyond the header's
+        are dropped; both come as `MendedRow`. A header that comes again, and a record of nothing
+        but delimiters, is an expected `BadRow`. More fields than the header's is bad, and so are
+        two short records in a row that make one together: a line end stood in it without quotes.
+        """
         records = self._records()
         next(records, None)
-        columns, width = self._columns, len(self._columns)
+        held: tuple[int, list[str]] | None = None
         for line, fields in records:
-            if isinstance(fields, BadRow):
-                yield fields
-            elif len(fields) == width:
-                yield dict(zip(columns, fields, strict=True))
+            if held is not None:
+                first, held = held, None
+                if isinstance(fields, list) and self._is_broken(first[1], fields):
+                    yield self._wrong(*first)
+                    yield self._wrong(line, fields)
+                    continue
+                yield self._short(*first)
+            if isinstance(fields, list) and 1 < len(fields) < self._named_width and any(fields):
+                held = line, fields
             else:
-                yield BadRow(f"line {line}: {len(fields)} fields where the header has {width}")
+                yield fields if isinstance(fields, BadRow) else self._row(line, fields)
+        if held is not None:
+            yield self._short(*held)
+
+    def _is_broken(self, first: list[str], second: list[str]) -> bool:
+        """Whether two short records are one in which a line end stands without quotes.
+
+        The second of two records begins with an id of the same shape as the first's.
+        """
+        if len(first) + len(second) - 1 != len(self._columns):
+            return False
+        at = self._id_at
+        return len(second) <= at or len(first) <= at or _shape(first[at]) != _shape(second[at])
+
+    def _row(self, line: int, fields: list[str]) -> dict[str, object] | BadRow:
+        width = len(self._columns)
+        start = fields[0] if fields else ""
+        if len(fields) == width and start not in self._header_starts:  # nearly always
+            return dict(zip(self._columns, fields, strict=True))
+        if not any(map(str.strip, fields)):
+            return BadRow(f"line {line}: nothing but delimiters", "empty-row", expected=True)
+        if list(map(key_of, fields)) == self._header:
+            return BadRow(f"line {line}: the header again", "repeated-header", expected=True)
+        if self._named_width <= len(fields) <= width:  # the header may end in delimiters
+            whole = [*fields, *[""] * (width - len(fields))]
+            return dict(zip(self._columns, whole, strict=True))
+        if len(fields) < width or any(map(str.strip, fields[width:])):
+            return self._wrong(line, fields)
+        row = MendedRow(zip(self._columns, fields, strict=False))
+        row.reason = "trailing-delimiters"
+        row.message = f"line {line}: {len(fields) - width} empty fields more than the header has"
+        return row
+
+    def _short(self, line: int, fields: list[str]) -> MendedRow:
+        row = MendedRow(dict.fromkeys(self._columns, ""))
+        row |= zip(self._columns, fields, strict=False)
+        row.reason = "short-row"
+        row.message = f"{self._widths(line, fields)}: the missing ones are taken as empty"
+        return row
+
+    def _wrong(self, line: int, fields: list[str]) -> BadRow:
+        return BadRow(self._widths(line, fields))
+
+    def _widths(self, line: int, fields: list[str]) -> str:
+        return f"line {line}: {len(fields)} fields where the header has {len(self._columns)}"
 
     def count(self) -> int | None:
         """The records: exact for a file under 256 KiB, else extrapolated; None for .gz."""
-        head = head_lines(self._path)
+        head = head_lines(self._path, self.encoding)
         if head is None:
             return None
         lines, scale = head
@@ -83,9 +165,12 @@ class DelimitedSource:
         self, source: Iterator[str] | None = None
     ) -> Iterator[tuple[int, list[str] | BadRow]]:
         """Line number from 1 and fields of each record, the header among them."""
-        lines = _Lines(text_lines(self._path) if source is None else source)
+        lines = _Lines(text_lines(self._path, self.encoding) if source is None else source)
         reader = csv.reader(lines, delimiter=self._delimiter, strict=True)
         number = 1
+        if self._first:
+            next(lines, None)
+            number += lines.settle()
         while True:
             try:
                 fields = next(reader)
@@ -156,7 +241,23 @@ class DelimitedSource:
         names = header[1]
         if len(names) == 1:
             self._check_delimiter(names[0])
+        check_width(self._path, names)
+        self._named_width = max(
+            (place for place, name in enumerate(names, 1) if clean_key(name)), default=len(names)
+        )
+        self._header = [key_of(name) for name in names]
+        self._header_starts = {"", names[0], "\ufeff" + names[0]}
+        aliases = ALIASES["id"]
+        places = (place for place, key in enumerate(self._header) if key in aliases)
+        self._id_at = next(places, 0)
         return unique_names(names)
+
+    def _shown_delimiter(self) -> str:
+        """The delimiter that makes most known names of the header, then records of its width."""
+        lines = list(itertools.islice(text_lines(self._path, self.encoding), _SAMPLED))
+        usual = _usual(self._path)
+        marks = [usual, *(mark for mark in ",;\t|" if mark != usual)]
+        return max(marks, key=lambda mark: _fit(lines, mark))  # the first of equals
 
     def _check_delimiter(self, name: str) -> None:
         for word, mark in _NAMED.items():
@@ -207,25 +308,52 @@ class _Lines:
 def unique_names(names: Sequence[str]) -> list[str]:
     """Column names without control characters, none blank, none twice ("a", "a" → "a", "a_2")."""
     unique: dict[str, None] = {}
+    copies: dict[str, int] = {}
     for place, name in enumerate(names, start=1):
-        clean = clean_key(name) or f"column_{place}"
-        candidate, copy = clean, 2
+        candidate = clean = clean_key(name) or f"column_{place}"
         while candidate in unique:
-            candidate, copy = f"{clean}_{copy}", copy + 1
+            copies[clean] = copies.get(clean, 1) + 1
+            candidate = f"{clean}_{copies[clean]}"
         unique[candidate] = None
     return list(unique)
 
 
-def _delimiter(path: Path, given: str | None) -> str:
-    if given is None:
-        return "\t" if {".tsv", ".tab"} & {suffix.casefold() for suffix in path.suffixes} else ","
-    mark = _NAMED.get(given.casefold(), given)
+def _shape(text: str) -> str:
+    """The kinds of characters in a text in turn: "AB-1234" is "a-9"."""
+    kinds = ("9" if m.isdigit() else "a" if m.isalpha() else m for m in text.strip())
+    return "".join(kind for kind, _ in itertools.groupby(kinds))
+
+
+def _usual(path: Path) -> str:
+    return "\t" if {".tsv", ".tab"} & {suffix.casefold() for suffix in path.suffixes} else ","
+
+
+def _given(delimiter: str) -> str:
+    mark = _NAMED.get(delimiter.casefold(), delimiter)
     if len(mark) != 1 or mark in '"\r\n':
         raise InputError(
-            f"the delimiter {given!r} is not usable: give one character, or one of "
+            f"the delimiter {delimiter!r} is not usable: give one character, or one of "
             f"{', '.join(_NAMED)}"
         )
     return mark
+
+
+def _sep_line(line: str) -> str:
+    """The delimiter that a first line such as Excel's `sep=;` names, or ""."""
+    found = _SEP_LINE.fullmatch(line)
+    return found["mark"] if found else ""
+
+
+def _fit(lines: list[str], mark: str) -> tuple[int, float, int]:
+    """Known names in the header, share of records as wide as it, width; none for one column."""
+    records: list[list[str]] = []
+    with contextlib.suppress(csv.Error):  # what was read before a broken record tells enough
+        records.extend(filter(None, csv.reader(lines, delimiter=mark)))
+    if not records or len(records[0]) == 1:
+        return 0, 0.0, 0
+    width = len(records[0])
+    known = len(KNOWN_KEYS.intersection(map(key_of, records[0])))
+    return known, round(sum(len(r) == width for r in records) / len(records), 1), width
 
 
 def _plainly(problem: csv.Error) -> str:

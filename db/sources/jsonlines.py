@@ -7,7 +7,17 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from kinshelf.db.errors import EmptySource, UnreadableSource
-from kinshelf.db.sources.source import BadRow, check_text, head_lines, text_lines
+from kinshelf.db.sources.source import (
+    MAX_ROW,
+    BadRow,
+    check_text,
+    check_width,
+    encoding_notes,
+    encoding_of,
+    head_lines,
+    text_lines,
+    too_long,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -21,14 +31,18 @@ class JsonLinesSource:
 
     from_text = False
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, encoding: str | None = None) -> None:
         """Collect the keys of the first 1,000 rows; a later row may bring further ones.
+
+        `encoding` None: what the bytes show.
 
         Raises:
             EmptySource, UnreadableSource: see `db.source`; and a file that holds no object.
         """
         self._path = path
         check_text(path)
+        self.encoding = encoding_of(path, encoding)
+        self.notes = encoding_notes(self.encoding, encoding)
         self._columns = self._keys()
 
     @property
@@ -38,8 +52,11 @@ class JsonLinesSource:
 
     def rows(self, wanted: Collection[str] | None = None) -> Iterator[dict[str, object] | BadRow]:
         """Each line's object; a line that holds none is bad."""
-        for number, line in enumerate(text_lines(self._path), start=1):
+        for number, line in enumerate(text_lines(self._path, self.encoding), start=1):
             if line.isspace():
+                continue
+            if len(line) > MAX_ROW:
+                yield BadRow(f"line {number}: {too_long(len(line))}", "too-long")
                 continue
             try:
                 row = json.loads(line)
@@ -53,7 +70,7 @@ class JsonLinesSource:
 
     def count(self) -> int | None:
         """The lines: exact for a file under 256 KiB, else extrapolated; None for .gz."""
-        head = head_lines(self._path)
+        head = head_lines(self._path, self.encoding)
         if head is None:
             return None
         lines, scale = head
@@ -73,4 +90,5 @@ class JsonLinesSource:
                 f"{self._path} holds no JSON object in its first {rows} rows: it needs one object "
                 f"a line. A JSON array becomes that with: jq -c '.[]' FILE.json > FILE.jsonl"
             )
+        check_width(self._path, keys)
         return list(keys)

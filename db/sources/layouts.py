@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from kinshelf.db.text import normalise
+from kinshelf.db.text import clean_key, normalise
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -22,6 +24,9 @@ ATTRIBUTES = "attributes"
 
 EMBEDDINGS = ("image_embedding", "text_embedding")
 """Columns of vectors."""
+
+OURS = frozenset((*FIELDS, ATTRIBUTES, "row", "added", "has_image", "has_text", "image_error"))
+"""Names that a filter knows already, or by which a file is read: no attribute can have one."""
 
 ALIASES: dict[str, tuple[str, ...]] = {
     "id": ("id", "product id", "uniq id", "item id", "sku", "asin"),
@@ -76,6 +81,14 @@ def key_of(column: str) -> str:
     return normalise(column.replace("_", " ").replace("-", " ")).casefold()
 
 
+@lru_cache(maxsize=16384)
+def attribute_name(column: str) -> str:
+    """The name of the attribute that a column becomes: "source_row" of one that is named "row"."""
+    name = clean_key(column) or "unnamed"
+    taken = name.casefold() in OURS or key_of(name) in _VECTOR_KEYS
+    return f"source_{name}" if taken else name
+
+
 def layout_of(columns: Iterable[str]) -> Layout | None:
     """The known layout whose signature the header holds."""
     keys = {key_of(column) for column in columns}
@@ -88,6 +101,11 @@ def amazon_description(text: str) -> str:
     return " ".join(part for part in map(str.strip, text.split("|")) if part)
 
 
+KNOWN_KEYS = frozenset(
+    {*itertools.chain(*ALIASES.values()), *AMAZON_2020.signature, "suggested category"}
+) | {"new category"}
+"""Column names that are known, by `key_of`."""
+_VECTOR_KEYS = frozenset(map(key_of, EMBEDDINGS))
 _BETWEEN_URLS = re.compile(r"\||\s*[,;]\s*(?=https?://)")
 
 

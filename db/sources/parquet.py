@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from kinshelf.db.errors import EmptySource, UnreadableSource
 from kinshelf.db.sources.layouts import EMBEDDINGS, key_of
+from kinshelf.db.sources.source import MAX_ROW, BadRow, check_width, too_long
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
 
     import duckdb
 
-_FETCH = 1024
+_FETCH = 64
+"""Rows as Python objects at once: a small file may unpack to rows of `MAX_ROW` each."""
+_LONGEST_LIST = 2**16
+_FLOAT_DIGITS = 15
 _BLOCK = 8192
 """Rows of vectors held at once: 64 MiB for two embeddings of 1,024."""
 
@@ -35,15 +39,17 @@ _SESSION = (
 _FILE = "read_parquet(?, hive_partitioning = false)"
 _NUMBERED = "read_parquet(?, hive_partitioning = false, file_row_number = true)"
 _PLAIN = re.compile(r"VARCHAR|BOOLEAN|FLOAT|DOUBLE|U?(?:TINY|SMALL|BIG)INT|U?INTEGER")
+_NUMBER = re.compile(r"BOOLEAN|FLOAT|DOUBLE|DECIMAL.*|U?(?:TINY|SMALL|BIG)INT|U?INTEGER")
 _VECTOR = re.compile(r"(?:FLOAT|DOUBLE)\[\d*\]")
 
 
 class ParquetSource:
     """A Parquet file; its values come as str, int, float, bool or None.
 
-    Dates and times come as ISO 8601 text (UTC where they have a zone), decimals as floats, lists
-    and structures as JSON text, bytes as text where they are UTF-8 and else not at all. The
-    columns `image_embedding` and `text_embedding`, where they are lists of floats, come as arrays.
+    Dates and times come as ISO 8601 text (UTC where they have a zone), decimals as floats (of
+    more than 15 digits as text), lists and structures as JSON text, bytes as text where they are
+    UTF-8 and else not at all. The columns `image_embedding` and `text_embedding`, where they are
+    lists of floats, come as arrays.
     """
 
     from_text = False
@@ -64,26 +70,43 @@ class ParquetSource:
             self._rows = _one(connection, f"SELECT count(*) FROM {_FILE}", self._name)
         if not self._rows:
             raise EmptySource(f"{path} has no rows")
+        check_width(path, self._types)
 
     @property
     def columns(self) -> Sequence[str]:
         """The column names."""
         return list(self._types)
 
-    def rows(self, wanted: Collection[str] | None = None) -> Iterator[dict[str, object]]:
-        """Each row as column → value; with `wanted`, of those columns alone."""
+    def rows(self, wanted: Collection[str] | None = None) -> Iterator[dict[str, object] | BadRow]:
+        """Each row as column → value; with `wanted`, of those columns alone.
+
+        A row of more than `MAX_ROW` characters is bad; it is measured where it lies.
+        """
         types = {
             name: kind for name, kind in self._types.items() if wanted is None or name in wanted
         }
         vectors = [name for name, kind in types.items() if _is_vector(name, kind)]
         plain = [name for name in types if name not in vectors]
         chosen = ", ".join(_expression(name, types[name]) for name in plain) or "NULL"
+        texts = [_expression(n, types[n]) for n in plain if not _NUMBER.fullmatch(types[n])]
+        size = " + ".join(["0::BIGINT", *(f"coalesce(strlen({text}), 0)" for text in texts)])
         with self._connection() as connection:
             beside = self._vectors(connection.cursor(), vectors)
-            found = connection.execute(f"SELECT {chosen} FROM {_FILE}", [self._name])
+            bounded = ", ".join(
+                f"CASE WHEN size <= {MAX_ROW} THEN c{i} END" for i in range(max(len(plain), 1))
+            )
+            names = ", ".join(f"c{i}" for i in range(max(len(plain), 1)))
+            query = (
+                f"SELECT {bounded}, size FROM (SELECT {chosen}, {size} FROM {_FILE})"
+                f" AS rows({names}, size)"
+            )
+            found = connection.execute(query, [self._name])
             while batch := found.fetchmany(_FETCH):
                 for values, cells in zip(batch, beside, strict=False):
-                    yield dict(zip(plain, values, strict=False)) | cells
+                    if values[-1] > MAX_ROW:
+                        yield BadRow(too_long(values[-1]), "too-long")
+                    else:
+                        yield dict(zip(plain, values, strict=False)) | cells
 
     def count(self) -> int:
         """The number of rows according to the file's metadata."""
@@ -130,12 +153,23 @@ def _expression(name: str, kind: str) -> str:
     if kind == "BLOB":
         return f"try(decode({column}))"
     if kind.endswith("]") or kind.startswith(("STRUCT", "MAP", "UNION")):
-        return "NULL" if "BLOB" in kind else f"CAST(to_json({column}) AS VARCHAR)"
+        return "NULL" if "BLOB" in kind else _as_json(column, kind)
     if kind.startswith("DECIMAL"):
-        return f"CAST({column} AS DOUBLE)"
+        return f"CAST({column} AS {'DOUBLE' if _is_exact(kind) else 'VARCHAR'})"
     if kind.startswith("TIMESTAMP"):
         return f"replace(CAST({column} AS VARCHAR), ' ', 'T')"
     return f"CAST({column} AS VARCHAR)"
+
+
+def _is_exact(decimal: str) -> bool:
+    """Whether a float has all digits of a type such as DECIMAL(10,2)."""
+    return int(re.findall(r"\d+", decimal)[0]) <= _FLOAT_DIGITS
+
+
+def _as_json(column: str, kind: str) -> str:
+    if kind.endswith("]"):  # a longer one, such as the vector of another model, is no attribute
+        column = f"CASE WHEN len({column}) <= {_LONGEST_LIST} THEN {column} END"
+    return f"CAST(to_json({column}) AS VARCHAR)"
 
 
 def _quoted(name: str) -> str:

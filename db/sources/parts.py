@@ -21,6 +21,8 @@ from kinshelf.db.sources.parquet import ParquetSource
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
+    from kinshelf.db.sources.source import BadRow
+
 NAME = "parts.json"
 FORMAT = 1
 
@@ -134,7 +136,7 @@ class PartsSource:
             raise EmptySource(f"{path} holds no products: every row of its source was rejected")
         self.columns: Sequence[str] = ParquetSource(self._files[0]).columns
 
-    def rows(self, wanted: Collection[str] | None = None) -> Iterator[dict[str, object]]:
+    def rows(self, wanted: Collection[str] | None = None) -> Iterator[dict[str, object] | BadRow]:
         """Each product as column → value. See `db.parquet.ParquetSource`."""
         for file in self._files:
             yield from ParquetSource(file).rows(wanted)

@@ -25,9 +25,11 @@ __all__ = [
     "ReadOptions",
     "count_rows",
     "exact_rows",
+    "open_rows",
     "open_source",
     "read_planned",
     "read_source",
+    "reading_notes",
     "source_columns",
 ]
 
@@ -81,6 +83,11 @@ def exact_rows(source: RowSource) -> int:
     return sum(1 for _ in source.rows(()))
 
 
+def open_rows(path: Path | str, options: ReadOptions = _DEFAULTS) -> RowSource:
+    """The rows of a source, whatever its columns mean. Raises as `source_columns`."""
+    return _open(Path(path), options)
+
+
 def open_source(path: Path | str, options: ReadOptions) -> Opened:
     """A source and what its columns are; raises as `read_source`."""
     path = Path(path)
@@ -99,6 +106,11 @@ def open_source(path: Path | str, options: ReadOptions) -> Opened:
     return source, plan
 
 
+def reading_notes(source: RowSource) -> list[str]:
+    """How a file is read where that is not what its suffix promises, for a person."""
+    return source.notes if isinstance(source, DelimitedSource | JsonLinesSource) else []
+
+
 def read_planned(
     source: RowSource, plan: ColumnPlan, path: Path | str, options: ReadOptions
 ) -> Iterator[ReadBatch]:
@@ -108,7 +120,7 @@ def read_planned(
     position = -1
     for position, row in enumerate(source.rows({*plan.fields.values(), *plan.attributes})):
         assembler.take(position, row)
-        if len(assembler) >= options.batch_size:
+        if len(assembler) >= options.batch_size or assembler.is_large:
             yield assembler.batch()
     if position < 0:
         raise EmptySource(f"{path} has a header but no rows")
@@ -126,9 +138,9 @@ def _open(path: Path, options: ReadOptions) -> RowSource:
     suffix = path.suffix.casefold()
     inner = path.with_suffix("").suffix.casefold() if suffix == ".gz" else suffix
     if inner in _DELIMITED:
-        return DelimitedSource(path, options.delimiter)
+        return DelimitedSource(path, options.delimiter, options.encoding)
     if inner in _JSON_LINES:
-        return JsonLinesSource(path)
+        return JsonLinesSource(path, options.encoding)
     if suffix in _PARQUET:
         return ParquetSource(path)
     raise UnreadableSource(_unknown(path))

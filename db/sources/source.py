@@ -7,8 +7,10 @@ import io
 import re
 import zlib
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 
+from kinshelf.db import encodings
 from kinshelf.db.errors import EmptySource, UnreadableSource
 
 if TYPE_CHECKING:
@@ -18,7 +20,12 @@ if TYPE_CHECKING:
 MAX_LINE = 16 * 2**20
 """Characters: a longer line means that the file is not made of lines."""
 
-_LINE_END = re.compile(rb"\r*\n|\r")
+MAX_ROW = 2**20
+"""Characters of a row's texts: a longer one is rejected before it takes memory."""
+MAX_COLUMNS = 10_000
+"""Columns of a source, and attribute names of a shelf."""
+
+_LINE_END = re.compile(r"\r*\n|\r")
 _HEAD = 64 * 2**10
 _CHUNK = 2**20
 _SAMPLE = 256 * 2**10
@@ -26,16 +33,40 @@ _MAGIC = {
     b"PK\x03\x04": "a zip archive or spreadsheet: save it as CSV",
     b"PAR1": "a Parquet file: give it the suffix .parquet",
     b"\x1f\x8b": "gzip-compressed: give it the suffix .gz after its own",
-    b"\xff\xfe": "UTF-16 text: iconv -f UTF-16 -t UTF-8 {name} > utf8-{name}",
-    b"\xfe\xff": "UTF-16 text: iconv -f UTF-16 -t UTF-8 {name} > utf8-{name}",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
-    """A row that could not be parsed; `message` states where it stands and what is wrong."""
+    """A row that gives no product; `message` states where it stands and what is wrong.
+
+    `expected`: nothing is lost by it, as a header that comes again.
+    """
 
     message: str
+    reason: str = "malformed-row"
+    expected: bool = False
+
+
+class MendedRow(dict[str, object]):
+    """A row that was read as it is meant; `reason` and `message` state what was odd about it."""
+
+    reason = ""
+    message = ""
+
+
+def check_width(path: Path, columns: Collection[str]) -> None:
+    """Raises UnreadableSource where a file has more columns than a shelf takes."""
+    if len(columns) > MAX_COLUMNS:
+        raise UnreadableSource(
+            f"{path} has {len(columns):,} columns, more than {MAX_COLUMNS:,}: leave out some, or"
+            " put names and values into one column as JSON text"
+        )
+
+
+def too_long(characters: int) -> str:
+    """The message for a row of more than `MAX_ROW` characters."""
+    return f"the row has {characters:,} characters, more than {MAX_ROW:,}: shorten its texts"
 
 
 class RowSource(Protocol):
@@ -65,7 +96,7 @@ class RowSource(Protocol):
 
 
 def check_text(path: Path) -> None:
-    """Refuse what is no UTF-8 text file before a parser stumbles over it.
+    """Refuse what is no text file before a parser stumbles over it.
 
     Raises:
         EmptySource: the file has no bytes.
@@ -81,43 +112,70 @@ def check_text(path: Path) -> None:
     for magic, remedy in _MAGIC.items():
         if head.startswith(magic):
             raise UnreadableSource(f"{path} is {remedy.format(name=path.name)}")
-    if b"\0" in head:
-        offset = head.index(b"\0")
-        raise UnreadableSource(
-            f"{path} is not a text file: byte {offset} is NUL. Export it as UTF-8 CSV or JSONL"
-        )
 
 
-def text_lines(path: Path) -> Iterator[str]:
-    """The lines of a UTF-8 file with their own line ends, one at a time; .gz is unpacked.
+def encoding_of(path: Path, given: str | None = None) -> str:
+    """The encoding of a text file: the given one, or what its bytes show (see `db.encodings`).
+
+    Raises:
+        InputError: there is no encoding of the given name.
+        UnreadableSource: no encoding fits, or the file cannot be read.
+    """
+    if given is not None:
+        return encodings.checked(given)
+    stat = path.stat()
+    return _detected(path, stat.st_size, stat.st_mtime_ns)
+
+
+def encoding_notes(found: str, given: str | None) -> list[str]:
+    """For a person: the encoding of a file, where it was recognised and is not UTF-8."""
+    if given is not None or found == encodings.UTF_8:
+        return []
+    return [f"it is read as {encodings.shown(found)} (--encoding names another)"]
+
+
+@lru_cache(maxsize=64)
+def _detected(path: Path, _size: int, _changed: int) -> str:
+    try:
+        with _open_binary(path) as stream:
+            found = encodings.detect(iter(partial(stream.read, _CHUNK), b""))
+    except (OSError, EOFError, zlib.error) as problem:
+        raise unreadable(path, problem) from problem
+    if found is None:
+        raise UnreadableSource(_encoding_message(path))
+    return found
+
+
+def text_lines(path: Path, encoding: str = encodings.UTF_8) -> Iterator[str]:
+    """The lines of a text file with their own line ends, one at a time; .gz is unpacked.
 
     A byte order mark is dropped.
 
     Raises:
-        UnreadableSource: bytes that are no UTF-8 (with their offset and line), a damaged
-            archive, or a line longer than `MAX_LINE`.
+        UnreadableSource: bytes that are not of this encoding, a damaged archive, or a line longer
+            than `MAX_LINE`.
     """
     try:
         with _open_binary(path) as binary:
-            head = binary.read(_HEAD)
+            head = binary.read(_HEAD).decode(encoding, "ignore")
             binary.seek(0)
             # A lone carriage return ends a line only where it ends the first.
             first = _LINE_END.search(head)
-            end = "\r" if first is not None and first[0] == b"\r" else "\n"
-            stream = io.TextIOWrapper(binary, encoding="utf-8", newline=end)
+            end = "\r" if first is not None and first[0] == "\r" else "\n"
+            stream = io.TextIOWrapper(binary, encoding=encoding, newline=end)
             if stream.read(1) != "\ufeff":
                 stream.seek(0)
             while line := stream.readline(MAX_LINE):
                 if len(line) == MAX_LINE:
                     raise UnreadableSource(f"{path} has a line of more than {MAX_LINE} characters")
                 yield line
-    except UnicodeDecodeError as problem:
-        raise UnreadableSource(_encoding_message(path)) from problem
+    except UnicodeError as problem:
+        raise UnreadableSource(_not_of(path, encoding, problem)) from problem
     except (OSError, EOFError, zlib.error) as problem:
         raise unreadable(path, problem) from problem
 
 
-def head_lines(path: Path) -> tuple[list[str], float] | None:
+def head_lines(path: Path, encoding: str = encodings.UTF_8) -> tuple[list[str], float] | None:
     """The lines of a text file's first 256 KiB, and how many times as large the file is.
 
     None for .gz, whose size does not tell how much is in it.
@@ -126,9 +184,9 @@ def head_lines(path: Path) -> tuple[list[str], float] | None:
         return None
     lines: list[str] = []
     size = 0
-    for line in text_lines(path):
+    for line in text_lines(path, encoding):
         lines.append(line)
-        size += len(line.encode())
+        size += len(line.encode(encoding, "replace"))
         if size >= _SAMPLE:
             return lines, max(1.0, path.stat().st_size / size)
     return lines, 1.0
@@ -146,11 +204,21 @@ def _open_binary(path: Path) -> BinaryIO:
     return path.open("rb")
 
 
+def _not_of(path: Path, encoding: str, problem: UnicodeError) -> str:
+    if encoding == encodings.UTF_8:
+        return _encoding_message(path)
+    return f"{path} is not {encodings.shown(encoding)} ({problem}): name another --encoding"
+
+
 def _encoding_message(path: Path) -> str:
+    with _open_binary(path) as stream:
+        nul = stream.read(_HEAD).find(b"\0")
+    if nul >= 0:
+        return f"{path} is not a text file: byte {nul} is NUL. Export it as UTF-8 CSV or JSONL"
     offset, line, byte = _first_bad_byte(path)
     return (
-        f"{path} is not UTF-8: byte 0x{byte:02x} at offset {offset} (line {line}). Convert it, for "
-        f"example: iconv -f WINDOWS-1252 -t UTF-8 {path.name} > utf8-{path.name}"
+        f"{path} is not UTF-8: byte 0x{byte:02x} at offset {offset} (line {line}), and no other"
+        " encoding fits well: mend that line, or name the encoding, such as --encoding cp1252"
     )
 
 

@@ -10,17 +10,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kinshelf.db.text import clean_key, normalise
+from kinshelf.db.sources.layouts import attribute_name
+from kinshelf.db.text import clean, clean_key
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from kinshelf.db.product import Scalar
 
 _LONGEST_LIST = 100_000
 _NUMBER_STARTS = frozenset("-0123456789")
-_WORDS: dict[str, bool | None] = {"": None, "true": True, "false": False}
-_NUMBER = re.compile(r"(?P<whole>0|-?[1-9]\d{0,17})|-?(?:0|[1-9]\d*)\.\d+(?:[eE][+-]?\d+)?", re.A)
+_WORDS: dict[str, bool | None] = {"": None, "True": True, "False": False}
+_NUMBER = re.compile(r"(?P<whole>0|-?[1-9]\d{0,17})|-?(?:0|[1-9]\d*)\.\d+(?:e[+-]\d+)?", re.A)
+_OPENING, _CLOSING = frozenset("[{"), frozenset("]}")
+_LARGEST = 10**18
+"""A whole number from here on is a code rather than an amount, and databases would round it."""
 
 
 def text_of(value: object) -> str:
@@ -58,7 +64,10 @@ def first_member(text: str) -> str:
     english = [m for m in named if str(m.get("language_tag", "")).startswith("en")]
     plain = [m for m in members if isinstance(m, str | int | float) and m != ""]
     found = [m["value"] for m in english + named] or plain
-    return text_of(found[0]) if found else "" if not members else text
+    if not found:
+        return text if members else ""
+    # A list in the list: what is stored must read back as itself.
+    return first_member(text_of(found[0]))
 
 
 def scalar_text(value: object) -> str:
@@ -69,36 +78,54 @@ def scalar_text(value: object) -> str:
 
 
 def typed(value: object) -> Scalar:
-    """A cell of a text format as int, float, bool or normalised text; None where it is empty.
+    """A cell of a text format as int, float, bool or text; None where it is empty.
 
-    A number keeps its type only where nothing is lost by it: codes such as "007", "+5" or a
-    number of more than 18 digits stay text.
+    It is a number only where writing that gives the same text: "007", "+5", "1.10" and a number
+    of more than 18 digits stay text, and so does every word but "True" and "False", which
+    Python, pandas and `export` write.
     """
-    text = normalise(value if isinstance(value, str) else scalar_text(value))
+    text = _cell(value if isinstance(value, str) else scalar_text(value))
     if text[:1] not in _NUMBER_STARTS:
-        return _WORDS.get(text.casefold(), text) if len(text) <= 5 else text
+        return _WORDS.get(text, text) if len(text) <= 5 else text
     number = _NUMBER.fullmatch(text)
     if number is None:
         return text
     if number["whole"]:
         return int(text)
     amount = float(text)
-    return text if math.isinf(amount) else amount
+    return amount if repr(amount) == text else text
 
 
 def scalar(value: object) -> Scalar:
     """A value of a typed format as an attribute; None where it is missing.
 
-    NaN counts as missing, text is normalised, lists and objects become JSON text.
+    NaN counts as missing, a whole number of more than 18 digits becomes text, and so do lists and
+    objects, as JSON.
     """
-    if value is None or isinstance(value, bool | int):
+    if value is None or isinstance(value, bool):
         return value
+    if isinstance(value, int):
+        return value if -_LARGEST < value < _LARGEST else str(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else _float_text(value) or None
     if isinstance(value, str):
-        return normalise(value) or None
-    # Not normalised: NFKC turns a full-width quotation mark into one that ends a JSON string.
-    return clean_key(scalar_text(value))
+        return _cell(value) or None
+    return _cell(scalar_text(value))
+
+
+def _cell(text: str) -> str:
+    """A text as an attribute; blanks and letters within the strings of JSON stay."""
+    stripped = text.strip()
+    is_json = stripped[:1] in _OPENING and stripped[-1:] in _CLOSING and _is_json(stripped)
+    return clean_key(text) if is_json else clean(text)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def unfold(value: object) -> dict[str, Scalar] | None:
@@ -110,8 +137,13 @@ def unfold(value: object) -> dict[str, Scalar] | None:
             return None
     if not isinstance(value, dict):
         return None
-    found = {clean_key(str(name)): scalar(member) for name, member in value.items()}
-    return {name: member for name, member in found.items() if name and member is not None}
+    return scalars({str(name): member for name, member in value.items() if str(name).strip()})
+
+
+def scalars(members: Mapping[str, object]) -> dict[str, Scalar]:
+    """Attributes as they are kept: by `attribute_name`, without those that have no value."""
+    found = {attribute_name(name): scalar(member) for name, member in members.items()}
+    return {name: member for name, member in found.items() if member is not None}
 
 
 def embedding_of(value: object) -> NDArray[np.float32] | None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kinshelf.db.product import Product
-from kinshelf.db.sources.columns import attribute_name
-from kinshelf.db.sources.values import scalar
-from kinshelf.db.text import clean_category, clean_key, normalise
+from kinshelf.db.sources.layouts import attribute_name
+from kinshelf.db.sources.values import scalars
+from kinshelf.db.text import clean, clean_category, clean_key, clean_split
 from kinshelf.serve.base.errors import Unusable
 
 if TYPE_CHECKING:
-    from kinshelf.db.product import Scalar
     from kinshelf.serve.base.schemas import NewProduct, ProductFields
     from kinshelf.serve.service.pictures import Pictures
 
@@ -53,16 +52,11 @@ def _image(asked: ProductFields, pictures: Pictures, data: bytes | None) -> str 
 
 def _cleaned(asked: ProductFields) -> dict[str, Any]:
     return {
-        "title": normalise(asked.title or ""),
-        "description": normalise(asked.description or ""),
+        "title": clean(asked.title or ""),
+        "description": clean(asked.description or ""),
         "category": clean_category(asked.category or ""),
         "price": asked.price,
-        "brand": normalise(asked.brand or "") or None,
-        "split": normalise(asked.split or "") or None,
-        "attributes": _attributes(asked.attributes or {}),
+        "brand": clean(asked.brand or "") or None,
+        "split": clean_split(asked.split or "")[0],
+        "attributes": scalars(asked.attributes or {}),
     }
-
-
-def _attributes(given: dict[str, Scalar]) -> dict[str, Scalar]:
-    cells = {attribute_name(name): scalar(value) for name, value in given.items()}
-    return {name: value for name, value in cells.items() if value is not None}

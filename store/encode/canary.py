@@ -11,12 +11,13 @@ import functools
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kinshelf.db.arrays import FloatArray
-from kinshelf.db.errors import EncoderMismatch
+from kinshelf.db.errors import EncoderMismatch, EncoderUnavailable
+from kinshelf.store.encode.moved import EncoderRecord, found_again, is_gone
 from kinshelf.store.encode.precision import BF16, FLOAT32, INT8
 
 if TYPE_CHECKING:
@@ -36,31 +37,26 @@ _LIBRARIES = ("kinshelf", "numpy", "pillow", "tokenizers", "torch", "transformer
 _INSTALLED = re.compile(rf"({'|'.join(_LIBRARIES)})-(.+)\.dist-info")
 
 
-class EncoderRecord(Protocol):
-    """The encoder's entry in a shelf's manifest."""
-
-    @property
-    def encoder(self) -> str: ...
-    @property
-    def revision(self) -> str | None: ...
-    @property
-    def precision(self) -> str | None: ...
-    @property
-    def fingerprint(self) -> str | None: ...
-    @property
-    def canary(self) -> dict[str, Any] | None: ...
-
-
 def load_encoder_of(path: Path | str, manifest: EncoderRecord) -> Encoder:
     """The encoder that the shelf at `path` names, in the shelf's precision.
 
-    Where the libraries are not those that the canary was made with, the canary is compared.
+    A directory that moved along with the shelf is found again by its fingerprint. Where the
+    libraries are not those that the canary was made with, the canary is compared.
     Raises EncoderUnavailable or EncoderMismatch.
     """
     from kinshelf.store.encode.encoder import load_encoder
 
     precision = manifest.precision or (FLOAT32 if manifest.fingerprint else None)
-    encoder = load_encoder(manifest.encoder, revision=manifest.revision, precision=precision)
+    name = manifest.encoder
+    if is_gone(name):
+        name = found_again(path, manifest) or name
+    try:
+        encoder = load_encoder(name, revision=manifest.revision, precision=precision)
+    except EncoderUnavailable as error:
+        if not is_gone(name):
+            raise
+        remedy = f"if it moved, run `kinshelf reembed --encoder DIR --shelf {path}`: equal files"
+        raise EncoderUnavailable(f"{error}; {remedy} are not embedded anew") from error
     canary = manifest.canary
     same = canary is not None and canary["libraries"] == libraries()
     if canary is not None and not same and encoder.fingerprint == manifest.fingerprint:

@@ -122,6 +122,6 @@ def _unreachable(name: str, revision: str | None, error: Exception) -> str:
     at = f" --revision {revision}" if revision else ""
     return (
         f"it is no directory, and cannot be downloaded from {constants.ENDPOINT} ({reason}); where "
-        f"there is a network run `hf download {name}{at} --local-dir DIR`, copy DIR here and "
-        "give it with --encoder DIR"
+        f"there is a network run `hf download {name}{at} --local-dir DIR`, and copy DIR here; "
+        "`kinshelf init`, `encode` and `reembed` take it as --encoder DIR"
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
+from unicodedata import normalize
 
 from sqlglot import exp
 
@@ -32,7 +33,7 @@ def translated(where: Filter, say: Callable[[exp.Expr], Translated], word: str) 
     texts: list[str] = []
     parameters: list[Scalar] = []
     exact = True
-    for condition in _joined_by_and(parse(where.canonical)):
+    for condition in _joined_by_and(parse(where.canonical).transform(_any_spelling)):
         try:
             text, values = say(condition)
         except Untranslatable:
@@ -41,6 +42,32 @@ def translated(where: Filter, say: Callable[[exp.Expr], Translated], word: str) 
         texts.append(text)
         parameters += values
     return Condition(f" {word} ".join(texts), tuple(parameters), exact)
+
+
+def _any_spelling(node: exp.Expr) -> exp.Expr:
+    """Where a text beyond ASCII is asked for, also its NFC and NFKC: engines do not compare in one.
+
+    An ASCII literal, such as "102", does not find "10²" on an engine; in a directory it does.
+    """
+    if isinstance(node, exp.EQ | exp.NEQ) and _is_beyond_ascii(node.expression):
+        chosen = exp.In(this=node.this, expressions=_spellings(node.expression))
+        return exp.Not(this=exp.Paren(this=chosen)) if isinstance(node, exp.NEQ) else chosen
+    if isinstance(node, exp.In):
+        values = [value for each in node.expressions for value in _spellings(each)]
+        return exp.In(this=node.this, expressions=values)
+    return node
+
+
+def _is_beyond_ascii(node: exp.Expr) -> bool:
+    return isinstance(node, exp.Literal) and node.is_string and not str(node.this).isascii()
+
+
+def _spellings(node: exp.Expr) -> list[exp.Expr]:
+    if not _is_beyond_ascii(node):
+        return [node]
+    text = str(node.this)
+    spellings = dict.fromkeys((text, normalize("NFC", text), normalize("NFKC", text)))
+    return [exp.Literal.string(spelling) for spelling in spellings]
 
 
 def _joined_by_and(node: exp.Expr) -> Iterator[exp.Expr]:

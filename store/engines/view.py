@@ -59,7 +59,7 @@ class EngineView(View):
 
     def checked(self, expression: str) -> Filter:
         """A filter from an expression. Raises FilterError."""
-        return compile_where(expression, FILTER_COLUMNS, self.attribute_types())
+        return compile_where(expression, FILTER_COLUMNS, self.attribute_types(), folds=True)
 
     def where(self, *filters: Filter | None) -> Where:
         """The products that match all of the filters. Raises FilterError."""

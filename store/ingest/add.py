@@ -13,6 +13,7 @@ import numpy as np
 
 from kinshelf.db.arrays import FloatArray
 from kinshelf.db.errors import DuplicateId, InvalidEmbeddings
+from kinshelf.db.text import clean_key
 from kinshelf.store.ingest.pipeline import ENCODED_BATCH, SUPPLIED_BATCH, Ingest
 from kinshelf.store.log import records
 from kinshelf.store.results import AddOptions, AddReport, OnConflict, TrainingSetSummary
@@ -59,7 +60,7 @@ def reading_options(options: AddOptions, *, updates: bool = False) -> ReadOption
     size = options.batch_size or (SUPPLIED_BATCH if supplies else ENCODED_BATCH)
     return ReadOptions(
         options.mapping, options.images, size, options.delimiter,
-        require_content=not supplies, updates=updates,
+        require_content=not supplies, encoding=options.encoding, updates=updates,
     )  # fmt: skip
 
 
@@ -130,7 +131,7 @@ def _add_file(
 ) -> AddReport:
     from kinshelf.db.sources.parts import PartsSource
     from kinshelf.db.sources.prepare import Preparation
-    from kinshelf.db.sources.readers import open_source
+    from kinshelf.db.sources.readers import open_source, reading_notes
 
     updates = shelf.snapshot().count > 0
     reading = reading_options(options, updates=updates)
@@ -147,6 +148,8 @@ def _add_file(
             _take_identity(shelf, parts, source)
         ingest = Ingest(shelf, options, d, stop=stop, progress=progress)
         ingest.command = f"add {source.name}"
+        notes = reading_notes(opened[0]) + opened[1].notes()
+        ingest.report.notes = [f"{source.name}: {note}" for note in notes]
         report = ingest.run(batches)
         report.training_set = TrainingSetSummary.of(preparation) if preparation else None
         return report
@@ -207,7 +210,7 @@ def upsert(
     given = [_checked(e, len(products)) for e in (image_embeddings, text_embeddings)]
     supplied = any(e is not None for e in given)
     size = len(products) if supplied else ENCODED_BATCH
-    options = AddOptions(on_conflict=on_conflict)
+    options = AddOptions(on_conflict=on_conflict, refresh_images=False)
     batches = (
         ReadBatch(
             "upsert", list(products[i : i + size]), list(range(i, min(i + size, len(products)))),
@@ -221,7 +224,7 @@ def upsert(
 
 
 def _refuse_duplicates(products: Sequence[Product]) -> None:
-    counts = Counter(product.id for product in products)
+    counts = Counter(clean_key(product.id) for product in products)
     twice = [name for name, count in counts.items() if count > 1]
     if twice:
         raise DuplicateId(f"id {twice[0]!r} stands in the products twice: give each once")

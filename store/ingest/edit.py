@@ -161,7 +161,9 @@ class Corrections:
     columns: Counter[str]
 
 
-def read_changes(path: Path) -> Corrections:
+def read_changes(
+    path: Path, *, delimiter: str | None = None, encoding: str | None = None
+) -> Corrections:
     """Ids and categories of a reviewed file: CSV, TSV, JSONL or Parquet, one product a row.
 
     A row's category is what stands in `new_category`; else its `suggested_category`, if a column
@@ -169,15 +171,17 @@ def read_changes(path: Path) -> Corrections:
     Raises InputError: SourceNotFound, UnreadableSource, UnknownColumn, a category that is no text,
     or DuplicateId if one id is given two categories.
     """
-    from kinshelf.db.sources.readers import ReadOptions, open_source
+    from kinshelf.db.sources.readers import ReadOptions, open_rows
     from kinshelf.db.sources.source import BadRow
     from kinshelf.db.sources.values import text_of
     from kinshelf.db.text import clean_category, clean_key, from_spreadsheet
 
-    source, _ = open_source(path, ReadOptions(require_content=False))
+    source = open_rows(path, ReadOptions(delimiter=delimiter, encoding=encoding))
     _check_columns(path, source.columns)
     found = Corrections({}, Counter())
     for row in source.rows():
+        if isinstance(row, BadRow) and row.expected:
+            continue
         if isinstance(row, BadRow):
             raise UnreadableSource(f"{path}: {row.message}: mend the row, then run this again")
         read = from_spreadsheet if source.from_text else str

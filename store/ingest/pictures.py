@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,16 +46,21 @@ def is_url(image: str) -> bool:
 
 
 def read_pictures(
-    images: Sequence[str | None], downloader: Downloader | None
+    images: Sequence[str | None], downloader: Downloader | None, refresh: Set[str] = frozenset()
 ) -> list[Picture | None]:
-    """Bytes of every picture of a batch, None where a product names none."""
+    """Bytes of every picture of a batch, None where a product names none.
+
+    `refresh`: the URLs whose cached picture is compared with what the server has now.
+    """
     urls = {image for image in images if image and is_url(image)}
-    fetched = dict(_fetch(urls, downloader)) if urls and downloader else {}
+    fetched = dict(_fetch(urls, downloader, refresh)) if urls and downloader else {}
     return [None if not image else fetched.get(image) or _read(Path(image)) for image in images]
 
 
-def _fetch(urls: set[str], downloader: Downloader) -> Iterator[tuple[str, Picture]]:
-    for url, result in downloader.fetch_many(sorted(urls)):
+def _fetch(
+    urls: set[str], downloader: Downloader, refresh: Set[str]
+) -> Iterator[tuple[str, Picture]]:
+    for url, result in downloader.fetch_many(sorted(urls), refresh):
         if isinstance(result, ImageRejected):
             yield url, Picture(error=_no_picture(url) if url.startswith(UPLOAD) else result)
         else:

@@ -8,7 +8,7 @@ was under way, and running the same `add` again goes on after it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 from pathlib import Path
@@ -18,8 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kinshelf.db.arrays import FloatArray
-from kinshelf.db.errors import DuplicateId, ImageRejected, InvalidEmbeddings, KinshelfError
+from kinshelf.db.errors import (
+    DuplicateId,
+    ImageRejected,
+    InputError,
+    InvalidEmbeddings,
+    KinshelfError,
+)
 from kinshelf.db.product import Product, Reject
+from kinshelf.db.sources.source import MAX_COLUMNS
 from kinshelf.store.ingest.batch_encoder import BatchEncoder
 from kinshelf.store.ingest.candidate import Candidate, carry_over, keep_picture, reject
 from kinshelf.store.ingest.merge import changed_fields, decide, merged
@@ -113,6 +120,7 @@ class Ingest:
             lacking = sum(c.reject is not None for c in wanted)
         elif fresh := [c for c in changed if not c.carried]:
             self._encoder().run(fresh, lambda rows: self.shelf.snapshot().pairs(rows))
+            changed = [c for c in changed if not (_may_be_read_now(c) and c.image_error)]
         self.report.skipped += staged.skipped
         self.report.unchanged += len(wanted) - len(changed) - lacking
         rejects: list[tuple[Reject, Product | None]] = [(r, None) for r in batch.rejects]
@@ -191,7 +199,9 @@ class Ingest:
     def _pictured(self, wanted: list[Candidate]) -> list[Candidate]:
         """Those whose content is new, with their pictures' bytes."""
         fresh = [c for c in wanted if not self._failed_before(c)]
-        pictures = read_pictures([c.product.image for c in fresh], self.downloader)
+        again = {c.product.image or "": c for c in fresh if self._is_to_refresh(c)}
+        pictures = read_pictures([c.product.image for c in fresh], self.downloader, again.keys())
+        self._note_stale(again)
         for candidate, picture in zip(fresh, pictures, strict=True):
             if picture and picture.error and _only_moved(candidate, picture.error):
                 self.report.note(keep_picture(candidate, picture.error))
@@ -201,7 +211,24 @@ class Ingest:
             candidate.content_hash = records.content_hash(
                 candidate.product, candidate.image_hash, decided=candidate.decided
             )
-        return _changed(fresh)
+        return _changed(fresh) + ([c for c in fresh if _may_be_read_now(c)] if self.retry else [])
+
+    def _is_to_refresh(self, candidate: Candidate) -> bool:
+        """Whether to ask its picture's server for another version than the cached one."""
+        product, old = candidate.product, candidate.old
+        if not (product.image or "").startswith(("http://", "https://")):
+            return False
+        if self.options.refresh_images is not None:
+            return self.options.refresh_images
+        return old is None or old.content_hash != records.content_hash(
+            product, old.image_hash, decided=candidate.decided
+        )
+
+    def _note_stale(self, asked: dict[str, Candidate]) -> None:
+        stale = self.downloader.stale if self.downloader else {}
+        for url in [url for url in stale if url in asked]:
+            message = f"{stale.pop(url)}; the picture that was fetched before is kept"
+            self.report.note(reject(asked[url], "image-kept", message, kept=True))
 
     def _encoder(self) -> BatchEncoder:
         if self._preprocessor is None:
@@ -247,6 +274,7 @@ class Ingest:
         if changed:
             vectors = pairs_of(changed, self.shelf.dimension)
             head["attributes"] = records.attribute_types(changed)
+            self._check_names(head["attributes"])
             body["products"] = records.columns(changed, self.shelf.next_row)
         self.shelf.commit(head, body, vectors)
         self.report.inserted += inserted
@@ -255,6 +283,17 @@ class Ingest:
             if c.old:
                 self.report.fields.update(changed_fields(c.old.product, c.product))
         self.report.image_failed += sum(c.image_error is not None for c in changed)
+
+    def _check_names(self, new: Collection[str]) -> None:
+        """Raises InputError where a shelf would have more attribute names than it can list."""
+        if not new:
+            return
+        known = self.shelf.snapshot().view.attribute_types()
+        if len(known) + len(new) > MAX_COLUMNS and len(known.keys() | set(new)) > MAX_COLUMNS:
+            raise InputError(
+                f"a shelf has at most {MAX_COLUMNS:,} attribute names, and these products bring"
+                " more: leave out some columns, or put names and values into one as JSON text"
+            )
 
 
 @dataclass(slots=True)
@@ -302,6 +341,14 @@ def _with_content(wanted: list[Candidate]) -> list[Candidate]:
 
 def _changed(candidates: list[Candidate]) -> list[Candidate]:
     return [c for c in candidates if c.old is None or c.old.content_hash != c.content_hash]
+
+
+def _may_be_read_now(candidate: Candidate) -> bool:
+    """Whether it is as it was, but for a picture that another limit or decoder may read by now."""
+    old = candidate.old
+    if old is None or old.content_hash != candidate.content_hash:
+        return False
+    return old.image_error is not None and candidate.image_hash is not None
 
 
 def pairs_of(candidates: Sequence[Candidate], dimension: int) -> FloatArray:

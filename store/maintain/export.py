@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kinshelf.db.errors import InputError
+from kinshelf.db.sources.layouts import ATTRIBUTES, attribute_name
+from kinshelf.db.sources.values import typed
 from kinshelf.store.log import disk
 from kinshelf.store.search import fusion
 
@@ -105,19 +107,34 @@ def columns(
 def flat(stored: StoredProduct) -> dict[str, Any]:
     """A product as one flat object, attributes beside the columns."""
     product = stored.product
-    return {name: getattr(product, name) for name in COLUMNS} | product.attributes
+    fields = {name: getattr(product, name) for name in COLUMNS}
+    return fields | {attribute_name(name): v for name, v in product.attributes.items()}
 
 
 def _csv(snapshot: AnySnapshot, path: Path, where: str | None, suffix: str) -> int:
-    names = [*COLUMNS, *sorted(set(snapshot.view.attribute_types()) - set(COLUMNS))]
+    names = [*COLUMNS, *sorted(map(attribute_name, snapshot.view.attribute_types()))]
+    if any(_odd(flat(p)) for block in _blocks(snapshot, where) for p in block):
+        names.append(ATTRIBUTES)
     count = 0
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, names, delimiter="\t" if suffix == ".tsv" else ",")
         writer.writeheader()
         for block in _blocks(snapshot, where):
-            writer.writerows(map(flat, block))
+            writer.writerows(_cells(flat(p)) for p in block)
             count += len(block)
     return count
+
+
+def _odd(product: dict[str, Any]) -> dict[str, Any]:
+    """The attributes that a text file's cell would give back as another value, such as "42"."""
+    return {n: v for n, v in product.items() if n not in COLUMNS and typed(str(v)) != v}
+
+
+def _cells(product: dict[str, Any]) -> dict[str, Any]:
+    """A product as cells of a text file; attributes that are `_odd` stand together as JSON."""
+    odd = _odd(product)
+    cells = {n: v for n, v in product.items() if n not in odd}
+    return cells | ({ATTRIBUTES: json.dumps(odd, ensure_ascii=False)} if odd else {})
 
 
 def _jsonl(snapshot: AnySnapshot, path: Path, where: str | None, _suffix: str) -> int:

@@ -19,6 +19,7 @@ from kinshelf.db.arrays import FloatArray, IntArray
 from kinshelf.db.catalog.records import Body, Head
 from kinshelf.db.errors import EncoderMismatch, InputError
 from kinshelf.store.encode.canary import identity_of
+from kinshelf.store.encode.moved import found_again, has_moved_to, is_gone
 from kinshelf.store.ingest.add import open_downloader
 from kinshelf.store.ingest.batch_encoder import BatchEncoder
 from kinshelf.store.ingest.candidate import Candidate
@@ -41,7 +42,10 @@ FOLDER = "reembed"
 
 @dataclass(slots=True)
 class ReembedReport:
-    """`pictures_gone` maps ids, now known by their text alone, to the reason."""
+    """`pictures_gone` maps ids, now known by their text alone, to the reason.
+
+    `moved`: the encoder is the shelf's own at another place, and nothing was embedded.
+    """
 
     encoder: str
     fingerprint: str
@@ -51,6 +55,7 @@ class ReembedReport:
     pictures_gone: dict[str, str] = field(default_factory=dict)
     probes_dropped: int = 0
     generation: int = 0
+    moved: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -240,6 +245,16 @@ def load_target(
     return loaded, target
 
 
+def _repointed(shelf: DirectoryShelf, encoder: str) -> ReembedReport:
+    """Name the place where the shelf's own encoder is now."""
+    if encoder == shelf.manifest.encoder:
+        raise EncoderMismatch(f"{shelf.path} is embedded by {encoder} already: nothing to do")
+    shelf.set_manifest(encoder=encoder, revision=None)
+    report = ReembedReport(encoder, shelf.fingerprint, moved=True)
+    report.generation = shelf.generation
+    return report
+
+
 def reembed_path(
     path: Path,
     encoder: str | None = None,
@@ -252,6 +267,9 @@ def reembed_path(
 ) -> ReembedReport:
     """Change the shelf at `path` to another encoder, or its own in another precision.
 
+    Where `encoder` is the directory that the shelf's own encoder moved to, the shelf names that
+    from now on, and nothing is embedded.
+
     Its probes are dropped, as they read the old embeddings. Interrupted, it goes on where it
     stopped when it is run again. Raises EncoderUnavailable, EncoderMismatch, InputError or
     ShelfError.
@@ -259,8 +277,13 @@ def reembed_path(
     from kinshelf.store.shelf import DirectoryShelf
 
     with DirectoryShelf(path, wait=wait) as shelf, shelf.writing():
+        manifest = shelf.manifest
         if encoder is None:
-            encoder, revision = shelf.manifest.encoder, revision or shelf.manifest.revision
+            encoder, revision = manifest.encoder, revision or manifest.revision
+            if is_gone(encoder):
+                encoder = found_again(path, manifest) or encoder
+        elif precision in (None, manifest.precision) and has_moved_to(Path(encoder), manifest):
+            return _repointed(shelf, str(Path(encoder).resolve()))
         loaded, target = load_target(encoder, revision, precision)
         ledger = shelf._ledger
         return reembed(shelf, ledger, loaded, target, stop=stop, progress=progress)

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from sqlglot import exp
 
 from kinshelf.db.catalog.queries import FILTER_COLUMNS
-from kinshelf.db.filters.compiler import FUNCTIONS, Compiler, Part
+from kinshelf.db.filters.compiler import FUNCTIONS, Compiler
 from kinshelf.db.filters.literals import BOOLEAN, NULL, NUMBER, TEXT, kind_of, text_value
 from kinshelf.db.filters.names import Names
+from kinshelf.db.filters.parts import Part
 from kinshelf.store.engines.conditions import Translated, Untranslatable, translated
 
 if TYPE_CHECKING:
