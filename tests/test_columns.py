@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -323,3 +324,22 @@ def test_an_embedding_is_a_list_of_numbers_or_nothing() -> None:
 def test_what_is_no_list_of_numbers_is_no_embedding(value: object) -> None:
     with pytest.raises(ValueError, match=r".+"):
         embedding_of(value)
+
+
+def test_a_picture_is_found_however_its_path_is_written(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    accented = unicodedata.normalize("NFD", "sub/caf\u00e9.jpg")
+    for name in ("sub/a.jpg", accented):
+        (tmp_path / name).write_bytes(b"x")
+    plan = resolve_columns(["id", "image"], {}, folder=tmp_path)
+
+    def image(path: str) -> str | None:
+        return plan.product({"id": "1", "image": path})[0].image
+
+    there = str(tmp_path / "sub" / "a.jpg")
+    written = ["sub/a.jpg", "./sub/a.jpg", "sub\\a.jpg", "/sub/a.jpg", there, "C:\\sub\\a.jpg"]
+    assert [image(path) for path in written] == [there] * len(written)
+    assert image("D:\\export\\sub\\a.jpg") == str(tmp_path / "D:\\export\\sub\\a.jpg")
+    assert image(unicodedata.normalize("NFC", accented)) == str(tmp_path / accented)
+    assert image("//cdn.example/a.jpg") == "https://cdn.example/a.jpg"
+    assert image("/nowhere/b.jpg") == "/nowhere/b.jpg"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
@@ -32,8 +33,8 @@ from kinshelf.db.text import clean, clean_category, clean_key, clean_split, pars
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
+_DRIVE = re.compile(r"[A-Za-z]:/")
 _REMOTE = re.compile(r"[a-z][a-z0-9+.-]*://|data:|file:", re.IGNORECASE)
-_TURNS = re.compile(r"//|/\.|/$")
 """What pathlib would change in an absolute path."""
 _CONTENT = ("title", "description", "text", "image", *EMBEDDINGS)
 _MAP_HINT = """map the file's own name for it, for example --map {field}="{column}\""""
@@ -182,11 +183,26 @@ class ColumnPlan:
         value = first_image(clean_key(text))
         if not value or (":" in value and _REMOTE.match(value)):
             return value or None
+        if value.startswith("//"):  # a URL of the page's own scheme
+            return f"https:{value}"
+        if value[0] == "/" or "\\" in value or not value.isascii():
+            return self._found(value)
         if value[0].isalnum() and ":" not in value:
             # The common case: pathlib takes longer than all the rest of the row.
             return self._prefix + value
-        if value[0] == "/" == os.sep and not _TURNS.search(value):
-            return value
+        return str(self.folder / value)
+
+    def _found(self, value: str) -> str:
+        """The file that a path means: below the folder though it begins with a slash, with the
+        other slashes, or in another Unicode form; the path as it stands where there is none."""
+        plain = value.replace("\\", "/")
+        below = re.sub(r"^([A-Za-z]:)?/+", "", plain)
+        tried = [value, plain, below, *([below.rpartition("/")[2]] if _DRIVE.match(plain) else [])]
+        for path in tried:
+            forms = (path, unicodedata.normalize("NFC", path), unicodedata.normalize("NFD", path))
+            for form in dict.fromkeys(forms):
+                if (whole := self.folder / form).is_file():
+                    return str(whole)
         return str(self.folder / value)
 
     def _attributes(self, row: Mapping[str, object]) -> dict[str, Scalar]:
