@@ -21,6 +21,7 @@ from kinshelf.probe.calibrate.crossfit import CrossFit, cross_fit
 from kinshelf.probe.calibrate.mixture import HeldOut, fit_calibration, held_out_answers
 from kinshelf.probe.calibrate.new_categories import NewCategories, fit_known
 from kinshelf.probe.calibrate.vote_space import fit_metric, similarities_in
+from kinshelf.probe.fit.copies import groups_of
 from kinshelf.probe.fit.data import ArrayData
 from kinshelf.probe.fit.settings import SPACES, Calibration, ProbeSettings
 from kinshelf.probe.fit.split import TrainingSet
@@ -46,7 +47,8 @@ def mixture(
 def training(X: np.ndarray, codes: np.ndarray) -> TrainingSet:
     names = tuple(f"class {code}" for code in range(codes.max() + 1))
     data = ArrayData(X, [names[code] for code in codes])
-    return TrainingSet(data, np.arange(len(X)), codes.astype(np.int64), names)
+    rows = np.arange(len(X))
+    return TrainingSet(data, rows, codes.astype(np.int64), names, groups_of(data, rows))
 
 
 # -- temperature and mixture -----------------------------------------------------------------------
