@@ -48,7 +48,7 @@ def test_fewer_than_two_categories_are_refused_with_their_counts(categories, rep
 
 
 def test_if_only_reserved_rows_have_categories_the_message_reports_it():
-    with pytest.raises(TooFewClasses, match="2 rows of the splits val and test"):
+    with pytest.raises(TooFewClasses, match="2 rows of the splits val, test and unused"):
         training_set(rows_of(["a", "b"], ["val", "test"]))
 
 
@@ -126,6 +126,7 @@ def test_an_epoch_gives_every_row_once_with_its_own_class(n):
 
 def test_no_more_than_a_block_is_gathered_and_in_ascending_order():
     batches, data = batches_of(2 * BLOCK_ROWS + 5, 64)
+    data.asked.clear()
     for _ in batches.shuffled(np.random.default_rng(0), 0.0):
         pass
     assert [len(rows) for rows in data.asked] == [BLOCK_ROWS, BLOCK_ROWS, 5]

@@ -23,7 +23,7 @@ _SKETCH, _SLACK = 96, 2.0
 """Numbers that a row is sketched by. The distance of two sketches is past `_SLACK` times that of
 the rows with a chance of 2e-8 (chi-square), so a pair that is only just alike may be missed."""
 
-_BLOCK, _GATHERED = 512, 8192
+_BLOCK, _GATHERED = 512, 4096
 _MANY_EDGES = 100_000
 _BOTH = 3
 
@@ -130,7 +130,8 @@ class _Links:
         """Unit embedding pairs of some rows, (m, D): each half of length 1 or 0."""
         X = self._data.fused(self._rows[places])
         halves = X.reshape(len(X), 2, -1)
-        length = np.linalg.norm(halves, axis=2, keepdims=True)
+        with np.errstate(over="ignore"):
+            length = np.linalg.norm(halves, axis=2, keepdims=True)
         halves /= np.where(length > 0, length, 1)
         return X
 
