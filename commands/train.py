@@ -49,7 +49,7 @@ MACHINES = "Machines"
         help="Start from this seed. Equal seeds and data make equal probes.")  # fmt: skip
 @option("--config", type=PATH, metavar="FILE", group=RECIPE,
         help="Read these settings from a TOML file. Options win over it.")  # fmt: skip
-@option("--group", metavar="COLUMN", group=RECIPE,
+@option("--group", metavar="COLUMN", group=START, show_default="copies alone",
         help="Keep products of equal values in this column on one side of every fold and split,"
         " as copies are. `evaluate` and `audit` then do so too.")  # fmt: skip
 @option("--warm-start", is_flag=True, group=START,

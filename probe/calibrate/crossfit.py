@@ -49,6 +49,16 @@ class CrossFit:
     def __len__(self) -> int:
         return len(self.places)
 
+    def take(self, chosen: BoolArray) -> CrossFit:
+        """The rows where `chosen` (m,) is true."""
+        return CrossFit(
+            places=self.places[chosen],
+            codes=self.codes[chosen],
+            logits=self.logits[chosen],
+            labels=self.labels[chosen],
+            similarities={name: rows[chosen] for name, rows in self.similarities.items()},
+        )
+
 
 def cross_fit(
     source: TrainingSet,
