@@ -7,6 +7,21 @@ Each split draws training rows from a mixture of directions, trains and calibrat
 and counts what the probe that is deployed really accepts among 10,000 fresh rows of the same
 mixture. The policy is found twice: on answers whose calibration was chosen on the same rows, and
 on answers whose calibration was chosen on others, as kinshelf does.
+
+Of 200 splits each (2 workers, shared cores: 12 and 17 minutes), broken is a policy that accepted a
+smaller share of right answers than was asked for; the confidence of 90 % allows it in 20:
+
+    categories, rows         4, 600                       50, 1,500
+    precision                0.95     0.98     0.99       0.95     0.98     0.99
+    promised in              200      195      71         200      200      200
+    broken, same rows        13       23       8          0        30       22
+    broken, other rows       14       18       7          0        30       19
+    worst, other rows        0.9408   0.9617   0.9650     0.9604   0.9750   0.9819
+    automation, other rows   0.833    0.665    0.571      0.815    0.783    0.750
+
+Sets of 95 % held the truth in 0.9500 and 0.9500 (same rows), 0.9524 and 0.9502 (other rows).
+Choosing on other rows keeps the bound for the judged answers; that the deployed probe is another
+one than those that were judged is what breaks it in 30 of 200 splits with 50 categories.
 """
 
 from __future__ import annotations

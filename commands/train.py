@@ -218,8 +218,10 @@ def policy(output: Output, precision: float, confidence: float, probe: int | Non
     """Find the probability from which answers need no review, for a precision that you name.
 
     The products held out from training decide: it is the lowest probability from which the
-    answers are right often enough where probe and neighbours agree. A new version of the probe
-    stores it, and `classify` accepts answers by it.
+    answers are right often enough where probe and neighbours agree. Copies count once. The bound
+    is exact for the answers to these products, which probes gave that never saw them; the probe
+    that `classify` uses learned from all. A new version of the probe stores the policy, and
+    `classify` accepts answers by it.
     """
     from kinshelf.probe.calibrate.policy import set_policy
 
@@ -246,7 +248,8 @@ def policy_fields(chosen: Policy) -> dict[str, str]:
         "accepted without review": f"from {percent(chosen.threshold, 2)} on, if probe and"
         " neighbours agree",
         "automation": f"{percent(chosen.automation)} of held-out answers pass",
-        "precision": f"{percent(chosen.precision)} of these {chosen.n} were right",
-        "promised": f"at least {low} and at most {high}, each with {percent(chosen.confidence, 0)}"
-        f" confidence; {percent(chosen.wanted)} was asked for",
+        "precision": f"{percent(chosen.precision)} of these {chosen.n} were right, copies counted"
+        " once",
+        "promised": f"on held-out products at least {low} and at most {high}, each with"
+        f" {percent(chosen.confidence, 0)} confidence; {percent(chosen.wanted)} was asked for",
     }

@@ -101,7 +101,7 @@ def evaluate_shelf(
                 " products a split when adding them (--val-fraction, or a column `split`)"
             )
         return _cross_validate(now, probe, group, "no product has the split 'val'")
-    groups = groups_of(now, every, group)
+    groups = groups_of(now, every, group, judged=of_split)
     counted = of_split & ~np.isin(groups, groups[~of_split])
     if not counted.any() and not of_split.all():
         why = f"each of the {int(of_split.sum())} products of split {split!r} has a copy outside it"

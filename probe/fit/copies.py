@@ -46,18 +46,21 @@ def alike(left: FloatArray, right: FloatArray, similar: float = SIMILAR) -> Bool
     return np.asarray(found & (total >= similar * given) & (given > 0), dtype=np.bool_)
 
 
-def groups_of(data: LabelledData, rows: IntArray, column: str | None = None) -> IntArray:
+def groups_of(
+    data: LabelledData, rows: IntArray, column: str | None = None, judged: BoolArray | None = None
+) -> IntArray:
     """A number for each of `rows` (n,) int64, shared by its copies and their copies, (n,) int64.
 
-    `column` names a column whose equal values stand together as well. Raises InvalidSetting for an
-    unknown one.
+    `column` names a column whose equal values stand together as well. `judged` (n,): only whether
+    these have copies among the others is asked, which is less work: others are compared with these
+    alone. Raises InvalidSetting for an unknown column.
     """
     named = np.arange(len(rows)) if column is None else _numbered(_values(data, rows, column))
     links = _Links(data, rows, named)
     for kind in np.unique(links.kind[links.kind > 0]):
         places = np.flatnonzero(links.kind == kind)
         if len(rows) <= EXACT:
-            links.join_all(places)
+            links.join_all(places if judged is None else places[judged[places]], places)
         else:
             links.join_cells(places)
     links.settle()
@@ -111,8 +114,7 @@ class _Links:
         self._edges: list[IntArray] = []
         self._waiting = 0
         self.kind = np.zeros(len(rows), dtype=np.int64)
-        self._sketch = np.empty((len(rows), _SKETCH), dtype=np.float32)
-        self._length = np.empty(len(rows), dtype=np.float32)
+        self._sketch = np.ones((len(rows), _SKETCH + 2), dtype=np.float32)
         projection: FloatArray | None = None
         for start in range(0, len(rows), _GATHERED):
             part = np.arange(start, min(start + _GATHERED, len(rows)))
@@ -123,8 +125,9 @@ class _Links:
                 ) / np.float32(np.sqrt(_SKETCH))
             halves = np.split(X, 2, axis=1)
             self.kind[part] = halves[0].any(axis=1) + 2 * halves[1].any(axis=1)
-            self._sketch[part] = X @ projection
-        self._length[:] = np.vecdot(self._sketch, self._sketch) / 2
+            sketch = X @ projection
+            self._sketch[part, :_SKETCH] = sketch
+            self._sketch[part, -1] = -np.vecdot(sketch, sketch) / 2
 
     def _unit(self, places: IntArray) -> FloatArray:
         """Unit embedding pairs of some rows, (m, D): each half of length 1 or 0."""
@@ -135,10 +138,11 @@ class _Links:
         halves /= np.where(length > 0, length, 1)
         return X
 
-    def join_all(self, places: IntArray) -> None:
-        """Join the copies among rows of one kind, every two compared."""
-        for start in range(0, len(places), _BLOCK):
-            self._join(places[start : start + _BLOCK], places[start:])
+    def join_all(self, ones: IntArray, places: IntArray) -> None:
+        """Join the copies among rows of one kind, each of `ones` compared with all `places`."""
+        whole = len(ones) == len(places)
+        for start in range(0, len(ones), _BLOCK):
+            self._join(ones[start : start + _BLOCK], places[start:] if whole else places)
 
     def join_cells(self, places: IntArray) -> None:
         """Join the copies among rows of one kind that have the same nearest of some rows."""
@@ -152,14 +156,13 @@ class _Links:
             order = np.argsort(nearest, kind="stable")
             ends = np.flatnonzero(np.diff(nearest[order])) + 1
             for cell in np.split(places[order], ends):
-                self.join_all(cell)
+                self.join_all(cell, cell)
 
     def _nearness(self, ones: IntArray, others: IntArray) -> FloatArray:
-        """Minus half the squared distances of sketches, (n, m)."""
-        found = self._sketch[ones] @ self._sketch[others].T
-        found -= self._length[others]
-        found -= self._length[ones, None]
-        return np.asarray(found)
+        """Minus half the squared distances of sketches, (n, m), as one inner product."""
+        left = self._sketch[ones]
+        left[:, -2:] = left[:, :-3:-1]
+        return np.asarray(left @ self._sketch[others].T)
 
     def _join(self, ones: IntArray, others: IntArray) -> None:
         count = 2 if self.kind[ones[0]] == _BOTH else 1
