@@ -23,7 +23,7 @@ _SKETCH, _SLACK = 96, 2.0
 """Numbers that a row is sketched by. The distance of two sketches is past `_SLACK` times that of
 the rows with a chance of 2e-8 (chi-square), so a pair that is only just alike may be missed."""
 
-_BLOCK, _GATHERED = 512, 4096
+_BLOCK, _GATHERED = 512, 2048
 _MANY_EDGES = 100_000
 _BOTH = 3
 
@@ -119,12 +119,12 @@ class _Links:
         for start in range(0, len(rows), _GATHERED):
             part = np.arange(start, min(start + _GATHERED, len(rows)))
             X = self._unit(part)
+            halves = X.reshape(len(X), 2, -1)
+            self.kind[part] = (np.vecdot(halves, halves) > 0) @ [1, 2]
             if projection is None:
                 projection = np.random.default_rng(0).standard_normal(
                     (X.shape[1], _SKETCH), dtype=np.float32
                 ) / np.float32(np.sqrt(_SKETCH))
-            halves = np.split(X, 2, axis=1)
-            self.kind[part] = halves[0].any(axis=1) + 2 * halves[1].any(axis=1)
             sketch = X @ projection
             self._sketch[part, :_SKETCH] = sketch
             self._sketch[part, -1] = -np.vecdot(sketch, sketch) / 2
@@ -134,7 +134,7 @@ class _Links:
         X = self._data.fused(self._rows[places])
         halves = X.reshape(len(X), 2, -1)
         with np.errstate(over="ignore"):
-            length = np.linalg.norm(halves, axis=2, keepdims=True)
+            length = np.sqrt(np.vecdot(halves, halves))[:, :, None]
         halves /= np.where(length > 0, length, 1)
         return X
 
@@ -142,7 +142,8 @@ class _Links:
         """Join the copies among rows of one kind, each of `ones` compared with all `places`."""
         whole = len(ones) == len(places)
         for start in range(0, len(ones), _BLOCK):
-            self._join(ones[start : start + _BLOCK], places[start:] if whole else places)
+            for at in range(start if whole else 0, len(places), _GATHERED):
+                self._join(ones[start : start + _BLOCK], places[at : at + _GATHERED])
 
     def join_cells(self, places: IntArray) -> None:
         """Join the copies among rows of one kind that have the same nearest of some rows."""
@@ -167,17 +168,13 @@ class _Links:
     def _join(self, ones: IntArray, others: IntArray) -> None:
         count = 2 if self.kind[ones[0]] == _BOTH else 1
         near = self._nearness(ones, others) >= -_SLACK * count * (1 - SIMILAR)
-        i, j = np.nonzero(near)
+        i, j = np.divmod(np.flatnonzero(near), len(others))
         apart = self.groups[ones[i]] != self.groups[others[j]]
-        i, j = i[apart], j[apart]
-        if not len(i):
-            return
-        first, second = np.unique(i), np.unique(j)
-        left = self._unit(ones[first])
-        for start in range(0, len(second), _GATHERED):
-            part = others[second[start : start + _GATHERED]]
-            one, other = np.nonzero(alike(left, self._unit(part)))
-            self._keep(ones[first[one]], part[other])
+        first, second = np.unique(i[apart]), np.unique(j[apart])
+        if len(first):
+            left, right = ones[first], others[second]
+            one, other = np.nonzero(alike(self._unit(left), self._unit(right)))
+            self._keep(left[one], right[other])
 
     def _keep(self, ones: IntArray, others: IntArray) -> None:
         self._edges.append(np.stack([self.groups[ones], self.groups[others]]))
