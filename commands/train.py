@@ -49,6 +49,9 @@ MACHINES = "Machines"
         help="Start from this seed. Equal seeds and data make equal probes.")  # fmt: skip
 @option("--config", type=PATH, metavar="FILE", group=RECIPE,
         help="Read these settings from a TOML file. Options win over it.")  # fmt: skip
+@option("--group", metavar="COLUMN", group=START, show_default="copies alone",
+        help="Keep products of equal values in this column on one side of every fold and split,"
+        " as copies are. `evaluate` and `audit` then do so too.")  # fmt: skip
 @option("--warm-start", is_flag=True, group=START,
         help="Start from the newest probe's weights.")  # fmt: skip
 @option("--from", "parts", type=PATH, metavar="DIR", group=START, show_default="the shelf",
@@ -154,22 +157,28 @@ def epoch_line(result: EpochResult) -> str:
 
 @command(examples=["kinshelf evaluate", "kinshelf evaluate -o report", "kinshelf evaluate --json"])
 @option("--split", default="val", help="Evaluate on the products of this split.")
+@option("--group", metavar="COLUMN", show_default="that of `train`",
+        help="Take products of equal values in this column for copies.")  # fmt: skip
 @option("-o", "--output", "directory", type=PATH, metavar="FOLDER",
         help="Write metrics.json, report.html and figures to this folder.")  # fmt: skip
 @probe_option
 @shelf_options
-def evaluate(output: Output, split: str, directory: Path | None, probe: int | None) -> None:
+def evaluate(
+    output: Output, split: str, group: str | None, directory: Path | None, probe: int | None
+) -> None:
     """Measure probe, kNN and hybrid side by side on products held out from training.
 
-    Where no product has that split, five-fold cross-validation over all of them is reported.
+    Products that have a copy outside the split do not count: the probe knows them. Copies have
+    the same or nearly the same picture and text, as `audit` finds them. Where no product is left,
+    five-fold cross-validation over those that train is reported, with copies in the same fold.
     """
     from kinshelf.commands.terminal.tables import metrics_tables
     from kinshelf.probe.evaluate.held_out import evaluate_shelf
 
     with output.open() as shelf:
-        found = evaluate_shelf(shelf, split=split, version=probe)
+        found = evaluate_shelf(shelf, split=split, version=probe, group=group)
         if directory is not None:
-            for path in (*found.write(directory), _report(shelf, found, split, directory)):
+            for path in (*found.write(directory), _report(shelf, found, directory)):
                 output.say(f"wrote {path}")
     if output.as_json:
         output.emit(found.metrics)
@@ -183,12 +192,12 @@ def evaluate(output: Output, split: str, directory: Path | None, probe: int | No
     output.say(found.protocol)
 
 
-def _report(shelf: Shelf, found: Evaluation, split: str, directory: Path) -> Path:
+def _report(shelf: Shelf, found: Evaluation, directory: Path) -> Path:
     from kinshelf.probe.pages.report import write_report
     from kinshelf.probe.pages.thumbnails import Thumbnails
 
     path = directory / "report.html"
-    write_report(path, shelf.snapshot(), found, split, Thumbnails(shelf.path / "images"))
+    write_report(path, shelf.snapshot(), found, Thumbnails(shelf.path / "images"))
     return path
 
 
@@ -209,8 +218,10 @@ def policy(output: Output, precision: float, confidence: float, probe: int | Non
     """Find the probability from which answers need no review, for a precision that you name.
 
     The products held out from training decide: it is the lowest probability from which the
-    answers are right often enough where probe and neighbours agree. A new version of the probe
-    stores it, and `classify` accepts answers by it.
+    answers are right often enough where probe and neighbours agree. Copies count once. The bound
+    is exact for the answers to these products, which probes gave that never saw them; the probe
+    that `classify` uses learned from all. A new version of the probe stores the policy, and
+    `classify` accepts answers by it.
     """
     from kinshelf.probe.calibrate.policy import set_policy
 
@@ -237,7 +248,8 @@ def policy_fields(chosen: Policy) -> dict[str, str]:
         "accepted without review": f"from {percent(chosen.threshold, 2)} on, if probe and"
         " neighbours agree",
         "automation": f"{percent(chosen.automation)} of held-out answers pass",
-        "precision": f"{percent(chosen.precision)} of these {chosen.n} were right",
-        "promised": f"at least {low} and at most {high}, each with {percent(chosen.confidence, 0)}"
-        f" confidence; {percent(chosen.wanted)} was asked for",
+        "precision": f"{percent(chosen.precision)} of these {chosen.n} were right, copies counted"
+        " once",
+        "promised": f"on held-out products at least {low} and at most {high}, each with"
+        f" {percent(chosen.confidence, 0)} confidence; {percent(chosen.wanted)} was asked for",
     }

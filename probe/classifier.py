@@ -17,6 +17,7 @@ from kinshelf.probe.calibrate.calibrate import calibrate
 from kinshelf.probe.calibrate.conformal import COVERAGE, Conformal
 from kinshelf.probe.calibrate.hybrid import Distributions, Predictors, joined
 from kinshelf.probe.calibrate.new_categories import new_categories_of
+from kinshelf.probe.fit.copies import groups_of, identical_groups
 from kinshelf.probe.fit.data import ArrayData
 from kinshelf.probe.fit.knn import NO_VOTE, ExactNeighbours
 from kinshelf.probe.fit.settings import Calibration, ProbeSettings
@@ -70,7 +71,8 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Train the probe on X (n, D) and y (n,), and keep X for its neighbours.
 
-        Seed, early stopping and the rows held out for it are those of `settings`. Raises
+        Seed, early stopping and the rows held out for it are those of `settings`. Copies among the
+        pairs (of other vectors: equal rows) stay on one side of each fold and split. Raises
         TooFewClasses, InvalidSetting and ProbeError.
         """
         self._check_params()
@@ -81,7 +83,8 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         names = tuple(str(name) for name in classes)
         rows = np.arange(len(codes), dtype=np.int64)
         data = ArrayData(embeddings, [names[code] for code in codes])
-        source = TrainingSet(data, rows, codes.astype(np.int64), names)
+        groups = groups_of(data, rows) if self.pairs else identical_groups(embeddings)
+        source = TrainingSet(data, rows, codes.astype(np.int64), names, groups)
         probe = calibrate(source, fit_probe(source, self.settings).probe)
         self.probe_ = probe.replace(calibration=self._overridden(probe.calibration))
         self._remember(embeddings, labels)

@@ -74,7 +74,7 @@ def train_shelf(
     started = time.monotonic()
     now = shelf.snapshot()
     before = find_probe(shelf, now) if warm_start else None
-    source = training_set(data or now)
+    source = training_set(data or now, settings.group if settings else None)
     start = read_probe(before.path) if before else None
     trained = fit(source, settings, on_epoch, start)
     probe = calibrate(source, trained.probe, on_part)

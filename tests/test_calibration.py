@@ -18,12 +18,18 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from kinshelf.probe import HybridClassifier
 from kinshelf.probe.calibrate.conformal import ENOUGH, Conformal
 from kinshelf.probe.calibrate.crossfit import CrossFit, cross_fit
-from kinshelf.probe.calibrate.mixture import HeldOut, fit_calibration, held_out_answers
+from kinshelf.probe.calibrate.mixture import (
+    HeldOut,
+    certifying_answers,
+    fit_calibration,
+    held_out_answers,
+)
 from kinshelf.probe.calibrate.new_categories import NewCategories, fit_known
 from kinshelf.probe.calibrate.vote_space import fit_metric, similarities_in
+from kinshelf.probe.fit.copies import groups_of
 from kinshelf.probe.fit.data import ArrayData
 from kinshelf.probe.fit.settings import SPACES, Calibration, ProbeSettings
-from kinshelf.probe.fit.split import TrainingSet
+from kinshelf.probe.fit.split import TrainingSet, cross_fit_rounds
 from kinshelf.probe.fit.training import fit_probe
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "amazon2020" / "embeddings"
@@ -46,7 +52,8 @@ def mixture(
 def training(X: np.ndarray, codes: np.ndarray) -> TrainingSet:
     names = tuple(f"class {code}" for code in range(codes.max() + 1))
     data = ArrayData(X, [names[code] for code in codes])
-    return TrainingSet(data, np.arange(len(X)), codes.astype(np.int64), names)
+    rows = np.arange(len(X))
+    return TrainingSet(data, rows, codes.astype(np.int64), names, groups_of(data, rows))
 
 
 # -- temperature and mixture -----------------------------------------------------------------------
@@ -115,6 +122,22 @@ def test_the_answers_that_are_kept_are_those_of_the_formula():
     again = HeldOut.of(kept.arrays())
     assert again is not None
     assert np.array_equal(again.agree, kept.agree)
+
+
+def test_no_row_chose_the_calibration_that_its_own_answer_is_certified_with():
+    rng = np.random.default_rng(4)
+    codes = rng.integers(0, 3, 400)
+    found = judged(2 * rng.standard_normal((400, 3)), codes, rng.integers(0, 3, (400, 20)))
+    whole = certifying_answers(found, seed=5)
+    for chosen_on, places in cross_fit_rounds(codes, 5):
+        others = fit_calibration(found.take(chosen_on))
+        expected = held_out_answers(found.take(~chosen_on), others)
+        assert np.array_equal(whole.given[places], expected.given)
+        assert np.array_equal(whole.agree[places], expected.agree)
+    assert np.array_equal(whole.codes, codes)
+    # labels that nothing tells are worth nothing, whichever calibration the rows would choose
+    own = held_out_answers(found, fit_calibration(found))
+    assert np.log(whole.given).mean() < np.log(own.given).mean()
 
 
 def test_with_a_handful_of_rows_the_defaults_stay_and_a_warning_reports_it():

@@ -147,8 +147,8 @@ def test_the_report_shows_curves_matrix_and_mistakes(goods: Shelf, tmp_path: Pat
     stated[:3] = 1 - stated[:3]
     proba[np.arange(len(rows)), stated] = 0.8
     methods = {"probe": proba, "knn": proba, "hybrid": proba}
-    found = Evaluation(methods, y_true, classes, "by hand", sets=proba > 0.5)
-    write_report(tmp_path / "r.html", now, found, "val", Thumbnails(tmp_path))
+    found = Evaluation(methods, y_true, classes, "by hand", rows, sets=proba > 0.5)
+    write_report(tmp_path / "r.html", now, found, Thumbnails(tmp_path))
     page = check_stands_alone((tmp_path / "r.html").read_text(encoding="utf-8"))
     assert "by hand" in page.text
     assert percent(1 - 3 / len(rows)) in page.text

@@ -126,6 +126,7 @@ def test_an_epoch_gives_every_row_once_with_its_own_class(n):
 
 def test_no_more_than_a_block_is_gathered_and_in_ascending_order():
     batches, data = batches_of(2 * BLOCK_ROWS + 5, 64)
+    data.asked.clear()
     for _ in batches.shuffled(np.random.default_rng(0), 0.0):
         pass
     assert [len(rows) for rows in data.asked] == [BLOCK_ROWS, BLOCK_ROWS, 5]

@@ -47,7 +47,7 @@ def test_it_learns_to_tell_products_that_it_has_not_seen():
 
 
 def test_the_result_states_what_was_done():
-    X, categories = clusters(120)
+    X, categories = clusters(120, noise=0.6)
     data = ArrayData(X, categories, generation=12, fingerprint="clip-x")
     trained = train_probe(data, QUICK)
     probe = trained.probe
@@ -81,10 +81,10 @@ def test_the_reported_held_out_loss_is_that_of_the_stored_weights():
     splits = [None] * 200
     settings = QUICK.override(val_fraction=0.25, refit_below=0)
     probe = train_probe(ArrayData(X, categories, splits), settings).probe
-    from kinshelf.probe.fit.split import hold_out, training_set
+    from kinshelf.probe.fit.split import training_set
 
     source = training_set(ArrayData(X, categories))
-    held = hold_out(source.codes, 0.25, settings.seed)
+    held = source.hold_out(0.25, settings.seed)
     p = probe.predict_proba(X[held])[np.arange(held.sum()), source.codes[held]]
     assert -np.log(p).mean() == pytest.approx(probe.metrics["val_loss"], abs=1e-5)
 

@@ -28,7 +28,7 @@ def goods(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("review") / "a.shelf"
     rng = np.random.default_rng(0)
     code = np.arange(90) % 3
-    centres = rng.standard_normal((3, D)) * 3
+    centres = rng.standard_normal((3, D)) * 2
     image, text = (unit(centres[code] + rng.standard_normal((90, D))) for _ in range(2))
     wares = [
         Product(f"p{i}", title=f"thing {i}", category=WRONG.get(f"p{i}", KINDS[c]),

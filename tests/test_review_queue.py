@@ -31,7 +31,7 @@ def goods(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("queue") / "a.shelf"
     rng = np.random.default_rng(1)
     code = np.arange(192) % 6
-    centres = rng.standard_normal((6, D)) * 3
+    centres = rng.standard_normal((6, D)) * 2
     image, text = (unit(centres[code] + rng.standard_normal((192, D))) for _ in range(2))
     text[190] = unit(-centres[[code[190]]])[0]
     wares = [

@@ -207,7 +207,7 @@ def audit_shelf(
     facts = read_facts(now)
     copied = copies(graph, facts)
     judged = judge_out_of_fold(
-        now, graph, facts, copied, settings,
+        now, graph, facts, settings,
         lambda done, n: progress("probes of the folds", done, n),
     )  # fmt: skip
     progress("judging", FOLDS, FOLDS)

@@ -15,7 +15,8 @@ import numpy as np
 from kinshelf.db.arrays import BoolArray, IntArray
 from kinshelf.probe.audit.facts import Facts
 from kinshelf.probe.audit.graph import Graph
-from kinshelf.probe.fit.data import SIMILAR, SIMILAR_EACH
+from kinshelf.probe.fit.copies import alike
+from kinshelf.probe.fit.data import SIMILAR
 
 if TYPE_CHECKING:
     from kinshelf.store.generation import AnySnapshot
@@ -106,11 +107,5 @@ class _Links:
 
     def _alike(self, left: list[int], right: list[int]) -> bool:
         rows = self.facts.rows
-        sides = (np.split(self.snapshot.pairs(rows[places]), 2, axis=1) for places in (left, right))
-        cosines = [a @ b.T for a, b in zip(*sides, strict=True)]
-        given = [self.facts.has_image, self.facts.has_text]
-        # a product without a picture cannot be known to be the same as one that has one
-        if any(len(set(have[left + right].tolist())) > 1 for have in given):
-            return False
-        both = np.stack([c for c, have in zip(cosines, given, strict=True) if have[left[0]]])
-        return bool((both.mean(axis=0) >= self.similar).all() and (both >= SIMILAR_EACH).all())
+        one, other = (self.snapshot.pairs(rows[places]) for places in (left, right))
+        return bool(alike(one, other, self.similar).all())

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kinshelf.db.arrays import BoolArray, Float64Array, FloatArray, IntArray
+from kinshelf.db.arrays import Float64Array, FloatArray, IntArray
 from kinshelf.probe.audit.facts import Facts
 from kinshelf.probe.audit.graph import Graph
+from kinshelf.probe.fit.copies import groups_of
 from kinshelf.probe.fit.knn import NO_VOTE, knn_distribution
 from kinshelf.probe.fit.settings import ProbeSettings
-from kinshelf.probe.fit.split import FOLDS, TrainingSet, cross_fit_rounds, encode
+from kinshelf.probe.fit.split import FOLDS, TrainingSet, encode, judgeable
 from kinshelf.probe.fit.training import fit_probe
 
 if TYPE_CHECKING:
@@ -59,35 +60,40 @@ def judge_out_of_fold(
     snapshot: AnySnapshot,
     graph: Graph,
     facts: Facts,
-    copies: BoolArray,
     settings: ProbeSettings,
     progress: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> OutOfFold | None:
     """None where fewer than two categories have two products: there is nothing to tell apart.
 
-    A category of one product is left out, as no fold could both learn and judge it. `copies`
-    (n, k) marks neighbours that may not vote. In memory: 4 bytes a product and category.
+    A category of one product, or of nothing but its copies, is left out, as no fold could both
+    learn and judge it. Copies do not judge one another. In memory: 4 bytes a product and category.
     """
-    places, classes, codes = _judgeable(facts)
+    places = _categorised(facts)
+    groups = groups_of(snapshot, facts.rows[places], settings.group)
+    places, groups = _judgeable(facts, places, groups)
+    classes, codes = encode(facts.categories[places])
     if len(classes) < 2:
         return None
     found = _empty(places, classes, codes)
-    whole = TrainingSet(snapshot, facts.rows[places], codes, classes)
-    for done, (train, judged) in enumerate(cross_fit_rounds(codes, settings.seed), start=1):
+    whole = TrainingSet(snapshot, facts.rows[places], codes, classes, groups)
+    for done, (train, judged) in enumerate(whole.rounds(settings.seed), start=1):
         probe = fit_probe(whole.take(train), settings).probe
         for start in range(0, len(judged), _BLOCK):
             _judge(snapshot, whole.rows, probe, found, judged[start : start + _BLOCK])
         progress(done, FOLDS)
-    _mix_votes(found, graph, copies)
+    _mix_votes(found, graph, groups)
     return found
 
 
-def _judgeable(facts: Facts) -> tuple[IntArray, tuple[str, ...], IntArray]:
+def _categorised(facts: Facts) -> IntArray:
     given = np.array([category is not None for category in facts.categories], dtype=np.bool_)
-    places = np.flatnonzero(given).astype(np.int64)
-    codes = encode(facts.categories[places])[1]
-    places = places[np.bincount(codes)[codes] > 1] if len(places) else places
-    return (places, *encode(facts.categories[places]))
+    return np.flatnonzero(given).astype(np.int64)
+
+
+def _judgeable(facts: Facts, places: IntArray, groups: IntArray) -> tuple[IntArray, IntArray]:
+    """Those of the `places`, and their groups, whose category has another group."""
+    kept = judgeable(encode(facts.categories[places])[1], groups)
+    return places[kept], groups[kept]
 
 
 def _empty(places: IntArray, classes: tuple[str, ...], codes: IntArray) -> OutOfFold:
@@ -114,22 +120,24 @@ def _judge(
         proba[judged] = predicted.max(axis=1)
 
 
-def _mix_votes(found: OutOfFold, graph: Graph, copies: BoolArray) -> None:
-    code_of = np.full(len(graph), NO_VOTE, dtype=np.int64)
-    code_of[found.places] = found.codes
+def _mix_votes(found: OutOfFold, graph: Graph, groups: IntArray) -> None:
+    code_of, group_of = np.full((2, len(graph)), NO_VOTE, dtype=np.int64)
+    code_of[found.places], group_of[found.places] = found.codes, groups
     for start in range(0, len(found.places), _BLOCK):
         part = slice(start, start + _BLOCK)
-        votes = _votes(graph, copies, code_of, found.places[part], len(found.classes))
+        votes = _votes(graph, group_of, code_of, found.places[part], len(found.classes))
         voted = votes.any(axis=1)
         mixed = (1 - NEIGHBOURS_SHARE) * found.proba[part] + NEIGHBOURS_SHARE * votes
         found.proba[part][voted] = mixed[voted]
 
 
 def _votes(
-    graph: Graph, copies: BoolArray, code_of: IntArray, places: IntArray, n_classes: int
+    graph: Graph, group_of: IntArray, code_of: IntArray, places: IntArray, n_classes: int
 ) -> Float64Array:
     near = graph.places[places]
-    labels = np.where((near >= 0) & ~copies[places], code_of[near], NO_VOTE)
+    labels = np.where(
+        (near >= 0) & (group_of[near] != group_of[places, None]), code_of[near], NO_VOTE
+    )
     voting = labels != NO_VOTE
     labels[voting & (np.cumsum(voting, axis=1) > VOTERS)] = NO_VOTE
     return knn_distribution(graph.similarities[places], labels, TAU, n_classes)

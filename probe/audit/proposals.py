@@ -15,6 +15,7 @@ import numpy as np
 
 from kinshelf.db.arrays import Float64Array, FloatArray, IntArray
 from kinshelf.probe.audit.facts import Facts
+from kinshelf.probe.fit.copies import groups_of
 from kinshelf.probe.fit.split import TrainingSet, encode
 from kinshelf.probe.novelty.fit import fit_novelty
 from kinshelf.probe.novelty.reference import novelty_model
@@ -96,7 +97,9 @@ def _novel(snapshot: AnySnapshot, probe: Probe | None, rows: IntArray) -> Float6
     if novelty_model(probe) is None:
         known, categories = snapshot.labelled()
         classes, codes = encode(categories)
-        fitted = fit_novelty(TrainingSet(snapshot, known, codes, classes))
+        fitted = fit_novelty(
+            TrainingSet(snapshot, known, codes, classes, groups_of(snapshot, known))
+        )
     predictor = Predictor(snapshot, probe, None, novelty=fitted)
     blocks = range(0, len(rows), _BLOCK)
     return np.concatenate([predictor.novel(snapshot.pairs(rows[i : i + _BLOCK])) for i in blocks])

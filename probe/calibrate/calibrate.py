@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from kinshelf.probe.calibrate.conformal import Conformal
 from kinshelf.probe.calibrate.crossfit import OnPart, cross_fit
-from kinshelf.probe.calibrate.mixture import fit_calibration, held_out_answers
+from kinshelf.probe.calibrate.mixture import certifying_answers, fit_calibration
 from kinshelf.probe.calibrate.new_categories import fit_known
 from kinshelf.probe.fit.model import Probe
 from kinshelf.probe.fit.split import TrainingSet
@@ -36,7 +36,7 @@ def calibrate(
         few += " sets and policy need more"
         return probe.replace(reference=reference, warnings=(*probe.warnings, few))
     calibration = fit_calibration(found)
-    held_out = held_out_answers(found, calibration)
+    held_out = certifying_answers(found, probe.settings.seed)
     conformal = Conformal.fit(held_out.given, held_out.codes)
     return probe.replace(
         calibration=calibration,

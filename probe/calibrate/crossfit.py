@@ -13,10 +13,9 @@ import numpy as np
 
 from kinshelf.db.arrays import BoolArray, FloatArray, IntArray
 from kinshelf.probe.calibrate.vote_space import Metric, fit_metric, similarities_in
-from kinshelf.probe.fit.knn import NO_VOTE, identical
 from kinshelf.probe.fit.model import Probe
 from kinshelf.probe.fit.settings import SPACES, ProbeSettings
-from kinshelf.probe.fit.split import TrainingSet, cross_fit_rounds, hold_out
+from kinshelf.probe.fit.split import TrainingSet
 from kinshelf.probe.fit.training import fit_probe
 from kinshelf.store.search.exact import merged, nothing
 
@@ -26,7 +25,6 @@ NEAREST = 20
 """Neighbours kept of each row: the most that may vote."""
 MOST = 5000
 """Rows of a large training set that are judged."""
-_COPIES = 8
 _BLOCK = 8192
 _QUERIES = 512
 
@@ -38,7 +36,7 @@ class CrossFit:
     """Predictions for m judged rows at `places` of the training set, (m,) int64.
 
     `codes` (m,) int64 are their classes; `logits` (m, n_classes) float32 the probe's; `labels`
-    (m, k) int64 the classes of the nearest rows, nearest first, `NO_VOTE` where there are fewer;
+    (m, k) int64 the classes of the nearest rows, nearest first;
     `similarities` per space (m, k) float32.
     """
 
@@ -51,6 +49,16 @@ class CrossFit:
     def __len__(self) -> int:
         return len(self.places)
 
+    def take(self, chosen: BoolArray) -> CrossFit:
+        """The rows where `chosen` (m,) is true."""
+        return CrossFit(
+            places=self.places[chosen],
+            codes=self.codes[chosen],
+            logits=self.logits[chosen],
+            labels=self.labels[chosen],
+            similarities={name: rows[chosen] for name, rows in self.similarities.items()},
+        )
+
 
 def cross_fit(
     source: TrainingSet,
@@ -60,29 +68,41 @@ def cross_fit(
 ) -> CrossFit | None:
     """Judge rows of `source`; None if there are too few that can be both learned and judged.
 
-    `probe` is what was trained of it, with the same settings. A class of a single row is not
-    judged. Up to `refit_below` rows this trains a probe a fold.
+    `probe` is what was trained of it, with the same settings. Copies are judged once, by what
+    learned none of them, and a class that has nothing but copies of one row is not judged. Up to
+    `refit_below` rows this trains a probe a fold.
     """
-    judged = np.bincount(source.codes)[source.codes] > 1
+    judged = _once(source)
     if judged.sum() < FEWEST:
         return None
     parts = []
     rounds = list(_rounds(source, settings))
     for done, (train, held) in enumerate(rounds, start=1):
+        places = held[judged[held]]
+        if not len(places):
+            continue
         part = source.take(train)
         small = len(source) < settings.refit_below
         fitted = fit_probe(part, settings).probe if small else probe
-        parts.append(_judge(source, part, fitted, held[judged[held]], settings.seed))
+        parts.append(_judge(source, part, fitted, places, settings.seed))
         on_part(done, len(rounds))
-    return _joined(parts)
+    return _joined(parts) if parts else None
+
+
+def _once(source: TrainingSet) -> BoolArray:
+    """Which rows to judge, (n,): of each group the first that others can judge."""
+    places = np.flatnonzero(source.judgeable)
+    judged = np.zeros(len(source), dtype=np.bool_)
+    judged[places[np.unique(source.groups[places], return_index=True)[1]]] = True
+    return judged
 
 
 def _rounds(source: TrainingSet, settings: ProbeSettings) -> Iterator[tuple[BoolArray, IntArray]]:
     if len(source) < settings.refit_below:
-        yield from cross_fit_rounds(source.codes, settings.seed)
+        yield from source.rounds(settings.seed)
         return
     fraction = settings.val_fraction or 0.1
-    held = hold_out(source.codes, fraction, settings.seed)
+    held = source.hold_out(fraction, settings.seed)
     chosen = np.random.default_rng(settings.seed).permutation(np.flatnonzero(held))[:MOST]
     yield ~held, np.sort(chosen)
 
@@ -104,22 +124,18 @@ def _judge_block(
     X = source.data.fused(source.rows[places])
     near = _nearest(X, part)
     vectors = part.data.fused(part.rows[near.ravel()]).reshape(*near.shape, -1)
-    copied = identical(X, vectors)
-    order = np.argsort(copied, axis=1, kind="stable")[:, :NEAREST]
-    vectors = np.take_along_axis(vectors, order[:, :, None], axis=1)
-    labels = np.where(copied, NO_VOTE, part.codes[near])
     return CrossFit(
         places=places,
         codes=source.codes[places],
         logits=probe.logits(X),
-        labels=np.take_along_axis(labels, order, axis=1),
+        labels=part.codes[near],
         similarities={name: similarities_in(name, X, vectors, metric, probe) for name in SPACES},
     )
 
 
 def _nearest(X: FloatArray, part: TrainingSet) -> IntArray:
-    """Places in `part` of the rows nearest to each of X, nearest first, some copies to spare."""
-    width = min(NEAREST + _COPIES, len(part))
+    """Places in `part` of the rows nearest to each of X, nearest first."""
+    width = min(NEAREST, len(part))
     found = nothing(len(X), width)
     for start in range(0, len(part), _BLOCK):
         rows = part.rows[start : start + _BLOCK]

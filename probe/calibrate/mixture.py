@@ -19,6 +19,7 @@ from kinshelf.probe.calibrate.hybrid import mix
 from kinshelf.probe.fit.knn import NO_VOTE, knn_distribution
 from kinshelf.probe.fit.model import softmax
 from kinshelf.probe.fit.settings import SPACES, Calibration
+from kinshelf.probe.fit.split import cross_fit_rounds
 
 if TYPE_CHECKING:
     from kinshelf.probe.calibrate.crossfit import CrossFit
@@ -120,6 +121,23 @@ class HeldOut:
 
 
 _COLUMNS = ("codes", "given", "confidence", "right", "agree")
+
+
+def certifying_answers(found: CrossFit, seed: int) -> HeldOut:
+    """The judged rows' answers, each with a calibration that was chosen on other rows.
+
+    The calibration that is deployed is chosen on all of them, and flatters itself there.
+    """
+    parts, places = [], []
+    for chosen_on, judged in cross_fit_rounds(found.codes, seed):
+        answered = np.zeros(len(found), dtype=np.bool_)
+        answered[judged] = True
+        calibration = fit_calibration(found.take(chosen_on))
+        parts.append(held_out_answers(found.take(answered), calibration))
+        places.append(judged)
+    order = np.argsort(np.concatenate(places))
+    columns = (np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS)
+    return HeldOut(*(column[order] for column in columns))
 
 
 def held_out_answers(found: CrossFit, calibration: Calibration) -> HeldOut:

@@ -20,7 +20,7 @@ from kinshelf.db.arrays import Float64Array, FloatArray, IntArray
 from kinshelf.probe.calibrate.vote_space import Metric, fit_metric, unit
 from kinshelf.probe.fit.covariance import class_means
 from kinshelf.probe.fit.model import Probe
-from kinshelf.probe.fit.split import TrainingSet, hold_out
+from kinshelf.probe.fit.split import TrainingSet
 
 COST = 0.005
 """Share of the known categories' held-out products that a new category may take. Of 828 products
@@ -69,7 +69,7 @@ class Known:
 
 def fit_known(source: TrainingSet, seed: int) -> Known | None:
     """None where there are too few products to hold some out."""
-    held = hold_out(source.codes, _HELD_OUT, seed)
+    held = source.hold_out(_HELD_OUT, seed)
     if held.sum() < FEWEST:
         return None
     rng = np.random.default_rng(seed)

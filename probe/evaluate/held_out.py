@@ -18,9 +18,10 @@ from kinshelf.probe.calibrate.hybrid import Distributions, Predictors, joined, s
 from kinshelf.probe.calibrate.new_categories import new_categories_of
 from kinshelf.probe.evaluate.methods import evaluate, write_evaluation
 from kinshelf.probe.evaluate.metrics import Metrics
-from kinshelf.probe.fit.knn import NO_VOTE, identical
+from kinshelf.probe.fit.copies import groups_of
+from kinshelf.probe.fit.knn import NO_VOTE
 from kinshelf.probe.fit.model import Probe
-from kinshelf.probe.fit.split import FOLDS, cross_fit_rounds, training_set
+from kinshelf.probe.fit.split import FOLDS, training_set
 from kinshelf.probe.fit.storage import read_probe
 from kinshelf.probe.fit.training import fit_probe
 from kinshelf.store.probes import find_probe
@@ -41,14 +42,15 @@ class Evaluation:
     """Distributions of the methods over the same products; `protocol` states which products and how
     they were judged.
 
-    `sets` (n, n_classes) bool are the hybrid's prediction sets, the answer always in them; None
-    where nothing was calibrated.
+    `rows` (n,) int64 are the products' rows on the shelf. `sets` (n, n_classes) bool are the
+    hybrid's prediction sets, the answer always in them; None where nothing was calibrated.
     """
 
     methods: Mapping[str, Float64Array]
     y_true: ObjectArray
     classes: tuple[str, ...]
     protocol: str
+    rows: IntArray
     sets: BoolArray | None = None
 
     @cached_property
@@ -65,7 +67,8 @@ class Evaluation:
         """The same with products in another order."""
         methods = {name: proba[order] for name, proba in self.methods.items()}
         sets = None if self.sets is None else self.sets[order]
-        return replace(self, methods=methods, y_true=self.y_true[order], sets=sets)
+        y_true, rows = self.y_true[order], self.rows[order]
+        return replace(self, methods=methods, y_true=y_true, rows=rows, sets=sets)
 
     def write(self, directory: Path) -> list[Path]:
         """Write metrics.json, confusion.png and reliability.png; returns their paths."""
@@ -75,31 +78,45 @@ class Evaluation:
 
 
 def evaluate_shelf(
-    shelf: AnyShelf, *, split: str = "val", version: int | None = None
+    shelf: AnyShelf, *, split: str = "val", version: int | None = None, group: str | None = None
 ) -> Evaluation:
-    """Probe, kNN and hybrid on the products of a split.
+    """Probe, kNN and hybrid on the products of a split that have no copy outside it.
 
     The neighbours that vote are categorised products outside the split. Where no product has the
-    split `val`, all categorised products are judged by five-fold cross-validation, each by a
-    probe trained, with the newest probe's settings, on the other folds.
-    Raises EmptyShelf, ProbeNotFound or TooFewClasses.
+    split `val`, or each has a copy outside it, all categorised products that train are judged by
+    five-fold cross-validation, each by a probe trained, with the newest probe's settings, on the
+    other folds. Copies are in the same fold. Products of equal values in the column `group`, None:
+    the one that the probe was trained with, are taken for copies.
+    Raises EmptyShelf, ProbeNotFound, TooFewClasses, or InvalidSetting for an unknown column.
 
     >>> sorted(evaluate_shelf(shelf).metrics)
     ['hybrid', 'knn', 'probe']
     """
     now = shelf.snapshot()
-    rows, y_true = now.labelled(split)
-    if not len(rows) and split != "val":
-        raise EmptyShelf(
-            f"no categorised product has the split {split!r}: name one that has, or give the"
-            " products a split when adding them (--val-fraction, or a column `split`)"
-        )
     probe = _probe(shelf, now, version)
-    if len(rows):
-        voters = np.setdiff1d(now.labelled()[0], rows)
-        protocol = f"{len(rows)} products of split {split!r}, {len(voters)} others vote"
-        return _evaluation([_judge(now, probe, rows, voters)], y_true, protocol)
-    return _cross_validate(now, probe)
+    group = group or (probe.settings.group if probe else None)
+    every, categories = now.labelled()
+    of_split = np.isin(every, now.labelled(split)[0])
+    if not of_split.any():
+        if split != "val":
+            raise EmptyShelf(
+                f"no categorised product has the split {split!r}: name one that has, or give the"
+                " products a split when adding them (--val-fraction, or a column `split`)"
+            )
+        return _cross_validate(now, probe, group, "no product has the split 'val'")
+    groups = groups_of(now, every, group, judged=of_split)
+    counted = of_split & ~np.isin(groups, groups[~of_split])
+    if not counted.any() and not of_split.all():
+        why = f"each of the {int(of_split.sum())} products of split {split!r} has a copy outside it"
+        if split != "val":
+            raise EmptyShelf(f"{why}, so the probe knows them all: name another split")
+        return _cross_validate(now, probe, group, why)
+    rows, voters = every[counted], every[~of_split]
+    protocol = f"{len(rows)} products of split {split!r}, {len(voters)} others vote"
+    if copied := int((of_split & ~counted).sum()):
+        protocol += f"; {copied} more have copies among those others and do not count"
+    judged = _judge(now, probe, rows, voters)
+    return _evaluation([judged], categories[counted], protocol, rows)
 
 
 def _probe(shelf: AnyShelf, now: AnySnapshot, version: int | None) -> Probe | None:
@@ -149,7 +166,7 @@ def _answer(
     at = np.searchsorted(voters, np.where(there, found.rows, voters[0]))
     fused = fusion.fused(pairs)
     near = now.fused(voters[at].ravel()).reshape(*at.shape, -1)
-    labels = np.where(there & ~identical(fused, near), codes[at], NO_VOTE)
+    labels = np.where(there, codes[at], NO_VOTE)
     return predictors.answer(fused, found.similarities, labels, near)
 
 
@@ -162,7 +179,9 @@ def _sets(probe: Probe | None, predicted: Distributions) -> BoolArray | None:
     return sets
 
 
-def _evaluation(parts: Sequence[_Judged], y_true: ObjectArray, protocol: str) -> Evaluation:
+def _evaluation(
+    parts: Sequence[_Judged], y_true: ObjectArray, protocol: str, rows: IntArray
+) -> Evaluation:
     found = joined([part.predicted for part in parts])
     methods = {"probe": found.probe, "knn": found.knn, "hybrid": found.hybrid}
     if not found.probe.any():
@@ -174,22 +193,29 @@ def _evaluation(parts: Sequence[_Judged], y_true: ObjectArray, protocol: str) ->
         if part.sets is not None
     ]
     whole = np.concatenate(sets) if len(sets) == len(parts) else None
-    return Evaluation(methods, y_true, found.classes, protocol, whole)
+    return Evaluation(methods, y_true, found.classes, protocol, rows, whole)
 
 
-def _cross_validate(now: AnySnapshot, probe: Probe | None) -> Evaluation:
-    whole = training_set(now)
+def _cross_validate(
+    now: AnySnapshot, probe: Probe | None, group: str | None, why: str
+) -> Evaluation:
+    whole = training_set(now, group)
+    if whole.n_groups < 2:
+        raise EmptyShelf(
+            f"all {len(whole)} categorised products are copies of one, so there is nothing to judge"
+            " them by: add others"
+        )
     parts, judged = [], []
-    for train, places in cross_fit_rounds(whole.codes, seed=0):
+    for train, places in whole.rounds(seed=0):
         part = whole.take(train)
         trained = probe and calibrate(part, fit_probe(part, probe.settings).probe)
         parts.append(_judge(now, trained, whole.rows[places], part.rows))
         judged.append(places)
     order = np.concatenate(judged)
-    found = _evaluation(
-        parts,
-        np.array(whole.classes, dtype=object)[whole.codes[order]],
-        f"no product has the split 'val', so all {len(whole)} categorised ones were judged by"
-        f" {FOLDS}-fold cross-validation",
-    )
+    protocol = f"{why}, so all {len(whole)} categorised ones that train were judged by"
+    protocol += f" {FOLDS}-fold cross-validation"
+    if whole.n_groups < len(whole):
+        protocol += f"; with copies they are {whole.n_groups} products, whose copies share a fold"
+    y_true = np.array(whole.classes, dtype=object)[whole.codes[order]]
+    found = _evaluation(parts, y_true, protocol, whole.rows[order])
     return found.rearranged(np.argsort(order))

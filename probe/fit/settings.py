@@ -43,7 +43,8 @@ class ProbeSettings:
     `val_fraction` of the training rows decides when to stop (0: never stop early) and is not
     reported on. `modality_dropout` is the share of products whose picture or text is hidden in an
     epoch, so that the probe answers without it. A training set of fewer than `refit_below` rows
-    is trained once more on all of them, for a third more epochs than was best. `device` None:
+    is trained once more on all of them, for a third more epochs than was best. `group` names a
+    column: products of equal values in it are on one side of every fold and split. `device` None:
     CUDA if there is one. `mixed_precision` None: on CUDA only. Raises InvalidSetting.
     """
 
@@ -58,6 +59,7 @@ class ProbeSettings:
     val_fraction: Annotated[float, _Range(0, 0.5)] = 0.1
     modality_dropout: Annotated[float, _Range(0, 1, open_high=True)] = 0.05
     refit_below: Annotated[int, _Range(0, 2**53)] = 20_000
+    group: str | None = None
     device: str | None = None
     mixed_precision: bool | None = None
 

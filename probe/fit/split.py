@@ -1,4 +1,7 @@
-"""The split of a training set: rows to train from, and rows to stop by."""
+"""The split of a training set: rows to train from, and rows to stop by.
+
+Copies of one product (`probe.fit.copies`) stand on one side of every split and fold.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ import numpy as np
 from kinshelf.db.arrays import BoolArray, IntArray, ObjectArray
 from kinshelf.db.errors import TooFewClasses
 from kinshelf.db.sources.prepare import UNUSED
+from kinshelf.probe.fit.copies import groups_of
 from kinshelf.probe.fit.data import LabelledData
 
 RESERVED_SPLITS = ("val", "test", UNUSED)
@@ -23,19 +27,43 @@ FOLDS = 5
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingSet:
-    """Rows of `data` (n,) int64 and their categories as places in `classes`, (n,) int64."""
+    """Rows of `data` (n,) int64 and their categories as places in `classes`, (n,) int64.
+
+    `groups` (n,) int64: rows of one number are copies and are never parted.
+    """
 
     data: LabelledData
     rows: IntArray
     codes: IntArray
     classes: tuple[str, ...]
+    groups: IntArray
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def take(self, chosen: BoolArray) -> Self:
         """The rows where `chosen` (n,) is true, with the same classes."""
-        return replace(self, rows=self.rows[chosen], codes=self.codes[chosen])
+        return replace(
+            self, rows=self.rows[chosen], codes=self.codes[chosen], groups=self.groups[chosen]
+        )
+
+    @property
+    def judgeable(self) -> BoolArray:
+        """Which rows can be judged by others, (n,): their class has another group."""
+        return judgeable(self.codes, self.groups)
+
+    @property
+    def n_groups(self) -> int:
+        """Products, copies counted once."""
+        return len(np.unique(self.groups))
+
+    def hold_out(self, fraction: float, seed: int) -> BoolArray:
+        """`hold_out` of its rows."""
+        return hold_out(self.codes, fraction, seed, self.groups)
+
+    def rounds(self, seed: int) -> Iterator[tuple[BoolArray, IntArray]]:
+        """`cross_fit_rounds` of its rows."""
+        return cross_fit_rounds(self.codes, seed, self.groups)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -44,14 +72,18 @@ class TrainingSet:
         return {name: int(n) for name, n in zip(self.classes, counted, strict=True)}
 
 
-def training_set(data: LabelledData) -> TrainingSet:
-    """All categorised rows but those of `RESERVED_SPLITS`. Raises TooFewClasses."""
+def training_set(data: LabelledData, group: str | None = None) -> TrainingSet:
+    """All categorised rows but those of `RESERVED_SPLITS`.
+
+    Copies are one group, and so are rows of equal values in the column `group`. Raises
+    TooFewClasses, or InvalidSetting for a column that is not there.
+    """
     rows, categories = data.labelled()
     reserved = np.concatenate([data.labelled(split)[0] for split in RESERVED_SPLITS])
     free = ~np.isin(rows, reserved)
     _check_classes(categories[free], held_back=len(rows) - int(free.sum()))
     classes, codes = encode(categories[free])
-    return TrainingSet(data, rows[free], codes, classes)
+    return TrainingSet(data, rows[free], codes, classes, groups_of(data, rows[free], group))
 
 
 def encode(categories: ObjectArray) -> tuple[tuple[str, ...], IntArray]:
@@ -77,12 +109,26 @@ def _check_classes(categories: ObjectArray, held_back: int) -> None:
         )
 
 
-def hold_out(codes: IntArray, fraction: float, seed: int) -> BoolArray:
+def judgeable(codes: IntArray, groups: IntArray) -> BoolArray:
+    """Which rows can be judged by others, (n,): their class has another group."""
+    of_group = np.unique(np.stack([codes, groups]), axis=1)[0]
+    return np.greater(np.bincount(of_group, minlength=1)[codes], 1)
+
+
+def hold_out(
+    codes: IntArray, fraction: float, seed: int, groups: IntArray | None = None
+) -> BoolArray:
     """A stratified share of the rows, (n,) bool: true where a row is held out.
 
     Each class gives its share, fractions going to those that lose most by rounding down, ties by
     chance. A class keeps at least one row; if there is a row to spare, at least one is held out.
+    Rows of one of the `groups` go together and count as one, of the class of the first.
     """
+    if groups is not None:
+        first, unit = _units(groups)
+        held = hold_out(codes[first], fraction, seed)[unit]
+        lost = np.setdiff1d(codes, codes[~held])
+        return held & ~np.isin(unit, unit[np.isin(codes, lost)])
     rng = np.random.default_rng(seed)
     counts = np.bincount(codes)
     share = np.where(counts > 1, counts * fraction, 0.0)
@@ -94,28 +140,44 @@ def hold_out(codes: IntArray, fraction: float, seed: int) -> BoolArray:
     return _first_of_each_class(codes, rng.permutation(len(codes)), taken)
 
 
-def cross_fit_rounds(codes: IntArray, seed: int) -> Iterator[tuple[BoolArray, IntArray]]:
+def cross_fit_rounds(
+    codes: IntArray, seed: int, groups: IntArray | None = None
+) -> Iterator[tuple[BoolArray, IntArray]]:
     """Judge every row by what was fitted without it: the rows to fit on and those to judge.
 
     Yields, for each of `FOLDS` stratified folds that has rows, which rows train, (n,) bool, and the
-    ascending places of the others, (m,) int64. Each row is judged once.
+    ascending places of the others, (m,) int64. Each row is judged once, those of one of the
+    `groups` in the same fold.
     """
-    fold = folds(codes, FOLDS, seed)
+    fold = folds(codes, FOLDS, seed, groups)
     for i in np.unique(fold):
         yield fold != i, np.flatnonzero(fold == i).astype(np.int64)
 
 
-def folds(codes: IntArray, n_folds: int, seed: int) -> IntArray:
+def folds(codes: IntArray, n_folds: int, seed: int, groups: IntArray | None = None) -> IntArray:
     """A stratified fold in [0, n_folds) for each row, (n,) int64; fold sizes differ by one at most.
 
     Each class spreads over the folds as evenly as it can, the rows of a fold are drawn by chance.
+    Rows of one of the `groups` go together and count as one, of the class of the first.
     """
+    if groups is not None:
+        first, unit = _units(groups)
+        return folds(codes[first], n_folds, seed)[unit]
     order = np.random.default_rng(seed).permutation(len(codes))
     by_class = order[np.argsort(codes[order], kind="stable")]
     fold = np.empty(len(codes), dtype=np.int64)
     # dealt like cards, one class after the other
     fold[by_class] = np.arange(len(codes)) % n_folds
     return fold
+
+
+def _units(groups: IntArray) -> tuple[IntArray, IntArray]:
+    """The first row of each group, ascending, and each row's place among the groups, (n,)."""
+    first, inverse = np.unique(groups, return_index=True, return_inverse=True)[1:]
+    order = np.argsort(first, kind="stable")
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    return first[order], place[inverse]
 
 
 def _first_of_each_class(codes: IntArray, order: IntArray, wanted: IntArray) -> BoolArray:

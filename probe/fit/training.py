@@ -12,7 +12,7 @@ from kinshelf.probe.fit.data import LabelledData
 from kinshelf.probe.fit.model import Probe
 from kinshelf.probe.fit.network import device_of, repeatable
 from kinshelf.probe.fit.settings import ProbeSettings
-from kinshelf.probe.fit.split import TrainingSet, hold_out, training_set
+from kinshelf.probe.fit.split import TrainingSet, training_set
 from kinshelf.probe.fit.warm_start import check_start
 from kinshelf.probe.fit.whitening import too_few
 
@@ -32,6 +32,9 @@ folds and seeds) 4/3 lowered the loss on held-out products from 0.113 to 0.110 a
 
 FEW = 5
 """Products below which a category is warned about."""
+
+FEW_COPIES = 0.05
+"""Share of copies from which there is a warning."""
 
 MOST = 0.9
 """Share of the products in one category above which that is warned about."""
@@ -76,7 +79,8 @@ def train_probe(
     state is left as it was. `on_epoch` is called after each epoch. Raises TooFewClasses,
     InvalidSetting (device) and ProbeError (the loss diverged).
     """
-    return fit_probe(training_set(data), settings, on_epoch)
+    group = settings.group if settings else None
+    return fit_probe(training_set(data, group), settings, on_epoch)
 
 
 def fit_probe(
@@ -98,7 +102,7 @@ def fit_probe(
         check_start(start, settings, dimension)
     # two or three rows would stop the training at random
     fraction = 0.0 if too_few(source) else settings.val_fraction
-    held = hold_out(source.codes, fraction, settings.seed)
+    held = source.hold_out(fraction, settings.seed)
     run = _Run(settings, device_of(settings), on_epoch or (lambda _: None), start, make)
     best = run.search(source.take(~held), source.take(held))
     refit = bool(held.any()) and len(source) < settings.refit_below
@@ -109,7 +113,7 @@ def fit_probe(
         trained_rows=len(source) if refit else int((~held).sum()),
         generation=source.data.generation,
         fingerprint=source.data.fingerprint,
-        metrics=_metrics(best, held_out_rows=int(held.sum()), refit=refit),
+        metrics=_metrics(best, held_out_rows=int(held.sum()), refit=refit, groups=source.n_groups),
         warnings=warnings_of(source, stops_early=bool(held.any())),
     )
     return Trained(probe, tuple(run.log))
@@ -182,7 +186,7 @@ def _improves(result: EpochResult, best: EpochResult) -> bool:
     return result.val_loss < best.val_loss
 
 
-def _metrics(best: _Best, *, held_out_rows: int, refit: bool) -> dict[str, object]:
+def _metrics(best: _Best, *, held_out_rows: int, refit: bool, groups: int) -> dict[str, object]:
     return {
         "best_epoch": best.result.epoch,
         "train_loss": best.result.train_loss,
@@ -190,6 +194,7 @@ def _metrics(best: _Best, *, held_out_rows: int, refit: bool) -> dict[str, objec
         "val_accuracy": best.result.val_accuracy,
         "held_out_rows": held_out_rows,
         "refit": refit,
+        "groups": groups,
     }
 
 
@@ -203,10 +208,22 @@ def warnings_of(source: TrainingSet, *, stops_early: bool) -> tuple[str, ...]:
             f"{len(single)} of {len(source.classes)} categories have a single product ({shown}): "
             "their probabilities are guesses until there are more"
         )
-    found += _skewed(source)
+    found += [*_copied(source), *_skewed(source)]
     if not stops_early:
         found.append("no products were held out: training ran all its epochs, not until the best")
     return tuple(found)
+
+
+def _copied(source: TrainingSet) -> list[str]:
+    """Copies in number: what is measured rests on fewer products than there are rows."""
+    groups = source.n_groups
+    if groups > (1 - FEW_COPIES) * len(source):
+        return []
+    return [
+        f"{len(source) - groups} of {len(source)} products are copies of others, or stand with them"
+        f" in one group: copies stay on one side of every fold and split, and calibration and"
+        f" policy count {groups}"
+    ]
 
 
 def _skewed(source: TrainingSet) -> list[str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import xxhash
 
 from kinshelf.db.arrays import BoolArray, Float64Array, FloatArray, IntArray, ObjectArray
 from kinshelf.probe.fit.settings import ProbeSettings
@@ -40,7 +39,7 @@ _GATHERED = 128
 def fit_novelty(source: TrainingSet, settings: ProbeSettings | None = None) -> NoveltyModel | None:
     """Novelty with regard to the rows of `source`; of the settings the seed alone counts.
 
-    None with fewer than `FEWEST` products of different embeddings, or if no half is given by as
+    None with fewer than `FEWEST` products, copies counted once, or if no half is given by as
     many. Time: two covariances a half and fold, and the inner products of `JUDGED` rows with all.
     """
     seed = (settings or ProbeSettings()).seed
@@ -55,13 +54,13 @@ def fit_novelty(source: TrainingSet, settings: ProbeSettings | None = None) -> N
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Sample:
-    """Embeddings `X` (n, D) of sampled rows of `source`, all different, in random order; their
-    categories and content keys, (n,) each. The first `JUDGED` are judged."""
+    """Embeddings `X` (n, D) of sampled rows of `source`, no two copies, in random order; their
+    categories and groups, (n,) each. The first `JUDGED` are judged."""
 
     source: TrainingSet
     X: FloatArray
     codes: IntArray
-    keys: IntArray
+    groups: IntArray
 
     def complete(self, view: str) -> BoolArray:
         """Which of the judged have all the modalities of a view."""
@@ -88,9 +87,9 @@ class _Sample:
 def _sample(source: TrainingSet, seed: int) -> _Sample:
     order = np.random.default_rng(seed).permutation(len(source))[:SAMPLED]
     X = source.data.fused(source.rows[order])
-    keys = _keys(X)
-    first = np.sort(np.unique(keys, return_index=True)[1])
-    return _Sample(source, X[first], source.codes[order[first]], keys[first])
+    groups = source.groups[order]
+    first = np.sort(np.unique(groups, return_index=True)[1])
+    return _Sample(source, X[first], source.codes[order[first]], groups[first])
 
 
 def _signs_as_new(
@@ -125,7 +124,7 @@ def _nearest(sample: _Sample, views: list[str]) -> dict[str, IntArray]:
     for start in range(0, len(sample.source), _BLOCK):
         rows = sample.source.data.fused(sample.source.rows[start : start + _BLOCK])
         places = np.arange(start, start + len(rows))
-        copies = sample.keys[:m, None] == _keys(rows)[None]
+        copies = sample.groups[:m, None] == sample.source.groups[start : start + _BLOCK]
         sides = np.split(rows, 2, axis=1)
         parts = [a @ b.T for a, b in zip(queries, sides, strict=True)]
         for view in views:
@@ -137,10 +136,3 @@ def _nearest(sample: _Sample, views: list[str]) -> dict[str, IntArray]:
 
 def _modalities_of(view: str) -> BoolArray:
     return np.array([view in ("both", half) for half in MODALITIES], dtype=np.bool_)
-
-
-def _keys(X: FloatArray) -> IntArray:
-    """A number for each embedding (n, D) that copies of it share, (n,)."""
-    plain = np.ascontiguousarray(X + np.float32(0))  # -0.0 becomes 0.0
-    keys = [xxhash.xxh3_64_intdigest(row.tobytes()) >> 1 for row in plain]
-    return np.array(keys, dtype=np.int64)

@@ -13,7 +13,6 @@ from kinshelf.db.errors import ShelfError
 from kinshelf.probe.evaluate.figures import short_labels
 from kinshelf.probe.evaluate.methods import codes_of
 from kinshelf.probe.evaluate.metrics import ECE_BINS, Metrics, reliability
-from kinshelf.probe.fit.split import training_set
 from kinshelf.probe.pages.card import neighbour, thumbnail
 from kinshelf.probe.pages.html import render
 from kinshelf.probe.predict.wording import evaluation_notes
@@ -35,9 +34,9 @@ _CURVE = 200
 
 
 def write_report(
-    path: Path, snapshot: AnySnapshot, found: Evaluation, split: str, thumbnails: Thumbnails
+    path: Path, snapshot: AnySnapshot, found: Evaluation, thumbnails: Thumbnails
 ) -> None:
-    """Write the page; `snapshot` is of the generation that was evaluated, on `split`."""
+    """Write the page; `snapshot` is of the generation that was evaluated."""
     metrics = found.metrics
     codes = codes_of(list(found.y_true), found.classes)
     drawn = [
@@ -57,7 +56,7 @@ def write_report(
         notes=evaluation_notes(drawn[-1]["metrics"]),
         top_risk=top_risk,
         **_confusion(codes, best.argmax(axis=1), found.classes),
-        mistakes=_mistakes(snapshot, found, best, codes, split, thumbnails),
+        mistakes=_mistakes(snapshot, found, best, codes, thumbnails),
     )
     path.write_text(page, encoding="utf-8")
 
@@ -130,15 +129,17 @@ def _matrix(
 
 
 def _mistakes(
-    snapshot: AnySnapshot, found: Evaluation, proba: Float64Array, codes: IntArray, split: str,
+    snapshot: AnySnapshot, found: Evaluation, proba: Float64Array, codes: IntArray,
     thumbnails: Thumbnails,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    rows = _judged_rows(snapshot, split, len(codes))
+    rows = found.rows
     predicted = proba.argmax(axis=1)
     given = np.where(codes >= 0, proba[np.arange(len(codes)), np.maximum(codes, 0)], 0.0)
     wrong = np.flatnonzero(predicted != codes)
     worst = wrong[np.argsort(given[wrong], kind="stable")][:MISTAKES]
     known = snapshot.view.by_rows(rows[worst])
+    if len(known) < len(worst):
+        raise ShelfError("the shelf was changed while it was evaluated: evaluate again")
     mistakes = []
     for i in worst:
         row, category = int(rows[i]), found.classes[predicted[i]]
@@ -150,15 +151,6 @@ def _mistakes(
             "neighbours": _evidence(snapshot, row, category, found.y_true[i], thumbnails),
         })  # fmt: skip
     return mistakes
-
-
-def _judged_rows(snapshot: AnySnapshot, split: str, count: int) -> IntArray:
-    """The rows that `evaluate_shelf` judged, in its order."""
-    rows = snapshot.labelled(split)[0]
-    rows = rows if len(rows) else training_set(snapshot).rows
-    if len(rows) != count:
-        raise ShelfError("the shelf was changed while it was evaluated: evaluate again")
-    return rows
 
 
 def _evidence(
