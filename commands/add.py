@@ -11,7 +11,7 @@ import click
 from kinshelf.commands.help import command, option
 from kinshelf.commands.options import PATH, shelf_options, source_options, wait_option
 from kinshelf.commands.terminal.output import Output
-from kinshelf.commands.terminal.progress import Interruption, build_index, progress
+from kinshelf.commands.terminal.progress import Interruption, build_index, progress, rows_of
 
 if TYPE_CHECKING:
     from kinshelf.db.sources.prepare import TrainingSetOptions
@@ -79,7 +79,8 @@ def add(
         if retry_rejects and not stop():
             reports.append(_run(output, shelf, None, options, stop))
         build_index(output, shelf, stop)
-    _finish(output, reports, max_rejects)
+        following = _next_step(shelf)
+    _finish(output, reports, max_rejects, following)
 
 
 def _training_set(settings: dict[str, Any]) -> TrainingSetOptions | None:
@@ -105,7 +106,9 @@ def _run(
     output: Output, shelf: Shelf, source: Path | None, options: AddOptions, stop: Interruption
 ) -> AddReport:
     name = "rejects" if source is None else source.name
-    with progress(output, f"adding {name}", _rows(source, options)) as update:
+    exact = options.training is not None and options.training.exact
+    total = None if source is None or exact else rows_of(source, options)
+    with progress(output, f"adding {name}", total) as update:
 
         def show(done: int, report: AddReport) -> None:
             update(done, f"{report.rejected} rejected" if report.rejected else "")
@@ -115,17 +118,20 @@ def _run(
         return shelf.add(source, options, stop=stop, progress=show)
 
 
-def _rows(source: Path | None, options: AddOptions) -> int | None:
-    """How many rows are to come, for the bar's time left; extrapolated for a large file."""
-    if source is None or options.training is not None:
-        return None
-    from kinshelf.db.sources.readers import count_rows
-    from kinshelf.store.ingest.add import reading_options
+def _next_step(shelf: Shelf) -> str:
+    """The command that comes next, by what the shelf holds."""
+    now = shelf.snapshot()
+    categories = [name for name in now.view.categories() if name is not None]
+    if not now.count:
+        return ""
+    if len(categories) < 2:
+        return "kinshelf similar --text WORDS"
+    return (
+        "kinshelf classify --image PICTURE --text TITLE" if now.view.probes() else "kinshelf train"
+    )
 
-    return count_rows(source, reading_options(options))
 
-
-def _finish(output: Output, reports: list[AddReport], max_rejects: int) -> None:
+def _finish(output: Output, reports: list[AddReport], max_rejects: int, following: str) -> None:
     from kinshelf.commands.terminal.tables import add_summary
     from kinshelf.store import AddReport
 
@@ -134,6 +140,8 @@ def _finish(output: Output, reports: list[AddReport], max_rejects: int) -> None:
         output.emit(total.as_dict())
     for line in add_summary(total):
         output.say(line)
+    if following and not total.interrupted:
+        output.say(f"next: {following}")
     if total.interrupted:
         output.warn("stopped early; run the same command again to go on")
         sys.exit(130)

@@ -47,9 +47,9 @@ def audit(output: Output, file: Path | None, novel: bool) -> None:
 
     if file is not None:
         check_target(file)
-    with output.open() as shelf, progress(output, "auditing", None) as update:
+    with output.open() as shelf, progress(output, "auditing") as update:
         found = audit_shelf(
-            shelf, novel=novel, progress=lambda what, done, _all: update(done, what)
+            shelf, novel=novel, progress=lambda what, done, all_: update(done, what, all_)
         )
         if file is not None:
             written = write_audit(found, file, Thumbnails(shelf.path / "images"))

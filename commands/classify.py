@@ -23,7 +23,7 @@ from kinshelf.commands.options import (
     where_option,
 )
 from kinshelf.commands.terminal.output import Output, say_how_read
-from kinshelf.commands.terminal.progress import progress
+from kinshelf.commands.terminal.progress import progress, rows_of
 from kinshelf.db.errors import InputError
 from kinshelf.store.query import Query
 
@@ -116,7 +116,7 @@ def _classify_many(
     whole = _Answered()
     options = AddOptions(**settings)
     say_how_read(output, source, delimiter=options.delimiter, encoding=options.encoding)
-    with progress(output, f"classifying {source.name}", None) as update:
+    with progress(output, f"classifying {source.name}", rows_of(source, options)) as update:
         done = 0
         for batch, found in classify_source(shelf, source, options, query, probe=probe):
             for answer in found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from kinshelf.commands.options import (
     shelf_options,
 )
 from kinshelf.commands.terminal.output import Output
-from kinshelf.commands.terminal.progress import Interruption, progress
+from kinshelf.commands.terminal.progress import Interruption, progress, rows_of
 
 PARTS = "Parts"
 RAY = "Ray"
@@ -69,11 +70,21 @@ def encode(
     from kinshelf.cluster.encode import encode_source
 
     options = _options(output, settings)
-    with Interruption(output) as stop, progress(output, "encoding", None) as update:
+    with Interruption(output) as stop, progress(output, "encoding", _rows(source)) as update:
         report = encode_source(
             source, directory, options, ray=ray, stop=stop, progress=lambda done: update(done, "")
         )
     _finish(output, report, max_rejects)
+
+
+def _rows(source: str) -> int | None:
+    """How many rows a file on this machine has; None for another place."""
+    from kinshelf.db.errors import KinshelfError
+    from kinshelf.store import AddOptions
+
+    with contextlib.suppress(KinshelfError):
+        return rows_of(Path(source), AddOptions())
+    return None
 
 
 def _options(output: Output, settings: dict[str, Any]) -> EncodeOptions:

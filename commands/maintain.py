@@ -120,11 +120,11 @@ def reembed(output: Output, **settings: Any) -> None:
     """
     from kinshelf.store.maintain.reembed import reembed_path
 
-    with Interruption(output) as stop, progress(output, "embedding anew", None) as update:
+    with Interruption(output) as stop, progress(output, "embedding anew") as update:
         report = reembed_path(
             output.path,
             stop=stop,
-            progress=lambda done, all_: update(done, f"of {all_}"),
+            progress=lambda done, all_: update(done, "", all_),
             **settings,
         )
     if output.as_json:

@@ -23,7 +23,7 @@ from kinshelf.commands.options import (
     where_option,
 )
 from kinshelf.commands.terminal.output import Output, say_how_read
-from kinshelf.commands.terminal.progress import progress
+from kinshelf.commands.terminal.progress import progress, rows_of
 from kinshelf.store.query import Query
 
 if TYPE_CHECKING:
@@ -96,7 +96,8 @@ def _similar_to_many(
     done = rejected = 0
     options = AddOptions(**settings)
     say_how_read(output, source, delimiter=options.delimiter, encoding=options.encoding)
-    with progress(output, f"searching for {source.name}", None) as update:
+    total = rows_of(source, options)
+    with progress(output, f"searching for {source.name}", total) as update:
         for batch, found in similar_source(shelf, source, options, query):
             if output.as_json:
                 for product, answer in zip(batch.products, found, strict=True):

@@ -13,6 +13,7 @@ import click
 from kinshelf.commands.help import command, option
 from kinshelf.commands.options import PATH, Number, probe_option, shelf_options
 from kinshelf.commands.terminal.output import Output
+from kinshelf.commands.terminal.progress import progress
 
 if TYPE_CHECKING:
     from kinshelf.face import Shelf
@@ -58,6 +59,7 @@ MACHINES = "Machines"
         help="Train from a folder that `encode` wrote, of any size.")  # fmt: skip
 @option("--checkpoint", type=PATH, metavar="FILE", group=START,
         help="Write a torch checkpoint (.pth) to this file too.")  # fmt: skip
+@option("-v", "--verbose", is_flag=True, group=START, help="Print a line for each epoch.")
 @option("--device", group=MACHINES, show_default="cuda if there is one, else cpu",
         help="Compute on this device: cpu, cuda or cuda:1.")  # fmt: skip
 @option("--ray", metavar="ADDRESS", group=MACHINES,
@@ -71,6 +73,7 @@ def train(
     config: Path | None,
     checkpoint: Path | None,
     warm_start: bool,
+    verbose: bool,
     parts: Path | None,
     ray: str | None,
     workers: int,
@@ -80,21 +83,27 @@ def train(
 
     The defaults are those of the published recipe.
     """
+    from kinshelf.db.text import percent
     from kinshelf.probe.fit.settings import ProbeSettings
+    from kinshelf.probe.fit.split import FOLDS
 
     base = ProbeSettings.from_toml(config) if config else ProbeSettings()
     chosen = base.override(**settings)
 
-    def show(result: EpochResult) -> None:
-        output.say(epoch_line(result))
+    with (
+        output.open() as shelf,
+        _trained_by(shelf, parts, ray, workers) as train_shelf,
+        progress(output, "training", 1 + FOLDS, rated=False) as update,
+    ):
 
-    def calibrated(done: int, parts: int) -> None:
-        output.say(f"calibrating {done}/{parts}")
+        def show(result: EpochResult) -> None:
+            update(min(result.epoch / chosen.epochs, 1), f"epoch {result.epoch}")
+            if verbose:
+                output.say(epoch_line(result))
 
-    with output.open() as shelf, _trained_by(shelf, parts, ray, workers) as train_shelf:
         report = train_shelf(
-            shelf, chosen, on_epoch=show, on_part=calibrated, checkpoint=checkpoint,
-            warm_start=warm_start,
+            shelf, chosen, on_epoch=show, checkpoint=checkpoint, warm_start=warm_start,
+            on_part=lambda done, _parts: update(1 + done, "calibrating"),
         )  # fmt: skip
     for warning in report.warnings:
         output.warn(f"warning: {warning}")
@@ -106,6 +115,10 @@ def train(
         f" {report.trained_rows} products in {report.seconds:.1f} s{start}, generation"
         f" {report.generation}"
     )
+    held_out, accuracy = report.metrics.get("held_out_rows"), report.metrics.get("val_accuracy")
+    if held_out and accuracy is not None:
+        output.say(f"of {held_out} products that were kept aside, {percent(accuracy)} were right")
+    output.say("next: kinshelf evaluate, or kinshelf classify --image PICTURE --text TITLE")
 
 
 @contextlib.contextmanager

@@ -5,14 +5,22 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from types import FrameType
 
     from kinshelf.commands.terminal.output import Output
     from kinshelf.store.base import AnyShelf
+    from kinshelf.store.results import AddOptions
+
+
+class Update(Protocol):
+    """Shows how far a work is, and of how much."""
+
+    def __call__(self, done: float, note: str = "", of: int | None = None, /) -> None: ...
 
 
 class Interruption:
@@ -44,10 +52,13 @@ class Interruption:
 
 
 @contextlib.contextmanager
-def progress(output: Output, what: str, total: int | None) -> Iterator[Callable[[int, str], None]]:
-    """A bar on stderr with rate and time left; the body calls `update(done, note)`."""
+def progress(
+    output: Output, what: str, total: int | None = None, *, rated: bool = True
+) -> Iterator[Update]:
+    """A bar on stderr with time left and, if `rated`, a rate. The body calls `update(done, note)`,
+    or `update(done, note, total)` where only the work itself tells how much there is."""
     if output.quiet or not sys.stderr.isatty():
-        yield lambda _done, _note: None
+        yield lambda _done, _note="", _total=None: None
         return
     from rich.progress import (
         BarColumn,
@@ -68,12 +79,20 @@ def progress(output: Output, what: str, total: int | None) -> Iterator[Callable[
     with Progress(*columns, console=output.console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=total, note="", rate="")
 
-        def update(done: int, note: str) -> None:
+        def update(done: float, note: str = "", of: int | None = None) -> None:
             elapsed = bar.tasks[0].elapsed or 0.0
-            rate = f"{done / elapsed:,.0f}/s" if elapsed > 0.2 else ""
-            bar.update(task, completed=done, note=note, rate=rate)
+            rate = f"{done / elapsed:,.0f}/s" if rated and elapsed > 0.2 else ""
+            bar.update(task, completed=done, note=note, rate=rate, total=of or total)
 
         yield update
+
+
+def rows_of(source: Path, options: AddOptions) -> int | None:
+    """How many rows are to come, for a bar's time left; extrapolated for a large file."""
+    from kinshelf.db.sources.readers import count_rows
+    from kinshelf.store.ingest.add import reading_options
+
+    return count_rows(source, reading_options(options))
 
 
 def build_index(output: Output, shelf: AnyShelf, asked: Interruption | None = None) -> None:
@@ -86,8 +105,8 @@ def build_index(output: Output, shelf: AnyShelf, asked: Interruption | None = No
 
     shelf.release_encoder()  # the index needs the room
     listening = contextlib.nullcontext(asked) if asked else Interruption(output)
-    with listening as stop, progress(output, "indexing", None) as update:
+    with listening as stop, progress(output, "indexing") as update:
         try:
-            shelf.build_index(stop=stop, progress=lambda done, all_: update(done, f"of {all_}"))
+            shelf.build_index(stop=stop, progress=lambda done, all_: update(done, "", all_))
         except (KinshelfError, OSError) as error:
             output.warn(f"no index was built, searches stay exact: {error}")
