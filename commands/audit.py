@@ -34,8 +34,10 @@ _LISTED = 8
         help="Write the findings to this .csv, .jsonl or .html file.")  # fmt: skip
 @option("--novel", is_flag=True,
         help="Propose new categories for uncategorised products that fit none.")  # fmt: skip
+@option("--group", metavar="COLUMN", show_default="that of `train`",
+        help="Let products of equal values in this column not judge one another.")  # fmt: skip
 @shelf_options
-def audit(output: Output, file: Path | None, novel: bool) -> None:
+def audit(output: Output, file: Path | None, novel: bool, group: str | None) -> None:
     """Find wrong labels, duplicates, outliers, and pictures that contradict their text.
 
     Nothing is changed. Fill in `new_category` in the .csv file, or put yes under `accept` to take
@@ -49,7 +51,10 @@ def audit(output: Output, file: Path | None, novel: bool) -> None:
         check_target(file)
     with output.open() as shelf, progress(output, "auditing") as update:
         found = audit_shelf(
-            shelf, novel=novel, progress=lambda what, done, all_: update(done, what, all_)
+            shelf,
+            novel=novel,
+            group=group,
+            progress=lambda what, done, all_: update(done, what, all_),
         )
         if file is not None:
             written = write_audit(found, file, Thumbnails(shelf.path / "images"))

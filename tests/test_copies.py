@@ -226,7 +226,12 @@ def test_products_of_one_value_stand_together_where_a_column_is_named(tmp_path: 
         assert train_shelf(shelf, grouped).metrics["groups"] == 60
         # kept with the probe
         assert evaluate_shelf(shelf).metrics["hybrid"]["accuracy"] < 0.5
-        for audit, low in ((audit_shelf(shelf), True), (audit_shelf(shelf, settings=QUICK), False)):
+        named = audit_shelf(shelf, settings=QUICK, group="parent")
+        for audit, low in (
+            (audit_shelf(shelf), True),
+            (audit_shelf(shelf, settings=QUICK), False),
+            (named, True),
+        ):
             assert audit.judged is not None
             right = (audit.judged.proba.argmax(axis=1) == audit.judged.codes).mean()
             assert (right < 0.5) == low

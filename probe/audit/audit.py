@@ -189,12 +189,14 @@ def audit_shelf(
     novel: bool = False,
     settings: ProbeSettings | None = None,
     k: int = 20,
+    group: str | None = None,
     progress: Progress = lambda _what, _done, _all: None,
 ) -> Audit:
     """Look for label errors, duplicates, outliers and conflicts among all products.
 
     The probes of the folds are trained with `settings`, else as the newest probe was. `novel`
-    proposes new categories too. Raises EmptyShelf.
+    proposes new categories too. Products of equal values in the column `group`, None: that of
+    the settings, do not judge one another. Raises EmptyShelf, InvalidSetting for an unknown column.
 
     >>> audit = audit_shelf(shelf)
     >>> list(audit.to_pandas().columns[:3])
@@ -203,6 +205,7 @@ def audit_shelf(
     now = shelf.snapshot()
     probe = _newest(shelf, now)
     settings = settings or (probe.settings if probe else ProbeSettings())
+    settings = settings.override(group=group)
     graph = build_graph(now, k, lambda done, n: progress("neighbours", done, n))
     facts = read_facts(now)
     copied = copies(graph, facts)

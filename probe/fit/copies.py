@@ -75,7 +75,9 @@ def identical_groups(X: FloatArray) -> IntArray:
 def _values(data: LabelledData, rows: IntArray, column: str) -> ObjectArray:
     """The column's values, (n,); None where there is none."""
     if not isinstance(data, AnySnapshot):
-        raise InvalidSetting(f"group {column!r}: only a shelf in a directory has columns to name")
+        raise InvalidSetting(
+            f"group {column!r}: parts and shelves in databases have no columns while they train"
+        )
     names = (*_FIELDS, *data.view.attribute_types())
     if column not in names:
         raise InvalidSetting(f"no column {column!r} to group by: known are {', '.join(names)}")
