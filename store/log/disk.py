@@ -24,6 +24,9 @@ except ImportError:  # Windows: see `check_system`
 _NO_FULL_SYNC = {errno.ENOTSUP, errno.ENOTTY, errno.EINVAL}
 """How a file system answers that knows no F_FULLFSYNC."""
 
+_BLOCK = 1 << 20
+"""Bytes copied at once."""
+
 
 def check_system() -> None:
     """Raises ShelfError, in one line, where the system lacks what a shelf is written with."""
@@ -92,6 +95,17 @@ def truncate(fd: int, size: int) -> None:
     os.ftruncate(fd, size)
 
 
+def cut(path: Path, size: int) -> None:
+    """Cut a file to `size` bytes, durably, if it is longer."""
+    if path.stat().st_size > size:
+        fd = create(path)
+        try:
+            truncate(fd, size)
+            sync(fd)
+        finally:
+            os.close(fd)
+
+
 def rename(old: Path, new: Path) -> None:
     """Rename, replacing what is there, and make it durable."""
     os.rename(old, new)
@@ -147,6 +161,28 @@ def replace(path: Path, data: bytes) -> None:
     fd = open_regular(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
     try:
         write(fd, data, 0)
+        sync(fd)
+    finally:
+        os.close(fd)
+    rename(temporary, path)
+
+
+def has_another_name(path: Path) -> bool:
+    """Whether a file is part of another directory too, as of each after `cp -al`."""
+    return path.exists() and path.stat().st_nlink > 1
+
+
+def unshare(path: Path) -> None:
+    """Give a file bytes of its own if it has another name too."""
+    if not has_another_name(path):
+        return
+    temporary = path.with_name(f".{path.name}.tmp")
+    unlink(temporary)
+    fd = open_regular(temporary, os.O_RDWR | os.O_CREAT)
+    try:
+        with reading(path) as file:
+            while block := file.read(_BLOCK):
+                write(fd, block, file.tell() - len(block))
         sync(fd)
     finally:
         os.close(fd)

@@ -8,8 +8,8 @@ the next writer cuts it off. Anything else that does not fit is reported as dama
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,16 +27,17 @@ from kinshelf.store.log import disk, frames
 from kinshelf.store.log.checksums import check_vectors
 from kinshelf.store.log.frames import Frame
 from kinshelf.store.log.layout import check_entries, log_path, sweep, vectors_path
+from kinshelf.store.log.lock import WriterLock, alone
 from kinshelf.store.log.manifest import Manifest, read_manifest, write_manifest
 from kinshelf.store.log.proof import Proof, size_of
+from kinshelf.store.log.tip import NAME as TIP
 from kinshelf.store.log.tip import Tip, read_tip, write_tip
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 LIVE = np.iinfo(np.int64).max
 """In `removed_at`: not removed."""
-_UNREAD = (-1, -1)
-"""A stamp that no manifest has: read everything again."""
+_UNREAD = (-1, -1)  # a stamp that no manifest has: read everything again
 
 
 class Ledger:
@@ -48,8 +49,9 @@ class Ledger:
     `loads` counts how often all was read from the start, as it is for a new epoch.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, lock: WriterLock | None = None) -> None:
         self.directory, self._manifest_path = directory, directory / "MANIFEST"
+        self._lock = lock
         self.reading = threading.RLock()  # threads take turns at taking in what is new
         self._poison: str | None = None
         self._swept: int | None = None
@@ -128,7 +130,7 @@ class Ledger:
         return False
 
     def _same_file(self) -> bool:
-        """Whether the log's status is that of the one which was read, and no longer."""
+        """Whether the log has the status of the one that was read."""
         try:
             status = self._log_path.stat()
         except FileNotFoundError:
@@ -278,10 +280,28 @@ class Ledger:
             )
         check_entries(self.directory)
         self.refresh()
-        with self.reading:
-            self._reopened()
-            self._begun = self.loads
-        self._guard(self._settle)
+        if any(map(disk.has_another_name, paths := (*self._truth(), self.directory / TIP))):
+            with self._alone(), self.reading:
+                self._guard(self._unshare, paths)
+        with self._alone():
+            self.refresh()
+            with self.reading:
+                self._reopened()
+                self._begun = self.loads
+            self._guard(self._settle)
+
+    def _alone(self) -> contextlib.AbstractContextManager[None]:
+        size_of(self._log_path)
+        return alone(self._log_path, self._lock)
+
+    def _truth(self) -> tuple[Path, Path]:
+        return self._log_path, vectors_path(self.directory, self.manifest.epoch)
+
+    def _unshare(self, paths: Sequence[Path]) -> None:
+        """What a `cp -al` has of this shelf stays as it is from now on."""
+        for path in paths:  # the log first: what it states is in the vectors then
+            disk.unshare(path)
+        self._mapping, self._proof = None, Proof.of(self._log_path, self._last())
 
     def _settle(self) -> None:
         if self._swept != self.manifest.epoch:
@@ -297,9 +317,9 @@ class Ledger:
         written again, with its vectors.
         """
         epoch = self.manifest.epoch
-        logged, stored = log_path(self.directory, epoch), vectors_path(self.directory, epoch)
-        self._cut(logged, self.log_end)
-        self._cut(stored, (self.rows - self.first_row) * self.width * 4)
+        logged, stored = self._truth()
+        disk.cut(logged, self.log_end)
+        disk.cut(stored, (self.rows - self.first_row) * self.width * 4)
         tip = read_tip(self.directory) or Tip(epoch, -1, 0)
         if self.heads and (tip.epoch, tip.generation) < (epoch, self.generation):
             last = self.heads[-1]
@@ -311,18 +331,10 @@ class Ledger:
             disk.write_again(logged, last.offset, last.end - last.offset)
             write_tip(self.directory, Tip(epoch, self.generation, self.log_end))
 
-    def _cut(self, path: Path, size: int) -> None:
-        if path.stat().st_size > size:
-            fd = disk.create(path)
-            try:
-                disk.truncate(fd, size)
-                disk.sync(fd)
-            finally:
-                os.close(fd)
-
     def set_manifest(self, **changes: object) -> None:
         """Replace fields of the manifest, durably."""
-        self._guard(write_manifest, self.directory, self.manifest.replace(**changes))
+        with self._alone():
+            self._guard(write_manifest, self.directory, self.manifest.replace(**changes))
         self.manifest, self._stamp = self.manifest.replace(**changes), self._manifest_stamp()
 
     def commit(self, head: Head, body: Body, vectors: FloatArray | None = None) -> Frame:
@@ -337,14 +349,16 @@ class Ledger:
 
     def begin_epoch(self, write: Callable[[], Manifest]) -> None:
         """Have `write` make the next epoch durable up to its manifest, then drop the old one."""
-        manifest = self._guard(write)
+        with self._alone():
+            manifest = self._guard(write)
         self._begun += 1
         write_tip(self.directory, Tip(manifest.epoch, self.generation, manifest.sealed))
         self._guard(sweep, self.directory, manifest.epoch)
 
     def append(self, head: Head, body: Body, vectors: FloatArray | None = None) -> Frame:
         """The durable half of `commit`; other threads may read this ledger meanwhile."""
-        return self._guard(self._write_change, {"time": time.time(), **head}, body, vectors)
+        with self._alone():
+            return self._guard(self._write_change, {"time": time.time(), **head}, body, vectors)
 
     def take(self, frame: Frame) -> None:
         """The other half: count in a frame, unless a reading thread has met it already."""
@@ -355,7 +369,8 @@ class Ledger:
 
     def _write_change(self, head: Head, body: Body, vectors: FloatArray | None) -> Frame:
         generation, offset = self.generation + 1, self.log_end
-        if self._begun != self.loads or (self._proof and not self._proof.holds(self._log_path)):
+        replaced = self._proof and not self._proof.holds(self._log_path)
+        if self._begun != self.loads or replaced or size_of(self._log_path) != offset:
             raise OSError("its files were replaced meanwhile, by a backup or a copy")
         if self._recorded != (identity := self.manifest.identity()):
             head |= {"shelf": identity}  # so that a lost manifest can be made again
