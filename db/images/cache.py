@@ -1,10 +1,11 @@
 """Downloaded images on disk: files named by what is in them, and a log of where they came from.
 
     DIRECTORY/ab/abcdef….jpg     the bytes, under the first two digits of their `content_hash`
-    DIRECTORY/urls.jsonl         one line a download: {"url", "hash", "suffix", "etag"}
+    DIRECTORY/urls.jsonl         one line a download: {"url", "hash", "suffix", "etag", "crc"}
 
 A file is complete as soon as it has its name, whatever happens to the machine. The log is only
-appended to; a line torn by a crash is passed over, and that URL is downloaded again.
+appended to; a line that is torn or damaged is passed over, and that URL is downloaded again. No
+line is needed to find a picture that was sent: its URL, `upload://HASH`, names its content.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import os
 import re
 import threading
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Set
 
 LOG_NAME = "urls.jsonl"
+UPLOAD = "upload://"
+"""The URL of a picture that came as bytes: what follows is the hash of its content."""
 _HASH = re.compile(r"[0-9a-f]{32}")
 _TEMPORARY = ".tmp-"
 
@@ -54,10 +58,20 @@ class ImageCache:
 
     def get(self, url: str) -> CachedImage | None:
         """The image last stored for `url`, or None if there is none or its file is gone."""
+        if url.startswith(UPLOAD):
+            return self.by_hash(url.removeprefix(UPLOAD))
         with self._lock:
             self._read_log()
             path = self._paths.get(url)
         return CachedImage(path, path.stem) if path is not None and _is_file(path) else None
+
+    def by_hash(self, digest: str) -> CachedImage | None:
+        """The image of a content hash, whatever it was stored for; None if its file is gone."""
+        if _HASH.fullmatch(digest):
+            for suffix in dict.fromkeys(SUFFIXES.values()):
+                if _is_file(path := self._path(digest, suffix)):
+                    return CachedImage(path, digest)
+        return None
 
     def put(self, url: str, data: bytes, etag: str | None = None) -> CachedImage:
         """Store an image's bytes for `url`; equal bytes are kept once.
@@ -93,6 +107,7 @@ class ImageCache:
         with self._lock:
             self._read_log()
             used = {path.stem for url, path in self._paths.items() if url in urls} | hashes
+        used |= {url.removeprefix(UPLOAD) for url in urls if url.startswith(UPLOAD)}
         count = size = 0
         for path in filter(_is_ours, self.directory.glob("??/*")):
             with tolerated(OSError, room="db", then=f"{path} goes next time"):
@@ -118,13 +133,14 @@ class ImageCache:
         try:
             entry = json.loads(line)
             url, digest, suffix = entry["url"], entry["hash"], entry["suffix"]
-            if _HASH.fullmatch(digest) and suffix in SUFFIXES.values():
+            whole = "crc" not in entry or entry.pop("crc") == _checksum(entry)
+            if whole and _HASH.fullmatch(digest) and suffix in SUFFIXES.values():
                 self._paths[url] = self._path(digest, suffix)
         except (ValueError, TypeError, KeyError, RecursionError):
             return
 
     def _append(self, entry: dict[str, str | None]) -> None:
-        line = json.dumps(entry).encode() + b"\n"
+        line = json.dumps(entry | {"crc": _checksum(entry)}).encode() + b"\n"
         fd = open_regular(self._log, os.O_RDWR | os.O_CREAT | os.O_APPEND)
         with os.fdopen(fd, "ab+") as log:
             end = log.seek(0, os.SEEK_END)
@@ -132,6 +148,10 @@ class ImageCache:
                 log.seek(end - 1)
                 line = line if log.read(1) == b"\n" else b"\n" + line
             log.write(line)
+
+
+def _checksum(entry: dict[str, str | None]) -> int:
+    return zlib.crc32(json.dumps(entry, sort_keys=True).encode())
 
 
 def _is_ours(path: Path) -> bool:

@@ -18,11 +18,12 @@ import numpy as np
 from kinshelf.db.arrays import FloatArray, IntArray
 from kinshelf.db.catalog.records import Body, Head
 from kinshelf.db.errors import EncoderMismatch, InputError
+from kinshelf.db.images.cache import ImageCache
 from kinshelf.store.encode.canary import identity_of
 from kinshelf.store.ingest.add import open_downloader
 from kinshelf.store.ingest.batch_encoder import BatchEncoder
 from kinshelf.store.ingest.candidate import Candidate
-from kinshelf.store.ingest.pictures import Preprocessor, read_pictures
+from kinshelf.store.ingest.pictures import Preprocessor, is_url, read_pictures
 from kinshelf.store.ingest.pipeline import ENCODED_BATCH
 from kinshelf.store.log import disk
 from kinshelf.store.log.create import manifest_for
@@ -31,6 +32,7 @@ from kinshelf.store.results import AddReport
 
 if TYPE_CHECKING:
     from kinshelf.db.images.download import Downloader
+    from kinshelf.db.product import StoredProduct
     from kinshelf.store.encode.encoder import Encoder
     from kinshelf.store.log.ledger import Ledger
     from kinshelf.store.log.manifest import Manifest
@@ -164,11 +166,22 @@ def _embedded(
 def _candidates(shelf: DirectoryShelf, rows: list[int], downloader: Downloader) -> list[Candidate]:
     known = shelf.snapshot().view.by_rows(rows)
     found = [Candidate(known[row].product, place, FOLDER) for place, row in enumerate(rows)]
-    pictures = read_pictures([c.product.image for c in found], downloader)
+    cache = ImageCache(shelf.path / "images")
+    images = [_kept(cache, known[row]) for row in rows]
+    pictures = read_pictures(images, downloader)
     for candidate, picture in zip(found, pictures, strict=True):
         candidate.picture = picture
         candidate.image_hash = picture.content_hash if picture else None
     return found
+
+
+def _kept(cache: ImageCache, stored: StoredProduct) -> str | None:
+    """Where a product's picture is: its file, where only the line that leads to it is lost."""
+    image = stored.product.image
+    if not image or not stored.image_hash or not is_url(image) or cache.get(image):
+        return image
+    kept = cache.by_hash(stored.image_hash)
+    return str(kept.path) if kept else image
 
 
 def _pairs(found: Sequence[Candidate], dimension: int) -> FloatArray:
