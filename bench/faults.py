@@ -1,8 +1,8 @@
 """The long runs of the fault suite; every one is seeded, and stops at the first broken promise.
 
 python bench/faults.py kill 500 | syscalls | power 2000 | damage 1000 | readers 10000
-                       | machine 10000 | interrupt 50 | stranger 1000 | deleted 100 | all
-                       [--seed long]
+                       | machine 10000 | interrupt 50 | stranger 1000 | deleted 100 | sectors 300
+                       | all   [--seed long]
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[1] / "tests")
 
 COUNTS = {
     "kill": 500, "syscalls": 1, "power": 2000, "damage": 1000, "readers": 10_000,
-    "machine": 10_000, "interrupt": 50, "stranger": 1000, "deleted": 100,
+    "machine": 10_000, "interrupt": 50, "stranger": 1000, "deleted": 100, "sectors": 300,
 }  # fmt: skip
 
 
@@ -38,6 +38,12 @@ def stranger(directory: Path, seed: str, count: int) -> object:
 
 def deleted(directory: Path, seed: str, count: int) -> object:
     from faults import deleted as module
+
+    return module.run(directory, seed, count)
+
+
+def sectors(directory: Path, seed: str, count: int) -> object:
+    from faults import sectors as module
 
     return module.run(directory, seed, count)
 
@@ -100,7 +106,7 @@ def interrupt(directory: Path, seed: str, count: int) -> object:
 RUNS = {
     "kill": kill, "syscalls": syscalls, "power": power, "damage": damage, "readers": readers,
     "machine": machine, "interrupt": interrupt, "stranger": stranger,
-    "deleted": deleted,
+    "deleted": deleted, "sectors": sectors,
 }  # fmt: skip
 
 

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kinshelf.db.errors import ImageRejected, ShelfError
-from kinshelf.db.files import open_regular, read_bytes, reading
+from kinshelf.db.errors import ImageRejected, ShelfDamaged, ShelfError
+from kinshelf.db.files import open_regular, read_around, read_bytes, reading
 from kinshelf.db.images.decode import SUFFIXES, content_hash, image_format
 from kinshelf.db.logs import tolerated
 
@@ -97,6 +97,8 @@ class ImageCache:
             problem = _problem(path)
             if problem is not None:
                 yield path, problem
+        if self._log.exists() and read_around(self._log)[1]:
+            yield self._log, "cannot be read"
 
     def drop_unused(self, urls: Set[str], hashes: Set[str], before: float) -> tuple[int, int]:
         """Delete the files that belong to none of `urls` or `hashes` and were stored before a time.
@@ -120,7 +122,11 @@ class ImageCache:
 
     def _read_log(self) -> None:
         # Only whole lines, and only those not read yet: another process may be appending.
-        with contextlib.suppress(FileNotFoundError), reading(self._log) as log:
+        with (
+            contextlib.suppress(FileNotFoundError),
+            tolerated(ShelfDamaged, room="db", then="pictures are downloaded again"),
+            reading(self._log) as log,
+        ):
             log.seek(self._log_read)
             lines = log.read()
             end = lines.rfind(b"\n") + 1
@@ -146,7 +152,10 @@ class ImageCache:
             end = log.seek(0, os.SEEK_END)
             if end:
                 log.seek(end - 1)
-                line = line if log.read(1) == b"\n" else b"\n" + line
+                last = b""
+                with contextlib.suppress(OSError):
+                    last = log.read(1)
+                line = line if last == b"\n" else b"\n" + line
             log.write(line)
 
 

@@ -10,7 +10,7 @@ import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from kinshelf.db.errors import ShelfError
@@ -180,13 +180,20 @@ def unshare(path: Path) -> None:
     unlink(temporary)
     fd = open_regular(temporary, os.O_RDWR | os.O_CREAT)
     try:
-        with reading(path) as file:
-            while block := file.read(_BLOCK):
-                write(fd, block, file.tell() - len(block))
+        at = 0
+        for block in _blocks(path):
+            write(fd, block, at)
+            at += len(block)
         sync(fd)
     finally:
         os.close(fd)
     rename(temporary, path)
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    with reading(path) as file:
+        while block := file.read(_BLOCK):
+            yield block
 
 
 def sync_tree(path: Path) -> None:

@@ -112,7 +112,8 @@ class WriterLock:
             return False
 
     def _holder(self) -> str:
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+        unreadable = (OSError, ShelfError, ValueError, KeyError, TypeError, RecursionError)
+        with contextlib.suppress(*unreadable):
             holder = json.loads(read_bytes(self._path, _MOST))
             return (
                 f"process {holder['pid']} on {holder['host']} (`{holder['command']}`,"

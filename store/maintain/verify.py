@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kinshelf.db.arrays import FloatArray
-from kinshelf.db.catalog.statement import file_hash, read_state, side_file
+from kinshelf.db.catalog.statement import fault_of, read_state, side_file
 from kinshelf.db.catalog.tables import Catalog
 from kinshelf.db.errors import ShelfDamaged
 from kinshelf.db.images.cache import ImageCache
@@ -148,8 +148,8 @@ def _snapshot_file(path: Path) -> Iterator[Finding]:
         yield Finding(path.name, "was not finished, and is not used", _NONE, harmless=True)
     elif (state := read_state(path)) is None:
         yield Finding(side.name, "its checksum does not match", REBUILD)
-    elif file_hash(path) != state["xxh3"]:
-        yield Finding(path.name, "its checksum does not match", REBUILD)
+    elif problem := fault_of(path, state["xxh3"]):
+        yield Finding(path.name, problem, REBUILD)
 
 
 # ---- the index

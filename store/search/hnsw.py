@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xxhash
 from numpy.typing import NDArray
 
 from kinshelf.db.arrays import BoolArray, FloatArray, IntArray
-from kinshelf.db.catalog.statement import file_hash, read_state, seal, side_file
+from kinshelf.db.catalog.statement import fault_of, file_hash, read_state, seal, side_file
 from kinshelf.db.errors import ShelfError
 from kinshelf.db.threads import faiss_for
 from kinshelf.store.log import disk
@@ -269,7 +268,7 @@ def stated(path: Path) -> dict[str, Any] | None:
 def load(path: Path, anchor: str | None, *, whole: bool = False) -> Hnsw | None:
     """The graph at `path`, or None if it is missing, damaged or not of the anchored vectors.
 
-    The bytes that were checked are those that are used: FAISS may crash on others. Of a graph that
+    Its checksum is compared first: FAISS may crash on other bytes. Of a graph that
     no query is answered by only the statement is read, without `index` and `entry_points`, unless
     it is wanted `whole`.
     """
@@ -284,10 +283,11 @@ def load(path: Path, anchor: str | None, *, whole: bool = False) -> Hnsw | None:
         )  # fmt: skip
         if not (whole or bare.helps):
             return bare
+        # Read before it is mapped: a bad sector of a mapping would end the process.
+        if fault_of(path, state["xxh3"]):
+            return None
         data = np.memmap(path, np.uint8, "r")
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # ValueError: it is empty
-        return None
-    if xxhash.xxh3_128_hexdigest(data.data) != state["xxh3"]:
         return None
     faiss = faiss_for(1)
     # A viewed index points into the mapping, so both live as long as it does.
