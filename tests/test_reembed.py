@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +15,7 @@ from clip_models import write_tiny_clip
 from conftest import FakeEncoder, make_catalogue
 
 from kinshelf import Shelf
-from kinshelf.db.errors import EncoderMismatch
+from kinshelf.db.errors import EncoderMismatch, ShelfDamaged
 from kinshelf.db.images.cache import ImageCache
 from kinshelf.store.log.manifest import Manifest
 from kinshelf.store.maintain import reembed
@@ -68,6 +70,52 @@ def test_an_interrupted_run_goes_on_where_it_stopped_and_changes_nothing_until_t
         assert shelf.similar(text="red thing number 0").neighbours[0].id == "p0"
     report = run(path, other)
     assert (report.interrupted, report.done, other.texts) == (False, 19, 29)
+
+
+@pytest.mark.parametrize("file", ["vectors.f32", "rows.jsonl"])
+def test_damage_to_what_an_interrupted_run_left_is_embedded_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    monkeypatch.setattr(reembed, "ENCODED_BATCH", 20)
+    assert run(path, FakeEncoder("other", 24), stop=True).interrupted
+    staged = next(path.glob(f"reembed/*/{file}"))
+    whole, random = staged.read_bytes(), Random("staged")
+    places = random.sample(range(len(whole)), 12)
+    for at in places:
+        data = bytearray(staged.read_bytes())
+        data[at] ^= 1 << random.randrange(8)
+        staged.write_bytes(data)
+    report = run(path, other := FakeEncoder("other", 24))
+    assert report.done > 9
+    with Shelf.open(path, encoder=other) as shelf:
+        now = shelf.snapshot()
+        for stored in now.select():
+            pair = now.pairs([stored.row])[0]
+            np.testing.assert_array_equal(pair[24:], other.encode_texts([stored.product.text])[0])
+            assert (stored.has_image, stored.image_error) == (True, None)
+    assert [f for f in verify_path(path)[0] if not f.harmless] == []
+
+
+def test_damage_between_embedding_and_the_switch_is_noticed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, switch = path / "MANIFEST", reembed._switch
+
+    def damaged(shelf: Any, ledger: Any, staged: Any, *more: Any) -> None:
+        file = staged._vectors
+        file.write_bytes(file.read_bytes()[:-100] + bytes(100))
+        switch(shelf, ledger, staged, *more)
+
+    monkeypatch.setattr(reembed, "_switch", damaged)
+    manifest = before.read_bytes()
+    with pytest.raises(ShelfDamaged, match="run the same command again"):
+        run(path, FakeEncoder("other", 24))
+    assert before.read_bytes() == manifest
+    monkeypatch.undo()
+    report = run(path, other := FakeEncoder("other", 24))
+    assert report.done == 1
+    with Shelf.open(path, encoder=other) as shelf:
+        assert shelf.similar(text="red thing number 0").neighbours[0].id == "p0"
 
 
 def test_a_product_whose_picture_is_gone_is_reported_and_known_by_its_text(path: Path) -> None:
