@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from io import BufferedReader
@@ -99,6 +100,29 @@ def read_around(path: Path) -> tuple[bytes, list[int]]:
         return bytes(data), bad
     finally:
         os.close(fd)
+
+
+@contextlib.contextmanager
+def written(path: Path) -> Iterator[Path]:
+    """A path to write a file to, which gets its own name when it is whole.
+
+    So a full disk or an interruption leaves the file that was there, or none. What is no regular
+    file, as /dev/stdout, is written itself.
+    """
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        yield target
+        return
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        if target.exists():
+            shutil.copymode(target, temporary)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_bytes(path: Path, most: int | None = None) -> bytes:

@@ -236,6 +236,8 @@ def _problem(path: Path) -> str | None:
     try:
         data = read_bytes(path)
         expected = content_hash(data) + SUFFIXES[image_format(data)]
+    except FileNotFoundError:  # dropped meanwhile, by a compaction
+        return None
     except OSError as error:
         return f"cannot be read: {error.strerror}"
     except (ImageRejected, ShelfError) as refused:

@@ -29,14 +29,13 @@ from kinshelf.store.log.frames import Frame
 from kinshelf.store.log.layout import check_entries, log_path, sweep, vectors_path
 from kinshelf.store.log.lock import WriterLock, alone
 from kinshelf.store.log.manifest import Manifest, read_manifest, write_manifest
-from kinshelf.store.log.proof import Proof, size_of
+from kinshelf.store.log.proof import Proof, check_length, size_of
 from kinshelf.store.log.tip import NAME as TIP
 from kinshelf.store.log.tip import Tip, read_tip, write_tip
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
-LIVE = np.iinfo(np.int64).max
-"""In `removed_at`: not removed."""
+LIVE = np.iinfo(np.int64).max  # in `removed_at`: not removed
 _UNREAD = (-1, -1)  # a stamp that no manifest has: read everything again
 
 
@@ -121,6 +120,8 @@ class Ledger:
             self.manifest, self._stamp = manifest, stamp
         if not self._same_file() and self._reopened():
             return True
+        if self._mapping is not None:
+            check_length(self._truth()[1], self._mapping.nbytes)
         try:
             self.refresh_log()
         except ShelfDamaged:
