@@ -134,7 +134,10 @@ def test_a_lock_that_is_lost_with_its_session_costs_no_change(pool: PgBouncer) -
     import psycopg
 
     create_shelf(pool.address("lost"), encoder="supplied").close()
-    with open_shelf(pool.address("lost")) as one, open_shelf(pool.address("lost")) as other:
+    with (
+        open_shelf(pool.address("lost")) as one,
+        open_shelf(pool.address("lost"), wait=20) as other,
+    ):
         put(one, "a")
         with one.writing():
             with psycopg.connect(

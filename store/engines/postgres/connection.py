@@ -10,6 +10,7 @@ own transaction as well, so that a lost lock costs an error and no data.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
@@ -62,6 +63,8 @@ class Link:
 
     def _let_go(self) -> None:
         if self._holding is not None:
+            with contextlib.suppress(self._psycopg.OperationalError):
+                self._holding.rollback()  # a pooler may be slow to notice that it was closed
             self._holding.close()
         self._holding = None
 
