@@ -58,8 +58,8 @@ class ImageCache:
 
     def get(self, url: str) -> CachedImage | None:
         """The image last stored for `url`, or None if there is none or its file is gone."""
-        if url.startswith(UPLOAD):
-            return self.by_hash(url.removeprefix(UPLOAD))
+        if url.startswith(UPLOAD) and (sent := self.by_hash(url.removeprefix(UPLOAD))):
+            return sent
         with self._lock:
             self._read_log()
             path = self._paths.get(url)

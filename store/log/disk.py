@@ -169,7 +169,9 @@ def replace(path: Path, data: bytes) -> None:
 
 def has_another_name(path: Path) -> bool:
     """Whether a file is part of another directory too, as of each after `cp -al`."""
-    return path.exists() and path.stat().st_nlink > 1
+    with contextlib.suppress(FileNotFoundError):
+        return path.stat().st_nlink > 1
+    return False
 
 
 def unshare(path: Path) -> None:

@@ -28,7 +28,7 @@ from kinshelf.store.log.checksums import check_vectors
 from kinshelf.store.log.frames import Frame
 from kinshelf.store.log.layout import check_entries, log_path, sweep, vectors_path
 from kinshelf.store.log.lock import WriterLock, alone
-from kinshelf.store.log.manifest import Manifest, read_manifest, write_manifest
+from kinshelf.store.log.manifest import Manifest, read_manifest, stamp_of, write_manifest
 from kinshelf.store.log.proof import Proof, check_length, size_of
 from kinshelf.store.log.tip import NAME as TIP
 from kinshelf.store.log.tip import Tip, read_tip, write_tip
@@ -49,8 +49,7 @@ class Ledger:
     """
 
     def __init__(self, directory: Path, lock: WriterLock | None = None) -> None:
-        self.directory, self._manifest_path = directory, directory / "MANIFEST"
-        self._lock = lock
+        self.directory, self._lock = directory, lock
         self.reading = threading.RLock()  # threads take turns at taking in what is new
         self._poison: str | None = None
         self._swept: int | None = None
@@ -72,11 +71,10 @@ class Ledger:
 
     def outdated(self) -> bool:
         """Whether another manifest has replaced the one that was read."""
-        return self._manifest_stamp() != self._stamp
+        return stamp_of(self.directory) != self._stamp
 
     def _read_epoch(self) -> None:
-        # The stamp first: a manifest that is replaced after it was read must be noticed.
-        self._stamp = self._manifest_stamp()
+        self._stamp = stamp_of(self.directory)  # first: one that replaces it must be noticed
         self.manifest = read_manifest(self.directory)
         self.generation = self.manifest.base_generation
         self.rows = self.first_row = self.manifest.first_row
@@ -93,13 +91,6 @@ class Ledger:
 
     # ---- reading
 
-    def _manifest_stamp(self) -> tuple[int, int]:
-        try:
-            status = self._manifest_path.stat()
-        except OSError:
-            return (0, 0)  # reading it reports what is wrong
-        return status.st_ino, status.st_mtime_ns
-
     @property
     def width(self) -> int:
         """Floats in a row: both embeddings of a pair; 0 while unknown."""
@@ -111,7 +102,7 @@ class Ledger:
             return self._refresh()
 
     def _refresh(self) -> bool:
-        stamp = self._manifest_stamp()
+        stamp = stamp_of(self.directory)
         if stamp != self._stamp:
             manifest = read_manifest(self.directory)
             if manifest.epoch != self.manifest.epoch or self._stamp == _UNREAD:
@@ -280,31 +271,42 @@ class Ledger:
                 " open the shelf again"
             )
         check_entries(self.directory)
+        self._take_stock()
+        for _ in range(2):  # once for files that a copy shares, once for what a crash left
+            if self._guard(self._is_settled):
+                break
+            with self._alone():
+                self._take_stock()
+                self._guard(self._settle)
+
+    def _take_stock(self) -> None:
         self.refresh()
-        if any(map(disk.has_another_name, paths := (*self._truth(), self.directory / TIP))):
-            with self._alone(), self.reading:
-                self._guard(self._unshare, paths)
-        with self._alone():
-            self.refresh()
-            with self.reading:
-                self._reopened()
-                self._begun = self.loads
-            self._guard(self._settle)
+        with self.reading:
+            self._reopened()
+            self._begun = self.loads
+
+    def _is_settled(self) -> bool:
+        """Whether no file is shared, none is longer than it should be, and TIP is up to date."""
+        now, tip = (self.manifest.epoch, self.generation), read_tip(self.directory)
+        known = not self.heads or (tip and (tip.epoch, tip.generation) >= now)
+        sizes = self.log_end, (self.rows - self.first_row) * self.width * 4
+        files = zip(map(Path.stat, self._truth()), sizes, strict=True)
+        whole = all(file.st_nlink < 2 and file.st_size <= size for file, size in files)
+        return bool(self._swept == self.manifest.epoch and known and whole)
 
     def _alone(self) -> contextlib.AbstractContextManager[None]:
-        size_of(self._log_path)
         return alone(self._log_path, self._lock)
 
     def _truth(self) -> tuple[Path, Path]:
         return self._log_path, vectors_path(self.directory, self.manifest.epoch)
 
-    def _unshare(self, paths: Sequence[Path]) -> None:
-        """What a `cp -al` has of this shelf stays as it is from now on."""
-        for path in paths:  # the log first: what it states is in the vectors then
-            disk.unshare(path)
-        self._mapping, self._proof = None, Proof.of(self._log_path, self._last())
-
     def _settle(self) -> None:
+        paths = (*self._truth(), self.directory / TIP)
+        if any(map(disk.has_another_name, paths)):  # what a `cp -al` has stays as it is
+            for path in paths:  # the log first: what it states is in the vectors then
+                disk.unshare(path)
+            self._mapping, self._proof = None, Proof.of(self._log_path, self._last())
+            return
         if self._swept != self.manifest.epoch:
             sweep(self.directory, self.manifest.epoch)
             self._swept = self.manifest.epoch
@@ -325,10 +327,8 @@ class Ledger:
         if self.heads and (tip.epoch, tip.generation) < (epoch, self.generation):
             last = self.heads[-1]
             if rows := last.head.get("rows"):
-                size = rows * last.head["width"] * 4
-                disk.write_again(
-                    stored, (last.head["first"] - self.first_row) * (size // rows), size
-                )
+                row = last.head["width"] * 4
+                disk.write_again(stored, (last.head["first"] - self.first_row) * row, rows * row)
             disk.write_again(logged, last.offset, last.end - last.offset)
             write_tip(self.directory, Tip(epoch, self.generation, self.log_end))
 
@@ -336,7 +336,7 @@ class Ledger:
         """Replace fields of the manifest, durably."""
         with self._alone():
             self._guard(write_manifest, self.directory, self.manifest.replace(**changes))
-        self.manifest, self._stamp = self.manifest.replace(**changes), self._manifest_stamp()
+        self.manifest, self._stamp = self.manifest.replace(**changes), stamp_of(self.directory)
 
     def commit(self, head: Head, body: Body, vectors: FloatArray | None = None) -> Frame:
         """Make one change durable: vectors, sync, frame, sync. Returns its frame.
