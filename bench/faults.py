@@ -1,7 +1,8 @@
 """The long runs of the fault suite; every one is seeded, and stops at the first broken promise.
 
 python bench/faults.py kill 500 | syscalls | power 2000 | damage 1000 | readers 10000
-                       | machine 10000 | interrupt 50 | stranger 1000 | all   [--seed long]
+                       | machine 10000 | interrupt 50 | stranger 1000 | deleted 100 | sectors 300
+                       | graphs 2000 | all   [--seed long]
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ sys.path[0] = str(Path(__file__).resolve().parents[1] / "tests")
 
 COUNTS = {
     "kill": 500, "syscalls": 1, "power": 2000, "damage": 1000, "readers": 10_000,
-    "machine": 10_000, "interrupt": 50, "stranger": 1000,
+    "machine": 10_000, "interrupt": 50, "stranger": 1000, "deleted": 100, "sectors": 300,
+    "graphs": 2000,
 }  # fmt: skip
 
 
@@ -31,6 +33,24 @@ def kill(directory: Path, seed: str, count: int) -> object:
 
 def stranger(directory: Path, seed: str, count: int) -> object:
     from faults import stranger as module
+
+    return module.run(directory, seed, count)
+
+
+def deleted(directory: Path, seed: str, count: int) -> object:
+    from faults import deleted as module
+
+    return module.run(directory, seed, count)
+
+
+def sectors(directory: Path, seed: str, count: int) -> object:
+    from faults import sectors as module
+
+    return module.run(directory, seed, count)
+
+
+def graphs(directory: Path, seed: str, count: int) -> object:
+    from faults import graphs as module
 
     return module.run(directory, seed, count)
 
@@ -93,6 +113,7 @@ def interrupt(directory: Path, seed: str, count: int) -> object:
 RUNS = {
     "kill": kill, "syscalls": syscalls, "power": power, "damage": damage, "readers": readers,
     "machine": machine, "interrupt": interrupt, "stranger": stranger,
+    "deleted": deleted, "sectors": sectors, "graphs": graphs,
 }  # fmt: skip
 
 

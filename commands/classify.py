@@ -25,6 +25,7 @@ from kinshelf.commands.options import (
 from kinshelf.commands.terminal.output import Output, say_how_read
 from kinshelf.commands.terminal.progress import progress, rows_of
 from kinshelf.db.errors import InputError
+from kinshelf.db.files import written
 from kinshelf.store.query import Query
 
 if TYPE_CHECKING:
@@ -143,5 +144,6 @@ def _write_card(output: Output, shelf: Shelf, html: Path, asked: list[Asked]) ->
     from kinshelf.probe.pages.thumbnails import Thumbnails
 
     page = card_page(asked, Thumbnails(shelf.path / "images"))
-    html.write_text(page, encoding="utf-8", errors="replace")  # what was asked may be no text
+    with written(html) as file:  # what was asked may be no text
+        file.write_text(page, encoding="utf-8", errors="replace")
     output.say(f"wrote {html}")

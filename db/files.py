@@ -9,13 +9,19 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
 
-from kinshelf.db.errors import ShelfError
+from kinshelf.db.errors import ShelfDamaged, ShelfError
 
+_SECTOR = 512
+_UNREADABLE = {
+    number for name in ("EIO", "EBADMSG", "EUCLEAN") if (number := getattr(errno, name, None))
+}
+"""How systems report a sector, or a file, that its disk cannot give back."""
 _GUARDS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
@@ -29,6 +35,8 @@ def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR) or path.is_symlink():
             raise not_regular(path) from error
+        if flags == os.O_RDONLY and error.errno in _UNREADABLE:
+            raise _unreadable(path, error) from error
         raise
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
@@ -47,9 +55,9 @@ def not_regular(path: Path) -> ShelfError:
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[BufferedReader]:
-    """The regular file at `path`, open to be read. A failure inside, as of a bad sector, names it.
+    """The regular file at `path`, open to be read. A failure inside names it.
 
-    Raises ShelfError and OSError like `open_regular`.
+    Raises ShelfDamaged for a sector that cannot be read, else like `open_regular`.
     """
     with os.fdopen(open_regular(path), "rb") as file, naming(path):
         yield file
@@ -57,13 +65,64 @@ def reading(path: Path) -> Iterator[BufferedReader]:
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Have an OSError that names no file name this one."""
+    """Have an OSError that names no file name this one; ShelfDamaged if it cannot be read."""
     try:
         yield
     except OSError as error:
         if error.filename is not None or error.errno is None:
             raise
+        if error.errno in _UNREADABLE:
+            raise _unreadable(path, error) from error
         raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+
+
+def _unreadable(path: Path, error: OSError) -> ShelfDamaged:
+    return ShelfDamaged(
+        f"{path} cannot be read ({error.strerror}), its disk may be failing: restore it from a"
+        " backup, or set it aside and keep the rest with `kinshelf verify --repair`"
+    )
+
+
+def read_around(path: Path) -> tuple[bytes, list[int]]:
+    """The bytes of a file, zeros in sectors that cannot be read, and the offsets of those."""
+    try:
+        return read_bytes(path), []
+    except ShelfDamaged:
+        fd = open_regular(path)
+    try:
+        data, bad = bytearray(os.fstat(fd).st_size), []
+        for at in range(0, len(data), _SECTOR):
+            try:
+                piece = os.pread(fd, _SECTOR, at)
+                data[at : at + len(piece)] = piece
+            except OSError:
+                bad.append(at)
+        return bytes(data), bad
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def written(path: Path) -> Iterator[Path]:
+    """A path to write a file to, which gets its own name when it is whole.
+
+    So a full disk or an interruption leaves the file that was there, or none. What is no regular
+    file, as /dev/stdout, is written itself.
+    """
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        yield target
+        return
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        if target.exists():
+            shutil.copymode(target, temporary)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_bytes(path: Path, most: int | None = None) -> bytes:

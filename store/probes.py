@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kinshelf.db.catalog.statement import file_hash
+from kinshelf.db.catalog.statement import fault_of, file_hash
 from kinshelf.db.errors import ProbeNotFound, ShelfDamaged, ShelfError
 from kinshelf.store.log import disk
 from kinshelf.store.results import ProbeEntry
@@ -105,5 +105,5 @@ def damaged_files(probe: ProbeEntry) -> list[str]:
     return [
         name
         for name, expected in probe.files.items()
-        if not (probe.path / name).is_file() or file_hash(probe.path / name) != expected
+        if not (probe.path / name).is_file() or fault_of(probe.path / name, expected)
     ]

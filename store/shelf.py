@@ -59,8 +59,8 @@ class DirectoryShelf(AnyShelf):
         """
         disk.check_system()
         self.path = Path(path)
-        self._ledger = Ledger(self.path)
         self._lock = WriterLock(self.path, wait=wait)
+        self._ledger = Ledger(self.path, self._lock)
         self._refreshing = self._ledger.reading
         self._encoder: Encoder | None = None
         self._wrote = False

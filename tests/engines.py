@@ -126,6 +126,40 @@ class Postgres:
         return f"postgresql://kin@127.0.0.1:{self.port}/postgres?schema={name}&timeout=30"
 
 
+class PgBouncer:
+    """A pooler in transaction mode before a server, with few sessions for many clients."""
+
+    def __init__(self, server: Postgres, sessions: int = 6) -> None:
+        program = shutil.which("pgbouncer", path=os.environ.get("PATH", "") + ":/usr/sbin")
+        if program is None:
+            pytest.skip("pgbouncer is not installed: apt-get install pgbouncer")
+        self.server, self.port = server, free_port()
+        self.root = Path(tempfile.mkdtemp(prefix="kinshelf-pool-"))
+        self.root.chmod(0o755)
+        settings = {
+            "listen_addr": "127.0.0.1", "listen_port": self.port, "auth_type": "any",
+            "pool_mode": "transaction", "default_pool_size": sessions, "max_client_conn": 100,
+            "unix_socket_dir": "", "server_round_robin": 1,
+        }  # fmt: skip
+        lines = "".join(f"{name} = {value}\n" for name, value in settings.items())
+        place = f"host=127.0.0.1 port={server.port} user=kin"
+        (self.root / "pool.ini").write_text(f"[databases]\n* = {place}\n[pgbouncer]\n{lines}")
+        log = (self.root / "log").open("ab")
+        self.process = subprocess.Popen(
+            [*server._as, program, str(self.root / "pool.ini")], stdout=log, stderr=log
+        )
+        log.close()
+        wait_until(lambda: answers(self.port), (self.root / "log").read_text())
+
+    def close(self) -> None:
+        self.process.terminate()
+        self.process.wait(20)
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    def address(self, name: str) -> str:
+        return f"postgresql://kin@127.0.0.1:{self.port}/postgres?schema={name}&timeout=30"
+
+
 def _has_user(name: str) -> bool:
     import pwd
 

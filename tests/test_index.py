@@ -589,7 +589,9 @@ def test_a_graph_that_does_not_help_costs_no_memory_and_is_not_built_again_and_a
         assert found.exhaustive
         assert found.rows[:, 0].tolist() == [int(row) for row in now.view.rows()[:5]]
     graph = hnsw.load(
-        lifecycle.index_path(where, 0), hnsw.stated(lifecycle.index_path(where, 0))["anchor"]
+        lifecycle.index_path(where, 0),
+        hnsw.stated(lifecycle.index_path(where, 0))["anchor"],
+        2 * WIDTH,
     )
     assert graph is not None
     assert graph.index is None

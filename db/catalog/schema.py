@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from kinshelf.db.catalog.records import Body, Head
@@ -30,8 +30,17 @@ def is_count(value: Any, most: int = _MOST) -> bool:
 
 
 def is_text(value: Any) -> bool:
-    """Whether it is a text."""
-    return isinstance(value, str)
+    """Whether it is a text, one that can be written as UTF-8."""
+    return isinstance(value, str) and (value.isascii() or _is_unicode([value]))
+
+
+def _is_unicode(texts: Iterable[str]) -> bool:
+    """Whether no text has half of a surrogate pair, which JSON can state and DuckDB cannot keep."""
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def or_none(check: Check) -> Check:
@@ -132,7 +141,12 @@ _BODY = {
     "commits": _all(_record(_HEAD, ("kind", "time", "generation"))),
 }  # fmt: skip
 _is_body = _record(_BODY)
-_TEXT = _all_of(str, type(None))
+
+
+def _are_texts(values: Any) -> bool:
+    return _all_of(str, type(None))(values) and _is_unicode(filter(None, values))
+
+
 _FLAG = _all_of(bool)
 
 
@@ -143,9 +157,10 @@ def _are_prices(values: Any) -> bool:
 
 
 _COLUMNS: dict[str, Check] = {
-    **dict.fromkeys(("title", "description", "category", "brand", "image", "split"), _TEXT),
-    **dict.fromkeys(("image_hash", "image_error", "content_hash"), _TEXT),
-    "row": _all(is_count), "id": _all_of(str), "price": _are_prices,
+    **dict.fromkeys(("title", "description", "category", "brand", "image", "split"), _are_texts),
+    **dict.fromkeys(("image_hash", "image_error", "content_hash"), _are_texts),
+    "row": _all(is_count), "price": _are_prices,
+    "id": lambda values: _all_of(str)(values) and _is_unicode(values),
     "attributes": _all(or_none(_is_json)), "decided": _all(or_none(_is_json)),
     "has_image": _FLAG, "has_text": _FLAG,
     "added": _all(is_count),

@@ -9,6 +9,7 @@ from typing import Any
 import xxhash
 
 from kinshelf.db.catalog.schema import is_count, is_text
+from kinshelf.db.errors import ShelfError
 from kinshelf.db.files import read_bytes, reading
 
 _SIDE = 1 << 16
@@ -29,6 +30,14 @@ def file_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
+def fault_of(path: Path, expected: str) -> str | None:
+    """Why a file is not the one of a hash; None if it is."""
+    try:
+        return None if file_hash(path) == expected else "its checksum does not match"
+    except ShelfError:
+        return "it cannot be read"
+
+
 def seal(state: dict[str, Any]) -> bytes:
     """The content of a snapshot's side file: the state and, on a second line, its checksum."""
     body = json.dumps(state, sort_keys=True).encode()
@@ -41,7 +50,7 @@ def read_state(path: Path) -> dict[str, Any] | None:
         body, check = read_bytes(side_file(path), _SIDE).split(b"\n")[:2]
         whole = path.is_file() and check == xxhash.xxh3_64_hexdigest(body).encode()
         state = dict(json.loads(body)) if whole else {}
-    except (OSError, ValueError, TypeError, RecursionError):
+    except (OSError, ShelfError, ValueError, TypeError, RecursionError):
         return None
     # A catalogue is of a generation, the index of so many rows.
     counted = is_count(state.get("generation", state.get("rows")))

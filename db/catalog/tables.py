@@ -20,7 +20,7 @@ import numpy as np
 
 from kinshelf.db.catalog.migrations import migrate
 from kinshelf.db.catalog.records import Body, Head, ProbeRecord
-from kinshelf.db.catalog.statement import file_hash, read_state
+from kinshelf.db.catalog.statement import fault_of, file_hash, read_state
 from kinshelf.db.files import reading
 from kinshelf.db.text import compatible, is_kept
 
@@ -178,6 +178,8 @@ class Catalog:
         state = read_state(path)
         if state is None or not fits(state):
             return None
+        if fault_of(path, state["xxh3"]):
+            return None
         with reading(path) as source, copy.open("xb") as target:
             shutil.copyfileobj(source, target, 1 << 20)
         if file_hash(copy) != state["xxh3"]:
@@ -207,7 +209,7 @@ class Catalog:
         if state is None or not fits(state):
             return None
         stamp = path.stat()
-        if file_hash(path) != state["xxh3"]:
+        if fault_of(path, state["xxh3"]):
             return None
         connection = connect()
         if not _copy_in(connection, path):

@@ -24,6 +24,7 @@ import httpcore
 import httpx
 
 from kinshelf.db.errors import ImageRejected
+from kinshelf.db.text import without_password
 
 if TYPE_CHECKING:
     import ssl
@@ -80,11 +81,11 @@ def check_url(text: str) -> httpx.URL:
 
     Raises ImageRejected: `bad-url`, `scheme`, `credentials`, `placeholder`.
     """
-    shown = repr(text[:200])  # a data: URL may hold megabytes
+    shown = ascii(without_password(text[:200]))  # a data: URL may hold megabytes
     try:
-        url = httpx.URL(text.strip())
-    except (httpx.InvalidURL, ValueError) as error:
-        raise ImageRejected("bad-url", f"{shown} is not a URL: {error}") from error
+        url = _parsed(text.strip())
+    except Exception as error:  # what no parser foresaw is no URL either
+        raise ImageRejected("bad-url", f"{shown} is not a URL: {str(error)!a}") from error
     if url.userinfo:
         raise ImageRejected("credentials", f"{url.host!r}: a URL must not carry a password")
     if url.scheme not in ("http", "https"):
@@ -93,6 +94,15 @@ def check_url(text: str) -> httpx.URL:
         raise ImageRejected("bad-url", f"{shown} names no host or an impossible port")
     if any(name in url.path for name in _PLACEHOLDERS):
         raise ImageRejected("placeholder", f"{shown} is a placeholder, not a picture")
+    return url
+
+
+def _parsed(text: str) -> httpx.URL:
+    """The URL, each part of it computed once: a host is decoded only when it is asked for."""
+    url = httpx.URL(text)
+    for part in (url.host, url.netloc, url.raw_path, str(url)):
+        if not isinstance(part, bytes):
+            part.encode()
     return url
 
 

@@ -1,10 +1,12 @@
 """Downloaded images on disk: files named by what is in them, and a log of where they came from.
 
     DIRECTORY/ab/abcdef….jpg     the bytes, under the first two digits of their `content_hash`
-    DIRECTORY/urls.jsonl         one line a download: {"url", "hash", "suffix", "etag", "modified"}
+    DIRECTORY/urls.jsonl         one line a download: {"url", "hash", "suffix", "etag", "modified",
+                                 "crc"}
 
 A file is complete as soon as it has its name, whatever happens to the machine. The log is only
-appended to; a line torn by a crash is passed over, and that URL is downloaded again.
+appended to; a line that is torn or damaged is passed over, and that URL is downloaded again. No
+line is needed to find a picture that was sent: its URL, `upload://HASH`, names its content.
 """
 
 from __future__ import annotations
@@ -14,12 +16,13 @@ import json
 import os
 import re
 import threading
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kinshelf.db.errors import ImageRejected, ShelfError
-from kinshelf.db.files import open_regular, read_bytes, reading
+from kinshelf.db.errors import ImageRejected, ShelfDamaged, ShelfError
+from kinshelf.db.files import open_regular, read_around, read_bytes, reading
 from kinshelf.db.images.decode import SUFFIXES, content_hash, image_format
 from kinshelf.db.logs import tolerated
 
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Set
 
 LOG_NAME = "urls.jsonl"
+UPLOAD = "upload://"
+"""The URL of a picture that came as bytes: what follows is the hash of its content."""
 _HASH = re.compile(r"[0-9a-f]{32}")
 _TEMPORARY = ".tmp-"
 
@@ -59,10 +64,20 @@ class ImageCache:
 
     def get(self, url: str) -> CachedImage | None:
         """The image last stored for `url`, or None if there is none or its file is gone."""
+        if url.startswith(UPLOAD) and (sent := self.by_hash(url.removeprefix(UPLOAD))):
+            return sent
         with self._lock:
             self._read_log()
             path = self._paths.get(url)
         return CachedImage(path, path.stem) if path is not None and _is_file(path) else None
+
+    def by_hash(self, digest: str) -> CachedImage | None:
+        """The image of a content hash, whatever it was stored for; None if its file is gone."""
+        if _HASH.fullmatch(digest):
+            for suffix in dict.fromkeys(SUFFIXES.values()):
+                if _is_file(path := self._path(digest, suffix)):
+                    return CachedImage(path, digest)
+        return None
 
     def validators(self, url: str) -> Validators:
         """What the server said of the version last stored for `url`: ETag and Last-Modified."""
@@ -97,6 +112,8 @@ class ImageCache:
             problem = _problem(path)
             if problem is not None:
                 yield path, problem
+        if self._log.exists() and read_around(self._log)[1]:
+            yield self._log, "cannot be read"
 
     def drop_unused(self, urls: Set[str], hashes: Set[str], before: float) -> tuple[int, int]:
         """Delete the files that belong to none of `urls` or `hashes` and were stored before a time.
@@ -107,6 +124,7 @@ class ImageCache:
         with self._lock:
             self._read_log()
             used = {path.stem for url, path in self._paths.items() if url in urls} | hashes
+        used |= {url.removeprefix(UPLOAD) for url in urls if url.startswith(UPLOAD)}
         count = size = 0
         for path in filter(_is_ours, self.directory.glob("??/*")):
             with tolerated(OSError, room="db", then=f"{path} goes next time"):
@@ -119,7 +137,11 @@ class ImageCache:
 
     def _read_log(self) -> None:
         # Only whole lines, and only those not read yet: another process may be appending.
-        with contextlib.suppress(FileNotFoundError), reading(self._log) as log:
+        with (
+            contextlib.suppress(FileNotFoundError),
+            tolerated(ShelfDamaged, room="db", then="pictures are downloaded again"),
+            reading(self._log) as log,
+        ):
             log.seek(self._log_read)
             lines = log.read()
             end = lines.rfind(b"\n") + 1
@@ -132,7 +154,8 @@ class ImageCache:
         try:
             entry = json.loads(line)
             url, digest, suffix = entry["url"], entry["hash"], entry["suffix"]
-            if _HASH.fullmatch(digest) and suffix in SUFFIXES.values():
+            whole = "crc" not in entry or entry.pop("crc") == _checksum(entry)
+            if whole and _HASH.fullmatch(digest) and suffix in SUFFIXES.values():
                 self._paths[url] = self._path(digest, suffix)
                 etag, modified = entry.get("etag"), entry.get("modified")
                 self._validators[url] = (_text(etag), _text(modified))
@@ -140,19 +163,26 @@ class ImageCache:
             return
 
     def _append(self, entry: dict[str, str | None]) -> None:
-        line = json.dumps(entry).encode() + b"\n"
+        line = json.dumps(entry | {"crc": _checksum(entry)}).encode() + b"\n"
         fd = open_regular(self._log, os.O_RDWR | os.O_CREAT | os.O_APPEND)
         with os.fdopen(fd, "ab+") as log:
             end = log.seek(0, os.SEEK_END)
             if end:
                 log.seek(end - 1)
-                line = line if log.read(1) == b"\n" else b"\n" + line
+                last = b""
+                with contextlib.suppress(OSError):
+                    last = log.read(1)
+                line = line if last == b"\n" else b"\n" + line
             log.write(line)
 
 
 def _text(value: object) -> str | None:
     """A header's value of a log that may come from elsewhere; None where it is none."""
     return value if isinstance(value, str) and value.isascii() and value.isprintable() else None
+
+
+def _checksum(entry: dict[str, str | None]) -> int:
+    return zlib.crc32(json.dumps(entry, sort_keys=True).encode())
 
 
 def _is_ours(path: Path) -> bool:
@@ -228,6 +258,8 @@ def _problem(path: Path) -> str | None:
     try:
         data = read_bytes(path)
         expected = content_hash(data) + SUFFIXES[image_format(data)]
+    except FileNotFoundError:  # dropped meanwhile, by a compaction
+        return None
     except OSError as error:
         return f"cannot be read: {error.strerror}"
     except (ImageRejected, ShelfError) as refused:

@@ -4,8 +4,8 @@ Every picture that reaches the encoder comes through `decode_image`: sizes are j
 header before a pixel is decoded, only formats on the list are tried, and whatever a decoder makes
 of damaged input becomes an `ImageRejected` with one of these reasons:
 
-empty, not-an-image, unsupported-format, too-many-bytes, too-large, too-small, placeholder,
-truncated, damaged; and for files missing-file, is-a-directory, not-a-file, unreadable.
+empty, not-an-image, unsupported-format, too-many-bytes, too-large, too-small, too-many-scans,
+placeholder, truncated, damaged; and for files missing-file, is-a-directory, not-a-file, unreadable.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ MAX_BYTES = 50_000_000
 MIN_SIDE = 50
 _DRAFT_FROM = 40_000_000
 _REDUCIBLE = 4
+MAX_SCANNED = 600_000_000
+"""Pixels times passes of a JPEG, some seconds of work: 15 passes over the largest picture."""
 _PLACEHOLDER_SIDE = 2
 
 SUFFIXES = {
@@ -172,6 +174,7 @@ def decode_image(data: bytes) -> Image.Image:
 def _decoded(data: bytes, name: str) -> Image.Image:
     with Image.open(BytesIO(data), formats=[name]) as image:
         _check_size(*image.size, reducible=name == "JPEG")
+        _check_scans(name, data, image.width * image.height)
         if name == "JPEG":
             _reduce(image)
         profile = image.info.get("icc_profile")
@@ -252,6 +255,14 @@ def _check_size(width: int, height: int, *, reducible: bool = False) -> None:
         raise ImageRejected("too-large", f"{size}, more than {most:,} in all: shrink it")
     if min(width, height) < MIN_SIDE:
         raise ImageRejected("too-small", f"{size}: each side must have at least {MIN_SIDE}")
+
+
+def _check_scans(name: str, data: bytes, pixels: int) -> None:
+    # Each pass of a progressive JPEG goes over all of it: 60 took 18 s, and cost few bytes.
+    scans = data.count(b"\xff\xda") if name == "JPEG" else 1
+    if scans * pixels > MAX_SCANNED and scans > 1:
+        message = f"the JPEG has {scans} passes over {pixels:,} pixels: save it as a plain JPEG"
+        raise ImageRejected("too-many-scans", message)
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -214,6 +214,8 @@ class Downloader:
             raise _Transient("timeout", message) from error
         except (httpcore.NetworkError, httpcore.ProtocolError) as error:
             raise _Transient("connection", f"{url} could not be fetched: {error}") from error
+        except ValueError as error:  # as from idna, ssl or an odd header: that URL alone fails
+            raise ImageRejected("bad-url", f"{url} cannot be fetched: {error}") from error
 
     def _follow(self, url: str, known: Validators) -> _Found | None:
         """What the server sends; None where it still has the version that is `known`."""
@@ -305,11 +307,9 @@ def _text(value: bytes | None) -> str | None:
 
 
 def _joined(url: httpx.URL, location: bytes) -> str:
-    import httpx
-
     try:
         return str(url.join(_text(location) or ""))
-    except (httpx.InvalidURL, ValueError) as error:
+    except Exception as error:  # see `check_url`
         raise ImageRejected("bad-url", f"{url} redirects to {location!r}: {error}") from error
 
 

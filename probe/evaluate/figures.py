@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kinshelf.db.arrays import Float64Array, IntArray
+from kinshelf.db.files import written
 from kinshelf.probe.evaluate.metrics import ECE_BINS, ece, reliability
 
 if TYPE_CHECKING:
@@ -142,4 +143,5 @@ def _save(figure: Figure, path: Path) -> None:
     with warnings.catch_warnings():
         # a script that the font lacks is drawn as boxes: not worth a line on the terminal
         warnings.filterwarnings("ignore", message="Glyph .* missing", category=UserWarning)
-        FigureCanvasAgg(figure).print_figure(str(path), dpi=_DPI, format="png")
+        with written(path) as file:
+            FigureCanvasAgg(figure).print_figure(str(file), dpi=_DPI, format="png")

@@ -10,6 +10,7 @@ import numpy as np
 
 from kinshelf.db.arrays import BoolArray, Float64Array, IntArray
 from kinshelf.db.errors import EmptyShelf
+from kinshelf.db.files import written
 from kinshelf.probe.calibrate.conformal import COVERAGE
 from kinshelf.probe.evaluate.figures import confusion_png, reliability_png
 from kinshelf.probe.evaluate.metrics import Metrics, measure, measure_agreement, measure_sets
@@ -65,7 +66,8 @@ def write_evaluation(
     codes = codes_of(y_true, classes)
     directory.mkdir(parents=True, exist_ok=True)
     text = json.dumps(metrics, indent=2, ensure_ascii=False)
-    (directory / "metrics.json").write_text(text + "\n", encoding="utf-8")
+    with written(directory / "metrics.json") as file:
+        file.write_text(text + "\n", encoding="utf-8")
     name, proba = list(distributions.items())[-1]
     confusion_png(directory / "confusion.png", codes, proba.argmax(axis=1), classes, name)
     reliability_png(directory / "reliability.png", distributions, codes)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from kinshelf.db.arrays import FloatArray
 from kinshelf.db.errors import InvalidSetting, ProbeError, ProbeNotFound, UnsupportedFormat
-from kinshelf.db.files import read_bytes
+from kinshelf.db.files import read_bytes, written
 from kinshelf.probe.fit.model import WEIGHT_NAMES, Probe
 from kinshelf.probe.fit.settings import Calibration, Policy, ProbeSettings
 from kinshelf.store.probes import FACTS_FILE
@@ -204,8 +204,7 @@ def export_checkpoint(probe: Probe, path: Path) -> None:
         "dropout": probe.settings.dropout,
         "temperature": probe.calibration.temperature,
     }
-    temporary = path.with_name(path.name + ".tmp")
     buffer = io.BytesIO()  # torch calls whatever goes wrong with a file RuntimeError
     torch.save(checkpoint, buffer)
-    temporary.write_bytes(buffer.getvalue())
-    temporary.replace(path)
+    with written(path) as file:
+        file.write_bytes(buffer.getvalue())

@@ -10,6 +10,7 @@ import numpy as np
 
 from kinshelf.db.arrays import BoolArray, Float64Array, IntArray
 from kinshelf.db.errors import ShelfError
+from kinshelf.db.files import written
 from kinshelf.probe.evaluate.figures import short_labels
 from kinshelf.probe.evaluate.methods import codes_of
 from kinshelf.probe.evaluate.metrics import ECE_BINS, Metrics, reliability
@@ -58,7 +59,8 @@ def write_report(
         **_confusion(codes, best.argmax(axis=1), found.classes),
         mistakes=_mistakes(snapshot, found, best, codes, thumbnails),
     )
-    path.write_text(page, encoding="utf-8")
+    with written(path) as file:
+        file.write_text(page, encoding="utf-8")
 
 
 def _method(

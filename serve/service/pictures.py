@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 from kinshelf.db.errors import ImageRejected
 from kinshelf.db.images.addresses import check_url
-from kinshelf.db.images.cache import ImageCache
+from kinshelf.db.images.cache import UPLOAD, ImageCache
 from kinshelf.db.images.decode import content_hash, read_image_file
 from kinshelf.db.images.download import Downloader
 from kinshelf.db.logs import tolerated
-from kinshelf.store.ingest.pictures import UPLOAD, is_url
+from kinshelf.store.ingest.pictures import is_url
 
 if TYPE_CHECKING:
     from kinshelf.serve.base.settings import ServeSettings

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from kinshelf.db.errors import ImageRejected, InputError
-from kinshelf.db.images.cache import ImageCache
+from kinshelf.db.images.cache import UPLOAD, ImageCache
 from kinshelf.db.images.decode import content_hash
 from kinshelf.db.sources.columns import resolve_columns
-from kinshelf.store.ingest.pictures import UPLOAD
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from kinshelf.db.errors import ImageRejected
+from kinshelf.db.images.cache import UPLOAD
 from kinshelf.db.threads import threads as cores
 
 if TYPE_CHECKING:
@@ -24,10 +25,6 @@ if TYPE_CHECKING:
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]+:", re.I | re.A)
 """Of two letters or more, as one may be a drive. urlsplit raises for some that are no URL."""
-
-
-UPLOAD = "upload://"
-"""The URL of a picture that came as bytes: what follows is the hash of its content."""
 
 
 @dataclass(frozen=True, slots=True)

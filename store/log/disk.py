@@ -10,7 +10,7 @@ import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from kinshelf.db.errors import ShelfError
@@ -23,6 +23,9 @@ except ImportError:  # Windows: see `check_system`
 
 _NO_FULL_SYNC = {errno.ENOTSUP, errno.ENOTTY, errno.EINVAL}
 """How a file system answers that knows no F_FULLFSYNC."""
+
+_BLOCK = 1 << 20
+"""Bytes copied at once."""
 
 
 def check_system() -> None:
@@ -92,6 +95,17 @@ def truncate(fd: int, size: int) -> None:
     os.ftruncate(fd, size)
 
 
+def cut(path: Path, size: int) -> None:
+    """Cut a file to `size` bytes, durably, if it is longer."""
+    if path.stat().st_size > size:
+        fd = create(path)
+        try:
+            truncate(fd, size)
+            sync(fd)
+        finally:
+            os.close(fd)
+
+
 def rename(old: Path, new: Path) -> None:
     """Rename, replacing what is there, and make it durable."""
     os.rename(old, new)
@@ -151,6 +165,37 @@ def replace(path: Path, data: bytes) -> None:
     finally:
         os.close(fd)
     rename(temporary, path)
+
+
+def has_another_name(path: Path) -> bool:
+    """Whether a file is part of another directory too, as of each after `cp -al`."""
+    with contextlib.suppress(FileNotFoundError):
+        return path.stat().st_nlink > 1
+    return False
+
+
+def unshare(path: Path) -> None:
+    """Give a file bytes of its own if it has another name too."""
+    if not has_another_name(path):
+        return
+    temporary = path.with_name(f".{path.name}.tmp")
+    unlink(temporary)
+    fd = open_regular(temporary, os.O_RDWR | os.O_CREAT)
+    try:
+        at = 0
+        for block in _blocks(path):
+            write(fd, block, at)
+            at += len(block)
+        sync(fd)
+    finally:
+        os.close(fd)
+    rename(temporary, path)
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    with reading(path) as file:
+        while block := file.read(_BLOCK):
+            yield block
 
 
 def sync_tree(path: Path) -> None:

@@ -8,8 +8,8 @@ the next writer cuts it off. Anything else that does not fit is reported as dama
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,16 +27,16 @@ from kinshelf.store.log import disk, frames
 from kinshelf.store.log.checksums import check_vectors
 from kinshelf.store.log.frames import Frame
 from kinshelf.store.log.layout import check_entries, log_path, sweep, vectors_path
-from kinshelf.store.log.manifest import Manifest, read_manifest, write_manifest
-from kinshelf.store.log.proof import Proof, size_of
+from kinshelf.store.log.lock import WriterLock, alone
+from kinshelf.store.log.manifest import Manifest, read_manifest, stamp_of, write_manifest
+from kinshelf.store.log.proof import Proof, check_length, size_of
+from kinshelf.store.log.tip import NAME as TIP
 from kinshelf.store.log.tip import Tip, read_tip, write_tip
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
-LIVE = np.iinfo(np.int64).max
-"""In `removed_at`: not removed."""
-_UNREAD = (-1, -1)
-"""A stamp that no manifest has: read everything again."""
+LIVE = np.iinfo(np.int64).max  # in `removed_at`: not removed
+_UNREAD = (-1, -1)  # a stamp that no manifest has: read everything again
 
 
 class Ledger:
@@ -48,8 +48,8 @@ class Ledger:
     `loads` counts how often all was read from the start, as it is for a new epoch.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self.directory, self._manifest_path = directory, directory / "MANIFEST"
+    def __init__(self, directory: Path, lock: WriterLock | None = None) -> None:
+        self.directory, self._lock = directory, lock
         self.reading = threading.RLock()  # threads take turns at taking in what is new
         self._poison: str | None = None
         self._swept: int | None = None
@@ -71,11 +71,10 @@ class Ledger:
 
     def outdated(self) -> bool:
         """Whether another manifest has replaced the one that was read."""
-        return self._manifest_stamp() != self._stamp
+        return stamp_of(self.directory) != self._stamp
 
     def _read_epoch(self) -> None:
-        # The stamp first: a manifest that is replaced after it was read must be noticed.
-        self._stamp = self._manifest_stamp()
+        self._stamp = stamp_of(self.directory)  # first: one that replaces it must be noticed
         self.manifest = read_manifest(self.directory)
         self.generation = self.manifest.base_generation
         self.rows = self.first_row = self.manifest.first_row
@@ -92,13 +91,6 @@ class Ledger:
 
     # ---- reading
 
-    def _manifest_stamp(self) -> tuple[int, int]:
-        try:
-            status = self._manifest_path.stat()
-        except OSError:
-            return (0, 0)  # reading it reports what is wrong
-        return status.st_ino, status.st_mtime_ns
-
     @property
     def width(self) -> int:
         """Floats in a row: both embeddings of a pair; 0 while unknown."""
@@ -110,7 +102,7 @@ class Ledger:
             return self._refresh()
 
     def _refresh(self) -> bool:
-        stamp = self._manifest_stamp()
+        stamp = stamp_of(self.directory)
         if stamp != self._stamp:
             manifest = read_manifest(self.directory)
             if manifest.epoch != self.manifest.epoch or self._stamp == _UNREAD:
@@ -119,6 +111,8 @@ class Ledger:
             self.manifest, self._stamp = manifest, stamp
         if not self._same_file() and self._reopened():
             return True
+        if self._mapping is not None:
+            check_length(self._truth()[1], self._mapping.nbytes)
         try:
             self.refresh_log()
         except ShelfDamaged:
@@ -128,7 +122,7 @@ class Ledger:
         return False
 
     def _same_file(self) -> bool:
-        """Whether the log's status is that of the one which was read, and no longer."""
+        """Whether the log has the status of the one that was read."""
         try:
             status = self._log_path.stat()
         except FileNotFoundError:
@@ -277,13 +271,42 @@ class Ledger:
                 " open the shelf again"
             )
         check_entries(self.directory)
+        self._take_stock()
+        for _ in range(2):  # once for files that a copy shares, once for what a crash left
+            if self._guard(self._is_settled):
+                break
+            with self._alone():
+                self._take_stock()
+                self._guard(self._settle)
+
+    def _take_stock(self) -> None:
         self.refresh()
         with self.reading:
             self._reopened()
             self._begun = self.loads
-        self._guard(self._settle)
+
+    def _is_settled(self) -> bool:
+        """Whether no file is shared, none is longer than it should be, and TIP is up to date."""
+        now, tip = (self.manifest.epoch, self.generation), read_tip(self.directory)
+        known = not self.heads or (tip and (tip.epoch, tip.generation) >= now)
+        sizes = self.log_end, (self.rows - self.first_row) * self.width * 4
+        files = zip(map(Path.stat, self._truth()), sizes, strict=True)
+        whole = all(file.st_nlink < 2 and file.st_size <= size for file, size in files)
+        return bool(self._swept == self.manifest.epoch and known and whole)
+
+    def _alone(self) -> contextlib.AbstractContextManager[None]:
+        return alone(self._log_path, self._lock)
+
+    def _truth(self) -> tuple[Path, Path]:
+        return self._log_path, vectors_path(self.directory, self.manifest.epoch)
 
     def _settle(self) -> None:
+        paths = (*self._truth(), self.directory / TIP)
+        if any(map(disk.has_another_name, paths)):  # what a `cp -al` has stays as it is
+            for path in paths:  # the log first: what it states is in the vectors then
+                disk.unshare(path)
+            self._mapping, self._proof = None, Proof.of(self._log_path, self._last())
+            return
         if self._swept != self.manifest.epoch:
             sweep(self.directory, self.manifest.epoch)
             self._swept = self.manifest.epoch
@@ -297,33 +320,23 @@ class Ledger:
         written again, with its vectors.
         """
         epoch = self.manifest.epoch
-        logged, stored = log_path(self.directory, epoch), vectors_path(self.directory, epoch)
-        self._cut(logged, self.log_end)
-        self._cut(stored, (self.rows - self.first_row) * self.width * 4)
+        logged, stored = self._truth()
+        disk.cut(logged, self.log_end)
+        disk.cut(stored, (self.rows - self.first_row) * self.width * 4)
         tip = read_tip(self.directory) or Tip(epoch, -1, 0)
         if self.heads and (tip.epoch, tip.generation) < (epoch, self.generation):
             last = self.heads[-1]
             if rows := last.head.get("rows"):
-                size = rows * last.head["width"] * 4
-                disk.write_again(
-                    stored, (last.head["first"] - self.first_row) * (size // rows), size
-                )
+                row = last.head["width"] * 4
+                disk.write_again(stored, (last.head["first"] - self.first_row) * row, rows * row)
             disk.write_again(logged, last.offset, last.end - last.offset)
             write_tip(self.directory, Tip(epoch, self.generation, self.log_end))
 
-    def _cut(self, path: Path, size: int) -> None:
-        if path.stat().st_size > size:
-            fd = disk.create(path)
-            try:
-                disk.truncate(fd, size)
-                disk.sync(fd)
-            finally:
-                os.close(fd)
-
     def set_manifest(self, **changes: object) -> None:
         """Replace fields of the manifest, durably."""
-        self._guard(write_manifest, self.directory, self.manifest.replace(**changes))
-        self.manifest, self._stamp = self.manifest.replace(**changes), self._manifest_stamp()
+        with self._alone():
+            self._guard(write_manifest, self.directory, self.manifest.replace(**changes))
+        self.manifest, self._stamp = self.manifest.replace(**changes), stamp_of(self.directory)
 
     def commit(self, head: Head, body: Body, vectors: FloatArray | None = None) -> Frame:
         """Make one change durable: vectors, sync, frame, sync. Returns its frame.
@@ -337,14 +350,16 @@ class Ledger:
 
     def begin_epoch(self, write: Callable[[], Manifest]) -> None:
         """Have `write` make the next epoch durable up to its manifest, then drop the old one."""
-        manifest = self._guard(write)
+        with self._alone():
+            manifest = self._guard(write)
         self._begun += 1
         write_tip(self.directory, Tip(manifest.epoch, self.generation, manifest.sealed))
         self._guard(sweep, self.directory, manifest.epoch)
 
     def append(self, head: Head, body: Body, vectors: FloatArray | None = None) -> Frame:
         """The durable half of `commit`; other threads may read this ledger meanwhile."""
-        return self._guard(self._write_change, {"time": time.time(), **head}, body, vectors)
+        with self._alone():
+            return self._guard(self._write_change, {"time": time.time(), **head}, body, vectors)
 
     def take(self, frame: Frame) -> None:
         """The other half: count in a frame, unless a reading thread has met it already."""
@@ -355,7 +370,8 @@ class Ledger:
 
     def _write_change(self, head: Head, body: Body, vectors: FloatArray | None) -> Frame:
         generation, offset = self.generation + 1, self.log_end
-        if self._begun != self.loads or (self._proof and not self._proof.holds(self._log_path)):
+        replaced = self._proof and not self._proof.holds(self._log_path)
+        if self._begun != self.loads or replaced or size_of(self._log_path) != offset:
             raise OSError("its files were replaced meanwhile, by a backup or a copy")
         if self._recorded != (identity := self.manifest.identity()):
             head |= {"shelf": identity}  # so that a lost manifest can be made again

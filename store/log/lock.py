@@ -3,6 +3,9 @@
 The kernel drops a lock when its holder dies, however it dies, so there is no stale lock to
 clean up and the text in the file is only ever a message. `filelock` takes the lock on a descriptor
 of ours: its `FileLock` neither keeps a note nor notices a LOCK that was renamed and made anew.
+
+Who deletes LOCK while it is held lets a second writer in. So each change is made under a lock of
+the log itself too (`alone`), and begins with `WriterLock.check`: the first writer is then refused.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from kinshelf.db.errors import ShelfError, ShelfLocked
@@ -25,6 +29,8 @@ from kinshelf.store.log import disk
 NAME = "LOCK"
 _MOST = 1 << 12
 """Bytes of its note that are read."""
+_PATIENCE = 5.0
+"""Seconds to wait for the change that another process, which held a deleted LOCK, is making."""
 
 
 class WriterLock:
@@ -58,6 +64,15 @@ class WriterLock:
             os.close(self._fd)
         self._thread.release()
 
+    def check(self) -> None:
+        """Raises ShelfLocked where LOCK is not the file any more on which this lock is held."""
+        if not self._is_current(self._fd):
+            raise ShelfLocked(
+                f"{self._path} was deleted or replaced while this process held it, so that another"
+                " may be writing: nothing was changed; leave LOCK alone, which ends with its"
+                " process, and run this again"
+            )
+
     def _lock(self) -> None:
         deadline = time.monotonic() + self._wait
         while (fd := self._attempt()) is None:
@@ -72,23 +87,22 @@ class WriterLock:
     def _attempt(self) -> int | None:
         from filelock import lock_descriptor
 
-        try:
-            fd = open_regular(self._path, os.O_RDWR | os.O_CREAT)
-        except OSError as error:
-            raise ShelfError(
-                f"{self._path} cannot be opened ({error}): nothing was changed; make the shelf"
-                " writable and free some space, then try again"
-            ) from error
+        fd = _opened(self._path, os.O_RDWR | os.O_CREAT)
+        shared = False
         try:
             held = lock_descriptor(fd, blocking=False) and self._is_current(fd)
-            if held:
+            shared = held and os.fstat(fd).st_nlink > 1
+            if shared:
+                disk.unlink(self._path)
+            elif held:
                 _write_note(fd)
         except BaseException:
             os.close(fd)
             raise
-        if not held:
+        if shared or not held:
             os.close(fd)
-        return fd if held else None
+        # After `cp -al` it is the copy's lock too: this shelf gets one of its own.
+        return self._attempt() if shared else fd if held else None
 
     def _is_current(self, fd: int) -> bool:
         # Who deletes LOCK and makes it anew gets another file, which this lock does not guard.
@@ -98,13 +112,57 @@ class WriterLock:
             return False
 
     def _holder(self) -> str:
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+        unreadable = (OSError, ShelfError, ValueError, KeyError, TypeError, RecursionError)
+        with contextlib.suppress(*unreadable):
             holder = json.loads(read_bytes(self._path, _MOST))
             return (
                 f"process {holder['pid']} on {holder['host']} (`{holder['command']}`,"
                 f" since {holder['since']})"
             )
         return "another process"
+
+
+@contextlib.contextmanager
+def alone(log: Path, lock: WriterLock | None) -> Iterator[None]:
+    """Nobody else writes to this log, whatever became of LOCK. Raises ShelfLocked."""
+    fd = _locked(log)
+    try:
+        if lock:
+            lock.check()
+        yield
+    finally:
+        os.close(fd)
+
+
+def _locked(path: Path) -> int:
+    from filelock import lock_descriptor
+
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        fd = _opened(path, os.O_RDWR)
+        try:
+            if lock_descriptor(fd, blocking=False) and os.path.samestat(os.fstat(fd), path.stat()):
+                return fd
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
+        if time.monotonic() >= deadline:
+            raise ShelfLocked(
+                f"{path} is being written by another process, though LOCK is free: was LOCK deleted"
+                " while it was held? try again when that process is done"
+            )
+        time.sleep(0.02)
+
+
+def _opened(path: Path, flags: int) -> int:
+    try:
+        return open_regular(path, flags)
+    except OSError as error:
+        raise ShelfError(
+            f"{path} cannot be opened ({error}): nothing was changed; make the shelf writable and"
+            " free some space, then try again"
+        ) from error
 
 
 def _write_note(fd: int) -> None:

@@ -63,6 +63,15 @@ class Manifest:
         return {name: getattr(self, name) for name in names}
 
 
+def stamp_of(directory: Path) -> tuple[int, int]:
+    """What changes when the manifest is replaced."""
+    try:
+        status = (directory / NAME).stat()
+    except OSError:
+        return (0, 0)  # reading it reports what is wrong
+    return status.st_ino, status.st_mtime_ns
+
+
 def write_manifest(directory: Path, manifest: Manifest) -> None:
     """Replace the manifest atomically and durably."""
     body = json.dumps(dataclasses.asdict(manifest), sort_keys=True).encode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,19 @@ class Proof:
         except FileNotFoundError:
             return True
         return (status.st_dev, status.st_ino) == self.identity and found == self.header
+
+
+def check_length(path: Path, size: int) -> None:
+    """Raises ShelfDamaged where a file is shorter than what is mapped of it.
+
+    Reading past its end would end the process (SIGBUS).
+    """
+    with contextlib.suppress(FileNotFoundError):  # its pages live on with the mapping
+        if path.stat().st_size < size:
+            raise ShelfDamaged(
+                f"{path} was cut while it was open: restore it from a backup, or keep the rest with"
+                " `kinshelf verify --repair`"
+            )
 
 
 def size_of(path: Path) -> int:

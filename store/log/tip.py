@@ -13,6 +13,7 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from kinshelf.db.errors import ShelfDamaged
 from kinshelf.db.files import open_regular, read_bytes
 from kinshelf.db.logs import tolerated
 from kinshelf.store.log import disk
@@ -36,7 +37,7 @@ def read_tip(directory: Path) -> Tip | None:
     """The tip as written, or None if there is none that can be read."""
     try:
         raw = read_bytes(directory / NAME, _SIZE + 1)
-    except OSError:
+    except (OSError, ShelfDamaged):
         return None
     if len(raw) != _SIZE or raw[-4:] != struct.pack("<I", zlib.crc32(raw[:-4])):
         return None

@@ -14,16 +14,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import xxhash
 
 from kinshelf.db.arrays import FloatArray, IntArray
 from kinshelf.db.catalog.records import Body, Head
-from kinshelf.db.errors import EncoderMismatch, InputError
+from kinshelf.db.errors import EncoderMismatch, InputError, ShelfDamaged
+from kinshelf.db.files import read_around, reading
+from kinshelf.db.images.cache import ImageCache
 from kinshelf.store.encode.canary import identity_of
 from kinshelf.store.encode.moved import found_again, has_moved_to, is_gone
 from kinshelf.store.ingest.add import open_downloader
 from kinshelf.store.ingest.batch_encoder import BatchEncoder
 from kinshelf.store.ingest.candidate import Candidate
-from kinshelf.store.ingest.pictures import Preprocessor, read_pictures
+from kinshelf.store.ingest.pictures import Preprocessor, is_url, read_pictures
 from kinshelf.store.ingest.pipeline import ENCODED_BATCH
 from kinshelf.store.log import disk
 from kinshelf.store.log.create import manifest_for
@@ -32,6 +35,7 @@ from kinshelf.store.results import AddReport
 
 if TYPE_CHECKING:
     from kinshelf.db.images.download import Downloader
+    from kinshelf.db.product import StoredProduct
     from kinshelf.store.encode.encoder import Encoder
     from kinshelf.store.log.ledger import Ledger
     from kinshelf.store.log.manifest import Manifest
@@ -63,41 +67,81 @@ class ReembedReport:
 
 
 class _Staged:
-    """Embeddings done so far: `vectors.f32` by place, and a line for each finished row."""
+    """Embeddings done so far: `vectors.f32` by place, and a line for each finished row.
+
+    A line has a checksum of itself and one of its row. What does not match is embedded again.
+    """
 
     def __init__(self, folder: Path, first_row: int, width: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._vectors, self._lines = folder / "vectors.f32", folder / "rows.jsonl"
         self._first_row, self._width = first_row, width
         self.rows: dict[int, dict[str, Any]] = {}
+        for path in (self._vectors, self._lines):
+            disk.unshare(path)
         if self._lines.exists():
-            # A torn last line belongs to a batch that is done again.
-            whole = self._lines.read_text("utf-8").rpartition("\n")[0].splitlines()
-            self.rows = {entry["row"]: entry for entry in map(json.loads, whole)}
-            disk.replace(self._lines, "".join(f"{line}\n" for line in whole).encode())
+            entries = filter(None, map(_entry, read_around(self._lines)[0].splitlines()))
+            self.rows = {entry["row"]: entry for entry in entries if self._is_whole(entry)}
+            disk.replace(self._lines, b"".join(map(_line, self.rows.values())))
+
+    def _is_whole(self, entry: dict[str, Any]) -> bool:
+        try:
+            self.gather(np.array([entry["row"] - self._first_row]), {entry["row"]: entry})
+        except (OSError, ShelfDamaged, ValueError, TypeError, KeyError, OverflowError):
+            return False
+        return True
 
     def add(self, candidates: Sequence[Candidate], rows: Sequence[int], pairs: FloatArray) -> None:
         """Write and sync vectors first: a line promises that its row is there."""
         entries: list[dict[str, Any]] = [
             {"row": row, "id": c.product.id, "image_hash": c.image_hash if c.image is not None
              else None, "image_error": c.image_error, "has_image": c.image is not None,
-             "has_text": c.text is not None}
-            for row, c in zip(rows, candidates, strict=True)
+             "has_text": c.text is not None, "vector": xxhash.xxh3_64_hexdigest(pair.tobytes())}
+            for row, c, pair in zip(rows, candidates, pairs, strict=True)
         ]  # fmt: skip
         for row, each in zip(rows, pairs, strict=True):
             _append(self._vectors, each.tobytes(), (row - self._first_row) * self._width * 4)
-        lines = "".join(json.dumps(entry) + "\n" for entry in entries).encode()
+        lines = b"".join(map(_line, entries))
         _append(self._lines, lines, self._lines.stat().st_size if self._lines.exists() else 0)
         self.rows |= {entry["row"]: entry for entry in entries}
 
-    def gather(self, places: IntArray) -> FloatArray:
-        """The new embedding pairs at places, (n, width) float32."""
+    def gather(
+        self, places: IntArray, stated: dict[int, dict[str, Any]] | None = None
+    ) -> FloatArray:
+        """The new embedding pairs at places, (n, width) float32.
+
+        Raises ShelfDamaged for a row that is not as it was written.
+        """
+        found = np.empty((len(places), self._width), dtype=np.float32)
+        rows = self.rows if stated is None else stated
         if not len(places):
-            return np.empty((0, self._width), dtype=np.float32)
-        flat = np.memmap(self._vectors, np.float32, "r")
-        return np.array(
-            flat[: len(flat) // self._width * self._width].reshape(-1, self._width)[places]
-        )
+            return found
+        with reading(self._vectors) as file:
+            for at, place in enumerate(places.tolist()):
+                file.seek(place * self._width * 4)
+                data = file.read(self._width * 4)
+                stated_hash = rows[place + self._first_row]["vector"]
+                if xxhash.xxh3_64_hexdigest(data) != stated_hash or len(data) < self._width * 4:
+                    raise ShelfDamaged(
+                        f"{self._vectors} is damaged at row {place}: nothing was changed; run the"
+                        " same command again, and that row is embedded again"
+                    )
+                found[at] = np.frombuffer(data, dtype=np.float32)
+        return found
+
+
+def _line(entry: dict[str, Any]) -> bytes:
+    body = json.dumps(entry, sort_keys=True)
+    return f'{{"entry": {body}, "xxh3": "{xxhash.xxh3_64_hexdigest(body.encode())}"}}\n'.encode()
+
+
+def _entry(line: bytes) -> dict[str, Any] | None:
+    """What a line states; None for one that is torn, damaged, or of an earlier version."""
+    try:
+        entry: dict[str, Any] = json.loads(line)["entry"]
+        return entry if _line(entry) == line + b"\n" else None
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
 
 
 def _append(path: Path, data: bytes, offset: int) -> None:
@@ -169,11 +213,22 @@ def _embedded(
 def _candidates(shelf: DirectoryShelf, rows: list[int], downloader: Downloader) -> list[Candidate]:
     known = shelf.snapshot().view.by_rows(rows)
     found = [Candidate(known[row].product, place, FOLDER) for place, row in enumerate(rows)]
-    pictures = read_pictures([c.product.image for c in found], downloader)
+    cache = ImageCache(shelf.path / "images")
+    images = [_kept(cache, known[row]) for row in rows]
+    pictures = read_pictures(images, downloader)
     for candidate, picture in zip(found, pictures, strict=True):
         candidate.picture = picture
         candidate.image_hash = picture.content_hash if picture else None
     return found
+
+
+def _kept(cache: ImageCache, stored: StoredProduct) -> str | None:
+    """Where a product's picture is: its file, where only the line that leads to it is lost."""
+    image = stored.product.image
+    if not image or not stored.image_hash or not is_url(image) or cache.get(image):
+        return image
+    kept = cache.by_hash(stored.image_hash)
+    return str(kept.path) if kept else image
 
 
 def _pairs(found: Sequence[Candidate], dimension: int) -> FloatArray:

@@ -62,9 +62,9 @@ def repair(path: Path, *, wait: float = 0.0) -> RepairReport:
     Raises ShelfNotFound, ShelfLocked, UnsupportedFormat, or ShelfError if the disk refuses.
     """
     findings, _ = verify.verify_path(path)
-    with WriterLock(path, wait=wait):
+    with WriterLock(path, wait=wait) as lock:
         try:
-            return _Repair(path, findings).run()
+            return _Repair(path, findings, lock).run()
         except OSError as error:
             raise ShelfError(
                 f"repairing {path} failed ({error}): run it again when that is mended; what it"
@@ -75,14 +75,15 @@ def repair(path: Path, *, wait: float = 0.0) -> RepairReport:
 class _Repair:
     """One repair; the caller holds the writer lock."""
 
-    def __init__(self, path: Path, findings: list[Finding]) -> None:
-        self._path = path
+    def __init__(self, path: Path, findings: list[Finding], lock: WriterLock) -> None:
+        self._path, self._lock = path, lock
         self._report = RepairReport(findings)
         self._quarantine: Path | None = None
 
     def run(self) -> RepairReport:
         """All of it, the truth first."""
         survey = Survey(self._path)
+        self._lock.check()
         probes = self._damaged_probes(survey)
         if survey.damaged_files == [self._path / MANIFEST] and not probes:
             self._renew_manifest(survey)
@@ -161,6 +162,7 @@ class _Repair:
         rewriting = Rewriting(replace(source, frames=frames), survey.manifest.base_generation, left)
         epoch = 1 + max(survey.manifest.epoch, *epochs(self._path), 0)
         disk.unlink(self._path / TIP)
+        self._lock.check()
         rewriting.write(epoch)
         sweep(self._path, epoch)
         self._say(

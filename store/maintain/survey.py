@@ -19,7 +19,7 @@ import xxhash
 from kinshelf.db.arrays import BoolArray, FloatArray, IntArray
 from kinshelf.db.catalog.records import Body
 from kinshelf.db.errors import KinshelfError, ShelfDamaged
-from kinshelf.db.files import read_bytes
+from kinshelf.db.files import read_around, reading
 from kinshelf.store.log import frames
 from kinshelf.store.log.frames import Frame
 from kinshelf.store.log.layout import check_entries, epochs, log_path, vectors_path
@@ -61,7 +61,10 @@ class Survey:
         self._gaps: list[tuple[int, int]] = []
         self.manifest = self._read_manifest()
         self._tip = read_tip(directory)  # before the log, which only gets ahead of it
-        self._log = _bytes_of(log_path(directory, self.manifest.epoch))
+        log = log_path(directory, self.manifest.epoch)
+        self._log, unreadable = _bytes_of(log)
+        if unreadable:
+            self._damage(log, f"{len(unreadable)} sectors cannot be read, from {unreadable[0]} on")
         self._vectors_path = vectors_path(directory, self.manifest.epoch)
         self._walk()
         self._vectors = self._map_vectors()
@@ -119,7 +122,9 @@ class Survey:
             return read_manifest(self.directory)
         except ShelfDamaged:
             path = self.directory / NAME
-            problem = "its checksum does not match" if path.is_file() else "missing"
+            bad = path.is_file() and read_around(path)[1]
+            known = "cannot be read" if bad else "its checksum does not match"
+            problem = known if path.is_file() else "missing"
             self._damage(path, problem)
         return _guess_manifest(self.directory)
 
@@ -306,12 +311,16 @@ class Survey:
         return ids
 
     def _digest(self, start: int, stop: int) -> str | None:
-        if stop > len(self._vectors):
+        # Read, not mapped: a bad sector of a mapping, or its end cut off, ends the process.
+        digest, row = xxhash.xxh3_64(), 4 * self._width
+        try:
+            with reading(self._vectors_path) as file:
+                file.seek(start * row)
+                for block in _blocks(start, stop):
+                    digest.update(file.read((block.stop - block.start) * row))
+        except (FileNotFoundError, ShelfDamaged):
             return None
-        digest = xxhash.xxh3_64()
-        for block in _blocks(start, stop):
-            digest.update(np.ascontiguousarray(self._vectors[block]).view(np.uint8).data)
-        return digest.hexdigest()
+        return digest.hexdigest() if stop <= len(self._vectors) else None
 
     def _bad_norms(
         self, start: int, stop: int, products: dict[str, list[Any]]
@@ -341,11 +350,12 @@ def _some(names: list[str]) -> str:
     return f"{shown} and {rest} more" if rest > 0 else shown or "(none)"
 
 
-def _bytes_of(path: Path) -> memoryview:
+def _bytes_of(path: Path) -> tuple[memoryview, list[int]]:
     try:
-        return memoryview(read_bytes(path))
+        data, bad = read_around(path)
+        return memoryview(data), bad
     except FileNotFoundError:
-        return memoryview(b"")
+        return memoryview(b""), []
 
 
 def _later(data: memoryview, offset: int) -> Frame | None:
@@ -363,7 +373,7 @@ def _guess_manifest(directory: Path) -> Manifest:
     anything is added to that.
     """
     epoch = min(epochs(directory), default=0)
-    data = _bytes_of(log_path(directory, epoch))
+    data, _ = _bytes_of(log_path(directory, epoch))
     first = _later(data, 0)
     found: list[Frame] = []
     frame = first
@@ -382,7 +392,7 @@ def _guess_manifest(directory: Path) -> Manifest:
 def _legible_identity(directory: Path) -> dict[str, Any]:
     """What a damaged manifest seems to say of the encoder; better than nothing, where it reads."""
     try:
-        fields = json.loads(read_bytes(directory / NAME, 1 << 20).partition(b"\n")[0])
+        fields = json.loads(read_around(directory / NAME)[0][: 1 << 20].partition(b"\n")[0])
         names = ("encoder", "revision", "fingerprint")
         return {name: fields[name] for name in names if isinstance(fields.get(name), str)}
     except (OSError, ValueError, AttributeError, RecursionError):

@@ -12,6 +12,7 @@ one pass of its checksum; a graph that was opened like this cannot grow, one tha
 from __future__ import annotations
 
 import functools
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -19,16 +20,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xxhash
 from numpy.typing import NDArray
 
 from kinshelf.db.arrays import BoolArray, FloatArray, IntArray
-from kinshelf.db.catalog.statement import file_hash, read_state, seal, side_file
+from kinshelf.db.catalog.schema import is_count
+from kinshelf.db.catalog.statement import fault_of, file_hash, read_state, seal, side_file
 from kinshelf.db.errors import ShelfError
 from kinshelf.db.threads import faiss_for
 from kinshelf.store.log import disk
+from kinshelf.store.search.layout import OddGraph, check_graphs
 from kinshelf.store.search.unindexed import UnindexedRows
 
+logger = logging.getLogger(__name__)
 KIND = "hnsw-sq8"
 LINKS = 24
 """Of a node. At 100,000 CLIP-like rows 24 over bytes ask as many steps as FAISS' usual 32 over
@@ -45,6 +48,9 @@ _ENTRY_STEPS = {"both": 32, "image": 192, "text": 192}
 """Links are between whole products, so by a half alone a search among them goes astray sooner."""
 _ENTRY_POINTS_A_STEP = 512
 """Among many entry points the search takes more steps."""
+_COUNTED = ("rows", "doors", "trained", "measured", "size")
+"""Numbers that the statement of a graph must have."""
+_MOST_STEPS = 1 << 20
 _TRAINING_ROWS = 20_000
 _BLOCK = 2048
 """Rows added at once, half a second of work after which it may be interrupted; or scored at once,
@@ -202,11 +208,26 @@ def grown(
     return index, trained
 
 
-def _empty(faiss: Any, vectors: FloatArray, links: int, construction: int) -> Any:
+def _untrained(faiss: Any, width: int, links: int, construction: int) -> Any:
     bytes_each = faiss.ScalarQuantizer.QT_8bit
-    width = vectors.shape[1]
     index = faiss.IndexHNSWSQ(width, bytes_each, links, faiss.METRIC_INNER_PRODUCT)
     index.hnsw.efConstruction = construction
+    return index
+
+
+def _made_like(faiss: Any, graph: Hnsw, doors: int, width: int) -> list[tuple[Any, int]]:
+    """What the file of a graph must hold: the graph, and that of its entry points."""
+    if doors != math.ceil(graph.rows / _stride(graph.rows)):
+        raise OddGraph(f"{doors} entry points do not lead into {graph.rows} rows")
+    whole = _untrained(faiss, width, LINKS, CONSTRUCTION)
+    return [
+        (whole, graph.rows),
+        (_untrained(faiss, width, _ENTRY_LINKS, _ENTRY_CONSTRUCTION), doors),
+    ]
+
+
+def _empty(faiss: Any, vectors: FloatArray, links: int, construction: int) -> Any:
+    index = _untrained(faiss, vectors.shape[1], links, construction)
     stride = max(1, math.ceil(len(vectors) / _TRAINING_ROWS))
     index.train(np.ascontiguousarray(vectors[::stride]))
     return index
@@ -240,7 +261,7 @@ def save(graph: Hnsw, path: Path) -> Hnsw:
     disk.sync_file(temporary)
     disk.rename(temporary, path)
     disk.replace(side_file(path), seal(state))
-    return load(path, graph.anchor) or graph
+    return load(path, graph.anchor, graph.index.d) or graph
 
 
 def _write(graph: Hnsw, path: Path) -> None:
@@ -262,14 +283,21 @@ def _write(graph: Hnsw, path: Path) -> None:
 def stated(path: Path) -> dict[str, Any] | None:
     """The sealed statement about the graph at `path`; None if there is none, or of another kind."""
     state = read_state(path)
-    current = state is not None and state.get("kind") == KIND and "doors" in state
-    return state if current else None
+    counted = state is not None and all(is_count(state.get(name)) for name in _COUNTED)
+    return state if counted and state is not None and state.get("kind") == KIND else None
 
 
-def load(path: Path, anchor: str | None, *, whole: bool = False) -> Hnsw | None:
+def _effort(steps: Any, recall: Any) -> Effort:
+    """What a statement gives of an effort. Raises ValueError: FAISS allocates as many steps."""
+    if steps is not None and not is_count(steps, _MOST_STEPS):
+        raise ValueError(f"a search of {steps!r} steps")
+    return Effort(steps, float(recall))
+
+
+def load(path: Path, anchor: str | None, width: int, *, whole: bool = False) -> Hnsw | None:
     """The graph at `path`, or None if it is missing, damaged or not of the anchored vectors.
 
-    The bytes that were checked are those that are used: FAISS may crash on others. Of a graph that
+    Its checksum and its layout are checked first: FAISS may crash on other bytes. Of a graph that
     no query is answered by only the statement is read, without `index` and `entry_points`, unless
     it is wanted `whole`.
     """
@@ -277,19 +305,25 @@ def load(path: Path, anchor: str | None, *, whole: bool = False) -> Hnsw | None:
     if state is None or anchor is None or state.get("anchor") != anchor:
         return None
     try:
-        efforts = {name: Effort(*found) for name, found in state["efforts"].items()}
+        efforts = {name: _effort(*found) for name, found in state["efforts"].items()}
         bare = Hnsw(
             None, None, state["rows"], state["trained"], anchor, efforts, state["measured"],
             state["size"],
         )  # fmt: skip
         if not (whole or bare.helps):
             return bare
+        # Read before it is mapped: a bad sector of a mapping would end the process.
+        if fault_of(path, state["xxh3"]):
+            return None
         data = np.memmap(path, np.uint8, "r")
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # ValueError: it is empty
         return None
-    if xxhash.xxh3_128_hexdigest(data.data) != state["xxh3"]:
-        return None
     faiss = faiss_for(1)
+    try:
+        check_graphs(np.asarray(data), _made_like(faiss, bare, state["doors"], width))
+    except OddGraph as odd:
+        logger.warning("%s is not used, as %s: it is built again", path, odd)
+        return None
     # A viewed index points into the mapping, so both live as long as it does.
     reader = faiss.ZeroCopyIOReader(faiss.swig_ptr(np.asarray(data)), data.size)
     index, entry_points = faiss.read_index(reader), faiss.read_index(reader)

@@ -197,4 +197,4 @@ def open_graph(path: Path, ledger: Ledger, *, whole: bool = False) -> Hnsw | Non
     state = hnsw.stated(path)
     if state is None:
         return None
-    return hnsw.load(path, anchor(ledger, state["rows"]), whole=whole)
+    return hnsw.load(path, anchor(ledger, state["rows"]), ledger.width, whole=whole)

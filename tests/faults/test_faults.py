@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from faults import damage, interrupt, kill, power, readers, stranger, syscalls
+from faults import damage, graphs, interrupt, kill, power, readers, stranger, syscalls
 from faults.machine import ShelfMachine
 from faults.world import pairs
 from hypothesis import HealthCheck, settings
@@ -41,6 +41,11 @@ def test_a_shelf_from_a_stranger_ends_in_one_line_and_touches_nothing_outside(
 ) -> None:
     outcomes = stranger.run(tmp_path, "ci", 12)
     assert len(outcomes) > 4
+
+
+def test_a_crafted_index_is_refused_or_answers_without_harm(tmp_path: Path) -> None:
+    outcomes = graphs.run(tmp_path, "ci", 120)
+    assert outcomes["refused"] and outcomes["answered"]
 
 
 def test_a_handle_whose_write_failed_reads_on_and_refuses_to_write(tmp_path: Path) -> None:

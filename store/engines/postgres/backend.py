@@ -135,7 +135,7 @@ class PostgresBackend(Backend):
     def unlock(self) -> None:
         self._link.locked = False
         with tolerated(KinshelfError, room="store", then="the lock goes with its connection"):
-            self._link.run(lambda connection: connection.execute("SELECT pg_advisory_unlock_all()"))
+            self._link.run(self._link.unlock_here)
 
     def undo(self, state: State) -> None:
         """A transaction that was not committed has left nothing."""

@@ -1,8 +1,16 @@
 """The connection to PostgreSQL: opened when needed, opened again when it is lost, errors
-reported."""
+reported.
+
+A pooler such as PgBouncer in transaction mode gives each transaction another session of the server,
+perhaps one that was of another shelf a moment ago. Behind a pooler therefore all work is done in
+transactions that name the schema themselves, nothing is prepared, and the writer's lock is held by
+a transaction that stays open on a connection of its own. Every change checks the generation in its
+own transaction as well, so that a lost lock costs an error and no data.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
@@ -40,15 +48,25 @@ class Link:
         self._one_at_a_time = threading.RLock()
         self._connection: Connection | None = None
         self._was_there = False
+        self._pooled = False
+        self._holding: Connection | None = None
         self.locked = False
         self.folds = False
 
     def close(self) -> None:
         """Close the connection, which releases the writer's lock."""
         with self._one_at_a_time:
+            self._let_go()
             if self._connection is not None:
                 self._connection.close()
             self._connection = None
+
+    def _let_go(self) -> None:
+        if self._holding is not None:
+            with contextlib.suppress(self._psycopg.OperationalError):
+                self._holding.rollback()  # a pooler may be slow to notice that it was closed
+            self._holding.close()
+        self._holding = None
 
     def run(self, work: Callable[[Connection], T]) -> T:
         """Do the work, again if the server went away and came back within PATIENCE."""
@@ -60,9 +78,19 @@ class Link:
         )  # fmt: skip
         with self._one_at_a_time:
             try:
-                return retrying(lambda: work(self._connected()))
+                return retrying(lambda: self._done(work))
             except self._psycopg.Error as error:
                 raise self._as_error(error) from error
+
+    def _done(self, work: Callable[[Connection], T]) -> T:
+        connection = self._connected()
+        if not self._pooled:
+            return work(connection)
+        with connection.transaction():
+            self._settle(connection, "LOCAL")
+            if self.locked:
+                self.lock_here(connection)
+            return work(connection)
 
     def _lost(self, error: BaseException) -> bool:
         """Whether the connection is gone, of a server that was there once."""
@@ -74,7 +102,7 @@ class Link:
             self._connection = None
             connection = self._open()
             self._was_there = True
-            if self.locked:
+            if self.locked and not self._pooled:
                 self._lock_again(connection)
             self._connection = connection
         return self._connection
@@ -90,18 +118,39 @@ class Link:
     def _open(self) -> Connection:
         from psycopg.types.string import TextBinaryLoader, TextLoader
 
+        connection = self._connect(autocommit=True)
+        connection.adapters.register_loader("json", TextLoader)
+        connection.adapters.register_loader("json", TextBinaryLoader)
+        # A pooler makes up the process that it names when a connection is opened.
+        server = connection.execute("SELECT pg_backend_pid()").fetchone()
+        self._pooled = server != (connection.info.backend_pid,)
+        if not self._pooled:
+            self._settle(connection, "SESSION")
+            self._learn(connection)
+            return connection
+        connection.prepare_threshold = None
+        with connection.transaction():
+            self._settle(connection, "LOCAL")
+            self._learn(connection)
+        return connection
+
+    def _connect(self, *, autocommit: bool) -> Connection:
         address = self._address
-        connection = self._psycopg.connect(
+        return self._psycopg.connect(
             address.url,
-            autocommit=True,
+            autocommit=autocommit,
             connect_timeout=max(2, int(address.timeout)),
             application_name=f"kinshelf {socket.gethostname()} process {os.getpid()}",
         )
-        limit = int(address.timeout * 1000)
-        connection.execute(f"SET statement_timeout = {limit}")
-        connection.execute(f'SET search_path = "{address.place}", public')
-        connection.adapters.register_loader("json", TextLoader)
-        connection.adapters.register_loader("json", TextBinaryLoader)
+
+    def _settle(self, connection: Connection, scope: str) -> None:
+        """Set the schema and the limit of time, for the session or for a transaction."""
+        limit, place = int(self._address.timeout * 1000), self._address.place
+        connection.execute(f"SET {scope} statement_timeout = {limit}")
+        connection.execute(f'SET {scope} search_path = "{place}", public')
+
+    def _learn(self, connection: Connection) -> None:
+        """What the schema has; one that an earlier version made gets the column that it lacks."""
         found = connection.execute(
             "SELECT to_regproc('kin_lower') IS NOT NULL, to_regtype('vector') IS NOT NULL,"
             " to_regclass('products') IS NOT NULL AND NOT EXISTS (SELECT 1 FROM pg_attribute WHERE"
@@ -114,13 +163,21 @@ class Link:
             from pgvector.psycopg import register_vector
 
             register_vector(connection)
-        return connection
 
     def lock_here(self, connection: Connection) -> None:
-        """Take the writer lock on this connection. Raises ShelfLocked, naming the holder."""
-        taken = connection.execute(f"SELECT pg_try_advisory_lock({_KEY})").fetchone()
+        """Take the writer lock on this connection. Raises ShelfLocked, naming the holder.
+
+        Behind a pooler a connection of its own holds it, which is asked whether it still does.
+        """
+        if not self._pooled:
+            taken = connection.execute(f"SELECT pg_try_advisory_lock({_KEY})").fetchone()
+        elif self._holds():
+            return
+        else:
+            taken = self._hold()
         if taken == (True,):
             return
+        self._let_go()
         holder = connection.execute(
             "SELECT a.application_name FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE"
             " l.locktype = 'advisory' AND l.granted AND l.objsubid = 1"
@@ -130,6 +187,27 @@ class Link:
         raise ShelfLocked(
             f"{self._address.shown} is being written by {name}: wait for it, or give --wait SECONDS"
         )
+
+    def _holds(self) -> bool:
+        try:
+            return self._holding is not None and bool(self._holding.execute("SELECT 1"))
+        except self._psycopg.OperationalError:
+            return False
+
+    def _hold(self) -> Any:
+        """Open the transaction that holds the lock; whether it got it."""
+        self._let_go()
+        self._holding = self._connect(autocommit=False)
+        self._holding.prepare_threshold = None
+        self._settle(self._holding, "LOCAL")
+        self._holding.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+        return self._holding.execute(f"SELECT pg_try_advisory_xact_lock({_KEY})").fetchone()
+
+    def unlock_here(self, connection: Connection) -> None:
+        """Let go of the writer lock."""
+        self._let_go()
+        if not self._pooled:
+            connection.execute("SELECT pg_advisory_unlock_all()")
 
     def _as_error(self, error: Exception) -> Exception:
         errors, shown = self._psycopg.errors, self._address.shown
