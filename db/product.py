@@ -17,7 +17,7 @@ LONGEST_TEXT = 4000
 Decisions = dict[str, dict[str, Any]]
 """Values that a person decided, by field; an attribute's name begins with "attributes.".
 
-`source` is what the product's source says instead; `disputed` is true where it says so only since.
+`source` is what the product's source states instead; `disputed`: it states that only since then.
 """
 
 TEXT_COLUMNS = ("id", "title", "description", "category", "brand", "image", "split")

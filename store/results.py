@@ -95,7 +95,7 @@ class AddReport:
 
     `fields` counts the fields that were changed, by name. `decisions_kept` counts the values of
     the source that a person's decision stood against, `disputed` the products of which the source
-    has said something else since.
+    has changed since.
     Rows that hold no product, such as a header that comes again, are in `reasons` alone. `notes`
     state how a file was read where that is not what its suffix promises.
     """

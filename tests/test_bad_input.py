@@ -152,7 +152,7 @@ def embeddings(path: Path, rows: np.ndarray) -> Path:
 
 def supplied(tmp_path: Path, n: int = 6) -> tuple[Path, np.ndarray]:
     rows = [{"id": f"b{i}", "title": "", "category": f"c{i % 2}"} for i in range(n)]
-    return write_csv(tmp_path / "brought.csv", rows), unit(
+    return write_csv(tmp_path / "row_fields.csv", rows), unit(
         np.random.default_rng(0).standard_normal((n, 8))
     )
 

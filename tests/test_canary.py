@@ -87,7 +87,8 @@ def test_a_canary_is_not_embedded_again_while_the_libraries_are_the_same(
 
 
 def test_a_shelf_of_another_precision_is_opened_in_its_own(tmp_path: Path, tiny: Path) -> None:
-    with Shelf.create(tmp_path / "half.shelf", encoder=str(tiny), precision="bf16") as shelf:
+    made = Shelf.create(tmp_path / "half.shelf", encoder=str(tiny), precision="bf16")
+    with made as shelf, shelf.writing():
         fingerprint = shelf.writing_encoder().fingerprint
     with Shelf.open(tmp_path / "half.shelf") as shelf:
         assert shelf.encoder.fingerprint == fingerprint

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from kinshelf import Shelf
 from kinshelf.db.product import Product, StoredProduct
-from kinshelf.db.sources.columns import Brought
+from kinshelf.db.sources.columns import RowFields
 from kinshelf.db.sources.prepare import TrainingSetOptions
 from kinshelf.store import AddOptions
 from kinshelf.store.ingest.decisions import undo_decision
@@ -167,14 +167,14 @@ def test_decisions_survive_compaction_a_restart_and_an_export_that_comes_back(
 
 values = st.sampled_from([None, "a", "b", "c"])
 fields = st.fixed_dictionaries({"category": values, "brand": values, "split": values})
-brought = st.none() | st.sets(st.sampled_from(["category", "brand", "split"])).map(
-    lambda names: Brought(frozenset(names), frozenset())
+row_fields = st.none() | st.sets(st.sampled_from(["category", "brand", "split"])).map(
+    lambda names: RowFields(frozenset(names), frozenset())
 )
 
 
-@given(fields, st.lists(st.tuples(st.booleans(), fields, brought), max_size=8))
+@given(fields, st.lists(st.tuples(st.booleans(), fields, row_fields), max_size=8))
 def test_in_any_order_of_feeds_and_people_the_last_person_is_right(
-    first: dict[str, Any], steps: list[tuple[bool, dict[str, Any], Brought | None]]
+    first: dict[str, Any], steps: list[tuple[bool, dict[str, Any], RowFields | None]]
 ) -> None:
     old = StoredProduct(Product("p", **first), 0, True, True, None, None, "", 1)
     said, decided = dict(first), dict[str, Any]()

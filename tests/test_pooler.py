@@ -60,7 +60,8 @@ def test_the_pooler_hands_several_sessions_to_one_client(pool: PgBouncer) -> Non
         seen = {client.execute("SELECT pg_backend_pid()").fetchone() for _ in range(20)}
         assert len(seen) > 1
         assert (named,) not in seen
-        assert client.execute("SHOW search_path").fetchone() == ('"elsewhere"',)
+        paths = {client.execute("SHOW search_path").fetchone() for _ in range(40)}
+        assert ('"elsewhere"',) in paths  # of whichever session answers
 
 
 @pytest.mark.parametrize("round_", range(3))

@@ -142,7 +142,7 @@ def add_summary(report: AddReport) -> list[str]:
         lines.append(f"{report.decisions_kept} values that a person decided were kept")
     if report.disputed:
         lines.append(
-            f"{report.disputed} products are disputed: their source has said something else since."
+            f"{report.disputed} products are disputed: their source has changed what was corrected."
             " See the review of `kinshelf serve`"
         )
     encoded = report.encoded_images + report.encoded_texts

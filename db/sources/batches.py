@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from kinshelf.db.sources.columns import Brought, ColumnPlan
+    from kinshelf.db.sources.columns import ColumnPlan, RowFields
 
     FloatArray = NDArray[np.float32]
 
@@ -52,7 +52,7 @@ class ReadBatch:
     `positions[i]` is the data row, counted from 0, of `products[i]`: row `positions[i]` of an
     embedding file belongs to it. The embeddings are (len(products), d) float32 as the source's
     own columns hold them, neither checked nor normalised; an all-zero row is a missing one, None
-    means that there is no such column (or nothing in it so far). `brought` are the fields that
+    means that there is no such column (or nothing in it so far). `row_fields` are the fields that
     each product's row has, None: all.
     """
 
@@ -62,7 +62,7 @@ class ReadBatch:
     rejects: list[Reject]
     image_embeddings: FloatArray | None = None
     text_embeddings: FloatArray | None = None
-    brought: list[Brought | None] | None = None
+    row_fields: list[RowFields | None] | None = None
 
 
 _LARGE = 2**25
@@ -77,7 +77,7 @@ class _Candidate:
     product: Product
     notes: list[Note]
     vectors: list[FloatArray | None]
-    brought: Brought
+    row_fields: RowFields
 
 
 class Assembler:
@@ -126,7 +126,7 @@ class Assembler:
             self._size += len(product.title) + len(product.description)
             self._size += sum(len(v) for v in product.attributes.values() if type(v) is str)
             self._candidates.append(
-                _Candidate(position, product, notes, vectors, self._plan.brought(row))
+                _Candidate(position, product, notes, vectors, self._plan.fields_in(row))
             )
 
     def batch(self) -> ReadBatch:
@@ -143,7 +143,7 @@ class Assembler:
             sorted(self._rejects, key=lambda reject: reject.position),
             image,
             text,
-            brought=[one.brought for one in kept],
+            row_fields=[one.row_fields for one in kept],
         )
         self._candidates, self._rejects, self._size = [], [], 0
         return batch

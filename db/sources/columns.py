@@ -51,7 +51,7 @@ class Note(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Brought:
+class RowFields:
     """The fields that a row has, whether or not something stands in them, and its attributes;
     None: all that the product is to have."""
 
@@ -106,25 +106,25 @@ class ColumnPlan:
         )
         return product, notes
 
-    def brought(self, row: Mapping[str, object]) -> Brought:
+    def fields_in(self, row: Mapping[str, object]) -> RowFields:
         """The fields of a row; where rows differ in their columns, those that stand in it."""
-        return self._brought if self._used <= row.keys() else self._brought_by(row.keys())
+        return self._every_field if self._used <= row.keys() else self._fields_among(row.keys())
 
     @cached_property
     def _used(self) -> frozenset[str]:
         return frozenset((*self.fields.values(), *self.attributes))
 
     @cached_property
-    def _brought(self) -> Brought:
-        return self._brought_by(self._used)
+    def _every_field(self) -> RowFields:
+        return self._fields_among(self._used)
 
-    def _brought_by(self, columns: Collection[str]) -> Brought:
+    def _fields_among(self, columns: Collection[str]) -> RowFields:
         fields = {name for name, column in self.fields.items() if column in columns}
         if TEXT in fields:
             fields |= {"title", "description"}
         attributes = {name: column for column, name in self.attributes.items() if column in columns}
         whole = ATTRIBUTES in attributes.values()
-        return Brought(
+        return RowFields(
             frozenset(fields & set(FIELDS[1:])), None if whole else frozenset(attributes)
         )
 

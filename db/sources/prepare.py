@@ -325,5 +325,5 @@ def _only_chosen(batch: ReadBatch, plan: TrainingSetPlan) -> ReadBatch:
         [reject for reject in batch.rejects if not reject.kept or plan.takes(reject.position)],
         None if image is None else image[kept],
         None if text is None else text[kept],
-        batch.brought and [batch.brought[place] for place in kept],
+        batch.row_fields and [batch.row_fields[place] for place in kept],
     )

@@ -47,7 +47,7 @@ _OF_VERDICT = {"accept": "sure", "review": "unsure", "conflict": "disagree", "no
 class Item:
     """A product to decide on. `category` is what it had when the queue was made, `choices` the
     most probable others; `place` is its place in the audit, `found` the answer of `classify` for
-    one without a category, `disputed` what a source says against what a person decided."""
+    one without a category, `disputed` what a source states against what a person decided."""
 
     id: str
     kind: str
@@ -118,18 +118,18 @@ def review_queue(shelf: AnyShelf, audit: Audit) -> ReviewQueue:
 
 
 def _disputes(stored: StoredProduct) -> dict[str, Any]:
-    """The fields that are disputed, and what the source says."""
+    """The fields that are disputed, and what the source states."""
     found = stored.decided.items()
     return {name: d["source"] for name, d in found if "disputed" in d}
 
 
 def _disputed(stored: StoredProduct) -> Item:
-    product, said = stored.product, _disputes(stored)
+    product, stated = stored.product, _disputes(stored)
     lines = tuple(
         f"A person corrected the field {name}; its source has changed since, to {value!r}."
-        for name, value in said.items()
+        for name, value in stated.items()
     )
-    choices = (Vote(said["category"], 1.0),) if said.get("category") else ()
+    choices = (Vote(stated["category"], 1.0),) if stated.get("category") else ()
     return Item(product.id, "disputed", product.category, choices, disputed=lines)
 
 

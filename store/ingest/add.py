@@ -172,7 +172,7 @@ def retry_rejects(
 
 
 def _rejected(shelf: AnyShelf, size: int) -> Iterator[ReadBatch]:
-    from kinshelf.db.sources.columns import Brought
+    from kinshelf.db.sources.columns import RowFields
     from kinshelf.db.sources.readers import ReadBatch
 
     view = shelf.snapshot().view
@@ -188,9 +188,11 @@ def _rejected(shelf: AnyShelf, size: int) -> Iterator[ReadBatch]:
             products = [
                 known[r["id"]].product if r["id"] in known else records.product_of(r) for r in part
             ]
-            content = Brought(frozenset({"title", "description", "image"}), frozenset())
-            brought = [content if r["id"] in known else None for r in part]
-            yield ReadBatch(source, products, [r["position"] for r in part], [], brought=brought)
+            content = RowFields(frozenset({"title", "description", "image"}), frozenset())
+            row_fields = [content if r["id"] in known else None for r in part]
+            yield ReadBatch(
+                source, products, [r["position"] for r in part], [], row_fields=row_fields
+            )
 
 
 def upsert(

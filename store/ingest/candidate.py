@@ -13,7 +13,7 @@ from kinshelf.store.search import fusion
 
 if TYPE_CHECKING:
     from kinshelf.db.product import Decisions, StoredProduct
-    from kinshelf.db.sources.columns import Brought
+    from kinshelf.db.sources.columns import RowFields
     from kinshelf.store.ingest.pictures import Picture
 
 
@@ -25,7 +25,7 @@ class Candidate:
     product: Product
     position: int
     source: str
-    brought: Brought | None = None
+    row_fields: RowFields | None = None
     old: StoredProduct | None = None
     decided: Decisions = field(default_factory=dict)
     picture: Picture | None = None

@@ -1,7 +1,7 @@
-"""What becomes of a product that the shelf has: what its source says over what stands there.
+"""What becomes of a product that the shelf has: what its source states over what stands there.
 
 A field that the source does not bring stays. A value that a person decided outlives a source that
-says what it said then; if the source says something else since, the value stays too, and the
+states what it stated then; if the source states something else since, the value stays too, and the
 product is disputed: it goes to review.
 """
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from kinshelf.db.product import Decisions, StoredProduct
-    from kinshelf.db.sources.columns import Brought
+    from kinshelf.db.sources.columns import RowFields
 
 REVIEW = "review"
 """In the place of a field: that a person looked at the product and left it as it is."""
@@ -26,17 +26,17 @@ _SHOWN = ("title", "description", "image", "category")
 
 
 def merged(
-    old: StoredProduct, new: Product, brought: Brought | None
+    old: StoredProduct, new: Product, row_fields: RowFields | None
 ) -> tuple[Product, Decisions, list[str]]:
     """The product to keep, what of it a person decided, and the fields that were not changed
     because of that.
 
-    `brought` names the fields that the source has, None: all.
+    `row_fields` names the fields that the source has, None: all.
     """
-    values, said, decided = _flat(old.product), _flat(new), dict(old.decided)
+    values, stated, decided = _flat(old.product), _flat(new), dict(old.decided)
     kept = []
-    for name in _names(values, said, brought):
-        value, decision = said.get(name), decided.get(name)
+    for name in _names(values, stated, row_fields):
+        value, decision = stated.get(name), decided.get(name)
         if decision is None:
             values[name] = value
         elif value == values.get(name):
@@ -56,7 +56,7 @@ def merged(
 def decide(old: StoredProduct, new: Product) -> Decisions:
     """What of a product a person decided, who now gives it the values of `new`.
 
-    A value that its source says too is no decision; one that was disputed is settled.
+    A value that its source states too is no decision; one that was disputed is settled.
     """
     values, wanted, decided = _flat(old.product), _flat(new), dict(old.decided)
     decided.pop(REVIEW, None)
@@ -74,11 +74,13 @@ def changed_fields(old: Product, new: Product) -> list[str]:
     return [name for name in before | after if before.get(name) != after.get(name)]
 
 
-def _names(values: dict[str, Any], said: dict[str, Any], brought: Brought | None) -> list[str]:
-    names = list(FIELDS[1:] if brought is None else brought.fields)
-    if brought is None or brought.attributes is None:
-        return names + [name for name in values | said if name.startswith(_ATTRIBUTE)]
-    return names + [_ATTRIBUTE + name for name in brought.attributes]
+def _names(
+    values: dict[str, Any], stated: dict[str, Any], row_fields: RowFields | None
+) -> list[str]:
+    names = list(FIELDS[1:] if row_fields is None else row_fields.fields)
+    if row_fields is None or row_fields.attributes is None:
+        return names + [name for name in values | stated if name.startswith(_ATTRIBUTE)]
+    return names + [_ATTRIBUTE + name for name in row_fields.attributes]
 
 
 def _flat(product: Product) -> dict[str, Any]:

@@ -154,7 +154,7 @@ class Ingest:
                 continue
             if self.options.training and c.old.product.split:  # it is decided once
                 c.product = c.product.replace(split=c.old.product.split)
-            c.product, c.decided, kept = merged(c.old, c.product, c.brought)
+            c.product, c.decided, kept = merged(c.old, c.product, c.row_fields)
             self.report.decisions_kept += len(kept)
             self.report.disputed += any("disputed" in d for d in c.decided.values())
 
@@ -321,9 +321,9 @@ def _brings(batch: ReadBatch) -> bool:
 
 def _same_content(candidate: Candidate) -> bool:
     """Whether its row brings nothing that is encoded: no text, no picture."""
-    brought = candidate.brought
+    row_fields = candidate.row_fields
     content = {"title", "description", "image"}
-    return candidate.old is not None and brought is not None and not content & brought.fields
+    return candidate.old is not None and row_fields is not None and not content & row_fields.fields
 
 
 def _with_content(wanted: list[Candidate]) -> list[Candidate]:
@@ -366,9 +366,9 @@ def pairs_of(candidates: Sequence[Candidate], dimension: int) -> FloatArray:
 def candidates(batch: ReadBatch) -> list[Candidate]:
     """A batch's products on their way in."""
     return [
-        Candidate(product, position, batch.source, brought)
-        for product, position, brought in zip(
-            batch.products, batch.positions, batch.brought or repeat(None), strict=False
+        Candidate(product, position, batch.source, row_fields)
+        for product, position, row_fields in zip(
+            batch.products, batch.positions, batch.row_fields or repeat(None), strict=False
         )
     ]
 

@@ -176,8 +176,8 @@ def _leave_out(batch: ReadBatch, problems: dict[int, Reject]) -> None:
     kept = [i for i in range(len(batch.products)) if i not in problems]
     batch.products = [batch.products[i] for i in kept]
     batch.positions = [batch.positions[i] for i in kept]
-    if batch.brought is not None:
-        batch.brought = [batch.brought[i] for i in kept]
+    if batch.row_fields is not None:
+        batch.row_fields = [batch.row_fields[i] for i in kept]
     for name in ("image_embeddings", "text_embeddings"):
         rows = getattr(batch, name)
         if rows is not None:
