@@ -111,7 +111,10 @@ class Shelf(AnyShelf):
         *,
         on_conflict: OnConflict = "update",
     ) -> AddReport:
-        """Insert or update products by id, as one change if embeddings come with them.
+        """Insert products, or replace them by id, as one change if embeddings come with them.
+
+        A product is taken whole: a field without a value is emptied. What a person decided stays
+        where the product states what its source stated before.
 
         Embeddings are (len(products), dimension) float, row i that of product i, a row of zeros
         for a missing modality; without any, the shelf's encoder makes them, a batch at a time.

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from kinshelf.db.arrays import FloatArray, IntArray, ObjectArray
 from kinshelf.db.errors import EmptySource, EncoderMismatch, InvalidEmbeddings, UnreadableSource
 from kinshelf.db.sources.parts import PartsManifest, parts_of
+from kinshelf.probe.fit.split import RESERVED_SPLITS
 from kinshelf.store.log import disk
 from kinshelf.store.search import fusion
 
@@ -75,7 +76,8 @@ def part_blocks(
     for name in names:
         try:
             with pq.ParquetFile(directory / name) as file:
-                for batch in file.iter_batches(BLOCK, columns=columns, use_threads=False):
+                there = [name for name in columns if name in file.schema_arrow.names]
+                for batch in file.iter_batches(BLOCK, columns=there, use_threads=False):
                     yield _block_of(batch, manifest.dimension)
         except (OSError, pa.ArrowException) as problem:
             raise UnreadableSource(f"{directory / name} cannot be read: {problem}") from problem
@@ -84,10 +86,15 @@ def part_blocks(
 def _block_of(batch: Any, dimension: int) -> LabelledBlock:
     pairs = np.zeros((batch.num_rows, 2 * dimension), dtype=np.float32)
     for half, name in zip(fusion.split(pairs), ("image", "text"), strict=True):
-        _fill(half, batch.column(f"{name}_embedding"))
-    return LabelledBlock(
-        pairs, batch.column("category").to_pylist(), batch.column("split").to_pylist()
-    )
+        if f"{name}_embedding" in batch.schema.names:
+            _fill(half, batch.column(f"{name}_embedding"))
+    return LabelledBlock(pairs, _texts(batch, "category"), _texts(batch, "split"))
+
+
+def _texts(batch: Any, name: str) -> list[str | None]:
+    """A column that its source may lack."""
+    there = name in batch.schema.names
+    return batch.column(name).to_pylist() if there else [None] * batch.num_rows
 
 
 def _fill(half: FloatArray, column: Any) -> None:
@@ -106,7 +113,7 @@ def shelf_blocks(snapshot: AnySnapshot) -> Iterator[LabelledBlock]:
     """The categorised products of a shelf, in the order of its rows."""
     rows, categories = snapshot.labelled()
     splits = np.full(len(rows), None, dtype=object)
-    for name in ("train", "val", "test"):
+    for name in ("train", *RESERVED_SPLITS):
         splits[np.isin(rows, snapshot.labelled(name)[0])] = name
     for start in range(0, len(rows), BLOCK):
         part = slice(start, start + BLOCK)

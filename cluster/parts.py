@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kinshelf.db.errors import ClusterError
+from kinshelf.db.sources.layouts import ATTRIBUTES, FIELDS
 from kinshelf.db.sources.parts import NAME, PartEntry, PartsManifest
 from kinshelf.store.ingest.candidate import Candidate
 from kinshelf.store.log import disk
@@ -41,6 +42,21 @@ class PartCounts:
         return self.rows - self.products
 
 
+def _lacking(encoded: Sequence[Candidate]) -> set[str]:
+    """The columns that no row has: what is on a shelf must stay where the source says nothing."""
+    if any(c.row_fields is None for c in encoded):
+        return set()
+    fields = {name for c in encoded if c.row_fields for name in c.row_fields.fields}
+    lacking = {name for name in FIELDS[1:] if name not in fields}
+    if not any(c.product.attributes for c in encoded):
+        lacking.add(ATTRIBUTES)
+    if "image" in lacking:
+        lacking.add("image_embedding")
+    if not fields & {"title", "description"}:
+        lacking.add("text_embedding")
+    return lacking
+
+
 def part_bytes(
     encoded: Sequence[Candidate], counts: PartCounts, fingerprint: str, rejects: Iterable[Any]
 ) -> bytes:
@@ -53,10 +69,13 @@ def part_bytes(
         "fingerprint": fingerprint,
         "rejects": [asdict(r) for r in rejects],
     }
-    layout = export.schema().with_metadata({_KEY: json.dumps(summary).encode()})
     table = export.columns(
         [c.product for c in encoded], [c.image for c in encoded], [c.text for c in encoded]
     )
+    table = {name: values for name, values in table.items() if name not in _lacking(encoded)}
+    whole = export.schema()
+    layout = pa.schema([whole.field(name) for name in whole.names if name in table])
+    layout = layout.with_metadata({_KEY: json.dumps(summary).encode()})
     stream = pa.BufferOutputStream()
     with pq.ParquetWriter(stream, layout, compression="zstd") as writer:
         writer.write_table(pa.table(table, schema=layout))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Self
 import xxhash
 
 from kinshelf.db.product import Product, Reject
+from kinshelf.db.sources.columns import RowFields
 from kinshelf.db.sources.readers import ReadBatch, ReadOptions, read_source
 
 if TYPE_CHECKING:
@@ -39,6 +40,9 @@ class Task:
                 "source": batch.source,
                 "products": [asdict(product) for product in batch.products],
                 "positions": batch.positions,
+                "fields": sorted(
+                    {n for each in batch.row_fields or () if each for n in each.fields}
+                ),
                 "rejects": [asdict(reject) for reject in batch.rejects],
             },
             ensure_ascii=False,
@@ -51,11 +55,13 @@ class Task:
 def batch_of(data: bytes) -> ReadBatch:
     """The rows of a task's `data`."""
     values = json.loads(data)
+    fields = RowFields(frozenset(values["fields"]), frozenset())
     return ReadBatch(
         values["source"],
         [Product(**product) for product in values["products"]],
         values["positions"],
         [Reject(**reject) for reject in values["rejects"]],
+        row_fields=[fields] * len(values["products"]),
     )
 
 

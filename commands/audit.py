@@ -122,7 +122,7 @@ def relabel(
         new = new_categories(shelf, found.categories.values())
         if new and not yes:
             _ask(output, new)
-        changed = shelf.relabel(found.categories)
+        changed = shelf.relabel(found.decided(shelf))
         generation = shelf.generation
     total = len(found.categories)
     if output.as_json:

@@ -66,7 +66,10 @@ def copy(output: Output, other: Path | str, wait: float) -> None:
         help="Write only products that match this SQL condition.")  # fmt: skip
 @shelf_options
 def export(output: Output, file: Path, where: str | None) -> None:
-    """Write products to a .parquet (with embeddings), .csv, .tsv or .jsonl file."""
+    """Write products to a .parquet (with embeddings), .csv, .tsv or .jsonl file.
+
+    Probes, history and what people decided are not in it: `copy` takes them along.
+    """
     with output.open() as shelf:
         count = shelf.export(file, where=where)
         generation = shelf.generation

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,16 @@ import pytest
 from conftest import FakeEncoder, write_csv
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from kinshelf import Shelf
+from kinshelf.cluster.encode import EncodeOptions, encode_source
 from kinshelf.db.product import Product, StoredProduct
 from kinshelf.db.sources.columns import RowFields
 from kinshelf.db.sources.prepare import TrainingSetOptions
 from kinshelf.store import AddOptions
-from kinshelf.store.ingest.decisions import undo_decision
-from kinshelf.store.ingest.edit import amend
+from kinshelf.store.ingest.decisions import keep, undo_decision
+from kinshelf.store.ingest.edit import amend, read_changes
 from kinshelf.store.ingest.merge import decide, merged
 
 FULL = {
@@ -233,3 +236,129 @@ def test_what_a_training_set_leaves_aside_is_on_the_shelf_and_does_not_train(
     assert shelf.snapshot().view.count(shelf.snapshot().filter("split = 'unused'")) == 7
     assert any("does not train, not-among-the-largest: 2 rows" in line
                for line in report.training_set.lines())  # fmt: skip
+
+
+def test_a_new_title_alone_keeps_the_picture_whatever_became_of_its_file(
+    shelf: Any, tmp_path: Path
+) -> None:
+    Image.new("RGB", (80, 80), "red").save(tmp_path / "a.png")
+    shelf.add(feed(tmp_path, FULL | {"image": "a.png"}))
+    before = shelf.snapshot().pairs([shelf.get("1").row])[0]
+    (tmp_path / "a.png").write_bytes(b"damaged")
+    report = shelf.add(feed(tmp_path, {"id": "1", "title": "Blue mug"}))
+    found = shelf.get("1")
+    assert (report.updated, found.has_image, found.image_error) == (1, True, None)
+    after = shelf.snapshot().pairs([found.row])[0]
+    half = len(before) // 2
+    np.testing.assert_array_equal(after[:half], before[:half])
+    assert not np.array_equal(after[half:], before[half:])
+
+
+def test_products_that_are_there_already_get_their_split_once(shelf: Any, tmp_path: Path) -> None:
+    rows = [{"id": str(i), "title": "t", "category": "ab"[i % 2]} for i in range(40)]
+    path = feed(tmp_path, *rows)
+    shelf.add(path)
+    for training in (TrainingSetOptions(val_fraction=0.3), TrainingSetOptions(val_fraction=0.9)):
+        report = shelf.add(path, AddOptions(training=training))
+        splits = [p.product.split for p in shelf.snapshot().select()]
+        counted = report.training_set.train, report.training_set.val
+        assert counted == (splits.count("train"), splits.count("val"))
+        assert 4 < splits.count("val") < 20
+
+
+def test_attributes_in_a_json_cell_leave_those_beside_them_alone(
+    shelf: Any, tmp_path: Path
+) -> None:
+    shelf.upsert([Product("A", "a", attributes={"colour": "red", "code": "42"}),
+                  Product("B", "b", attributes={"colour": "blue"})])  # fmt: skip
+    shelf.export(tmp_path / "out.csv")
+    with (tmp_path / "out.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    part = [{"id": r["id"], "price": "2", "attributes": r["attributes"]} for r in rows]
+    report = shelf.add(feed(tmp_path, *part))
+    assert dict(report.fields) == {"price": 2}
+    assert shelf.get("A").product.attributes == {"colour": "red", "code": "42"}
+
+
+def test_what_was_rejected_is_tried_again_and_nothing_else_settles_it(
+    shelf: Any, tmp_path: Path
+) -> None:
+    for name in ("one.png", "two.png"):
+        Image.new("RGB", (80, 80), "red").save(tmp_path / name)
+    whole = (tmp_path / "two.png").read_bytes()
+    shelf.add(feed(tmp_path, {"id": "A", "image": "one.png"}))
+    (tmp_path / "two.png").write_bytes(b"damaged")
+    assert shelf.add(feed(tmp_path, {"id": "A", "image": "two.png"})).rejected == 1
+    shelf.add(feed(tmp_path, {"id": "A", "price": "5"}))
+    assert sum(shelf.info()["rejects"].values()) == 1
+    (tmp_path / "two.png").write_bytes(whole)
+    assert shelf.retry_rejects().updated == 1
+    found = shelf.get("A").product
+    assert (Path(found.image).name, found.price) == ("two.png", 5)
+    assert shelf.info()["rejects"] == {}
+
+
+def test_trying_rejects_again_settles_no_dispute(shelf: Any, tmp_path: Path) -> None:
+    row = {"id": "A", "title": "source car", "image": "a.png"}
+    shelf.add(feed(tmp_path, row))  # kept without its picture
+    amend(shelf, "A", {"title": "person car"})
+    shelf.add(feed(tmp_path, row | {"title": "source car 2"}))
+    disputed = {"title": {"source": "source car 2", "disputed": True}}
+    assert shelf.get("A").decided == disputed
+    Image.new("RGB", (80, 80), "red").save(tmp_path / "a.png")
+    assert shelf.retry_rejects().updated == 1
+    assert shelf.get("A").decided == disputed
+
+
+def test_a_persons_title_keeps_its_embedding_when_supplied_ones_come_again(tmp_path: Path) -> None:
+    halves = np.eye(4, dtype=np.float32)[:2]
+    with Shelf.create(tmp_path / "given.shelf", encoder="fake") as shelf:
+        shelf.use_encoder(FakeEncoder(dimension=4))
+        product = Product("A", "source title")
+        shelf.upsert([product], halves[:1], halves[1:])
+        amend(shelf, "A", {"title": "a person's title"})
+        before = shelf.snapshot().pairs([shelf.get("A").row])
+        shelf.upsert([product], halves[:1], halves[1:])
+        np.testing.assert_array_equal(shelf.snapshot().pairs([shelf.get("A").row]), before)
+
+
+def test_rows_of_an_audit_that_nobody_touched_decide_nothing(shelf: Any, tmp_path: Path) -> None:
+    rows = [{"id": "A", "title": "a", "category": "Cars"}]
+    shelf.add(feed(tmp_path, *rows))
+    reviewed = feed(tmp_path, rows[0] | {"accept": "", "new_category": ""}, name="audit.csv")
+    shelf.relabel({"A": "Coaches"})
+    changes = read_changes(reviewed)
+    assert changes.decided(shelf) == {}
+    assert read_changes(feed(tmp_path, *rows)).decided(shelf) == {"A": "Cars"}
+
+
+def test_another_picture_at_the_same_place_may_be_reviewed_again(
+    shelf: Any, tmp_path: Path
+) -> None:
+    Image.new("RGB", (80, 80), "red").save(tmp_path / "a.png")
+    path = feed(tmp_path, FULL | {"image": "a.png"})
+    shelf.add(path)
+    keep(shelf, "1")
+    assert shelf.add(path).unchanged == 1
+    Image.new("RGB", (80, 80), "blue").save(tmp_path / "a.png")
+    shelf.add(path)
+    assert shelf.get("1").decided == {}
+
+
+def test_parts_of_a_source_leave_alone_what_the_source_lacks(tmp_path: Path) -> None:
+    tiny = Path(__file__).resolve().parents[1] / "samples" / "tiny-clip"
+    Image.new("RGB", (80, 80), "red").save(tmp_path / "a.png")
+    full = FULL | {"image": "a.png"}
+    with Shelf.create(tmp_path / "s.shelf", encoder=str(tiny)) as shelf:
+        shelf.add(feed(tmp_path, full))
+        before, pair = shelf.get("1").product, shelf.snapshot().pairs([0])[0]
+        titles = feed(tmp_path, {"id": "1", "title": "Blue mug"}, name="titles.csv")
+        options = EncodeOptions(encoder=str(tiny))
+        encode_source(str(titles), tmp_path / "parts", options)
+        report = shelf.add(tmp_path / "parts")
+        assert dict(report.fields) == {"title": 1}
+        assert shelf.get("1").product == before.replace(title="Blue mug")
+        after = shelf.snapshot().pairs([shelf.get("1").row])[0]
+        half = len(pair) // 2
+        np.testing.assert_array_equal(after[:half], pair[:half])
+        assert not np.array_equal(after[half:], pair[half:])

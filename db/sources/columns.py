@@ -58,6 +58,18 @@ class RowFields:
     fields: frozenset[str]
     attributes: frozenset[str] | None
 
+    @classmethod
+    def of(cls, product: Product) -> RowFields:
+        """Those in which something stands; title, description and picture in any case."""
+        fields = {name for name in FIELDS[1:] if getattr(product, name) not in (None, "")}
+        return cls(
+            frozenset(fields | {"title", "description", "image"}), frozenset(product.attributes)
+        )
+
+    def with_split(self) -> RowFields:
+        """With a split, which something else than the row gives."""
+        return RowFields(self.fields | {"split"}, self.attributes)
+
 
 @dataclass(frozen=True)
 class ColumnPlan:
@@ -108,7 +120,14 @@ class ColumnPlan:
 
     def fields_in(self, row: Mapping[str, object]) -> RowFields:
         """The fields of a row; where rows differ in their columns, those that stand in it."""
-        return self._every_field if self._used <= row.keys() else self._fields_among(row.keys())
+        found = self._every_field if self._used <= row.keys() else self._fields_among(row.keys())
+        if ATTRIBUTES not in self.attributes or ATTRIBUTES not in row:
+            return found
+        cell = row[ATTRIBUTES]
+        members = unfold(cell)
+        if not self.from_text and (cell is None or members is not None):
+            return RowFields(found.fields, None)  # the object is all that the product has
+        return RowFields(found.fields, (found.attributes or frozenset()) | (members or {}).keys())
 
     @cached_property
     def _used(self) -> frozenset[str]:
@@ -122,11 +141,8 @@ class ColumnPlan:
         fields = {name for name, column in self.fields.items() if column in columns}
         if TEXT in fields:
             fields |= {"title", "description"}
-        attributes = {name: column for column, name in self.attributes.items() if column in columns}
-        whole = ATTRIBUTES in attributes.values()
-        return RowFields(
-            frozenset(fields & set(FIELDS[1:])), None if whole else frozenset(attributes)
-        )
+        attributes = [name for column, name in self.attributes.items() if column in columns]
+        return RowFields(frozenset(fields & set(FIELDS[1:])), frozenset(attributes))
 
     def extended(self, columns: Iterable[str]) -> ColumnPlan:
         """The plan with further columns; what is bound to a column already stays bound to it."""
@@ -149,7 +165,10 @@ class ColumnPlan:
 
     def notes(self) -> list[str]:
         """For a person: the columns whose names are ours, and what they are kept as."""
-        renamed = {c: n for c, n in self.attributes.items() if n == f"source_{clean_key(c)}"}
+        renamed = {
+            c: n for c, n in self.attributes.items()
+            if n == f"source_{clean_key(c)}" and c != ATTRIBUTES
+        }  # fmt: skip
         return [f"its column {c!r} is kept as the attribute {n!r}" for c, n in renamed.items()]
 
     def without_attributes(self) -> ColumnPlan:

@@ -213,23 +213,41 @@ class Preparation:
             return
         for batch in read_planned(*opened, path, options):
             placed = zip(batch.positions, batch.products, strict=True)
-            batch.products = [self._placed(position, product) for position, product in placed]
-            yield batch
+            made = [self._placed(position, product) for position, product in placed]
+            yield _with_splits(batch, made)
 
     def _placed(self, position: int, product: Product) -> Product:
         if product.category is None:
-            self.uncategorised += 1
             return product
         if self._plan and not self._plan.takes(position):
             return product.replace(split=UNUSED)
-        self.classes[product.category] += 1
         if self.options.val_fraction is None:
             return product
         drawn = xxhash.xxh3_64_intdigest(f"{self.options.seed}\0{product.id}".encode())
         validates = drawn < self.options.val_fraction * 2**64
-        self.val += validates
-        self.train += not validates
         return product.replace(split="val" if validates else "train")
+
+    def count(self, product: Product) -> None:
+        """Count a product as it comes to stand on the shelf."""
+        if self.options.exact:
+            return
+        if product.category is None:
+            self.uncategorised += 1
+        elif product.split != UNUSED:
+            self.classes[product.category] += 1
+            self.val += product.split == "val"
+            self.train += product.split == "train"
+
+
+def _with_splits(batch: ReadBatch, products: list[Product]) -> ReadBatch:
+    """The batch with products that were given a split, which their rows have from now on."""
+    if batch.row_fields is not None:
+        batch.row_fields = [
+            fields and fields.with_split() if new.split else fields
+            for fields, new in zip(batch.row_fields, products, strict=True)
+        ]
+    batch.products = products
+    return batch
 
 
 def prepare(
@@ -318,7 +336,7 @@ def _only_chosen(batch: ReadBatch, plan: TrainingSetPlan) -> ReadBatch:
         if (split := plan.split(position)) is not None:
             products[place] = products[place].replace(split=split)
     image, text = batch.image_embeddings, batch.text_embeddings
-    return ReadBatch(
+    chosen = ReadBatch(
         batch.source,
         products,
         positions,
@@ -327,3 +345,4 @@ def _only_chosen(batch: ReadBatch, plan: TrainingSetPlan) -> ReadBatch:
         None if text is None else text[kept],
         batch.row_fields and [batch.row_fields[place] for place in kept],
     )
+    return _with_splits(chosen, products)

@@ -86,7 +86,8 @@ def _values(data: LabelledData, rows: IntArray, column: str) -> ObjectArray:
         known = data.view.by_rows(rows[start : start + _GATHERED])
         for place, row in enumerate(rows[start : start + _GATHERED].tolist(), start):
             product = known[row].product
-            found[place] = product.attributes.get(column, getattr(product, column, None))
+            own = getattr(product, column) if column in _FIELDS else None
+            found[place] = product.attributes.get(column, own)
     return found
 
 

@@ -47,7 +47,8 @@ async def list_products(
     "/products", dependencies=_WRITE, **_ADDED, openapi_extra=body_of(NewProduct, _EXAMPLE)
 )
 async def add(request: Request, service: Served) -> Response:
-    """Add a product, or update it by id; as `kinshelf add --json`. Answered once it is durable."""
+    """Add a product, or replace it by id, fields that are not given included (PATCH changes some);
+    as `kinshelf add --json`. Answered once it is durable."""
     body, data = await read_body(request, NewProduct)
     report = await service.run(_add, service, body, data)
     return Json(report, 201 if report["inserted"] else 200)

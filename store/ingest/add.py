@@ -150,6 +150,7 @@ def _add_file(
         ingest.command = f"add {source.name}"
         notes = reading_notes(opened[0]) + opened[1].notes()
         ingest.report.notes = [f"{source.name}: {note}" for note in notes]
+        ingest.prepared = preparation
         report = ingest.run(batches)
         report.training_set = TrainingSetSummary.of(preparation) if preparation else None
         return report
@@ -184,12 +185,11 @@ def _rejected(shelf: AnyShelf, size: int) -> Iterator[ReadBatch]:
         for start in range(0, len(entries), size):
             part = entries[start : start + size]
             # What was kept may have been changed since: try again with what the shelf has now.
-            known = view.by_ids([name for r in part if (name := r["id"]) is not None])
+            known = view.by_ids([name for r in part if (name := r["id"]) and r["kept"]])
             products = [
                 known[r["id"]].product if r["id"] in known else records.product_of(r) for r in part
             ]
-            content = RowFields(frozenset({"title", "description", "image"}), frozenset())
-            row_fields = [content if r["id"] in known else None for r in part]
+            row_fields: list[RowFields | None] = [RowFields.of(product) for product in products]
             yield ReadBatch(
                 source, products, [r["position"] for r in part], [], row_fields=row_fields
             )

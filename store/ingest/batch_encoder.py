@@ -66,7 +66,7 @@ class BatchEncoder:
             return
         image, text = fusion.split(pairs([old.row for _, old in known]))
         for i, (candidate, old) in enumerate(known):
-            if not _is_new(candidate):
+            if candidate.picture_kept or not _is_new(candidate):
                 candidate.image = image[i]
             if old.has_text and old.product.text == candidate.product.text:
                 candidate.text = text[i]

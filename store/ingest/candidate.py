@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from kinshelf.db.arrays import FloatArray
 from kinshelf.db.errors import ImageRejected
@@ -36,6 +39,8 @@ class Candidate:
     image_rejected: ImageRejected | None = None
     reject: Reject | None = None
     carried: bool = False
+    kept: list[str] = field(default_factory=list)
+    picture_kept: bool = False
 
     @property
     def image_error(self) -> str | None:
@@ -63,6 +68,15 @@ def carry_over(candidate: Candidate, pairs: FloatArray) -> None:
     )
 
 
+def carry_picture(candidate: Candidate) -> None:
+    """Keep the picture that the shelf has of it; its embedding follows with `BatchEncoder`."""
+    old = candidate.old
+    assert old
+    candidate.image_hash, candidate.picture_kept = old.image_hash, old.has_image
+    if old.image_error:
+        candidate.image_rejected = ImageRejected(old.image_error, "as it was")
+
+
 def fail_image(candidate: Candidate, error: ImageRejected) -> None:
     """Keep a product whose picture cannot be used as text-only if it has text, else reject it."""
     candidate.image_rejected = error
@@ -77,6 +91,7 @@ def keep_picture(candidate: Candidate, error: ImageRejected) -> Reject:
     assert candidate.old
     candidate.product = candidate.product.replace(image=candidate.old.product.image)
     candidate.image_hash = candidate.old.image_hash
+    candidate.decided.pop("image", None)
     message = f"{error}; the picture that the shelf has of it is kept"
     return reject(candidate, "image-kept", message, kept=True)
 
@@ -86,3 +101,15 @@ def reject(candidate: Candidate, reason: str, message: str, *, kept: bool = Fals
     product = candidate.product
     named = f"{product.id}: {message}"
     return Reject(candidate.source, candidate.position, product.id, reason, named, kept)
+
+
+def pairs_of(candidates: Sequence[Candidate], dimension: int) -> FloatArray:
+    """The rows to store or to ask with, (n, 2 * dimension) float32; a missing half is zeros."""
+    rows = np.zeros((len(candidates), 2 * dimension), dtype=np.float32)
+    image, text = fusion.split(rows)
+    for i, candidate in enumerate(candidates):
+        if candidate.image is not None:
+            image[i] = candidate.image
+        if candidate.text is not None:
+            text[i] = candidate.text
+    return rows

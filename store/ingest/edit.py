@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,8 +74,8 @@ def amend(shelf: AnyShelf, product_id: str, changes: Mapping[str, Any]) -> bool:
     Only a new title, description or image is encoded. Raises ProductNotFound or InputError.
     """
     from kinshelf.store.ingest.add import upsert
+    from kinshelf.store.ingest.candidate import pairs_of
     from kinshelf.store.ingest.merge import decide
-    from kinshelf.store.ingest.pipeline import pairs_of
 
     with shelf.writing():
         old = shelf.snapshot().get(product_id)
@@ -155,10 +155,21 @@ def _candidate(stored: StoredProduct, pairs: FloatArray, product: Product) -> Ca
 
 @dataclass(frozen=True, slots=True)
 class Corrections:
-    """The categories that a reviewed file gives, by id, and how many came from each column."""
+    """The categories that a reviewed file gives, by id, and how many came from each column.
+
+    `untouched` are the ids of a file that asks for decisions whose row has none, so that their
+    category is what it was when the file was written.
+    """
 
     categories: dict[str, str]
     columns: Counter[str]
+    untouched: set[str] = field(default_factory=set)
+
+    def decided(self, shelf: AnyShelf) -> dict[str, str]:
+        """The categories without those of untouched rows that a person has decided meanwhile."""
+        known = shelf.known(sorted(self.untouched))
+        passed = {name for name, stored in known.items() if "category" in stored.decided}
+        return {name: c for name, c in self.categories.items() if name not in passed}
 
 
 def read_changes(
@@ -191,6 +202,8 @@ def read_changes(
         category = clean_category(cells.get(column, ""))
         if not key or category is None:
             continue
+        if column == "category" and {"new_category", "accept"} & row.keys():
+            found.untouched.add(key)
         found.columns[column] += key not in found.categories
         if found.categories.setdefault(key, category) != category:
             raise DuplicateId(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from kinshelf.db.product import Product
 from kinshelf.db.sources.layouts import FIELDS
+from kinshelf.db.text import compatible
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,12 +40,12 @@ def merged(
         value, decision = stated.get(name), decided.get(name)
         if decision is None:
             values[name] = value
-        elif value == values.get(name):
+        elif _same(value, values.get(name)):
             if "disputed" in decision:
                 decided[name] = {"source": value}
         else:
             kept.append(name)
-            if value != decision["source"]:
+            if not _same(value, decision["source"]):
                 decided[name] = {"source": value, "disputed": True}
     product = _product(old.product.id, values)
     disputed = any("disputed" in decision for decision in decided.values())
@@ -72,6 +73,12 @@ def changed_fields(old: Product, new: Product) -> list[str]:
     """The names of the fields that differ; an attribute's begins with "attributes."."""
     before, after = _flat(old), _flat(new)
     return [name for name in before | after if before.get(name) != after.get(name)]
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two values are one, in whichever spelling of Unicode: older shelves keep NFKC."""
+    texts = isinstance(one, str) and isinstance(other, str)
+    return one == other or (texts and compatible(one) == compatible(other))
 
 
 def _names(

@@ -8,10 +8,9 @@ was under way, and running the same `add` again goes on after it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import repeat
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +19,6 @@ from numpy.typing import NDArray
 from kinshelf.db.arrays import FloatArray
 from kinshelf.db.errors import (
     DuplicateId,
-    ImageRejected,
     InputError,
     InvalidEmbeddings,
     KinshelfError,
@@ -28,9 +26,25 @@ from kinshelf.db.errors import (
 from kinshelf.db.product import Product, Reject
 from kinshelf.db.sources.source import MAX_COLUMNS
 from kinshelf.store.ingest.batch_encoder import BatchEncoder
-from kinshelf.store.ingest.candidate import Candidate, carry_over, keep_picture, reject
-from kinshelf.store.ingest.merge import changed_fields, decide, merged
+from kinshelf.store.ingest.candidate import (
+    Candidate,
+    carry_over,
+    carry_picture,
+    keep_picture,
+    pairs_of,
+    reject,
+)
+from kinshelf.store.ingest.merge import REVIEW, changed_fields, decide, merged
 from kinshelf.store.ingest.pictures import Preprocessor, is_url, read_pictures
+from kinshelf.store.ingest.unchanged import (
+    CONTENT,
+    changed_among,
+    keeps_picture,
+    may_be_read_now,
+    only_moved,
+    same_content,
+    with_content,
+)
 from kinshelf.store.log import records
 from kinshelf.store.results import AddOptions, AddReport
 from kinshelf.store.search import fusion
@@ -38,6 +52,7 @@ from kinshelf.store.search import fusion
 if TYPE_CHECKING:
     from kinshelf.db.catalog.records import Body, Counts, Head, RejectRecord
     from kinshelf.db.images.download import Downloader
+    from kinshelf.db.sources.prepare import Preparation
     from kinshelf.db.sources.readers import ReadBatch
     from kinshelf.store.base import AnyShelf
 
@@ -60,6 +75,7 @@ class Ingest:
     report: AddReport = field(default_factory=AddReport)
     command: str = "add"
     by_person: bool = False
+    prepared: Preparation | None = None
     _done: int = 0
     _preprocessor: Preprocessor | None = None
 
@@ -101,10 +117,13 @@ class Ingest:
         found = candidates(batch)
         self._meet(found)
         staged = _Staged(batch, found, self._not_skipped(found))
-        staged.skipped = len(found) - len(staged.wanted)
+        staged.passed = [c for c in found if c not in staged.wanted]
         self._merge(staged.wanted)
+        if self.prepared:
+            for candidate in staged.wanted:
+                self.prepared.count(candidate.product)
         if not _brings(batch):
-            staged.wanted = _with_content(staged.wanted)
+            staged.wanted = with_content(staged.wanted)
             carried = self._carried(staged.wanted)
             staged.changed = carried + self._pictured([c for c in staged.wanted if not c.carried])
             staged.changed.sort(key=lambda c: c.position)
@@ -120,11 +139,11 @@ class Ingest:
             lacking = sum(c.reject is not None for c in wanted)
         elif fresh := [c for c in changed if not c.carried]:
             self._encoder().run(fresh, lambda rows: self.shelf.snapshot().pairs(rows))
-            changed = [c for c in changed if not (_may_be_read_now(c) and c.image_error)]
-        self.report.skipped += staged.skipped
+            changed = [c for c in changed if not (may_be_read_now(c) and c.image_error)]
+        self.report.skipped += len(staged.passed)
         self.report.unchanged += len(wanted) - len(changed) - lacking
         rejects: list[tuple[Reject, Product | None]] = [(r, None) for r in batch.rejects]
-        rejects += [(c.reject, c.product) for c in found if c.reject]
+        rejects += [(c.reject, c.product) for c in found if c.reject and c not in staged.passed]
         self._commit([c for c in changed if not (c.reject and not c.reject.kept)], rejects)
         self._done += len(batch.products) + sum(not r.kept for r in batch.rejects)
 
@@ -152,21 +171,24 @@ class Ingest:
             if self.by_person:
                 c.decided = decide(c.old, c.product)
                 continue
+            if self.retry and c.product == c.old.product:
+                c.decided = c.old.decided
+                continue
             if self.options.training and c.old.product.split:  # it is decided once
                 c.product = c.product.replace(split=c.old.product.split)
-            c.product, c.decided, kept = merged(c.old, c.product, c.row_fields)
-            self.report.decisions_kept += len(kept)
+            c.product, c.decided, c.kept = merged(c.old, c.product, c.row_fields)
+            self.report.decisions_kept += len(c.kept)
             self.report.disputed += any("disputed" in d for d in c.decided.values())
 
     def _carried(self, wanted: list[Candidate]) -> list[Candidate]:
         """Those that change in nothing that is encoded, with what was computed of them before."""
-        found = [c for c in wanted if _same_content(c)]
+        found = [c for c in wanted if same_content(c)]
         if found:
             pairs = self.shelf.snapshot().pairs([c.old.row for c in found if c.old])
             for candidate, pair in zip(found, pairs, strict=True):
                 carry_over(candidate, pair)
                 candidate.carried = True
-        return _changed(found)
+        return changed_among(found)
 
     # ---- embeddings that the user brings
 
@@ -177,11 +199,12 @@ class Ingest:
             self.shelf.fit_dimension(width_of(batch))
         self._keep_halves(wanted, batch)
         bring(found, batch)
+        self._keep_decided_halves(wanted)
         for c in wanted:
             c.content_hash = records.content_hash(
                 c.product, None, c.image, c.text, decided=c.decided
             )
-        return _changed([c for c in wanted if not c.reject])
+        return changed_among([c for c in wanted if not c.reject])
 
     def _keep_halves(self, wanted: list[Candidate], batch: ReadBatch) -> None:
         """Where a batch brings one half alone, the shelf's other one stays."""
@@ -194,29 +217,50 @@ class Ingest:
             candidate.image = image[i] if old.has_image and not given[0] else None
             candidate.text = text[i] if old.has_text and not given[1] else None
 
+    def _keep_decided_halves(self, wanted: list[Candidate]) -> None:
+        """Where a person's title or picture is kept, so is the half that is of it."""
+        known = [(c, c.old) for c in wanted if c.old and CONTENT & set(c.kept)]
+        if not known:
+            return
+        image, text = fusion.split(self.shelf.snapshot().pairs([old.row for _, old in known]))
+        for i, (candidate, old) in enumerate(known):
+            if "image" in candidate.kept:
+                candidate.image = image[i] if old.has_image else None
+            if {"title", "description"} & set(candidate.kept):
+                candidate.text = text[i] if old.has_text else None
+
     # ---- embeddings from the shelf's encoder
 
     def _pictured(self, wanted: list[Candidate]) -> list[Candidate]:
         """Those whose content is new, with their pictures' bytes."""
         fresh = [c for c in wanted if not self._failed_before(c)]
         again = {c.product.image or "": c for c in fresh if self._is_to_refresh(c)}
-        pictures = read_pictures([c.product.image for c in fresh], self.downloader, again.keys())
+        asked = [None if keeps_picture(c) else c.product.image for c in fresh]
+        pictures = read_pictures(asked, self.downloader, again.keys())
         self._note_stale(again)
         for candidate, picture in zip(fresh, pictures, strict=True):
-            if picture and picture.error and _only_moved(candidate, picture.error):
+            if picture and picture.error and only_moved(candidate, picture.error):
                 self.report.note(keep_picture(candidate, picture.error))
+            elif keeps_picture(candidate):
+                carry_picture(candidate)
             else:
                 candidate.picture = picture
                 candidate.image_hash = picture.content_hash if picture else None
+            if candidate.old and candidate.old.image_hash not in (None, candidate.image_hash):
+                candidate.decided.pop(REVIEW, None)
             candidate.content_hash = records.content_hash(
                 candidate.product, candidate.image_hash, decided=candidate.decided
             )
-        return _changed(fresh) + ([c for c in fresh if _may_be_read_now(c)] if self.retry else [])
+        return changed_among(fresh) + (
+            [c for c in fresh if may_be_read_now(c)] if self.retry else []
+        )
 
     def _is_to_refresh(self, candidate: Candidate) -> bool:
         """Whether to ask its picture's server for another version than the cached one."""
         product, old = candidate.product, candidate.old
         if not (product.image or "").startswith(("http://", "https://")):
+            return False
+        if keeps_picture(candidate):
             return False
         if self.options.refresh_images is not None:
             return self.options.refresh_images
@@ -253,7 +297,8 @@ class Ingest:
         entries = [records.reject_record(*entry) for entry in rejects]
         known = self.shelf.open_rejects()
         new = [entry for entry in entries if entry["key"] not in known]
-        resolved = [k for c in changed if not c.image_error for k in known.of(c.product.id)]
+        whole = [c for c in changed if not (c.image_error or c.carried)]
+        resolved = [key for c in whole for key in known.of(c.product.id)]
         if changed or new:
             self._write(changed, new, resolved)
 
@@ -282,7 +327,9 @@ class Ingest:
         for c in changed:
             if c.old:
                 self.report.fields.update(changed_fields(c.old.product, c.product))
-        self.report.image_failed += sum(c.image_error is not None for c in changed)
+        self.report.image_failed += sum(
+            c.image_error is not None and not (c.carried or keeps_picture(c)) for c in changed
+        )
 
     def _check_names(self, new: Collection[str]) -> None:
         """Raises InputError where a shelf would have more attribute names than it can list."""
@@ -304,63 +351,11 @@ class _Staged:
     found: list[Candidate]
     wanted: list[Candidate]
     changed: list[Candidate] = field(default_factory=list)
-    skipped: int = 0
-
-
-def _only_moved(candidate: Candidate, error: ImageRejected) -> bool:
-    """Whether a file is not there whose picture the shelf has, wherever it lay then."""
-    old, image = candidate.old, candidate.product.image
-    if error.reason != "missing-file" or old is None or not (old.has_image and old.image_hash):
-        return False
-    return Path(old.product.image or "").name == Path(image or "").name
+    passed: list[Candidate] = field(default_factory=list)
 
 
 def _brings(batch: ReadBatch) -> bool:
     return batch.image_embeddings is not None or batch.text_embeddings is not None
-
-
-def _same_content(candidate: Candidate) -> bool:
-    """Whether its row brings nothing that is encoded: no text, no picture."""
-    row_fields = candidate.row_fields
-    content = {"title", "description", "image"}
-    return candidate.old is not None and row_fields is not None and not content & row_fields.fields
-
-
-def _with_content(wanted: list[Candidate]) -> list[Candidate]:
-    """Those with a text or a picture; the others are rejected."""
-    for c in wanted:
-        stored = c.old is not None and (c.old.has_image or c.old.has_text)
-        if not (c.product.text or c.product.image or (_same_content(c) and stored)):
-            missing = "" if c.old else ", and the shelf has no product of this id"
-            c.reject = reject(
-                c, "no-content",
-                f"the row has neither text nor image{missing}: give it a title or a picture",
-            )  # fmt: skip
-    return [c for c in wanted if not c.reject]
-
-
-def _changed(candidates: list[Candidate]) -> list[Candidate]:
-    return [c for c in candidates if c.old is None or c.old.content_hash != c.content_hash]
-
-
-def _may_be_read_now(candidate: Candidate) -> bool:
-    """Whether it is as it was, but for a picture that another limit or decoder may read by now."""
-    old = candidate.old
-    if old is None or old.content_hash != candidate.content_hash:
-        return False
-    return old.image_error is not None and candidate.image_hash is not None
-
-
-def pairs_of(candidates: Sequence[Candidate], dimension: int) -> FloatArray:
-    """The rows to store or to ask with, (n, 2 * dimension) float32; a missing half is zeros."""
-    rows = np.zeros((len(candidates), 2 * dimension), dtype=np.float32)
-    image, text = fusion.split(rows)
-    for i, candidate in enumerate(candidates):
-        if candidate.image is not None:
-            image[i] = candidate.image
-        if candidate.text is not None:
-            text[i] = candidate.text
-    return rows
 
 
 def candidates(batch: ReadBatch) -> list[Candidate]:

@@ -18,9 +18,9 @@ from kinshelf.db.text import normalise
 from kinshelf.store.compatibility import check_dimension
 from kinshelf.store.ingest.add import open_downloader, read_batches
 from kinshelf.store.ingest.batch_encoder import BatchEncoder
-from kinshelf.store.ingest.candidate import Candidate, reject
+from kinshelf.store.ingest.candidate import Candidate, pairs_of, reject
 from kinshelf.store.ingest.pictures import Picture, Preprocessor, is_url, read_pictures
-from kinshelf.store.ingest.pipeline import bring, candidates, pairs_of, width_of
+from kinshelf.store.ingest.pipeline import bring, candidates, width_of
 from kinshelf.store.query import Query, QueryFields
 from kinshelf.store.results import AddOptions, AddReport, Neighbour, SearchResult
 

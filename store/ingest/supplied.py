@@ -97,7 +97,7 @@ def _is_plain(product: Product) -> bool:
         and sum(map(len, texts)) + len(category or "") < MAX_ROW // 4
         and len(product.attributes) <= _FEW
         and image[0] == "/" and "//" not in image and "/." not in image and image[-1] != "/"
-        and (category is None or clean_category(category) == category)
+        and (category is None or (clean_category(category) == category and category[0] != "["))
         and (product.price is None or 0 <= product.price < math.inf)
         and product.split in _SPLITS
         and all(map(_is_plain_attribute, product.attributes.items()))
