@@ -30,6 +30,7 @@ def test_a_text_is_cut_for_encoding_and_kept_whole(shelf: Any) -> None:
     assert shelf.snapshot().get("1").product.title == title.strip()
 
 
+@pytest.mark.wide
 def test_a_small_parquet_file_of_huge_cells_is_rejected_in_little_memory(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     rows = "SELECT i::VARCHAR AS id, 'mug' AS title, repeat('x', {0}) AS note FROM range({1}) r(i)"

@@ -24,6 +24,8 @@ from kinshelf.probe.train import train_shelf
 from kinshelf.store import Product
 from kinshelf.store.probes import find_probe
 
+pytestmark = pytest.mark.wide
+
 D = 24
 QUICK = ProbeSettings(epochs=8, hidden=32, batch_size=32, lr=1e-2)
 

@@ -17,6 +17,8 @@ from kinshelf import open as open_shelf
 from kinshelf.db.errors import EngineRefused, EngineUnavailable, ShelfLocked
 from kinshelf.db.product import Product
 
+pytestmark = pytest.mark.wide
+
 BATCHES = 8
 
 

@@ -64,7 +64,8 @@ def once(products: list[Product]) -> list[Product]:
     return [p.replace(id=f" {p.id} {i}".replace("\0", "")) for i, p in enumerate(products)]
 
 
-@settings(QUICK, max_examples=40)
+@pytest.mark.wide
+@settings(QUICK, max_examples=15)
 @given(SHELVES, st.sampled_from(["csv", "tsv", "jsonl", "parquet"]))
 def test_an_export_that_is_added_gives_the_same_products(
     products: list[Product], suffix: str
@@ -81,7 +82,8 @@ def test_an_export_that_is_added_gives_the_same_products(
             assert stored(second) == stored(first)
 
 
-@settings(QUICK, max_examples=30)
+@pytest.mark.wide
+@settings(QUICK, max_examples=15)
 @given(SHELVES)
 def test_upsert_stores_what_a_file_of_the_same_would_store(products: list[Product]) -> None:
     products = [p for p in once(products) if p.id.isprintable()]

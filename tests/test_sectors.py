@@ -52,5 +52,6 @@ def test_what_is_derived_is_ignored_and_rebuilt(path: Path, name: str) -> None:
             assert answers(shelf) == truth
 
 
+@pytest.mark.wide
 def test_random_sectors_are_named_ignored_or_set_aside(tmp_path: Path) -> None:
     assert len(sectors.run(tmp_path, "ci", 10)) > 3
