@@ -71,7 +71,7 @@ def test_the_keys_of_the_help_are_on_the_buttons(visit: Visit) -> None:
 
 def test_what_is_kept_is_stored_and_skipping_changes_nothing(visit: Visit) -> None:
     first, start = shown_id(visit), newest(visit)["generation"]
-    press(visit, "k", "kept as it is")
+    press(visit, "k", f"kept as it is (generation {start + 1})")
     second = shown_id(visit)
     assert second != first
     visit.page.keyboard.press("s")
@@ -81,7 +81,7 @@ def test_what_is_kept_is_stored_and_skipping_changes_nothing(visit: Visit) -> No
     assert (newest(visit)["generation"], newest(visit)["kind"]) == (start + 1, "keep")
     visit.goto("/review")
     assert shown_id(visit) == second
-    press(visit, "k", "kept as it is")
+    press(visit, "k", f"kept as it is (generation {start + 2})")
     press(visit, "u", f"Generation {start + 2} is undone")
     visit.page.wait_for_function(
         "(id) => document.querySelector('article input[name=id]').value === id", arg=second
