@@ -57,6 +57,7 @@ class TrainingSetSummary:
     left_out: list[dict[str, Any]]
     uncategorised: int
     added: bool = True
+    splits_kept: int = 0
 
     @classmethod
     def of(cls, prepared: Preparation) -> TrainingSetSummary:
@@ -65,7 +66,7 @@ class TrainingSetSummary:
         sizes = prepared.train, prepared.val
         return cls(
             dict(prepared.classes), *sizes, left_out, prepared.uncategorised,
-            added=not prepared.options.exact,
+            added=not prepared.options.exact, splits_kept=prepared.splits_kept,
         )  # fmt: skip
 
     def lines(self) -> list[str]:
@@ -78,6 +79,8 @@ class TrainingSetSummary:
         for entry in self.left_out:
             out[entry["reason"]] += entry["rows"]
         out["uncategorised"] = self.uncategorised
+        if self.splits_kept:
+            lines.append(f"  {self.splits_kept} rows keep the split that they have on the shelf")
         how = "added, does not train" if self.added else "left out"
         return lines + [f"  {how}, {why}: {rows} rows" for why, rows in out.items() if rows]
 

@@ -82,6 +82,7 @@ def test_what_is_kept_is_stored_and_skipping_changes_nothing(visit: Visit) -> No
     visit.goto("/review")
     assert shown_id(visit) == second
     press(visit, "k", f"kept as it is (generation {start + 2})")
+    visit.page.wait_for_function("() => document.activeElement.id === 'item-title'")
     press(visit, "u", f"Generation {start + 2} is undone")
     visit.page.wait_for_function(
         "(id) => document.querySelector('article input[name=id]').value === id", arg=second

@@ -264,3 +264,10 @@ def test_decisions_are_taken_back_one_by_one_after_a_restart_too(
         assert last_decision(again) is None
         assert categories(again) == before
         assert [again.get(name).decided for name in ("p0", "p1", "p2")] == [{}, {}, {}]
+
+
+def test_an_answer_that_is_neither_yes_nor_no_is_refused_by_name(tmp_path: Path) -> None:
+    row = {"id": "A9", "accept": "ok", "suggested_category": "Puzzles"}
+    assert read_changes(write_csv(tmp_path / "a.csv", [row])).categories == {"A9": "Puzzles"}
+    with pytest.raises(InputError, match="'A9' has 'maybe' in the column 'accept'"):
+        read_changes(write_csv(tmp_path / "a.csv", [row | {"accept": "maybe"}]))

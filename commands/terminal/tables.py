@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from kinshelf.store import AddReport
 
 _NUMBERS = (int, float)
+_LARGE = 1e9
+"""Numbers from here on are shown as powers of ten, so that no column pushes the others out."""
 _NARROW = 12
 """Cells that a column keeps at least."""
 _WHOLE = ("id", "suggested id", "duplicate of", "generation", "price")
@@ -52,7 +54,8 @@ def cell(value: Any) -> Text:
     if value is None:
         return Text("-", style="dim")
     if isinstance(value, float):
-        return Text(f"{value:.4g}" if abs(value) < 1 else f"{value:,.2f}")
+        short = abs(value) < 1 or abs(value) >= _LARGE
+        return Text(f"{value:.4g}" if short else f"{value:,.2f}")
     if isinstance(value, datetime.datetime):
         return Text(value.isoformat(timespec="seconds"))
     return Text(str(value))

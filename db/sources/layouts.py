@@ -25,7 +25,9 @@ ATTRIBUTES = "attributes"
 EMBEDDINGS = ("image_embedding", "text_embedding")
 """Columns of vectors."""
 
-OURS = frozenset((*FIELDS, ATTRIBUTES, "row", "added", "has_image", "has_text", "image_error"))
+OURS = frozenset(
+    (*FIELDS, ATTRIBUTES, "row", "added", "has_image", "has_text", "image_error", "decided")
+)
 """Names that a filter knows already, or by which a file is read: no attribute can have one."""
 
 ALIASES: dict[str, tuple[str, ...]] = {

@@ -182,7 +182,8 @@ class Preparation:
     """Preparing a source: the products that train, and how many.
 
     `classes` counts the products of each category that train or validate, `train` and `val` those
-    of either split; `left_out` and `uncategorised` are as in `TrainingSetPlan`. Without
+    of either split; `left_out` and `uncategorised` are as in `TrainingSetPlan`, `splits_kept` those
+    that are on the shelf with another split, which they keep. Without
     `options.exact` the first three grow while the source is read.
     """
 
@@ -194,6 +195,7 @@ class Preparation:
         )
         self.left_out: list[LeftOut] = plan.left_out if plan else []
         self.uncategorised = plan.uncategorised if plan and options.exact else 0
+        self.splits_kept = 0
         self._plan = plan
 
     @classmethod

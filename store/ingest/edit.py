@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from kinshelf.store.base import AnyShelf
     from kinshelf.store.ingest.candidate import Candidate
 
-_YES = {"1", "true", "yes", "y", "x", "accept", "accepted"}
+_YES = {"1", "true", "yes", "y", "x", "ok", "ja", "\u2713", "\u2714", "accept", "accepted"}
+_NO = {"", "0", "false", "no", "n", "nein", "reject", "rejected"}
 _NO_NAMES = {"true", "false"}
 _SHOWN = 5
 
@@ -224,17 +225,28 @@ def _check_text(path: Path, key: str, column: str, value: object) -> None:
 
 
 def _check_columns(path: Path, columns: Sequence[str]) -> None:
-    if "id" not in columns or not {"category", "new_category"} & set(columns):
+    there = set(columns)
+    asked = {"category", "new_category"} & there or {"accept", "suggested_category"} <= there
+    if "id" not in there or not asked:
         raise UnknownColumn(
-            f"{path} has the columns {', '.join(columns)}: `id` is needed, and `category` or"
-            " `new_category`"
+            f"{path} has the columns {', '.join(columns)}: `id` is needed, and `new_category`,"
+            " `accept` with `suggested_category`, or `category`"
         )
+
+
+def _is_yes(key: str, answer: str) -> bool:
+    """What stands under `accept`. Raises InputError where it is neither yes nor no."""
+    if answer.casefold() in _YES | _NO:
+        return answer.casefold() in _YES
+    raise InputError(
+        f"{key!r} has {answer!r} in the column 'accept': write yes or no, or leave it empty"
+    )
 
 
 def _chosen(row: Mapping[str, str]) -> str:
     """The column that the category of a row stands in."""
     if row.get("new_category", "").strip():
         return "new_category"
-    accepted = row.get("accept", "").strip().casefold() in _YES
+    accepted = _is_yes(row.get("id", ""), row.get("accept", "").strip())
     suggested = accepted and row.get("suggested_category", "").strip()
     return "suggested_category" if suggested else "category"

@@ -174,7 +174,8 @@ class Ingest:
             if self.retry and c.product == c.old.product:
                 c.decided = c.old.decided
                 continue
-            if self.options.training and c.old.product.split:  # it is decided once
+            if self.prepared and c.old.product.split:  # it is decided once
+                self.prepared.splits_kept += c.product.split != c.old.product.split
                 c.product = c.product.replace(split=c.old.product.split)
             c.product, c.decided, c.kept = merged(c.old, c.product, c.row_fields)
             self.report.decisions_kept += len(c.kept)
