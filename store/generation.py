@@ -47,6 +47,9 @@ class AnyView(Protocol):
     def by_rows(self, rows: Sequence[int] | IntArray) -> dict[int, StoredProduct]:
         """See `View`."""
 
+    def any_lack(self, modality: str) -> bool:
+        """See `View`."""
+
     def decided(self) -> list[StoredProduct]:
         """See `View`."""
 
@@ -184,7 +187,7 @@ class AnySnapshot(ABC):
         # The inner product that the search ranks by counts 0 for what a product lacks, so the
         # products that lack a modality of the query are searched for by the other one alone.
         for side, lacking in ((slice(half, None), "NOT has_text"), (slice(half), "NOT has_image")):
-            if self._any_lack(lacking):
+            if self._any_lack(lacking.removeprefix("NOT ")):
                 alone = queries.copy()
                 alone[both, side] = 0
                 lack = replace(among_them, also=lacking)
@@ -202,9 +205,9 @@ class AnySnapshot(ABC):
         """The k nearest, ranked by the weighted sum of the cosines."""
 
     def _any_lack(self, lacking: str) -> bool:
-        """Whether there is a product that matches `NOT has_text` or `NOT has_image`."""
+        """Whether a product may lack "has_text" or "has_image"."""
         if lacking not in self._lacking:
-            self._lacking[lacking] = self.view.count(self.filter(lacking)) > 0
+            self._lacking[lacking] = self.view.any_lack(lacking)
         return self._lacking[lacking]
 
     @functools.cached_property

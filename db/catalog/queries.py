@@ -84,6 +84,18 @@ class View:
             query = query.replace("LIMIT ? ", "")
         return [stored_product(row) for row in self._run(query, parameters + limits).fetchall()]
 
+    def any_lack(self, modality: str) -> bool:
+        """Whether there may be a product without "has_image" or "has_text": one that is there, or
+        was."""
+        if self.catalog.lacking is None:
+            names = ("has_image", "has_text")
+            found = self._one(
+                "SELECT " + ", ".join(f"coalesce(bool_or(NOT {n}), false)" for n in names)
+                + " FROM products"
+            )  # fmt: skip
+            self.catalog.lacking = {n for n, lacks in zip(names, found, strict=True) if lacks}
+        return modality in self.catalog.lacking
+
     def decided(self) -> list[StoredProduct]:
         """Products of which a person decided something, by row."""
         sql, parameters = self._visible()

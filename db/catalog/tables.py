@@ -88,7 +88,8 @@ class Catalog:
 
     `saved_generation` is that of the snapshot that it was loaded from or last saved to. With a
     `path`, a new file, the tables lie there: larger than memory, and for one process alone.
-    `met` are products that were asked for, by row (see `db.queries`).
+    `met` are products that were asked for, by row, and `lacking` the modalities that some product
+    of any generation lacks, None until somebody asks (see `db.queries`).
     """
 
     def __init__(self, generation: int = 0, path: Path | None = None) -> None:
@@ -96,6 +97,7 @@ class Catalog:
         self.generation = generation
         self.saved_generation: int | None = None
         self.met: dict[int, StoredProduct] = {}
+        self.lacking: set[str] | None = None
         migrate(self.connection)
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
@@ -128,6 +130,9 @@ class Catalog:
         _insert_commits(connection, changes)
         connection.execute("COMMIT")
         self.generation = changes[-1][0]
+        for products in (body.get("products") for _, _, body in changes):
+            if products and self.lacking is not None:
+                self.lacking |= {n for n in ("has_image", "has_text") if not all(products[n])}
 
     def apply_base(self, body: Body) -> None:
         """Take in a part of the state that a compacted log begins with.
@@ -196,6 +201,7 @@ class Catalog:
         catalog.connection = connection
         catalog.generation = catalog.saved_generation = generation
         catalog.met = {}
+        catalog.lacking = None
         migrate(connection)
         return catalog
 

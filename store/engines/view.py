@@ -120,6 +120,9 @@ class EngineView(View):
         scanned = self.scan(self.where(where), FIELDS, limit=limit, offset=offset)
         return [stored_product(row) for rows, _ in scanned for row in rows]
 
+    def any_lack(self, modality: str) -> bool:
+        return self.count(self.checked(f"NOT {modality}")) > 0
+
     def decided(self) -> list[StoredProduct]:
         scanned = self.scan(self.where(), ("row", "decided"))
         rows = [row for block, _ in scanned for row, decided in block if decided]

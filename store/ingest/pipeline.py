@@ -117,7 +117,7 @@ class Ingest:
         found = candidates(batch)
         self._meet(found)
         staged = _Staged(batch, found, self._not_skipped(found))
-        staged.passed = [c for c in found if c not in staged.wanted]
+        staged.passed = [] if len(staged.wanted) == len(found) else [c for c in found if c.old]
         self._merge(staged.wanted)
         if self.prepared:
             for candidate in staged.wanted:
@@ -143,7 +143,9 @@ class Ingest:
         self.report.skipped += len(staged.passed)
         self.report.unchanged += len(wanted) - len(changed) - lacking
         rejects: list[tuple[Reject, Product | None]] = [(r, None) for r in batch.rejects]
-        rejects += [(c.reject, c.product) for c in found if c.reject and c not in staged.passed]
+        rejects += [
+            (c.reject, c.product) for c in found if c.reject and not (staged.passed and c.old)
+        ]
         self._commit([c for c in changed if not (c.reject and not c.reject.kept)], rejects)
         self._done += len(batch.products) + sum(not r.kept for r in batch.rejects)
 

@@ -62,7 +62,7 @@ class Ledger:
         while True:
             try:
                 self._read_epoch()
-            except ShelfDamaged:
+            except (ShelfDamaged, FileNotFoundError):
                 # What was read may have been compacted away meanwhile: then there is another.
                 if not self.outdated():
                     raise
@@ -111,11 +111,11 @@ class Ledger:
             self.manifest, self._stamp = manifest, stamp
         if not self._same_file() and self._reopened():
             return True
-        if self._mapping is not None:
-            check_length(self._truth()[1], self._mapping.nbytes)
         try:
+            if self._mapping is not None:
+                check_length(self._truth()[1], self._mapping.nbytes)
             self.refresh_log()
-        except ShelfDamaged:
+        except (ShelfDamaged, FileNotFoundError):
             if not self.outdated():
                 raise
             return self._refresh()
