@@ -43,7 +43,7 @@ class PartCounts:
 
 
 def _lacking(encoded: Sequence[Candidate]) -> set[str]:
-    """The columns that no row has: what is on a shelf must stay where the source says nothing."""
+    """The columns that no row has: what is on a shelf must stay where the source has none."""
     if any(c.row_fields is None for c in encoded):
         return set()
     fields = {name for c in encoded if c.row_fields for name in c.row_fields.fields}

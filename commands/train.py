@@ -83,7 +83,6 @@ def train(
 
     The defaults are those of the published recipe.
     """
-    from kinshelf.db.text import percent
     from kinshelf.probe.fit.settings import ProbeSettings
     from kinshelf.probe.fit.split import FOLDS
 
@@ -109,6 +108,13 @@ def train(
         output.warn(f"warning: {warning}")
     if output.as_json:
         output.emit(report.as_dict())
+    _say_trained(output, report)
+
+
+def _say_trained(output: Output, report: TrainReport) -> None:
+    """The probe, its accuracy, and what comes next."""
+    from kinshelf.db.text import percent
+
     start = f", starting from probe {report.warm_start}" if report.warm_start else ""
     output.say(
         f"probe {report.version}: {len(report.classes)} categories, trained on"

@@ -80,7 +80,7 @@ class ImageCache:
         return None
 
     def validators(self, url: str) -> Validators:
-        """What the server said of the version last stored for `url`: ETag and Last-Modified."""
+        """The headers of the version last stored for `url`: ETag and Last-Modified."""
         with self._lock:
             self._read_log()
             return self._validators.get(url, (None, None))

@@ -73,7 +73,7 @@ class Rate:
 
 
 class Limits:
-    """ASGI middleware; what it refuses never reaches a route, and is told by `answer`."""
+    """ASGI middleware; what it refuses never reaches a route, and is reported by `answer`."""
 
     def __init__(
         self, app: ASGIApp, *, settings: ServeSettings, guard: Guard, metrics: Metrics,

@@ -150,7 +150,7 @@ class Guard:
 
 
 class Origin(NamedTuple):
-    """Scheme, host and port of a page, in lower case, the port always told."""
+    """Scheme, host and port of a page, in lower case, the port always given."""
 
     scheme: str
     host: str

@@ -1,4 +1,4 @@
-"""An encoder's directory that is no longer where a shelf was told: found again by its files."""
+"""An encoder's directory that is no longer where a shelf expects it: found again by its files."""
 
 from __future__ import annotations
 

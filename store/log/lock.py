@@ -167,7 +167,7 @@ def _opened(path: Path, flags: int) -> int:
 
 def _write_note(fd: int) -> None:
     # A full disk: the lock holds without its note.
-    with tolerated(OSError, room="store", then="others are not told who writes this shelf"):
+    with tolerated(OSError, room="store", then="others cannot see who writes this shelf"):
         note = _whoami()
         disk.write(fd, note, 0)
         disk.truncate(fd, len(note))
