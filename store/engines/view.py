@@ -19,8 +19,6 @@ from kinshelf.db.arrays import IntArray
 from kinshelf.db.catalog.queries import FIELDS, FILTER_COLUMNS, View, stored_product
 from kinshelf.db.catalog.tables import COLUMNS, Catalog
 from kinshelf.db.errors import FilterError, GenerationNotFound
-from kinshelf.db.filters.filter import compile_where
-from kinshelf.db.filters.literals import spelled
 from kinshelf.db.product import StoredProduct
 from kinshelf.db.text import clean_key, is_key
 from kinshelf.store.engines.backend import Condition, Where, lacking
@@ -59,6 +57,8 @@ class EngineView(View):
 
     def checked(self, expression: str) -> Filter:
         """A filter from an expression. Raises FilterError."""
+        from kinshelf.db.filters.filter import compile_where
+
         return compile_where(expression, FILTER_COLUMNS, self.attribute_types(), folds=True)
 
     def where(self, *filters: Filter | None) -> Where:
@@ -153,6 +153,8 @@ class EngineView(View):
         return {name: row for rows, _ in scanned for name, row in rows}
 
     def near_ids(self, product_id: str, limit: int = 3) -> list[str]:
+        from kinshelf.db.filters.literals import spelled
+
         beginning = spelled(clean_key(product_id)[: max(len(product_id) // 2, 1)])
         near = self.where(self.checked(f"starts_with(id, {beginning})"))
         for where in (near, self.where()):
@@ -163,6 +165,8 @@ class EngineView(View):
         return []
 
     def labelled(self, split: str | None = None) -> tuple[IntArray, NDArray[np.object_]]:
+        from kinshelf.db.filters.literals import spelled
+
         wanted = self.checked("category IS NOT NULL")
         of_split = None if split is None else self.checked(f"split = {spelled(split)}")
         scanned = self.scan(self.where(wanted, of_split), ("row", "category"), size=1 << 16)
