@@ -146,7 +146,7 @@ class Ingest:
         rejects += [
             (c.reject, c.product) for c in found if c.reject and not (staged.passed and c.old)
         ]
-        self._commit([c for c in changed if not (c.reject and not c.reject.kept)], rejects)
+        self._commit([c for c in changed if not (c.reject and not c.reject.kept)], rejects, found)
         self._done += len(batch.products) + sum(not r.kept for r in batch.rejects)
 
     def _meet(self, found: list[Candidate]) -> None:
@@ -293,16 +293,22 @@ class Ingest:
     # ---- the commit
 
     def _commit(
-        self, changed: list[Candidate], rejects: list[tuple[Reject, Product | None]]
+        self,
+        changed: list[Candidate],
+        rejects: list[tuple[Reject, Product | None]],
+        read: list[Candidate],
     ) -> None:
         for entry, _ in rejects:
             self.report.note(entry)
         entries = [records.reject_record(*entry) for entry in rejects]
+        again = {entry["key"] for entry in entries}
         known = self.shelf.open_rejects()
         new = [entry for entry in entries if entry["key"] not in known]
         whole = [c for c in changed if not (c.image_error or c.carried)]
-        resolved = [key for c in whole for key in known.of(c.product.id)]
-        if changed or new:
+        settled = [known.of(c.product.id) for c in whole]
+        settled += [known.of_row(c.product.id, c.source, c.position) for c in read if not c.reject]
+        resolved = list({key: None for keys in settled for key in keys if key not in again})
+        if changed or new or resolved:
             self._write(changed, new, resolved)
 
     def _write(
