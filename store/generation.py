@@ -187,9 +187,11 @@ class AnySnapshot(ABC):
         # The inner product that the search ranks by counts 0 for what a product lacks, so the
         # products that lack a modality of the query are searched for by the other one alone.
         for side, lacking in ((slice(half, None), "NOT has_text"), (slice(half), "NOT has_image")):
-            if self._any_lack(lacking.removeprefix("NOT ")):
-                alone = queries.copy()
-                alone[both, side] = 0
+            if not self._any_lack(lacking.removeprefix("NOT ")):
+                continue
+            alone = queries.copy()
+            alone[both, side] = 0
+            if self._may_come_among(found[0], alone, lacking):
                 lack = replace(among_them, also=lacking)
                 found.append(self._nearest(alone, k, lack, weight_image))
         # That 0 ranks them before whole products only among those unlike the query.
@@ -209,6 +211,11 @@ class AnySnapshot(ABC):
         if lacking not in self._lacking:
             self._lacking[lacking] = self.view.any_lack(lacking)
         return self._lacking[lacking]
+
+    def _may_come_among(self, found: Neighbours, alone: FloatArray, lacking: str) -> bool:
+        """Whether a product that lacks a modality may be nearer than what was found, by the other
+        one alone. True where finding out costs as much as searching for them."""
+        return True
 
     @functools.cached_property
     def _lacking(self) -> dict[str, bool]:
