@@ -6,6 +6,7 @@ What both share is defined here, once.
 
 from __future__ import annotations
 
+import copy
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -59,7 +60,9 @@ class AnyView(Protocol):
     def near_ids(self, product_id: str, limit: int = 3) -> list[str]:
         """See `View`."""
 
-    def labelled(self, split: str | None = None) -> tuple[IntArray, ObjectArray]:
+    def labelled(
+        self, split: str | None = None, *, predicted: bool = False
+    ) -> tuple[IntArray, ObjectArray]:
         """See `View`."""
 
     def categories(self) -> dict[str | None, int]:
@@ -75,6 +78,9 @@ class AnyView(Protocol):
         """See `View`."""
 
     def changed_in(self, generation: int, kind: str) -> dict[str, int]:
+        """See `View`."""
+
+    def replaced_since(self, generation: int) -> tuple[IntArray, IntArray]:
         """See `View`."""
 
     def removed_since(self, generation: int) -> int:
@@ -110,13 +116,14 @@ class VectorBlock:
     pairs: FloatArray
 
     @classmethod
-    def of(cls, block: ProductBlock) -> Self:
-        """Gather the training data of some products."""
+    def of(cls, block: ProductBlock, *, predicted: bool = False) -> Self:
+        """Gather the training data of some products; a category that a probe predicted is none,
+        unless `predicted`."""
         products = [stored.product for stored in block.products]
         return cls(
             np.array([stored.row for stored in block.products], dtype=np.int64),
             [product.id for product in products],
-            [product.category for product in products],
+            [s.product.category if predicted else s.label for s in block.products],
             [product.split for product in products],
             block.pairs,
         )
@@ -140,6 +147,15 @@ class AnySnapshot(ABC):
     generation: int
     fingerprint: str
     view: AnyView
+    include_predicted = False
+    """Whether categories that a probe predicted count as labels."""
+
+    def with_predicted(self) -> Self:
+        """The same generation, where predicted categories count as labels: they train and vote."""
+        other = copy.copy(self)
+        other.include_predicted = True
+        other.__dict__.pop("_labelled", None)
+        return other
 
     @property
     @abstractmethod
@@ -235,8 +251,11 @@ class AnySnapshot(ABC):
         return fusion.fused(self.pairs(rows))
 
     def labelled(self, split: str | None = None) -> tuple[IntArray, ObjectArray]:
-        """Rows that have a category, and the categories; of one split if named."""
-        return self.view.labelled(split)
+        """Rows that have a category, and the categories; of one split if named.
+
+        Those that a probe predicted are left out (see `with_predicted`).
+        """
+        return self.view.labelled(split, predicted=self.include_predicted)
 
     def filter(self, where: str | None) -> Filter | None:
         """A user's expression, checked; raises FilterError."""
@@ -277,4 +296,5 @@ class AnySnapshot(ABC):
     def iter_vectors(self, where: str | None = None, *, size: int = BLOCK) -> Iterator[VectorBlock]:
         """Vectors, categories and splits of the products that match, by row, at most `size` rows
         at a time: memory does not grow with the shelf. Raises FilterError."""
-        return map(VectorBlock.of, self.iter_products(where, size=size))
+        of = functools.partial(VectorBlock.of, predicted=self.include_predicted)
+        return map(of, self.iter_products(where, size=size))

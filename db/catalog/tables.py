@@ -387,9 +387,12 @@ def _insert_commits(connection: duckdb.DuckDBPyConnection, changes: Sequence[Cha
     for name in names:
         counts = [head.get("counts", {}).get(name, 0) for head in heads]
         columns[name] = np.array(counts, dtype=np.int64)
+    operations = [head.get("operation", g) for g, head, _ in changes]
+    columns["operation"] = np.array(operations, dtype=np.int64)
+    columns["who"] = _column("who", [head.get("who", "") for head in heads])
     connection.register("batch", columns)
     connection.execute(
         "INSERT INTO commits SELECT generation, make_timestamp((time * 1000000)::BIGINT), kind,"
-        " command, inserted, updated, removed, rejected FROM batch"
+        " command, inserted, updated, removed, rejected, operation, who FROM batch"
     )
     connection.unregister("batch")
