@@ -246,7 +246,7 @@ def test_a_json_array_is_refused_with_the_remedy(tmp_path: Path) -> None:
 
 BARE = """
 import sys, duckdb
-from kinshelf.db.sources.parquet import ParquetSource
+from kinshelf.db.formats.parquet import ParquetSource
 source = ParquetSource(sys.argv[1])
 with source._connection() as connection:
     shown = connection.execute("SELECT current_setting('enable_progress_bar')").fetchone()[0]

@@ -9,9 +9,9 @@ import numpy as np
 
 from kinshelf.db.product import Product, Reject
 from kinshelf.db.sources.columns import Note
-from kinshelf.db.sources.layouts import EMBEDDINGS
+from kinshelf.db.layouts.names import EMBEDDINGS
 from kinshelf.db.sources.seen import SeenIds
-from kinshelf.db.sources.source import BadRow, MendedRow
+from kinshelf.db.formats.source import BadRow, MendedRow
 from kinshelf.db.sources.values import embedding_of
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from kinshelf.db.errors import InputError, UnknownColumn
 from kinshelf.db.product import Product, Scalar
-from kinshelf.db.sources.layouts import (
+from kinshelf.db.layouts.names import (
     ALIASES,
     ATTRIBUTES,
     EMBEDDINGS,
@@ -26,7 +26,7 @@ from kinshelf.db.sources.layouts import (
     layout_of,
     split_text,
 )
-from kinshelf.db.sources.source import MAX_COLUMNS
+from kinshelf.db.formats.source import MAX_COLUMNS
 from kinshelf.db.sources.values import first_member, scalar, text_of, typed, unfold
 from kinshelf.db.text import clean, clean_category, clean_key, clean_split, parse_price
 

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from kinshelf.db.errors import EmptySource, UnfinishedParts, UnreadableSource
-from kinshelf.db.sources.parquet import ParquetSource
+from kinshelf.db.formats.parquet import ParquetSource
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
-    from kinshelf.db.sources.source import BadRow
+    from kinshelf.db.formats.source import BadRow
 
 NAME = "parts.json"
 FORMAT = 1

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, TypeAlias
 from kinshelf.db.errors import EmptySource, InputError, SourceNotFound, UnreadableSource
 from kinshelf.db.sources.batches import Assembler, ReadBatch, ReadOptions
 from kinshelf.db.sources.columns import ColumnPlan, resolve_columns
-from kinshelf.db.sources.delimited import DelimitedSource
-from kinshelf.db.sources.folder import FolderSource
-from kinshelf.db.sources.jsonlines import JsonLinesSource
-from kinshelf.db.sources.parquet import ParquetSource
+from kinshelf.db.formats.delimited import DelimitedSource
+from kinshelf.db.formats.folder import FolderSource
+from kinshelf.db.formats.jsonlines import JsonLinesSource
+from kinshelf.db.formats.parquet import ParquetSource
 from kinshelf.db.sources.parts import PartsSource, parts_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from kinshelf.db.sources.source import RowSource
+    from kinshelf.db.formats.source import RowSource
 
 __all__ = [
     "Opened",

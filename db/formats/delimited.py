@@ -10,8 +10,8 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from kinshelf.db.errors import EmptySource, InputError, UnreadableSource
-from kinshelf.db.sources.layouts import ALIASES, KNOWN_KEYS, key_of
-from kinshelf.db.sources.source import (
+from kinshelf.db.layouts.names import ALIASES, KNOWN_KEYS, key_of
+from kinshelf.db.formats.source import (
     BadRow,
     MendedRow,
     check_text,

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from kinshelf.db.errors import EmptySource, UnreadableSource
-from kinshelf.db.sources.source import (
+from kinshelf.db.formats.source import (
     MAX_ROW,
     BadRow,
     check_text,
