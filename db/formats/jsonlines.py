@@ -37,7 +37,7 @@ class JsonLinesSource:
         `encoding` None: what the bytes show.
 
         Raises:
-            EmptySource, UnreadableSource: see `db.source`; and a file that holds no object.
+            EmptySource, UnreadableSource: see `db.formats.source`; and a file that holds no object.
         """
         self._path = path
         check_text(path)

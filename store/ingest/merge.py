@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kinshelf.db.product import Product
 from kinshelf.db.layouts.names import FIELDS
+from kinshelf.db.product import Product
 from kinshelf.db.text import compatible
 
 if TYPE_CHECKING:
