@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kinshelf.db.errors import ClusterError
-from kinshelf.db.sources.layouts import ATTRIBUTES, FIELDS
+from kinshelf.db.layouts.names import ATTRIBUTES, FIELDS
 from kinshelf.db.sources.parts import NAME, PartEntry, PartsManifest
 from kinshelf.store.ingest.candidate import Candidate
 from kinshelf.store.log import disk

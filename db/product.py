@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -120,3 +122,19 @@ class StoredProduct:
             | {name: getattr(self, name) for name in rest}
             | {"category_source": self.origin("category")}
         )
+
+
+def pictures_of(product: Product) -> list[str]:
+    """All pictures of a product, the main one first; of several the attribute `images` is the list.
+
+    >>> pictures_of(Product("1", image="a.jpg", attributes={"images": '["a.jpg", "b.jpg"]'}))
+    ['a.jpg', 'b.jpg']
+    """
+    stated = product.attributes.get("images")
+    listed: object = None
+    if isinstance(stated, str) and stated.startswith("["):
+        with contextlib.suppress(ValueError, RecursionError):
+            listed = json.loads(stated)
+    members = listed if isinstance(listed, list) else []
+    found = [product.image, *(one for one in members if isinstance(one, str))]
+    return list(dict.fromkeys(one for one in found if one))

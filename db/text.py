@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Literal
 
@@ -21,13 +22,22 @@ _NULL_WORDS = frozenset({"", "nan", "none", "null"})
 
 _CURRENCY = (
     r"(?:[a-z]{0,3}\s?[$¢£¤¥฿\u20a0-\u20cf]"
-    r"|(?-i:[A-Z]{3})|usd|eur|euros?|gbp|rs\.?|kr\.?|zł|kč|ft|lei)"
+    r"|(?-i:[A-Z]{3})|usd|eur|euros?|gbp|rs\.?|kr\.?|zł|kč|ft|lei|円|元|원)"
 )
 _PRICE = re.compile(rf"{_CURRENCY}?\s*(?P<number>[\d.,][\d.,' \u2019]*?)\s*{_CURRENCY}?", re.I)
 _RANGE = re.compile(r"\s*(?:[-\u2012-\u2015~]|\bto\b)\s*", re.I)
 _PLAIN = re.compile(r"\d*\.?\d+(?:e[+-]?\d+)?", re.I)
 _COMMON = re.compile(r"\s*\$?(\d+(?:\.\d+)?)\s*", re.A)
 """By far the most prices, and read much faster than the general way."""
+_AROUND = re.compile(
+    r"^(?:from|ab|à partir de|desde|vanaf|mrp:?|only)\s+(?=\D{0,5}\d)"
+    r"|(?<=\d)\s*(?:/-|[.,:]-+|[.,]\u2013)(?=\s*\D{0,4}$)",
+    re.I,
+)
+"""Words before an amount, and dashes in the place of cents."""
+_POINT_GROUPS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:\.\d{3})+(?![\d.])")
+_COMMA_CENTS = re.compile(r"\d,\d{1,2}(?!\d)")
+_POINT_CENTS = re.compile(r"\d\.(?:\d{1,2}|\d{4,})(?!\d)")
 _NOTATIONS = (
     # 1,234.50 and 1,23,456: a comma groups
     (re.compile(r"[1-9]\d{0,2}(?:,\d{2,3})*,\d{3}(?:\.\d+)?"), ",", "."),
@@ -94,12 +104,15 @@ def without_password(text: str) -> str:
     return re.sub(r"([?&](?:password|sslpassword|token)=)[^&\s]*", r"\1***", text)
 
 
-def parse_price(text: str) -> float | None:
+def parse_price(text: str, *, point_groups: bool = False) -> float | None:
     """The amount in `text`, a currency sign or code on either side of it ignored.
 
     "$1,234.50", "1.234,50 €", "12,99 €" and "CHF 1'234.50" are read; of a range such as
     "$10.99 - $24.99" the lower bound. "1,234" is one thousand two hundred and thirty-four and
-    "1.234" a little over one: where a single mark may be either, the English reading holds.
+    "1.234" a little over one:
+    where a single mark may be either, the English reading holds. With `point_groups`
+    "1.234" is the larger number: what decides is the rest of the column (see `point_groups_in`).
+    Words and marks about an amount ("From $10", "Rs. 1,299/-", "299:-", "€ 12,-") are read over.
 
     Returns None for an empty text or a word for "nothing" (nan, none, null, n/a).
 
@@ -107,17 +120,57 @@ def parse_price(text: str) -> float | None:
         ValueError: the text is no price: no number, a negative or an infinite one.
     """
     common = _COMMON.fullmatch(text)
-    if common is not None:
+    if common is not None and not point_groups:
         return _finite(float(common[1]), text)
     text = normalise(text)
     if text.casefold() in _NULL_WORDS or text.casefold() == "n/a":
         return None
-    if _PLAIN.fullmatch(text):
-        return _finite(float(text), text)
-    bounds = _RANGE.split(text)
+    bare = _AROUND.sub("", text)
+    if point_groups:
+        bare = _POINT_GROUPS.sub(lambda found: found[0].replace(".", ""), bare)
+    if _PLAIN.fullmatch(bare):
+        return _finite(float(bare), text)
+    bounds = _RANGE.split(bare)
     if len(bounds) > 2:
         raise ValueError(f"{text!r} is not a price")
     return min(_amount(bound, text) for bound in bounds)
+
+
+def point_groups_in(texts: Iterable[str]) -> bool | None:
+    """Whether a point groups thousands in the prices of a column, as the column itself shows.
+
+    A comma with one or two digits behind it shows that, a point with one, two or four digits the
+    opposite. Where each point has three digits behind it in several prices and nothing else is
+    there to see, no shop means fractions of a cent. None: no price depends on it.
+    """
+    marks = [text for text in texts if "." in text or "," in text]
+    open_ones = [text for text in marks if _POINT_GROUPS.search(text)]
+    if not open_ones:
+        return None
+    if any(_POINT_CENTS.search(text) for text in marks):
+        return False
+    return len(open_ones) > 1 or any(_COMMA_CENTS.search(text) for text in marks)
+
+
+_CODE = re.compile(r"(?<![A-Z])[A-Z]{3}(?![A-Z])")
+_SIGNS = {
+    "us$": "USD", "ca$": "CAD", "c$": "CAD", "au$": "AUD", "a$": "AUD", "nz$": "NZD",
+    "hk$": "HKD", "r$": "BRL", "$": "USD", "€": "EUR", "euro": "EUR", "£": "GBP", "₹": "INR",
+    "rs": "INR", "¥": "JPY", "円": "JPY", "元": "CNY", "₩": "KRW", "원": "KRW", "₽": "RUB",
+    "₺": "TRY", "₫": "VND", "฿": "THB", "₴": "UAH", "₪": "ILS", "₱": "PHP", "₦": "NGN",
+    "zł": "PLN", "kč": "CZK", "ft": "HUF", "lei": "RON",
+}  # fmt: skip
+
+
+def currency_of(text: str) -> str | None:
+    """The ISO 4217 code of the currency that a price names, None where it names none.
+
+    "$" alone is the US dollar and "¥" the yen, as nearly always; "kr" may be any of four.
+    """
+    if code := _CODE.search(text):
+        return code[0]
+    lower = text.casefold()
+    return next((code for sign, code in _SIGNS.items() if sign in lower), None)
 
 
 @lru_cache(maxsize=4096)

@@ -11,10 +11,10 @@ import duckdb
 import pytest
 
 from kinshelf.db.errors import InputError, UnreadableSource
+from kinshelf.db.formats.delimited import unique_names
+from kinshelf.db.formats.source import MAX_COLUMNS, MAX_ROW
 from kinshelf.db.product import LONGEST_TEXT, Product
-from kinshelf.db.sources.delimited import unique_names
 from kinshelf.db.sources.readers import read_source
-from kinshelf.db.sources.source import MAX_COLUMNS, MAX_ROW
 
 
 def read(path: Path) -> tuple[list[str], list[str]]:

@@ -123,6 +123,7 @@ def test_a_row_becomes_a_product_with_typed_attributes() -> None:
         "stock": 12,
         "code": "007",
         "sale": True,
+        "currency": "USD",
     }
 
 
@@ -159,7 +160,11 @@ def test_the_amazon_layout_reads_the_right_columns() -> None:
     assert product.description == "FLEX: bends GRIP: holds"
     assert product.price == 10.99
     assert product.image == "https://example.org/1.jpg"
-    assert product.attributes == {"Model Number": 55324}
+    assert product.attributes == {
+        "Model Number": 55324,
+        "currency": "USD",
+        "images": '["https://example.org/1.jpg", "https://example.org/2.jpg"]',
+    }
 
 
 def test_an_amazon_row_with_a_placeholder_only_has_no_image() -> None:

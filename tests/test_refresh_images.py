@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from kinshelf.db.catalog.queries import FILTER_COLUMNS
-from kinshelf.db.sources.layouts import OURS
+from kinshelf.db.layouts.names import OURS
 from kinshelf.store import AddOptions
 
 

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("cli", "commands", "serve", "cluster", "face", "probe", "store", "db")
 """From the upper to the lower; `samples` stands beside them."""
 ROOMS = {
-    "db": ("catalog", "sources", "filters", "images", ""),
+    "db": ("catalog", "sources", "formats", "layouts", "filters", "images", ""),
     "store": ("maintain", "engines", "operations", "ingest", "", "search", "log", "encode"),
     "probe": ("", "audit", "pages", "predict", "evaluate", "calibrate", "novelty", "fit"),
     "serve": ("", "pages", "routes", "http", "service", "workers", "base"),

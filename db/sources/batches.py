@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kinshelf.db.product import Product, Reject
+from kinshelf.db.formats.source import BadRow, MendedRow
+from kinshelf.db.layouts.names import EMBEDDINGS
+from kinshelf.db.product import Product, Reject, pictures_of
 from kinshelf.db.sources.columns import Note
-from kinshelf.db.sources.layouts import EMBEDDINGS
 from kinshelf.db.sources.seen import SeenIds
-from kinshelf.db.sources.source import BadRow, MendedRow
-from kinshelf.db.sources.values import embedding_of
+from kinshelf.db.sources.values import embedding_of, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,7 +31,8 @@ class ReadOptions:
     """Options for reading a source.
 
     `mapping` is {field: column}; `images` the folder of relative image paths (None: the source's
-    own); `batch_size` counts rows; `delimiter` and `encoding` None mean what the file shows.
+    own); `batch_size` counts rows; `delimiter`, `encoding`, `skip_rows` and
+    `sheet` None mean what the file shows.
     `require_content=False` takes products with neither text nor image: their embeddings come from
     elsewhere. With `updates` a row without them may be that of a known product, which the caller
     knows.
@@ -43,6 +45,8 @@ class ReadOptions:
     require_content: bool = True
     encoding: str | None = None
     updates: bool = False
+    skip_rows: int | None = None
+    sheet: str | None = None
 
 
 @dataclass(slots=True)
@@ -122,6 +126,8 @@ class Assembler:
         except ValueError as problem:
             self._reject(position, product.id, "bad-embedding", str(problem))
             return
+        if self._is_further_picture(position, product, vectors):
+            return
         if self._usable(position, product, vectors):
             self._size += len(product.title) + len(product.description)
             self._size += sum(len(v) for v in product.attributes.values() if type(v) is str)
@@ -147,6 +153,32 @@ class Assembler:
         )
         self._candidates, self._rejects, self._size = [], [], 0
         return batch
+
+    def continues(self, row: Mapping[str, object] | BadRow) -> bool:
+        """Whether a row has the id of the one before, so that a batch cannot end between them."""
+        if isinstance(row, BadRow) or not self._candidates:
+            return False
+        return text_of(row.get(self._plan.fields.get("id", ""))) == self._candidates[-1].product.id
+
+    def _is_further_picture(
+        self, position: int, product: Product, vectors: list[FloatArray | None]
+    ) -> bool:
+        """Take a row that has but another picture of the product before it as that picture."""
+        last = self._candidates[-1] if self._candidates else None
+        if last is None or last.product.id != product.id or not product.image or any(vectors):
+            return False
+        whole = last.product
+        listed = pictures_of(whole)
+        bare = {n: v for n, v in whole.attributes.items() if n != "images"}
+        if whole.replace(image=None, attributes=bare) != product.replace(image=None):
+            return False
+        if product.image in listed:
+            return False
+        images = json.dumps([*listed, product.image], ensure_ascii=False)
+        last.product = whole.replace(attributes=bare | {"images": images})
+        message = f"row {position} is another picture of {product.id!r}"
+        self._reject(position, product.id, "further-picture", message, kept=True)
+        return True
 
     def _usable(self, position: int, product: Product, vectors: list[FloatArray | None]) -> bool:
         if not product.id:

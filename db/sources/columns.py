@@ -2,36 +2,36 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import unicodedata
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from kinshelf.db.errors import InputError, UnknownColumn
-from kinshelf.db.product import Product, Scalar
-from kinshelf.db.sources.layouts import (
+from kinshelf.db.formats.source import MAX_COLUMNS
+from kinshelf.db.layouts.cells import is_markup, pictures_of, plain_text, unescaped
+from kinshelf.db.layouts.choose import Choice, choose
+from kinshelf.db.layouts.names import (
     ALIASES,
     ATTRIBUTES,
     EMBEDDINGS,
     FIELDS,
     TEXT,
-    amazon_description,
     attribute_name,
-    first_image,
     key_of,
-    layout_of,
     split_text,
 )
-from kinshelf.db.sources.source import MAX_COLUMNS
+from kinshelf.db.product import Product, Scalar
 from kinshelf.db.sources.values import first_member, scalar, text_of, typed, unfold
-from kinshelf.db.text import clean, clean_category, clean_key, clean_split, parse_price
+from kinshelf.db.text import clean, clean_category, clean_key, clean_split, currency_of, parse_price
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 _DRIVE = re.compile(r"[A-Za-z]:/")
 _REMOTE = re.compile(r"[a-z][a-z0-9+.-]*://|data:|file:", re.IGNORECASE)
@@ -39,6 +39,9 @@ _REMOTE = re.compile(r"[a-z][a-z0-9+.-]*://|data:|file:", re.IGNORECASE)
 _CONTENT = ("title", "description", "text", "image", *EMBEDDINGS)
 _MAP_HINT = """map the file's own name for it, for example --map {field}="{column}\""""
 _LISTED = 40
+_BESIDE = {"image": "images", "price": "currency", "description": "description_html"}
+"""Attributes that are made of a field's cell: all pictures of several, a price's currency, the
+description as it stands where that is HTML."""
 _NO_COLUMN = "\0"
 """Stands for the column of a field that has none; no source yields such a name."""
 
@@ -76,7 +79,8 @@ class ColumnPlan:
     """The mapping of columns to fields and attributes.
 
     `fields` maps a field to its column, `attributes` a column to the attribute's name. `folder` is
-    where relative image paths start; `from_text` marks values as text without a type.
+    where relative image paths start; `from_text` marks values as text without a type; `choice` is
+    what layout and templates make of the columns. `point_groups`: "1.299" is a price above 1,000.
     """
 
     columns: tuple[str, ...]
@@ -85,6 +89,9 @@ class ColumnPlan:
     layout: str | None = None
     folder: Path = field(default_factory=Path)
     from_text: bool = True
+    choice: Choice = field(default_factory=Choice)
+    point_groups: bool = False
+    price_note: str = ""
 
     def product(self, row: Mapping[str, object]) -> tuple[Product, list[Note]]:
         """The product in `row` (column → value; a column may be absent) and what was left aside.
@@ -98,23 +105,26 @@ class ColumnPlan:
             value if type(value := row.get(column)) is str else text_of(value)
             for column in self._order
         ]
+        for place, read in self._reads:
+            cells[place] = read(cells[place])
         cells[1:4] = map(first_member, cells[1:4])
-        cells[5:7] = map(first_member, cells[5:7])
+        cells[5] = first_member(cells[5])
         key, title, description, category, price, brand, image, split, text = cells
         if text:
             title, description = split_text(text)
-        if self.layout is not None:
-            description = amazon_description(description)
+        attributes = self._attributes(row)
+        if is_markup(description):
+            attributes["description_html"] = clean(description)
         product = Product(
             clean_key(key),
-            clean(title),
-            clean(description),
-            clean_category(category),
-            self._price(price, notes) if price else None,
-            (clean(brand) or None) if brand else None,
-            self._image(image) if image else None,
+            clean(plain_text(title)),
+            clean(plain_text(description)),
+            clean_category(unescaped(category)),
+            self._price(price, notes, attributes) if price else None,
+            (clean(unescaped(brand)) or None) if brand else None,
+            self._image(image, attributes) if image else None,
             self._split(split, notes) if split else None,
-            self._attributes(row),
+            attributes,
         )
         return product, notes
 
@@ -142,6 +152,8 @@ class ColumnPlan:
         if TEXT in fields:
             fields |= {"title", "description"}
         attributes = [name for column, name in self.attributes.items() if column in columns]
+        # What comes with a field goes with it.
+        attributes += [name for of, name in _BESIDE.items() if of in fields]
         return RowFields(frozenset(fields & set(FIELDS[1:])), frozenset(attributes))
 
     def extended(self, columns: Iterable[str]) -> ColumnPlan:
@@ -154,9 +166,7 @@ class ColumnPlan:
                 " names and values into one column as JSON text"
             )
         names = {**self.attributes, **_attributes(new, fields)}
-        return ColumnPlan(
-            (*self.columns, *new), fields, names, self.layout, self.folder, self.from_text
-        )
+        return replace(self, columns=(*self.columns, *new), fields=fields, attributes=names)
 
     @cached_property
     def known(self) -> frozenset[str]:
@@ -173,12 +183,16 @@ class ColumnPlan:
 
     def without_attributes(self) -> ColumnPlan:
         """The plan that reads the fields only."""
-        return ColumnPlan(self.columns, self.fields, {}, self.layout, self.folder, self.from_text)
+        return replace(self, attributes={})
 
     @cached_property
     def _order(self) -> tuple[str, ...]:
         """The column of each field in turn, and of the joined text."""
         return tuple(self.fields.get(name, _NO_COLUMN) for name in (*FIELDS, TEXT))
+
+    @cached_property
+    def _reads(self) -> list[tuple[int, Callable[[str], str]]]:
+        return [((*FIELDS, TEXT).index(name), read) for name, read in self.choice.read.items()]
 
     @cached_property
     def _prefix(self) -> str:
@@ -191,17 +205,30 @@ class ColumnPlan:
             notes.append(Note("unknown-split", f"{message}; the product is kept"))
         return name
 
-    def _price(self, text: str, notes: list[Note]) -> float | None:
+    def _price(self, text: str, notes: list[Note], attributes: dict[str, Scalar]) -> float | None:
         try:
-            return parse_price(text)
+            amount = parse_price(text, point_groups=self.point_groups)
         except ValueError as problem:
             notes.append(Note("bad-price", f"{problem}; the product is kept without a price"))
             return None
+        if not (text[:1] + text[-1:]).isdecimal() and (currency := currency_of(text)):
+            attributes.setdefault("currency", currency)
+        return amount
 
-    def _image(self, text: str) -> str | None:
-        value = first_image(clean_key(text))
-        if not value or (":" in value and _REMOTE.match(value)):
-            return value or None
+    def _image(self, text: str, attributes: dict[str, Scalar]) -> str | None:
+        """The first picture of a cell; where it names several, all are an attribute too."""
+        value = clean_key(text)
+        if value.startswith(("[", "http", "//")):
+            found = [self._place(picture) for picture in pictures_of(value)]
+            if len(found) > 1:
+                attributes["images"] = json.dumps(found, ensure_ascii=False)
+            return found[0] if found else None
+        return self._place(value) if value else None
+
+    def _place(self, value: str) -> str:
+        """A picture's URL as it stands, and a path below the folder."""
+        if ":" in value and _REMOTE.match(value):
+            return value
         if value.startswith("//"):  # a URL of the page's own scheme
             return f"https:{value}"
         if value[0] == "/" or "\\" in value or not value.isascii():
@@ -253,6 +280,7 @@ def resolve_columns(
     folder: Path | None = None,
     from_text: bool = True,
     require_content: bool = True,
+    filled: Collection[str] | None = None,
 ) -> ColumnPlan:
     """Decide what each of `columns` is: by `mapping` {field: column}, known layout, or its name.
 
@@ -267,22 +295,25 @@ def resolve_columns(
             `require_content`, none can be a title, description, image or embedding.
         InputError: the mapping names a field that there is not, or contradicts itself.
     """
-    bound = {name: _mapped(name, column, columns) for name, column in mapping.items()}
+    choice = choose(columns, mapping, filled, folder)
+    bound = {
+        name: column if column in choice.templates else _mapped(name, column, columns)
+        for name, column in mapping.items()
+    }
     if TEXT in bound and bound.keys() & {"title", "description"}:
         raise InputError(
             "text stands for title and description in one column: map either text, or the two"
         )
-    layout = layout_of(columns)
-    if layout is not None:
-        by_key = {key_of(column): column for column in columns}
-        known = {name: by_key[key] for name, key in layout.columns.items() if key in by_key}
-        bound = _without(bound, known) | bound
-    fields = _bind(columns, bound)
+    bound = _without(bound, choice.fields) | bound
+    columns = [*columns, *choice.made]
+    fields = _bind([c for c in columns if c not in choice.hidden], bound)
     _check_enough(columns, fields, require_content)
     where = (folder or Path()).absolute()
-    layout_name = layout.name if layout else None
-    names = _attributes(columns, fields)
-    return ColumnPlan(tuple(columns), fields, names, layout_name, where, from_text)
+    layout = choice.layout.name if choice.layout else None
+    names = _attributes([c for c in columns if c not in choice.hidden], fields)
+    for made in choice.templates:
+        names.pop(made, None)
+    return ColumnPlan(tuple(columns), fields, names, layout, where, from_text, choice)
 
 
 def _without(bound: Mapping[str, str], known: Mapping[str, str]) -> dict[str, str]:

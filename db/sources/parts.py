@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from kinshelf.db.errors import EmptySource, UnfinishedParts, UnreadableSource
-from kinshelf.db.sources.parquet import ParquetSource
+from kinshelf.db.formats.parquet import ParquetSource
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
-    from kinshelf.db.sources.source import BadRow
+    from kinshelf.db.formats.source import BadRow
 
 NAME = "parts.json"
 FORMAT = 1
@@ -119,7 +119,7 @@ def _check(path: Path, size: int) -> None:
 
 
 class PartsSource:
-    """The products of a finished folder as `db.source.RowSource`, part by part."""
+    """The products of a finished folder as `db.formats.source.RowSource`, part by part."""
 
     from_text = False
 
@@ -137,7 +137,7 @@ class PartsSource:
         self.columns: Sequence[str] = ParquetSource(self._files[0]).columns
 
     def rows(self, wanted: Collection[str] | None = None) -> Iterator[dict[str, object] | BadRow]:
-        """Each product as column → value. See `db.parquet.ParquetSource`."""
+        """Each product as column → value. See `db.formats.parquet.ParquetSource`."""
         for file in self._files:
             yield from ParquetSource(file).rows(wanted)
 

@@ -5,19 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from kinshelf.db.errors import EmptySource, InputError, SourceNotFound, UnreadableSource
+from kinshelf.db.errors import EmptySource, InputError, SourceNotFound
+from kinshelf.db.formats.folder import FolderSource
+from kinshelf.db.formats.open import FormatOptions, open_file
+from kinshelf.db.formats.parquet import ParquetSource
+from kinshelf.db.layouts.known import layout_of
 from kinshelf.db.sources.batches import Assembler, ReadBatch, ReadOptions
 from kinshelf.db.sources.columns import ColumnPlan, resolve_columns
-from kinshelf.db.sources.delimited import DelimitedSource
-from kinshelf.db.sources.folder import FolderSource
-from kinshelf.db.sources.jsonlines import JsonLinesSource
-from kinshelf.db.sources.parquet import ParquetSource
 from kinshelf.db.sources.parts import PartsSource, parts_of
+from kinshelf.db.sources.shape import ShapedSource, filled_columns
+from kinshelf.db.sources.summary import with_price_notation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from kinshelf.db.sources.source import RowSource
+    from kinshelf.db.formats.source import RowSource
 
 __all__ = [
     "Opened",
@@ -33,9 +35,6 @@ __all__ = [
     "source_columns",
 ]
 
-_DELIMITED = frozenset({".csv", ".tsv", ".tab"})
-_JSON_LINES = frozenset({".jsonl", ".ndjson"})
-_PARQUET = frozenset({".parquet", ".pq"})
 _DEFAULTS = ReadOptions()
 
 Opened: TypeAlias = "tuple[RowSource, ColumnPlan]"
@@ -45,10 +44,10 @@ Opened: TypeAlias = "tuple[RowSource, ColumnPlan]"
 def read_source(path: Path | str, options: ReadOptions = _DEFAULTS) -> Iterator[ReadBatch]:
     """The products of a source, as batches in the source's order, never all of it in memory.
 
-    The format goes by the suffix: .csv, .tsv, .parquet, .jsonl, .ndjson, the text ones also with
-    .gz behind; a folder gives its pictures (see `db.folder`) or, if `kinshelf encode` wrote it, its
-    products with their embeddings (see `db.parts`). Rows that cannot be used are in the
-    batches' `rejects`. The checks that need no more than a file's beginning are done at once.
+    The format goes by the suffix (see `db.formats.open`); a folder gives its pictures (see
+    `db.formats.folder`) or, if `kinshelf encode` wrote it, its products with their embeddings (see
+    `db.sources.parts`). Rows that cannot be used are in the batches' `rejects`.
+    The checks that need no more than a file's beginning are done at once.
 
     Raises:
         SourceNotFound: there is nothing at `path`, or no folder at `options.images`.
@@ -96,19 +95,24 @@ def open_source(path: Path | str, options: ReadOptions) -> Opened:
     if options.batch_size < 1:
         raise InputError(f"batch_size is {options.batch_size}, but must be 1 or more")
     source = _open(path, options)
+    known = layout_of(source.columns) is not None and not isinstance(source, PartsSource)
     plan = resolve_columns(
         source.columns,
         options.mapping,
         folder=options.images or path.parent,
         from_text=source.from_text,
         require_content=options.require_content and not options.updates,
+        filled=filled_columns(source) if known else None,
     )
-    return source, plan
+    if plan.choice.shapes:
+        choice = plan.choice
+        source = ShapedSource(source, choice.layout, choice.templates, choice.pictures)
+    return source, with_price_notation(source, plan)
 
 
 def reading_notes(source: RowSource) -> list[str]:
     """How a file is read where that is not what its suffix promises, for a person."""
-    return source.notes if isinstance(source, DelimitedSource | JsonLinesSource) else []
+    return list(getattr(source, "notes", []))
 
 
 def read_planned(
@@ -119,9 +123,10 @@ def read_planned(
     assembler = Assembler(str(path), plan, require_content=required)
     position = -1
     for position, row in enumerate(source.rows({*plan.fields.values(), *plan.attributes})):
-        assembler.take(position, row)
-        if len(assembler) >= options.batch_size or assembler.is_large:
+        full = len(assembler) >= options.batch_size or assembler.is_large
+        if full and not assembler.continues(row):
             yield assembler.batch()
+        assembler.take(position, row)
     if position < 0:
         raise EmptySource(f"{path} has a header but no rows")
     if len(assembler):
@@ -135,19 +140,5 @@ def _open(path: Path, options: ReadOptions) -> RowSource:
     if path.is_dir():
         parts = parts_of(path)
         return FolderSource(path) if parts is None else PartsSource(path, parts)
-    suffix = path.suffix.casefold()
-    inner = path.with_suffix("").suffix.casefold() if suffix == ".gz" else suffix
-    if inner in _DELIMITED:
-        return DelimitedSource(path, options.delimiter, options.encoding)
-    if inner in _JSON_LINES:
-        return JsonLinesSource(path, options.encoding)
-    if suffix in _PARQUET:
-        return ParquetSource(path)
-    raise UnreadableSource(_unknown(path))
-
-
-def _unknown(path: Path) -> str:
-    return (
-        f"{path}: the suffix {path.suffix!r} names no format that can be read; .csv, .tsv, .jsonl "
-        "and .ndjson can (also with .gz behind), .parquet, and a folder of pictures"
-    )
+    chosen = FormatOptions(options.delimiter, options.encoding, options.skip_rows, options.sheet)
+    return open_file(path, chosen)

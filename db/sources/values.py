@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kinshelf.db.sources.layouts import attribute_name
+from kinshelf.db.layouts.names import attribute_name
 from kinshelf.db.text import clean, clean_key
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from kinshelf.db.layouts.names import attribute_name
 from kinshelf.db.product import Product
-from kinshelf.db.sources.layouts import attribute_name
 from kinshelf.db.sources.values import scalars
 from kinshelf.db.text import clean, clean_category, clean_key, clean_split
 from kinshelf.serve.base.errors import Unusable

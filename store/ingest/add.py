@@ -132,6 +132,7 @@ def _add_file(
     from kinshelf.db.sources.parts import PartsSource
     from kinshelf.db.sources.prepare import Preparation
     from kinshelf.db.sources.readers import open_source, reading_notes
+    from kinshelf.db.sources.summary import Tally
 
     updates = shelf.snapshot().count > 0
     reading = reading_options(options, updates=updates)
@@ -151,7 +152,9 @@ def _add_file(
         notes = reading_notes(opened[0]) + opened[1].notes()
         ingest.report.notes = [f"{source.name}: {note}" for note in notes]
         ingest.prepared = preparation
-        report = ingest.run(batches)
+        tally = Tally(*opened)
+        report = ingest.run(tally.counted(batches))
+        report.notes += [f"{source.name}: {line}" for line in tally.lines()]
         report.training_set = TrainingSetSummary.of(preparation) if preparation else None
         return report
 

@@ -190,8 +190,8 @@ def read_changes(
     Raises InputError: SourceNotFound, UnreadableSource, UnknownColumn, a category that is no text,
     or DuplicateId if one id is given two categories.
     """
+    from kinshelf.db.formats.source import BadRow
     from kinshelf.db.sources.readers import ReadOptions, open_rows
-    from kinshelf.db.sources.source import BadRow
     from kinshelf.db.sources.values import text_of
     from kinshelf.db.text import clean_category, clean_key, from_spreadsheet
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from kinshelf.db.layouts.names import FIELDS
 from kinshelf.db.product import PREDICTED, Product
-from kinshelf.db.sources.layouts import FIELDS
 from kinshelf.db.text import compatible
 
 if TYPE_CHECKING:

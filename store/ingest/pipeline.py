@@ -23,8 +23,8 @@ from kinshelf.db.errors import (
     InvalidEmbeddings,
     KinshelfError,
 )
+from kinshelf.db.formats.source import MAX_COLUMNS
 from kinshelf.db.product import Product, Reject
-from kinshelf.db.sources.source import MAX_COLUMNS
 from kinshelf.store.ingest.batch_encoder import BatchEncoder
 from kinshelf.store.ingest.candidate import (
     Candidate,

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kinshelf.db.formats.source import MAX_ROW, too_long
+from kinshelf.db.layouts.names import ATTRIBUTES, FIELDS, attribute_name
 from kinshelf.db.product import TEXT_COLUMNS, Reject
-from kinshelf.db.sources.layouts import ATTRIBUTES, FIELDS, attribute_name
-from kinshelf.db.sources.source import MAX_ROW, too_long
 from kinshelf.db.text import clean_category, is_kept, is_key
 
 if TYPE_CHECKING:

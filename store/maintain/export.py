@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kinshelf.db.errors import InputError
-from kinshelf.db.sources.layouts import ATTRIBUTES, attribute_name
+from kinshelf.db.layouts.names import ATTRIBUTES, attribute_name
 from kinshelf.db.sources.values import typed
 from kinshelf.store.log import disk
 from kinshelf.store.search import fusion

@@ -8,8 +8,8 @@ from itertools import repeat
 from typing import TYPE_CHECKING
 
 from kinshelf.db.errors import EmptySource, UnreadableSource
-from kinshelf.db.sources.layouts import EMBEDDINGS, key_of
-from kinshelf.db.sources.source import MAX_ROW, BadRow, check_width, too_long
+from kinshelf.db.formats.source import MAX_ROW, BadRow, check_width, too_long
+from kinshelf.db.layouts.names import EMBEDDINGS, key_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import re
 import zlib
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from kinshelf.db import encodings
 from kinshelf.db.errors import EmptySource, UnreadableSource
+from kinshelf.db.formats.packed import PACKED, unpacked
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -30,8 +30,9 @@ _HEAD = 64 * 2**10
 _CHUNK = 2**20
 _SAMPLE = 256 * 2**10
 _MAGIC = {
-    b"PK\x03\x04": "a zip archive or spreadsheet: save it as CSV",
+    b"PK\x03\x04": "a zip archive or spreadsheet: save it as CSV, or name it .zip or .xlsx",
     b"PAR1": "a Parquet file: give it the suffix .parquet",
+    b"ARROW1": "an Arrow file: give it the suffix .feather",
     b"\x1f\x8b": "gzip-compressed: give it the suffix .gz after its own",
 }
 
@@ -146,10 +147,10 @@ def _detected(path: Path, _size: int, _changed: int) -> str:
     return found
 
 
-def text_lines(path: Path, encoding: str = encodings.UTF_8) -> Iterator[str]:
-    """The lines of a text file with their own line ends, one at a time; .gz is unpacked.
+def text_lines(path: Path, encoding: str = encodings.UTF_8, skip: int = 0) -> Iterator[str]:
+    """The lines of a text file with their own line ends, one at a time, unpacked.
 
-    A byte order mark is dropped.
+    A byte order mark is dropped, and so are the first `skip` lines.
 
     Raises:
         UnreadableSource: bytes that are not of this encoding, a damaged archive, or a line longer
@@ -168,7 +169,9 @@ def text_lines(path: Path, encoding: str = encodings.UTF_8) -> Iterator[str]:
             while line := stream.readline(MAX_LINE):
                 if len(line) == MAX_LINE:
                     raise UnreadableSource(f"{path} has a line of more than {MAX_LINE} characters")
-                yield line
+                skip -= 1
+                if skip < 0:
+                    yield line
     except UnicodeError as problem:
         raise UnreadableSource(_not_of(path, encoding, problem)) from problem
     except (OSError, EOFError, zlib.error) as problem:
@@ -178,9 +181,9 @@ def text_lines(path: Path, encoding: str = encodings.UTF_8) -> Iterator[str]:
 def head_lines(path: Path, encoding: str = encodings.UTF_8) -> tuple[list[str], float] | None:
     """The lines of a text file's first 256 KiB, and how many times as large the file is.
 
-    None for .gz, whose size does not tell how much is in it.
+    None for a packed file, whose size does not tell how much is in it.
     """
-    if path.suffix.casefold() == ".gz":
+    if path.suffix.casefold() in PACKED:
         return None
     lines: list[str] = []
     size = 0
@@ -199,9 +202,7 @@ def unreadable(path: Path, problem: Exception) -> UnreadableSource:
 
 
 def _open_binary(path: Path) -> BinaryIO:
-    if path.suffix.casefold() == ".gz":
-        return cast("BinaryIO", gzip.open(path, "rb"))
-    return path.open("rb")
+    return unpacked(path)
 
 
 def _not_of(path: Path, encoding: str, problem: UnicodeError) -> str:

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from kinshelf.db.errors import EmptySource, UnreadableSource
-from kinshelf.db.sources.source import (
+from kinshelf.db.formats.source import (
     MAX_ROW,
     BadRow,
     check_text,
@@ -37,7 +37,7 @@ class JsonLinesSource:
         `encoding` None: what the bytes show.
 
         Raises:
-            EmptySource, UnreadableSource: see `db.source`; and a file that holds no object.
+            EmptySource, UnreadableSource: see `db.formats.source`; and a file that holds no object.
         """
         self._path = path
         check_text(path)

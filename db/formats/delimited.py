@@ -10,8 +10,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from kinshelf.db.errors import EmptySource, InputError, UnreadableSource
-from kinshelf.db.sources.layouts import ALIASES, KNOWN_KEYS, key_of
-from kinshelf.db.sources.source import (
+from kinshelf.db.formats.source import (
     BadRow,
     MendedRow,
     check_text,
@@ -21,6 +20,8 @@ from kinshelf.db.sources.source import (
     head_lines,
     text_lines,
 )
+from kinshelf.db.layouts.known import LAYOUT_KEYS
+from kinshelf.db.layouts.names import ALIASES, KNOWN_KEYS, key_of
 from kinshelf.db.text import clean_key
 
 if TYPE_CHECKING:
@@ -52,23 +53,28 @@ class DelimitedSource:
     from_text = True
 
     def __init__(
-        self, path: Path, delimiter: str | None = None, encoding: str | None = None
+        self,
+        path: Path,
+        delimiter: str | None = None,
+        encoding: str | None = None,
+        skip: int | None = None,
     ) -> None:
         """Read the header.
 
         `delimiter` None means what the header and the first rows show, and where they leave it
         open a tab for .tsv and .tab, else a comma; "tab" and such names are understood.
-        `encoding` None means what the bytes show.
+        `encoding` None means what the bytes show; `skip` lines are passed over before the header.
 
         Raises:
-            EmptySource, UnreadableSource: see `db.source`; and a delimiter that does not occur in
-                the header though another one does.
+            EmptySource, UnreadableSource: see `db.formats.source`; and a delimiter that does not
+                occur in the header though another one does.
             InputError: a delimiter that is not one character.
         """
         self._path = path
         check_text(path)
         self.encoding = encoding_of(path, encoding)
-        self._first = _sep_line(next(iter(text_lines(path, self.encoding)), ""))
+        self._skip = self._shown_skip() if skip is None else skip
+        self._first = _sep_line(next(self._text(), ""))
         self._delimiter = _usual(path) if delimiter is None else _given(delimiter)
         if delimiter is None:
             self._delimiter = self._first or self._shown_delimiter()
@@ -158,14 +164,14 @@ class DelimitedSource:
         if head is None:
             return None
         lines, scale = head
-        records = sum(1 for _ in self._records(iter(lines))) - 1
+        records = sum(1 for _ in self._records(iter(lines[self._skip :]))) - 1
         return round(records * scale)
 
     def _records(
         self, source: Iterator[str] | None = None
     ) -> Iterator[tuple[int, list[str] | BadRow]]:
         """Line number from 1 and fields of each record, the header among them."""
-        lines = _Lines(text_lines(self._path, self.encoding) if source is None else source)
+        lines = _Lines(self._text() if source is None else source)
         reader = csv.reader(lines, delimiter=self._delimiter, strict=True)
         number = 1
         if self._first:
@@ -252,9 +258,17 @@ class DelimitedSource:
         self._id_at = next(places, 0)
         return unique_names(names)
 
+    def _text(self) -> Iterator[str]:
+        return text_lines(self._path, self.encoding, self._skip)
+
+    def _shown_skip(self) -> int:
+        """The rows above the header of Amazon's flat files, which begin with their version."""
+        first = next(text_lines(self._path, self.encoding), "")
+        return 2 if first.lstrip('"').startswith("TemplateType=") else 0
+
     def _shown_delimiter(self) -> str:
         """The delimiter that makes most known names of the header, then records of its width."""
-        lines = list(itertools.islice(text_lines(self._path, self.encoding), _SAMPLED))
+        lines = list(itertools.islice(self._text(), _SAMPLED))
         usual = _usual(self._path)
         marks = [usual, *(mark for mark in ",;\t|" if mark != usual)]
         return max(marks, key=lambda mark: _fit(lines, mark))  # the first of equals
@@ -352,7 +366,7 @@ def _fit(lines: list[str], mark: str) -> tuple[int, float, int]:
     if not records or len(records[0]) == 1:
         return 0, 0.0, 0
     width = len(records[0])
-    known = len(KNOWN_KEYS.intersection(map(key_of, records[0])))
+    known = len((KNOWN_KEYS | LAYOUT_KEYS).intersection(map(key_of, records[0])))
     return known, round(sum(len(r) == width for r in records) / len(records), 1), width
 
 

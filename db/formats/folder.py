@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kinshelf.db.errors import EmptySource, ImageRejected, UnreadableSource
+from kinshelf.db.formats.source import BadRow
 from kinshelf.db.images.decode import image_format
-from kinshelf.db.sources.source import BadRow
 from kinshelf.db.text import clean_key
 
 if TYPE_CHECKING:

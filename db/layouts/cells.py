@@ -1,0 +1,130 @@
+"""What stands in a cell of a shop's file: lists, paths of categories, pictures, markup."""
+
+from __future__ import annotations
+
+import ast
+import html
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import PurePosixPath
+from typing import Any
+
+_LONGEST_LIST = 100_000
+_BETWEEN_URLS = re.compile(r"[|;,\s]+(?=https?://|//)|\s*\|\s*")
+_LEVELS = re.compile(r"\s*(?:>>|>|\||»|(?<=\s)/(?=\s))\s*")
+_MARKUP = re.compile(r"</?(?:[a-z][a-z0-9]*)(?:\s[^<>]*)?/?>|<!--", re.I)
+_ENTITY = re.compile(r"&(?:#\d{1,7}|#x[0-9a-f]{1,6}|[a-z][a-z0-9]{1,30});", re.I)
+_BLOCKS = frozenset(
+    {"p", "br", "div", "ul", "ol", "li", "dl", "dt", "dd", "h1", "h2", "h3", "h4", "h5", "h6", "hr",
+     "table", "tr", "td", "th", "section", "article", "address", "blockquote"}
+)  # fmt: skip
+_UNSEEN = frozenset({"script", "style", "template", "noscript", "iframe"})
+_PICTURE = re.compile(r"\.(?:jpe?g|png|webp|gif|avif|heic)\s*$", re.I)
+_PLACEHOLDER = "transparent-pixel"
+
+
+def members_of(text: str) -> list[Any] | None:
+    """The members of a list that is written as JSON or as Python does; None for other text."""
+    text = text.strip()
+    if text[:1] != "[" or text[-1:] != "]" or len(text) > _LONGEST_LIST:
+        return None
+    for read in (json.loads, ast.literal_eval):
+        try:
+            found = read(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            continue
+        return found if isinstance(found, list) else None
+    return None
+
+
+def pictures_of(value: object) -> list[str]:
+    """The pictures that a cell names, in order, each once; placeholders are left out.
+
+    A cell is one path or URL, a list, or URLs in a row with "|", ";", "," or a space between.
+    """
+    if isinstance(value, list):
+        found = [picture for member in value for picture in pictures_of(member)]
+        return list(dict.fromkeys(found))
+    text = str(value).strip() if value is not None else ""
+    if (members := members_of(text)) is not None:
+        return pictures_of([m for m in members if isinstance(m, str)])
+    many = text.startswith(("http://", "https://", "//"))
+    parts = _BETWEEN_URLS.split(text) if many else [text]
+    if not many and "," in text and all(map(_PICTURE.search, text.split(","))):
+        parts = text.split(",")
+    found = [part.strip(" ,;") for part in parts]
+    return list(dict.fromkeys(part for part in found if part and _PLACEHOLDER not in part))
+
+
+def path_of(text: str) -> str:
+    """A category path with " | " between its levels, of a list or of "A > B > C"."""
+    members = members_of(text)
+    if members is None:
+        levels = _LEVELS.split(text)
+    elif len(members) == 1:
+        levels = _LEVELS.split(str(members[0]))
+    else:
+        levels = [str(member) for member in members]
+    return " | ".join(level for level in map(str.strip, levels) if level)
+
+
+def first_path(text: str) -> str:
+    """The path of the first of several categories with commas between them."""
+    return path_of(re.split(r"\s*,\s*", text.strip())[0])
+
+
+def tag_path(text: str) -> str:
+    """The last of several categories with commas between them, from the wide to the narrow."""
+    return text.strip().rpartition(",")[2].strip().removeprefix("en:")
+
+
+def stem(text: str) -> str:
+    """A file's name without folder and suffix."""
+    return PurePosixPath(text.strip().replace("\\", "/")).stem
+
+
+def ten_digits(text: str) -> str:
+    """A number with the leading zeros that a spreadsheet took from it."""
+    return text.strip().zfill(10) if text.strip().isdecimal() else text
+
+
+class _Text(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.parts: list[str] = []
+        self._unseen = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._unseen += tag in _UNSEEN
+        if tag in _BLOCKS:
+            self.parts.append(" ")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._unseen = max(0, self._unseen - (tag in _UNSEEN))
+        if tag in _BLOCKS:
+            self.parts.append(" ")
+
+    def handle_data(self, data: str) -> None:
+        if not self._unseen:
+            self.parts.append(data)
+
+
+def is_markup(text: str) -> bool:
+    """Whether HTML stands in a text."""
+    return "<" in text and _MARKUP.search(text) is not None
+
+
+def plain_text(text: str) -> str:
+    """A text as a person reads it: without HTML, scripts and entities."""
+    if not is_markup(text):
+        return unescaped(text)
+    parser = _Text()
+    parser.feed(text)
+    parser.close()
+    return " ".join("".join(parser.parts).split())
+
+
+def unescaped(text: str) -> str:
+    """A text with its entities as the characters that they stand for."""
+    return html.unescape(text) if "&" in text and _ENTITY.search(text) else text

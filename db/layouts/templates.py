@@ -1,0 +1,70 @@
+"""Templates such as "{brand} {name}": a value that is put together from columns."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from kinshelf.db.errors import UnknownColumn
+from kinshelf.db.layouts.names import key_of
+
+_PLACE = re.compile(r"\{([^{}]+)\}")
+_LEVEL = " > "
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """Text with columns in braces; of "{a|b}" the first that has a value is taken.
+
+    A level of a path ("{a} > {b}") and a word whose column is empty are left out; where no column
+    has a value, the result is empty.
+    """
+
+    text: str
+    places: Mapping[str, tuple[str, ...]]
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that it reads."""
+        return [column for columns in self.places.values() for column in columns]
+
+    def fill(self, row: Mapping[str, object], show: Callable[[object], str]) -> str:
+        """The value for a row; `show` makes text of a cell."""
+        values = {}
+        for place, columns in self.places.items():
+            cells = (show(row.get(column)).strip() for column in columns)
+            values[place] = next(filter(None, cells), "")
+        if not any(values.values()):
+            return ""
+        levels = self.text.split(_LEVEL)
+        filled = [" ".join(_PLACE.sub(lambda m: values[m[1]], one).split()) for one in levels]
+        return " | ".join(filter(None, filled)) if len(levels) > 1 else filled[0]
+
+
+def is_template(text: str) -> bool:
+    """Whether a text names columns in braces."""
+    return _PLACE.search(text) is not None
+
+
+def template_of(text: str, columns: Mapping[str, str]) -> Template | None:
+    """The template over a source's columns (by `key_of`); None where one that it needs is not
+    there."""
+    places = {}
+    for place in _PLACE.findall(text):
+        found = tuple(columns[k] for name in place.split("|") if (k := key_of(name)) in columns)
+        if not found:
+            return None
+        places[place] = found
+    return Template(text, places)
+
+
+def checked_template(field: str, text: str, columns: Mapping[str, str]) -> Template:
+    """A user's template. Raises UnknownColumn."""
+    found = template_of(text, columns)
+    if found is None:
+        raise UnknownColumn(
+            f"--map {field}={text!r}: it names a column that is not there; the columns are"
+            f" {', '.join(columns.values())}"
+        )
+    return found
