@@ -118,9 +118,7 @@ class RidgeFit:
         the training set, (m,), and that one's copies."""
         return self._left_out(self.features(X), self._rows(places), places)
 
-    def _left_out(
-        self, asked: Float64Array, own: Float64Array, places: IntArray
-    ) -> Float64Array:
+    def _left_out(self, asked: Float64Array, own: Float64Array, places: IntArray) -> Float64Array:
         found = asked @ self.weights
         group = self.source.groups[places]
         size = np.unique(self.source.groups, return_counts=True)
