@@ -88,7 +88,7 @@ def by_hand(shelf: Shelf, query: np.ndarray, new: dict[str, float]) -> dict[str,
     logits = probe.logits(asked).astype(np.float64) / fitted.temperature * fitted.probe_power
     logits += ridge.scores(asked) * fitted.sharpness * fitted.ridge_power
     answer = dict(new)
-    for c, stated in zip(probe.classes, softmax(logits[0]), strict=True):
+    for c, stated in zip(probe.classes, softmax(logits)[0], strict=True):
         share = votes[c] / total if total else stated
         mixed = (1 - fitted.lam) * stated + fitted.lam * share
         answer[c] = (1 - sum(new.values())) * mixed

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kinshelf.db.arrays import Float64Array, FloatArray, IntArray
+from kinshelf.probe.fit.covariance import Floats
 from kinshelf.probe.fit.model import softmax
 from kinshelf.probe.fit.split import TrainingSet
 
@@ -61,7 +62,9 @@ class Ridge:
     def scores(self, X: FloatArray) -> Float64Array:
         """Each class's score less an equal share, about -1 to 1, of fused embeddings (n, D):
         (n, n_classes) float64."""
-        near = kernel(centred(X, self.mean), self.landmarks, float(self.width[0]))
+        # in float64, so that an answer is the same alone as among others
+        rows = centred(X, self.mean).astype(np.float64)
+        near = kernel(rows, self.landmarks.astype(np.float64), float(self.width[0]))
         return np.asarray(near @ self.weights, dtype=np.float64)
 
     def arrays(self) -> dict[str, Array]:
@@ -88,14 +91,15 @@ def centred(X: FloatArray, mean: FloatArray) -> FloatArray:
     return rows
 
 
-def kernel(rows: FloatArray, landmarks: FloatArray, width: float) -> FloatArray:
-    """Gaussian kernel values (n, m) float32 of centred rows (n, D) and landmarks (m, D)."""
-    return np.asarray(np.exp(-width * _distances(rows, landmarks)), dtype=np.float32)
+def kernel(rows: Floats, landmarks: Floats, width: float) -> Floats:
+    """Gaussian kernel values (n, m) of centred rows (n, D) and landmarks (m, D), in their
+    precision."""
+    return np.asarray(np.exp(-width * _distances(rows, landmarks)))
 
 
-def _distances(rows: FloatArray, others: FloatArray) -> FloatArray:
+def _distances(rows: Floats, others: Floats) -> Floats:
     found = np.vecdot(rows, rows)[:, None] + np.vecdot(others, others) - 2 * rows @ others.T
-    return np.asarray(np.maximum(found, 0), dtype=np.float32)
+    return np.asarray(np.maximum(found, 0))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -183,7 +187,8 @@ def _judged(source: TrainingSet, seed: int) -> IntArray:
 def _usual_distance(landmarks: FloatArray) -> float:
     some = landmarks[:_TRIED]
     apart = _distances(some, some)[np.triu_indices(len(some), 1)]
-    return max(float(np.median(apart)), _FLAT)
+    usual = float(np.median(apart)) if len(apart) else 0.0
+    return usual if usual > _FLAT else 1.0
 
 
 def _best_width(source: TrainingSet, mean: FloatArray, seed: int) -> float:
@@ -249,7 +254,7 @@ def _solved(source: TrainingSet, ridge: Ridge) -> RidgeFit:
     return RidgeFit(source, ridge, directions, np.maximum(values, 0), turn.T @ sums, 0.0)
 
 
-def _blocks(source: TrainingSet, ridge: Ridge) -> Iterator[tuple[IntArray, FloatArray]]:
+def _blocks(source: TrainingSet, ridge: Ridge) -> Iterator[tuple[IntArray, Floats]]:
     for start in range(0, len(source), _BLOCK):
         places = np.arange(start, min(start + _BLOCK, len(source)))
         X = centred(source.data.fused(source.rows[places]), ridge.mean)

@@ -70,7 +70,6 @@ class Prediction:
     probabilities: dict[str, float]
     probe: Vote | None
     probe_version: int | None
-    ridge: Vote | None
     knn: Vote | None
     k: int
     agreement: bool | None
@@ -81,6 +80,7 @@ class Prediction:
     text_only: Vote | None
     neighbours: list[Evidence]
     receipt: Receipt
+    ridge: Vote | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
