@@ -15,6 +15,7 @@ from kinshelf.commands import (
     copy,
     demo,
     encode,
+    history,
     maintain,
     serve,
     shelves,
@@ -69,7 +70,8 @@ for command in (
     demo.demo,
     shelves.init, add.add, train.train, classify.classify, similar.similar, train.evaluate,
     train.policy,
-    shelves.show, shelves.list_products, shelves.info, shelves.sql, shelves.history,
+    shelves.show, shelves.list_products, shelves.info, shelves.sql,
+    history.history, history.diff, history.undo,
     audit.audit, audit.relabel, add.remove, copy.export, maintain.verify, maintain.compact,
     maintain.reembed, encode.encode, copy.copy, serve.serve,
 ):  # fmt: skip

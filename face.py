@@ -6,7 +6,7 @@ shelf. Each method here calls one function of theirs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from kinshelf.probe.train import TrainReport
     from kinshelf.store.encode.encoder import Encoder
     from kinshelf.store.ingest.frames import Frame
+    from kinshelf.store.operations.diff import Change
+    from kinshelf.store.operations.undo import UndoReport
     from kinshelf.store.query import Query, QueryFields
     from kinshelf.store.results import (
         AddOptions,
@@ -150,6 +152,29 @@ class Shelf(AnyShelf):
         from kinshelf.store.ingest import edit
 
         return edit.relabel(self, changes)
+
+    def operations(self, limit: int | None = None) -> Rows:
+        """What was done, a command at a time, newest first: see `kinshelf history`."""
+        from kinshelf.store.operations.history import operations
+
+        return operations(self, limit)
+
+    def diff(self, before: int, after: int | None = None) -> Iterator[Change]:
+        """The products added, removed and changed between two generations, `after` None: the
+        newest. Raises GenerationNotFound or InputError."""
+        from kinshelf.store.operations.diff import differences
+
+        return differences(self, before, after)
+
+    def undo(self, operation: int | None = None) -> UndoReport:
+        """Take back an operation, None: the newest, as a new one; an undo can be taken back too.
+
+        Fields that later operations changed are left, and listed in the report. Raises InputError
+        or GenerationNotFound.
+        """
+        from kinshelf.store.operations.undo import undo
+
+        return undo(self, operation)
 
     def export(self, path: Path | str, *, where: str | None = None) -> int:
         """Write products to `.parquet` (with embeddings), `.csv`, `.tsv` or `.jsonl`."""

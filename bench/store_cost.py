@@ -29,9 +29,9 @@ VECTOR = 8 * DIMENSION
 OPENING = """
 import json, os, sys, time
 import numpy as np
-import duckdb, kinshelf.store.shelf, kinshelf.store.snapshot, kinshelf.db.catalog.queries
-started = time.perf_counter()
+import duckdb, kinshelf.store.snapshot, kinshelf.db.catalog.queries
 from kinshelf import Shelf
+started = time.perf_counter()
 with Shelf.open(sys.argv[1]) as shelf:
     opened = time.perf_counter() - started
     now = shelf.snapshot()

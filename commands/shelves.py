@@ -164,21 +164,3 @@ def distinct(names: Sequence[str]) -> list[str]:
         seen[name] += 1
         found.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
     return found
-
-
-@command(examples=["kinshelf history", "kinshelf history --limit 3 --json"])
-@option("--limit", type=click.IntRange(1), show_default="all",
-        help="List only so many of the newest generations.")  # fmt: skip
-@shelf_options
-def history(output: Output, limit: int | None) -> None:
-    """List the shelf's generations, newest first, and which of them --at can ask for."""
-    from kinshelf.commands.terminal.tables import rows_table
-
-    with output.open() as shelf:
-        found = shelf.history(limit)
-    if output.as_json:
-        for row in found:
-            output.emit(row)
-    else:
-        names = list(found[0]) if found else ["generation"]
-        output.console().print(rows_table(names, found))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from kinshelf.db.text import normalise
 
@@ -15,10 +15,16 @@ LONGEST_TEXT = 4000
 """Characters of a title or description that are encoded: CLIP reads 77 tokens of at most 32."""
 
 Decisions = dict[str, dict[str, Any]]
-"""Values that a person decided, by field; an attribute's name begins with "attributes.".
+"""Values that do not come from the product's source, by field; an attribute's name begins with
+"attributes.".
 
-`source` is what the product's source states instead; `disputed`: it states that only since then.
+`source` is what the source states instead. With `predicted` (probe, probability, policy and
+generation) a probe set the value, without it a person; `disputed`: the source states that only
+since the person decided.
 """
+PREDICTED = "predicted"
+Origin = Literal["feed", "person", "predicted"]
+"""Who set a value: the product's source, a person, a probe."""
 
 TEXT_COLUMNS = ("id", "title", "description", "category", "brand", "image", "split")
 
@@ -76,7 +82,7 @@ class Reject:
 class StoredProduct:
     """A product as the shelf keeps it; `row` is its number, `added` the generation it came in.
 
-    `decided` are the fields that a person decided against the product's source.
+    `decided` are the fields whose value is not that of the product's source.
     """
 
     product: Product
@@ -89,6 +95,20 @@ class StoredProduct:
     added: int
     decided: Decisions = field(default_factory=dict)
 
+    def origin(self, name: str) -> Origin | None:
+        """Who set a field (an attribute: "attributes.NAME"), None where it never had a value."""
+        if (decision := self.decided.get(name)) is not None:
+            return "predicted" if PREDICTED in decision else "person"
+        attributes = {f"attributes.{key}": v for key, v in self.product.attributes.items()}
+        value = attributes[name] if name in attributes else getattr(self.product, name, None)
+        return None if value in (None, "") else "feed"
+
+    @property
+    def label(self) -> str | None:
+        """The category to learn from: None where a probe predicted it."""
+        decision = self.decided.get("category")
+        return None if decision and PREDICTED in decision else self.product.category
+
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
         names = (*TEXT_COLUMNS[:4], "price", *TEXT_COLUMNS[4:])
@@ -98,4 +118,5 @@ class StoredProduct:
             product
             | {"attributes": self.product.attributes}
             | {name: getattr(self, name) for name in rest}
+            | {"category_source": self.origin("category")}
         )

@@ -6,6 +6,7 @@ What both share is defined here, once.
 
 from __future__ import annotations
 
+import copy
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -59,7 +60,9 @@ class AnyView(Protocol):
     def near_ids(self, product_id: str, limit: int = 3) -> list[str]:
         """See `View`."""
 
-    def labelled(self, split: str | None = None) -> tuple[IntArray, ObjectArray]:
+    def labelled(
+        self, split: str | None = None, *, predicted: bool = False
+    ) -> tuple[IntArray, ObjectArray]:
         """See `View`."""
 
     def categories(self) -> dict[str | None, int]:
@@ -75,6 +78,9 @@ class AnyView(Protocol):
         """See `View`."""
 
     def changed_in(self, generation: int, kind: str) -> dict[str, int]:
+        """See `View`."""
+
+    def replaced_since(self, generation: int) -> tuple[IntArray, IntArray]:
         """See `View`."""
 
     def removed_since(self, generation: int) -> int:
@@ -110,13 +116,14 @@ class VectorBlock:
     pairs: FloatArray
 
     @classmethod
-    def of(cls, block: ProductBlock) -> Self:
-        """Gather the training data of some products."""
+    def of(cls, block: ProductBlock, *, predicted: bool = False) -> Self:
+        """Gather the training data of some products; a category that a probe predicted is none,
+        unless `predicted`."""
         products = [stored.product for stored in block.products]
         return cls(
             np.array([stored.row for stored in block.products], dtype=np.int64),
             [product.id for product in products],
-            [product.category for product in products],
+            [s.product.category if predicted else s.label for s in block.products],
             [product.split for product in products],
             block.pairs,
         )
@@ -140,6 +147,15 @@ class AnySnapshot(ABC):
     generation: int
     fingerprint: str
     view: AnyView
+    include_predicted = False
+    """Whether categories that a probe predicted count as labels."""
+
+    def with_predicted(self) -> Self:
+        """The same generation, where predicted categories count as labels: they train and vote."""
+        other = copy.copy(self)
+        other.include_predicted = True
+        other.__dict__.pop("_labelled", None)
+        return other
 
     @property
     @abstractmethod
@@ -187,9 +203,11 @@ class AnySnapshot(ABC):
         # The inner product that the search ranks by counts 0 for what a product lacks, so the
         # products that lack a modality of the query are searched for by the other one alone.
         for side, lacking in ((slice(half, None), "NOT has_text"), (slice(half), "NOT has_image")):
-            if self._any_lack(lacking.removeprefix("NOT ")):
-                alone = queries.copy()
-                alone[both, side] = 0
+            if not self._any_lack(lacking.removeprefix("NOT ")):
+                continue
+            alone = queries.copy()
+            alone[both, side] = 0
+            if self._may_come_among(found[0], alone, lacking):
                 lack = replace(among_them, also=lacking)
                 found.append(self._nearest(alone, k, lack, weight_image))
         # That 0 ranks them before whole products only among those unlike the query.
@@ -210,6 +228,11 @@ class AnySnapshot(ABC):
             self._lacking[lacking] = self.view.any_lack(lacking)
         return self._lacking[lacking]
 
+    def _may_come_among(self, found: Neighbours, alone: FloatArray, lacking: str) -> bool:
+        """Whether a product that lacks a modality may be nearer than what was found, by the other
+        one alone. True where finding out costs as much as searching for them."""
+        return True
+
     @functools.cached_property
     def _lacking(self) -> dict[str, bool]:
         return {}
@@ -228,8 +251,11 @@ class AnySnapshot(ABC):
         return fusion.fused(self.pairs(rows))
 
     def labelled(self, split: str | None = None) -> tuple[IntArray, ObjectArray]:
-        """Rows that have a category, and the categories; of one split if named."""
-        return self.view.labelled(split)
+        """Rows that have a category, and the categories; of one split if named.
+
+        Those that a probe predicted are left out (see `with_predicted`).
+        """
+        return self.view.labelled(split, predicted=self.include_predicted)
 
     def filter(self, where: str | None) -> Filter | None:
         """A user's expression, checked; raises FilterError."""
@@ -270,4 +296,5 @@ class AnySnapshot(ABC):
     def iter_vectors(self, where: str | None = None, *, size: int = BLOCK) -> Iterator[VectorBlock]:
         """Vectors, categories and splits of the products that match, by row, at most `size` rows
         at a time: memory does not grow with the shelf. Raises FilterError."""
-        return map(VectorBlock.of, self.iter_products(where, size=size))
+        of = functools.partial(VectorBlock.of, predicted=self.include_predicted)
+        return map(of, self.iter_products(where, size=size))

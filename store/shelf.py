@@ -21,6 +21,7 @@ from kinshelf.store.log.known import Known
 from kinshelf.store.log.ledger import Ledger
 from kinshelf.store.log.lock import WriterLock
 from kinshelf.store.log.manifest import Manifest
+from kinshelf.store.operation import operation, stamped
 from kinshelf.store.search.lifecycle import EpochIndex, Steps, Stop, never, silent
 from kinshelf.store.snapshot import Parts, Snapshot
 
@@ -166,7 +167,7 @@ class DirectoryShelf(AnyShelf):
     @contextlib.contextmanager
     def writing(self) -> Iterator[Self]:
         """Hold the writer lock: what is changed inside comes from this handle alone."""
-        with self._lock:
+        with self._lock, operation():
             with self._refreshing:
                 self._ledger.begin()
             yield self
@@ -175,6 +176,7 @@ class DirectoryShelf(AnyShelf):
         """Make one change durable; the caller is inside `writing()`. Returns its generation."""
         with self._refreshing:
             self._follow()
+        head = stamped(head, self.name, self._ledger.generation + 1)
         frame = self._ledger.append(head, body, vectors)  # other threads read on meanwhile
         with self._refreshing:
             self._ledger.take(frame)

@@ -29,6 +29,10 @@ _FILTERS = 16
 """Filters whose matches a snapshot remembers, a byte a row each."""
 _IDS = 4096
 """Ids whose row it remembers."""
+_FEW = 4096
+"""Products that lack a modality, of which it remembers the other one's embeddings."""
+_ROUNDING = 1e-5
+"""Of a cosine in float32, with room to spare."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,22 @@ class Snapshot(AnySnapshot):
         looked_at(self._parts.vectors, found.places.size, apart=True)
         rows = np.where(found.places < 0, -1, found.places + self._parts.first_row)
         return neighbours_of(queries, rows, near, weight_image, exhaustive=found.exhaustive)
+
+    def _may_come_among(self, found: Neighbours, alone: FloatArray, lacking: str) -> bool:
+        if lacking not in self._alone:
+            rows = np.flatnonzero(self._matching(lacking) & self._live)
+            few = None if len(rows) > _FEW else self.pairs(rows + self._parts.first_row)
+            self._alone[lacking] = few
+        pairs = self._alone[lacking]
+        if pairs is None or not pairs.size or not found.rows.shape[1]:
+            return pairs is None
+        nearest_of_them = (alone @ pairs.T).max(axis=1)
+        last = np.where(found.rows[:, -1] < 0, -np.inf, found.similarities[:, -1])
+        return bool((nearest_of_them > last - _ROUNDING).any())
+
+    @functools.cached_property
+    def _alone(self) -> dict[str, FloatArray | None]:
+        return {}
 
     @functools.cached_property
     def _labelled(self) -> BoolArray:

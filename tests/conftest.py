@@ -187,10 +187,13 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 
 WIDE = (
-    "faults/", "test_amazon", "test_engine_", "test_page_", "test_ray_", "test_repair_oracle",
+    "faults/", "test_amazon", "test_canary", "test_compact", "test_download", "test_encode_ahead",
+    "test_engine_", "test_moved_encoder", "test_page_", "test_ray_", "test_reembed",
+    "test_refresh_images", "test_repair_oracle", "test_round_trip", "test_sectors",
     "test_serve_batching", "test_serve_encoding", "test_serve_process", "test_serve_schema",
+    "test_swapped_files", "test_two_writers", "test_whole_files",
 )  # fmt: skip
-"""Files whose tests start servers, engines, browsers or many processes."""
+"""Files whose tests start servers, engines, browsers or many processes, or embed much."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

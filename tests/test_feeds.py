@@ -362,3 +362,34 @@ def test_parts_of_a_source_leave_alone_what_the_source_lacks(tmp_path: Path) -> 
         half = len(pair) // 2
         np.testing.assert_array_equal(after[:half], pair[:half])
         assert not np.array_equal(after[half:], pair[half:])
+
+
+def test_a_fault_that_was_mended_in_the_file_is_no_longer_open(shelf: Any, tmp_path: Path) -> None:
+    path = tmp_path / "feed.csv"
+    head, good = "id,title,price\n", "b,Blue mug,3\n"
+    path.write_text(f"{head}a,Red mug,abc\n{good}c,Green mug,1,2,3\n")
+    shelf.add(path)
+    assert reasons(shelf) == ["bad-price", "malformed-row"]
+    assert shelf.add(path).unchanged == 2
+    assert (reasons(shelf), shelf.generation) == (["bad-price", "malformed-row"], 1)
+    path.write_text(f"{head}a,Red mug,9\n{good}c,Green mug,1,2,3\n")
+    shelf.add(path)
+    assert reasons(shelf) == ["malformed-row"]
+    path.write_text(f"{head}a,Red mug,9\n{good}c,Green mug,1\n")
+    shelf.add(path)
+    assert reasons(shelf) == []
+
+
+def test_a_row_that_needs_nothing_but_the_word_that_it_is_whole_is_settled(
+    shelf: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "feed.csv"
+    path.write_text("id,title,price\na,Red mug,abc\n")
+    shelf.add(path)
+    path.write_text("id,title,price\na,Red mug,\n")
+    report = shelf.add(path)
+    assert (report.unchanged, reasons(shelf)) == (1, [])
+
+
+def reasons(shelf: Any) -> list[str]:
+    return sorted(entry["reason"] for entry in shelf.snapshot().view.rejects())

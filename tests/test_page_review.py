@@ -10,6 +10,7 @@ import pytest
 from browser import Visit, held, release
 
 from kinshelf import Shelf
+from kinshelf.store.operation import user
 
 
 @pytest.fixture
@@ -51,6 +52,7 @@ def test_a_key_gives_a_category_as_a_generation_and_another_takes_it_back(visit:
     assert newest(visit) | {"time": ""} == {
         "generation": start + 1, "time": "", "kind": "relabel", "command": "relabel",
         "inserted": 0, "updated": 1, "removed": 0, "rejected": 0, "kept": True,
+        "operation": start + 1, "who": user(),
     }  # fmt: skip
     assert category(visit, first) == offered != before
     assert shown_id(visit) != first

@@ -107,7 +107,7 @@ def test_show_list_info_and_history_give_what_the_command_line_prints(
     name = listed["products"][0]["id"]
     assert reading.get(f"/products/{name}").json() == cli(sample, "show", name)[0]
     assert close(reading.get("/info").json(), cli(sample, "info")[0])
-    assert reading.get("/history").json()["history"] == cli(sample, "history")
+    assert reading.get("/history").json()["history"] == cli(sample, "history", "--generations")
 
 
 def test_evaluate_and_audit_give_what_the_command_line_prints(

@@ -56,6 +56,11 @@ def _m006_decided(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute("ALTER TABLE products ADD COLUMN decided JSON")
 
 
+def _m007_operations(connection: duckdb.DuckDBPyConnection) -> None:
+    connection.execute("ALTER TABLE commits ADD COLUMN operation BIGINT")
+    connection.execute("ALTER TABLE commits ADD COLUMN who VARCHAR")
+
+
 MIGRATIONS: list[Callable[[duckdb.DuckDBPyConnection], None]] = [
     _m001_products,
     _m002_commits,
@@ -63,6 +68,7 @@ MIGRATIONS: list[Callable[[duckdb.DuckDBPyConnection], None]] = [
     _m004_probes,
     _m005_attributes,
     _m006_decided,
+    _m007_operations,
 ]
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kinshelf.db.arrays import IntArray
+from kinshelf.db.filters.names import PREDICTED_CATEGORY
 from kinshelf.db.product import TEXT_COLUMNS, Product, StoredProduct
 from kinshelf.db.text import is_kept
 
@@ -24,6 +25,7 @@ FILTER_COLUMNS = {
     **dict.fromkeys(TEXT_COLUMNS, "text"),
     "price": "number", "row": "number", "added": "number",
     "has_image": "boolean", "has_text": "boolean", "image_error": "text",
+    "category_source": "text",
 }  # fmt: skip
 """The columns that a --where may name, beside attributes, and their types."""
 
@@ -34,6 +36,7 @@ FIELDS = (
 )  # fmt: skip
 """The columns of a stored product, `attributes` and `decided` as JSON text."""
 
+_LABEL = "category IS NOT NULL AND NOT " + PREDICTED_CATEGORY
 _MOST = 1 << 30
 """Rows that are asked for at most: DuckDB takes no number of more than 63 bits."""
 _MET = 4096
@@ -97,7 +100,7 @@ class View:
         return modality in self.catalog.lacking
 
     def decided(self) -> list[StoredProduct]:
-        """Products of which a person decided something, by row."""
+        """Products of which a person or a probe set something, by row."""
         sql, parameters = self._visible()
         fields = ", ".join(f"p.{name}" for name in FIELDS)
         query = f"SELECT {fields} FROM products p WHERE {sql} AND p.decided IS NOT NULL"
@@ -153,15 +156,16 @@ class View:
         query_id = product_id.encode("utf-8", "replace").decode()
         return [row[0] for row in self._run(query, [*parameters, query_id, limit]).fetchall()]
 
-    def labelled(self, split: str | None = None) -> tuple[IntArray, NDArray[np.object_]]:
-        """Rows and categories of the categorised products, of one split if named."""
+    def labelled(
+        self, split: str | None = None, *, predicted: bool = False
+    ) -> tuple[IntArray, NDArray[np.object_]]:
+        """Rows and categories of the categorised products, of one split if named; those that a
+        probe predicted only if `predicted`."""
         sql, parameters = self._visible()
         if split is not None:
             sql, parameters = f"{sql} AND p.split = ?", [*parameters, split]
-        query = (
-            f"SELECT row, category FROM products p WHERE {sql} AND category IS NOT NULL"
-            " ORDER BY row"
-        )
+        label = "category IS NOT NULL" if predicted else _LABEL
+        query = f"SELECT row, category FROM products p WHERE {sql} AND {label} ORDER BY row"
         found = self._run(query, parameters).fetchall()
         categories = np.empty(len(found), dtype=object)
         categories[:] = [row[1] for row in found]
@@ -196,10 +200,12 @@ class View:
 
     def changes_since(self, generation: int) -> list[tuple[int, str | None, bool, str | None]]:
         """The products that came since, by row: row, category, whether the id was there before,
-        and the category that it had then. A compacted shelf has forgotten what was before."""
+        and the category that it had then; a predicted one counts as none. A compacted shelf has
+        forgotten what was before."""
         sql, parameters = self._visible()
         query = (
-            "SELECT p.row, p.category, o.id IS NOT NULL, o.category FROM products p"
+            f"SELECT p.row, CASE WHEN {_LABEL.replace('category', 'p.category', 1)} THEN"
+            " p.category END, o.id IS NOT NULL, o.category FROM products p"
             " LEFT JOIN products o ON o.id = p.id AND o.added <= ? AND o.removed > ?"
             f" WHERE {sql} AND p.added > ? ORDER BY p.row"
         )
@@ -212,6 +218,19 @@ class View:
             " WHERE p.added = ? AND c.kind = ? AND c.generation <= ? ORDER BY p.row"
         )
         return dict(self._run(query, [generation, kind, self.generation]).fetchall())
+
+    def replaced_since(self, generation: int) -> tuple[IntArray, IntArray]:
+        """Rows that came since and are there, and rows of then that are gone, ascending, (n,) int64
+        each. Rows that came and went in between are in neither."""
+        sql, parameters = self._visible()
+        came = f"SELECT row FROM products p WHERE {sql} AND p.added > ? ORDER BY row"
+        gone = (
+            "SELECT row FROM products WHERE added <= ? AND removed > ? AND removed <= ?"
+            " ORDER BY row"
+        )
+        asked = ((came, [*parameters, generation]), (gone, [generation] * 2 + [self.generation]))
+        one, two = (self._run(*each).fetchnumpy()["row"] for each in asked)
+        return np.asarray(one, dtype=np.int64), np.asarray(two, dtype=np.int64)
 
     def removed_since(self, generation: int) -> int:
         """Count the products removed since then, as far as the shelf keeps them."""
@@ -226,10 +245,11 @@ class View:
     def commits(self, limit: int | None = None) -> list[CommitRecord]:
         """Committed changes, newest first."""
         names = ("generation", "time", "kind", "command", "inserted", "updated", "removed",
-                 "rejected")  # fmt: skip
+                 "rejected", "operation", "who")  # fmt: skip
         query = (
             "SELECT generation, strftime(time, '%Y-%m-%dT%H:%M:%SZ'), kind, command, inserted,"
-            " updated, removed, rejected FROM commits WHERE generation <= ?"
+            " updated, removed, rejected, coalesce(operation, generation), coalesce(who, '')"
+            " FROM commits WHERE generation <= ?"
             " ORDER BY generation DESC"
         )
         found = self._run(query, [self.generation]).fetchmany(min(limit or _MOST, _MOST))

@@ -51,7 +51,9 @@ class Head(TypedDict, total=False):
 
     `removed` are row numbers, `attributes` the types of each attribute. `first`, `rows`, `width`
     and `vectors` (a hash) describe the vectors that came, `shelf` is the manifest's identity.
-    `generation` stands only in the commits that a compacted log begins with.
+    `operation` is the generation of the first change of the same command, `who` ran it; earlier
+    versions wrote neither. `generation` stands only in the commits that a compacted log begins
+    with.
     """
 
     kind: str
@@ -66,6 +68,8 @@ class Head(TypedDict, total=False):
     rows: int
     width: int
     vectors: str
+    operation: int
+    who: str
     generation: int
 
 
@@ -84,7 +88,11 @@ class Body(TypedDict, total=False):
 
 
 class CommitRecord(TypedDict):
-    """A committed change, as `View.commits` lists it; `time` is ISO 8601 in UTC."""
+    """A committed change, as `View.commits` lists it; `time` is ISO 8601 in UTC.
+
+    `operation` is the generation of the first change of the same command; `who` ran it, "" where
+    that was not written down.
+    """
 
     generation: int
     time: str
@@ -94,6 +102,8 @@ class CommitRecord(TypedDict):
     updated: int
     removed: int
     rejected: int
+    operation: int
+    who: str
 
 
 class HistoryRecord(CommitRecord):

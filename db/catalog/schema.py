@@ -131,7 +131,8 @@ _HEAD = {
     "kind": is_text, "command": is_text, "time": _is_time, "counts": _mapping(is_count),
     "removed": or_none(_all(is_count)), "attributes": _mapping(_all(is_text)),
     "probe": or_none(_is_probe), "shelf": is_identity, "first": is_count, "rows": is_count,
-    "width": is_count, "vectors": is_text, "generation": is_count,
+    "width": is_count, "vectors": is_text, "generation": is_count, "operation": is_count,
+    "who": is_text,
 }  # fmt: skip
 _is_head = _record(_HEAD, ("kind", "time"))
 _BODY = {

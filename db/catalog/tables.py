@@ -43,7 +43,7 @@ Change = tuple[int, Head, Body]
 _ON_DISK = "512MB"
 """Of memory for tables that lie on the disk, of which a part is read at a time."""
 _DTYPES = {"row": np.int64, "price": np.float64, "has_image": np.bool_, "has_text": np.bool_}
-_TABLES = "SELECT table_name, sql FROM duckdb_tables() WHERE database_name = ? ORDER BY ALL"
+_TABLES = "SELECT database_name, table_name, sql FROM duckdb_tables() ORDER BY ALL"
 _OTHERS = (
     "SELECT (SELECT count(*) FROM duckdb_functions() WHERE database_name = $1 AND NOT internal)"
     " + (SELECT count(*) FROM duckdb_views() WHERE database_name = $1 AND NOT internal)"
@@ -245,21 +245,23 @@ def _only_ours(path: Path) -> bool:
         with connect() as connection, _attached(connection, path):
             migrate(connection)
             others = connection.execute(_OTHERS, ["disk"]).fetchone()
-            return others == (0,) and _same_tables(connection)
+            return others == (0,) and bool(_same_tables(connection))
     except duckdb.Error:
         return False
 
 
-def _same_tables(connection: duckdb.DuckDBPyConnection) -> bool:
-    """Whether what is attached has the tables of this one, defined as they are, and its version."""
-    theirs, ours = (connection.execute(_TABLES, [name]).fetchall() for name in ("disk", "memory"))
-    if theirs != ours:
-        return False
+def _same_tables(connection: duckdb.DuckDBPyConnection) -> list[str]:
+    """The tables of what is attached, if they and its version are those of this one; else none."""
+    tables: dict[str, list[tuple[str, str]]] = {"disk": [], "memory": []}
+    for database, name, sql in connection.execute(_TABLES).fetchall():
+        tables.setdefault(database, []).append((name, sql))
+    if tables["disk"] != tables["memory"]:
+        return []
     versions = "SELECT version FROM {}.main.schema_version ORDER BY version"
     theirs, ours = (
         connection.execute(versions.format(name)).fetchall() for name in ("disk", "memory")
     )
-    return theirs == ours
+    return [name for name, _ in tables["disk"]] if theirs == ours else []
 
 
 def _copy_in(connection: duckdb.DuckDBPyConnection, path: Path) -> bool:
@@ -272,14 +274,14 @@ def _copy_in(connection: duckdb.DuckDBPyConnection, path: Path) -> bool:
     try:
         with _attached(connection, path):
             migrate(connection)
-            if not _same_tables(connection):
-                return False
-            connection.execute("DELETE FROM schema_version")
-            for name, _ in connection.execute(_TABLES, ["disk"]).fetchall():
+            names = _same_tables(connection)
+            if names:
+                connection.execute("DELETE FROM schema_version")
+            for name in names:
                 connection.execute(f"INSERT INTO memory.{name} SELECT * FROM disk.main.{name}")
     except duckdb.Error:
         return False
-    return True
+    return bool(names)
 
 
 def _column(name: str, values: list[Any]) -> np.ndarray[Any, Any]:
@@ -385,9 +387,12 @@ def _insert_commits(connection: duckdb.DuckDBPyConnection, changes: Sequence[Cha
     for name in names:
         counts = [head.get("counts", {}).get(name, 0) for head in heads]
         columns[name] = np.array(counts, dtype=np.int64)
+    operations = [head.get("operation", g) for g, head, _ in changes]
+    columns["operation"] = np.array(operations, dtype=np.int64)
+    columns["who"] = _column("who", [head.get("who", "") for head in heads])
     connection.register("batch", columns)
     connection.execute(
         "INSERT INTO commits SELECT generation, make_timestamp((time * 1000000)::BIGINT), kind,"
-        " command, inserted, updated, removed, rejected FROM batch"
+        " command, inserted, updated, removed, rejected, operation, who FROM batch"
     )
     connection.unregister("batch")

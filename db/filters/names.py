@@ -19,6 +19,13 @@ _CONVERSIONS = {
 }
 
 _LISTED = 30
+PREDICTED_CATEGORY = "(((p.decided -> 'category') -> 'predicted') IS NOT NULL)"
+_COMPUTED = {
+    "category_source": f"(CASE WHEN {PREDICTED_CATEGORY} THEN 'predicted'"
+    " WHEN (p.decided -> 'category') IS NOT NULL THEN 'person'"
+    " WHEN p.category IS NOT NULL THEN 'feed' END)"
+}
+"""Columns that no table has, in SQL that DuckDB and PostgreSQL read alike."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +88,7 @@ def quoted(name: str) -> str:
 
 
 def _column(name: str, kind: str) -> Name:
-    return Name(name, kind, f"p.{quoted(name)}")
+    return Name(name, kind, _COMPUTED.get(name, f"p.{quoted(name)}"))
 
 
 def _attribute(name: str, kind: str) -> Name:

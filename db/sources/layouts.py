@@ -26,7 +26,17 @@ EMBEDDINGS = ("image_embedding", "text_embedding")
 """Columns of vectors."""
 
 OURS = frozenset(
-    (*FIELDS, ATTRIBUTES, "row", "added", "has_image", "has_text", "image_error", "decided")
+    (
+        *FIELDS,
+        ATTRIBUTES,
+        "row",
+        "added",
+        "has_image",
+        "has_text",
+        "image_error",
+        "decided",
+        "category_source",
+    )
 )
 """Names that a filter knows already, or by which a file is read: no attribute can have one."""
 

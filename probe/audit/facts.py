@@ -58,7 +58,7 @@ def read_facts(snapshot: AnySnapshot) -> Facts:
         for i, (row, pairs) in enumerate(zip(block, snapshot.pairs(block), strict=True), start):
             stored = known[int(row)]
             product = stored.product
-            ids[i], titles[i], categories[i] = product.id, product.title, product.category
+            ids[i], titles[i], categories[i] = product.id, product.title, stored.label
             images[i], has_image[i], has_text[i] = product.image, stored.has_image, stored.has_text
             content[i] = seen.setdefault(_content(stored, pairs), len(seen))
     return Facts(rows, ids, titles, categories, images, has_image, has_text, content)

@@ -72,7 +72,8 @@ Added = shape(AddReport, "Added", "As `kinshelf add --json`.", given={"reasons":
 _Product = shape(Product, "Product", "What a product is.")
 Shown = shape(
     StoredProduct, "Shown", "As `kinshelf show --json`.", base=_Product,
-    without=("product", "image_hash", "content_hash"), given={"attributes": dict[str, Any]},
+    without=("product", "image_hash", "content_hash"),
+    given={"attributes": dict[str, Any], "category_source": str | None},
 )  # fmt: skip
 
 

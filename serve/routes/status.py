@@ -24,7 +24,7 @@ async def info(service: Served) -> Response:
 
 @router.get("/history", dependencies=_READ, **answers(Changes))
 async def history(service: Served, limit: Annotated[int, Query(ge=1, le=1000)] = 50) -> Response:
-    """The shelf's generations, newest first; each as in `kinshelf history --json`."""
+    """The shelf's generations, newest first; each as in `kinshelf history --generations --json`."""
     return Json({"history": await service.run(service.shelf.history, limit)})
 
 

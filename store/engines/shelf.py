@@ -22,6 +22,7 @@ from kinshelf.store.info import facts
 from kinshelf.store.log import disk
 from kinshelf.store.log.lock import WriterLock
 from kinshelf.store.log.records import OpenRejects
+from kinshelf.store.operation import operation, stamped
 from kinshelf.store.probes import damaged_files, probe_directory
 from kinshelf.store.results import CompactReport, Rows
 
@@ -176,7 +177,7 @@ class EngineShelf(AnyShelf):
     @contextlib.contextmanager
     def writing(self) -> Iterator[Self]:
         """Be the only writer: what is changed inside comes from this handle alone."""
-        with self._writing:
+        with self._writing, operation():
             if self._depth == 0:
                 self._backend.lock(self._wait)
             self._depth += 1
@@ -201,7 +202,7 @@ class EngineShelf(AnyShelf):
         batch = Batch(
             generation,
             next_row + (0 if vectors is None else len(vectors)),
-            {"time": time.time(), **head},
+            {"time": time.time(), **stamped(head, self.name, generation)},
             body,
             vectors,
             self._probe_files(head),

@@ -116,7 +116,10 @@ class EngineSnapshot(AnySnapshot):
         weighted = fusion.Weighting(weight_image).query(queries)
         filters = [self.filter(among.where), self._labelled if among.labelled_only else None]
         wanted = self.view.where(*filters, self.filter(among.also))
-        parts = _parts(wanted, among.rows, np.asarray(among.exclude, dtype=np.int64))
+        exclude = np.asarray(among.exclude, dtype=np.int64)
+        if among.labelled_only and not self.include_predicted:
+            exclude = np.union1d(exclude, self.view.predicted)
+        parts = _parts(wanted, among.rows, exclude)
         asked = self._backend.nearest
         found = [asked(weighted, k, part, self.indexed, self.pairs) for part in parts]
         rows = np.concatenate([part.rows for part in found], axis=1)

@@ -17,10 +17,8 @@ from numpy.typing import NDArray
 
 from kinshelf.db.arrays import IntArray
 from kinshelf.db.catalog.queries import FIELDS, FILTER_COLUMNS, View, stored_product
-from kinshelf.db.catalog.tables import COLUMNS, Catalog
+from kinshelf.db.catalog.tables import COLUMNS, DECIDED, Catalog
 from kinshelf.db.errors import FilterError, GenerationNotFound
-from kinshelf.db.filters.filter import compile_where
-from kinshelf.db.filters.literals import spelled
 from kinshelf.db.product import StoredProduct
 from kinshelf.db.text import clean_key, is_key
 from kinshelf.store.engines.backend import Condition, Where, lacking
@@ -31,9 +29,12 @@ if TYPE_CHECKING:
 
 READ_ROWS = 200_000
 """Up to so many products are read to decide here what the engine cannot."""
+PREDICT, COPY = "predict", "copy"
+"""The kinds of the changes that may bring predicted categories."""
 _ASKED = 4096
 """Rows or ids that one question to the engine names."""
 _NEAR = 200
+_TABLE = (*COLUMNS, DECIDED, "added")
 _FILTERS = 16
 """Filters that a view remembers, with the rows where these were decided here."""
 
@@ -59,6 +60,8 @@ class EngineView(View):
 
     def checked(self, expression: str) -> Filter:
         """A filter from an expression. Raises FilterError."""
+        from kinshelf.db.filters.filter import compile_where
+
         return compile_where(expression, FILTER_COLUMNS, self.attribute_types(), folds=True)
 
     def where(self, *filters: Filter | None) -> Where:
@@ -92,9 +95,9 @@ class EngineView(View):
             )
         catalog = Catalog(self.generation)
         try:
-            for rows, _ in self.scan(wide, (*COLUMNS, "added")):
+            for rows, _ in self.scan(wide, _TABLE):
                 columns = zip(*rows, strict=True)
-                table = dict(zip((*COLUMNS, "added"), map(list, columns), strict=True))
+                table = dict(zip(_TABLE, map(list, columns), strict=True))
                 catalog.apply_base({"products": table})
             return View(catalog, self.generation).rows(wanted)
         finally:
@@ -148,11 +151,21 @@ class EngineView(View):
                 found |= {row[1]: stored_product(row) for row in block}
         return found
 
+    @functools.cached_property
+    def predicted(self) -> IntArray:
+        """Rows of the products whose category a probe predicted, ascending, (n,) int64."""
+        kinds = "SELECT count(*) FROM commits WHERE generation <= ? AND kind IN (?, ?)"
+        if not self._one(kinds, [self.generation, PREDICT, COPY])[0]:
+            return np.zeros(0, dtype=np.int64)  # Milvus would read every product for it
+        return self.rows(self.checked("category_source = 'predicted'"))
+
     def row_by_id(self) -> dict[str, int]:
         scanned = self.scan(self.where(), ("id", "row"))
         return {name: row for rows, _ in scanned for name, row in rows}
 
     def near_ids(self, product_id: str, limit: int = 3) -> list[str]:
+        from kinshelf.db.filters.literals import spelled
+
         beginning = spelled(clean_key(product_id)[: max(len(product_id) // 2, 1)])
         near = self.where(self.checked(f"starts_with(id, {beginning})"))
         for where in (near, self.where()):
@@ -162,11 +175,16 @@ class EngineView(View):
                 return difflib.get_close_matches(product_id, ids, limit, cutoff=0.0)
         return []
 
-    def labelled(self, split: str | None = None) -> tuple[IntArray, NDArray[np.object_]]:
+    def labelled(
+        self, split: str | None = None, *, predicted: bool = False
+    ) -> tuple[IntArray, NDArray[np.object_]]:
+        from kinshelf.db.filters.literals import spelled
+
         wanted = self.checked("category IS NOT NULL")
         of_split = None if split is None else self.checked(f"split = {spelled(split)}")
         scanned = self.scan(self.where(wanted, of_split), ("row", "category"), size=1 << 16)
-        found = [row for rows, _ in scanned for row in rows]
+        passed = set[int]() if predicted else set(self.predicted.tolist())
+        found = [row for rows, _ in scanned for row in rows if row[0] not in passed]
         categories = np.empty(len(found), dtype=object)
         categories[:] = [category for _, category in found]
         return np.array([row for row, _ in found], dtype=np.int64), categories
@@ -193,7 +211,11 @@ class EngineView(View):
         scanned = self.scan(where, ("row", "id", "category"))
         new = [row for rows, _ in scanned for row in rows]
         before = self._ids_and_categories(generation, [name for _, name, _ in new])
-        return [(row, one, name in before, before.get(name)) for row, name, one in new]
+        guessed = set(self.predicted.tolist())
+        return [
+            (row, None if row in guessed else one, name in before, before.get(name))
+            for row, name, one in new
+        ]
 
     def _ids_and_categories(self, generation: int, ids: list[str]) -> dict[str, str | None]:
         found: dict[str, str | None] = {}
@@ -202,6 +224,12 @@ class EngineView(View):
             for rows, _ in self.scan(part, ("id", "category")):
                 found |= dict(rows)
         return found
+
+    def replaced_since(self, generation: int) -> tuple[IntArray, IntArray]:
+        came = self.rows(self.checked(f"added > {generation}"))
+        scanned = self.scan(Where(generation, gone_by=self.generation), ("row",))
+        gone = [row for rows, _ in scanned for (row,) in rows]
+        return came, np.array(gone, dtype=np.int64)
 
     def removed_since(self, generation: int) -> int:
         where = Where(generation, gone_by=self.generation)

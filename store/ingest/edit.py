@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from kinshelf.db.errors import (
     UnknownColumn,
     UnreadableSource,
 )
+from kinshelf.db.product import PREDICTED
 
 if TYPE_CHECKING:
     from kinshelf.db.catalog.records import Body, Head
@@ -64,9 +65,9 @@ def relabel(shelf: AnyShelf, changes: Mapping[str, str | None]) -> int:
 
 
 def _is_news(stored: StoredProduct, category: str | None) -> bool:
-    """Whether it is another category, or settles one that is disputed."""
-    disputed = "disputed" in stored.decided.get("category", ())
-    return disputed or stored.product.category != category
+    """Whether it is another category, settles a disputed one or confirms a predicted one."""
+    open_ones = {"disputed", PREDICTED} & stored.decided.get("category", {}).keys()
+    return bool(open_ones) or stored.product.category != category
 
 
 def amend(shelf: AnyShelf, product_id: str, changes: Mapping[str, Any]) -> bool:
@@ -81,14 +82,14 @@ def amend(shelf: AnyShelf, product_id: str, changes: Mapping[str, Any]) -> bool:
     with shelf.writing():
         old = shelf.snapshot().get(product_id)
         product = old.product.replace(**changes)
-        if product == old.product and decide(old, product) == old.decided:
+        if product == old.product and decide(old, product, changes) == old.decided:
             return False
         if product.image != old.product.image:
             report = upsert(shelf, [product], None, None, "update", by_person=True)
             if report.rejected:
                 raise InputError(next(iter(report.examples.values())))
             return True
-        changed = _candidate(old, shelf.snapshot().pairs([old.row])[0], product)
+        changed = _candidate(old, shelf.snapshot().pairs([old.row])[0], product, changes)
         if product.text != old.product.text:
             _read_again(shelf, changed)
         shelf.commit(
@@ -144,12 +145,18 @@ def candidate_of(stored: StoredProduct, pairs: FloatArray) -> Candidate:
     return same
 
 
-def _candidate(stored: StoredProduct, pairs: FloatArray, product: Product) -> Candidate:
+def _candidate(
+    stored: StoredProduct,
+    pairs: FloatArray,
+    product: Product,
+    confirmed: Collection[str] | None = None,
+) -> Candidate:
     """The product as a person wants it, with what was computed of it before."""
     from kinshelf.store.ingest.candidate import Candidate, carry_over
     from kinshelf.store.ingest.merge import decide
 
-    changed = Candidate(product, 0, "stored", old=stored, decided=decide(stored, product))
+    changed = Candidate(product, 0, "stored", old=stored)
+    changed.decided = decide(stored, product, confirmed)
     carry_over(changed, pairs)
     return changed
 

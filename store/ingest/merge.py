@@ -2,19 +2,20 @@
 
 A field that the source does not bring stays. A value that a person decided outlives a source that
 states what it stated then; if the source states something else since, the value stays too, and the
-product is disputed: it goes to review.
+product is disputed: it goes to review. A value that a probe predicted gives way to any that the
+source states.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kinshelf.db.product import Product
+from kinshelf.db.product import PREDICTED, Product
 from kinshelf.db.sources.layouts import FIELDS
 from kinshelf.db.text import compatible
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from kinshelf.db.product import Decisions, StoredProduct
     from kinshelf.db.sources.columns import RowFields
@@ -34,11 +35,14 @@ def merged(
 
     `row_fields` names the fields that the source has, None: all.
     """
-    values, stated, decided = _flat(old.product), _flat(new), dict(old.decided)
+    values, stated, decided = flat(old.product), flat(new), dict(old.decided)
     kept = []
     for name in _names(values, stated, row_fields):
         value, decision = stated.get(name), decided.get(name)
-        if decision is None:
+        if decision and PREDICTED in decision and value is not None:
+            del decided[name]
+            values[name] = value
+        elif decision is None:
             values[name] = value
         elif _same(value, values.get(name)):
             if "disputed" in decision:
@@ -47,31 +51,43 @@ def merged(
             kept.append(name)
             if not _same(value, decision["source"]):
                 decided[name] = {"source": value, "disputed": True}
-    product = _product(old.product.id, values)
+    product = of_values(old.product.id, values)
     disputed = any("disputed" in decision for decision in decided.values())
     if disputed or any(getattr(product, name) != getattr(old.product, name) for name in _SHOWN):
         decided.pop(REVIEW, None)
     return product, decided, kept
 
 
-def decide(old: StoredProduct, new: Product) -> Decisions:
+def decide(old: StoredProduct, new: Product, confirmed: Collection[str] | None = None) -> Decisions:
     """What of a product a person decided, who now gives it the values of `new`.
 
-    A value that its source states too is no decision; one that was disputed is settled.
+    A value that its source states too is no decision; one that was disputed is settled. One that a
+    probe predicted is a person's from now on where it is among the fields `confirmed`, None: all.
     """
-    values, wanted, decided = _flat(old.product), _flat(new), dict(old.decided)
+    values, wanted, decided = flat(old.product), flat(new), dict(old.decided)
     decided.pop(REVIEW, None)
     for name in values | wanted:
-        before = decided.pop(name, None)
+        before = decided.get(name)
+        same = before is not None and PREDICTED in before and wanted.get(name) == values.get(name)
+        if same and confirmed is not None and name not in confirmed:
+            continue
+        decided.pop(name, None)
         source = values.get(name) if before is None else before["source"]
         if wanted.get(name) != source:
             decided[name] = {"source": source}
     return decided
 
 
+def predict(old: StoredProduct, receipt: Mapping[str, Any]) -> Decisions:
+    """What is decided of a product whose category a probe predicts; `receipt`: by what."""
+    before = old.decided.get("category")
+    source = old.product.category if before is None else before["source"]
+    return dict(old.decided) | {"category": {"source": source, PREDICTED: dict(receipt)}}
+
+
 def changed_fields(old: Product, new: Product) -> list[str]:
     """The names of the fields that differ; an attribute's begins with "attributes."."""
-    before, after = _flat(old), _flat(new)
+    before, after = flat(old), flat(new)
     return [name for name in before | after if before.get(name) != after.get(name)]
 
 
@@ -90,12 +106,14 @@ def _names(
     return names + [_ATTRIBUTE + name for name in row_fields.attributes]
 
 
-def _flat(product: Product) -> dict[str, Any]:
+def flat(product: Product) -> dict[str, Any]:
+    """Its fields but the id, by name; an attribute's name begins with "attributes."."""
     fields = {name: getattr(product, name) for name in FIELDS[1:]}
     return fields | {_ATTRIBUTE + name: value for name, value in product.attributes.items()}
 
 
-def _product(product_id: str, values: Mapping[str, Any]) -> Product:
+def of_values(product_id: str, values: Mapping[str, Any]) -> Product:
+    """The product of such values: the reverse of `flat`."""
     attributes = {
         name.removeprefix(_ATTRIBUTE): value
         for name, value in values.items()

@@ -57,6 +57,8 @@ if TYPE_CHECKING:
     from kinshelf.store.base import AnyShelf
 
 Progress = Callable[[int, AddReport], None]
+_Rejected = tuple[Reject, Product | None]
+
 ENCODED_BATCH = 64
 """Products a commit when they are encoded here: a few seconds of work on two cores."""
 SUPPLIED_BATCH = 4096
@@ -142,11 +144,11 @@ class Ingest:
             changed = [c for c in changed if not (may_be_read_now(c) and c.image_error)]
         self.report.skipped += len(staged.passed)
         self.report.unchanged += len(wanted) - len(changed) - lacking
-        rejects: list[tuple[Reject, Product | None]] = [(r, None) for r in batch.rejects]
+        rejects: list[_Rejected] = [(r, None) for r in batch.rejects]
         rejects += [
             (c.reject, c.product) for c in found if c.reject and not (staged.passed and c.old)
         ]
-        self._commit([c for c in changed if not (c.reject and not c.reject.kept)], rejects)
+        self._commit([c for c in changed if not (c.reject and not c.reject.kept)], rejects, found)
         self._done += len(batch.products) + sum(not r.kept for r in batch.rejects)
 
     def _meet(self, found: list[Candidate]) -> None:
@@ -293,16 +295,18 @@ class Ingest:
     # ---- the commit
 
     def _commit(
-        self, changed: list[Candidate], rejects: list[tuple[Reject, Product | None]]
+        self, changed: list[Candidate], rejects: list[_Rejected], read: list[Candidate]
     ) -> None:
         for entry, _ in rejects:
             self.report.note(entry)
         entries = [records.reject_record(*entry) for entry in rejects]
+        again = {entry["key"] for entry in entries}
         known = self.shelf.open_rejects()
         new = [entry for entry in entries if entry["key"] not in known]
-        whole = [c for c in changed if not (c.image_error or c.carried)]
-        resolved = [key for c in whole for key in known.of(c.product.id)]
-        if changed or new:
+        settled = [known.of(c.product.id) for c in changed if not (c.image_error or c.carried)]
+        settled += [known.of_row(c.product.id, c.source, c.position) for c in read if not c.reject]
+        resolved = list({key: None for keys in settled for key in keys if key not in again})
+        if changed or new or resolved:
             self._write(changed, new, resolved)
 
     def _write(

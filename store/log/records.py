@@ -101,32 +101,40 @@ def product_of(entry: RejectRecord) -> Product:
     return Product(**json.loads(entry["record"] or ""))
 
 
+_Settler = tuple[str, str | int | None]
+
+
 class OpenRejects:
-    """Unresolved rejects of a shelf: their keys, and those of each id."""
+    """Unresolved rejects of a shelf: their keys, and those that a product or a row settles."""
 
     def __init__(self, rejects: Iterable[RejectRecord]) -> None:
-        self._id_of: dict[str, str | None] = {}
-        self._by_id: dict[str, set[str]] = defaultdict(set)
+        self._settler_of: dict[str, _Settler] = {}
+        self._by_settler: dict[_Settler, set[str]] = defaultdict(set)
         for entry in rejects:
             self.add(entry)
 
     def __contains__(self, key: str) -> bool:
-        return key in self._id_of
+        return key in self._settler_of
 
     def add(self, entry: RejectRecord) -> None:
         """Take in one."""
-        owner = entry["id"] if entry["record"] is not None else None
-        self._id_of[entry["key"]] = owner
-        if owner is not None:
-            self._by_id[owner].add(entry["key"])
+        settler: _Settler = (entry["source"], entry["position"])
+        if entry["record"] is not None or entry["kept"]:
+            settler = ("tried" if entry["record"] is not None else "noted", entry["id"])
+        self._settler_of[entry["key"]] = settler
+        self._by_settler[settler].add(entry["key"])
 
     def of(self, product_id: str) -> list[str]:
         """The keys that are settled once this product is in the shelf, whole."""
-        return sorted(self._by_id.get(product_id, ()))
+        return sorted(self._by_settler.get(("tried", product_id), ()))
+
+    def of_row(self, product_id: str, source: str, position: int) -> list[str]:
+        """The keys that are settled once this row of a source is read and has no such fault."""
+        settlers: tuple[_Settler, ...] = (("noted", product_id), (source, position))
+        return sorted(key for settler in settlers for key in self._by_settler.get(settler, ()))
 
     def settle(self, keys: Iterable[str]) -> None:
         """Take out some."""
         for key in keys:
-            owner = self._id_of.pop(key, None)
-            if owner is not None:
-                self._by_id[owner].discard(key)
+            if settler := self._settler_of.pop(key, None):
+                self._by_settler[settler].discard(key)

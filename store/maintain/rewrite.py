@@ -138,7 +138,7 @@ class _Base:
                 self.attributes.setdefault((name, kind), generation)
         if probe := head.get("probe"):
             self.probes.append({**probe, "generation": generation})
-        names = ("time", "kind", "command", "counts")
+        names = ("time", "kind", "command", "counts", "operation", "who")
         stated = {name: value for name, value in head.items() if name in names}
         self.commits.append(cast("Head", {"generation": generation, **stated}))
 

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from kinshelf.db.product import Scalar
     from kinshelf.store.engines.backend import Condition
 
-_NOT_FIELDS = {"description"}
-"""What only the record has, since it may be longer than a field."""
+_NOT_FIELDS = {"description", "category_source"}
+"""What only the record has."""
 _SYMBOLS: dict[type[exp.Expr], str] = {
     exp.EQ: "==", exp.NEQ: "!=", exp.LT: "<", exp.LTE: "<=", exp.GT: ">", exp.GTE: ">=",
 }  # fmt: skip

@@ -1,0 +1,213 @@
+"""An operation taken back as a new one: to the bit, and what later operations changed is left.
+
+A field goes together with what is made of it: title, description and text embedding, picture, its
+hash and its embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kinshelf.db.arrays import FloatArray
+from kinshelf.db.errors import InputError
+from kinshelf.store.ingest.candidate import Candidate, carry_over
+from kinshelf.store.ingest.merge import flat, of_values
+from kinshelf.store.log import records
+from kinshelf.store.operations.diff import Change, between
+from kinshelf.store.operations.history import CHANGES, UNDO, operation_of
+from kinshelf.store.search import fusion
+
+if TYPE_CHECKING:
+    from kinshelf.db.catalog.records import Body, Head
+    from kinshelf.db.product import Decisions, Product, StoredProduct
+    from kinshelf.store.base import AnyShelf
+    from kinshelf.store.generation import AnySnapshot
+
+KIND = "undo"
+_TEXT = ("title", "description", "has_text", "text_embedding")
+_IMAGE = ("image", "has_image", "image_hash", "image_error", "image_embedding")
+_GROUP = dict.fromkeys(_TEXT, "text") | dict.fromkeys(_IMAGE, "image")
+
+
+@dataclass(slots=True)
+class UndoReport:
+    """What was taken back: products removed again, brought back, and changed back; `left` are the
+    fields that a later operation changed too, by id, with "product" for one that came or went."""
+
+    operation: int
+    removed: int = 0
+    restored: int = 0
+    changed: int = 0
+    left: dict[str, list[str]] = field(default_factory=dict)
+    generation: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return asdict(self)
+
+
+@dataclass(slots=True)
+class Kept:
+    """A product as it was, on its way back with what was computed of it then: a `records.Row`."""
+
+    product: Product
+    image: FloatArray | None
+    text: FloatArray | None
+    content_hash: str
+    image_hash: str | None
+    image_error: str | None
+    decided: Decisions
+
+    @classmethod
+    def of(cls, stored: StoredProduct, pair: FloatArray) -> Kept:
+        """A stored product; `pair` (2 * d,) float32."""
+        image, text = (half[0] for half in fusion.split(pair[None]))
+        return cls(
+            stored.product, image if stored.has_image else None, text if stored.has_text else None,
+            stored.content_hash, stored.image_hash, stored.image_error, dict(stored.decided),
+        )  # fmt: skip
+
+
+def undo(shelf: AnyShelf, number: int | None = None) -> UndoReport:
+    """Take an operation back, None: the newest that is not taken back; an undo can be named too.
+
+    One change, whole or not at all. Where later operations changed the same fields, these are left
+    and reported. Raises InputError, or GenerationNotFound where the state before is not kept.
+    """
+    with shelf.writing():
+        wanted = operation_of(shelf, number)
+        first, last = wanted["operation"], wanted["generation"]
+        if wanted["kind"] not in CHANGES:
+            raise InputError(
+                f"operation {first} ({wanted['command']}) changed no products: there is nothing to"
+                " take back"
+            )
+        states = shelf.snapshot(first - 1), shelf.snapshot(last), shelf.snapshot()
+        report = _Undoing(UndoReport(first), *states)
+        report.take_back()
+        if report.gone or report.made:
+            shelf.commit(*report.frame(shelf.next_row))
+        report.report.generation = shelf.generation
+    return report.report
+
+
+@dataclass(slots=True)
+class _Undoing:
+    """Collects the rows that go and those that come, from the states before, after and now."""
+
+    report: UndoReport
+    before: AnySnapshot
+    after: AnySnapshot
+    now: AnySnapshot
+    gone: list[int] = field(default_factory=list)
+    made: list[Kept] = field(default_factory=list)
+
+    def take_back(self) -> None:
+        found = list(between(self.before, self.after))
+        current = self.now.view.by_ids([change.id for change in found])
+        later = {change.id: change for change in between(self.after, self.now)}
+        for change in found:
+            self._take_back(change, current.get(change.id), later.get(change.id))
+
+    def _take_back(
+        self, change: Change, current: StoredProduct | None, later: Change | None
+    ) -> None:
+        if later is not None and (change.kind != "changed" or later.kind != "changed"):
+            self.report.left[change.id] = ["product"]
+        elif change.before is None:
+            if current is not None:
+                self.gone.append(current.row)
+                self.report.removed += 1
+        elif current is None:
+            self.made.append(Kept.of(change.before, self._pair(self.before, change.before)))
+            self.report.restored += 1
+        else:
+            self._change_back(change, current, later)
+
+    def _change_back(self, change: Change, current: StoredProduct, later: Change | None) -> None:
+        assert change.before, "it was changed, so it was there before"
+        pair = self._pair(self.before, change.before)
+        if later is None:
+            kept = Kept.of(change.before, pair)
+        else:
+            touched = {_unit(name) for name in later.fields}
+            left = sorted({u for n in change.fields if (u := _unit(n)) in touched})
+            units = {_unit(name) for name in change.fields} - set(left)
+            if left:
+                self.report.left[change.id] = left
+            if not units:
+                return
+            kept = _mixed(change.before, pair, current, self._pair(self.now, current), units)
+        self.gone.append(current.row)
+        self.made.append(kept)
+        self.report.changed += 1
+
+    def _pair(self, state: AnySnapshot, stored: StoredProduct) -> FloatArray:
+        found: FloatArray = state.pairs([stored.row])[0]
+        return found
+
+    def frame(self, first_row: int) -> tuple[Head, Body, FloatArray | None]:
+        report = self.report
+        head: Head = {
+            "kind": KIND, "command": f"{UNDO}{report.operation}", "removed": self.gone,
+            "counts": {
+                "inserted": report.restored, "updated": report.changed,
+                "removed": report.removed, "rejected": 0,
+            },
+        }  # fmt: skip
+        if not self.made:
+            return head, {}, None
+        head["attributes"] = records.attribute_types(self.made)
+        body: Body = {
+            "rejects": [], "resolved": [], "products": records.columns(self.made, first_row),
+        }  # fmt: skip
+        return head, body, _rows(self.made, self.now.dimension)
+
+
+def _rows(made: Sequence[Kept], dimension: int) -> FloatArray:
+    rows = np.zeros((len(made), 2 * dimension), dtype=np.float32)
+    image, text = fusion.split(rows)
+    for i, kept in enumerate(made):
+        if kept.image is not None:
+            image[i] = kept.image
+        if kept.text is not None:
+            text[i] = kept.text
+    return rows
+
+
+def _unit(name: str) -> str:
+    """What a field is taken back with."""
+    name = name.removeprefix("origin.")
+    return _GROUP.get(name, name)
+
+
+def _mixed(
+    then: StoredProduct, then_pair: FloatArray, now: StoredProduct, now_pair: FloatArray,
+    units: set[str],
+) -> Kept:  # fmt: skip
+    """The product of now with some units as they were."""
+    kept, old = Kept.of(now, now_pair), Kept.of(then, then_pair)
+    values, before = flat(now.product), flat(then.product)
+    for name in {n for n in (*values, *before) if _unit(n) in units}:
+        values[name] = before.get(name)
+    names = {n for n in (*kept.decided, *old.decided) if _unit(n) in units}
+    kept.decided = {n: d for n, d in kept.decided.items() if n not in names}
+    kept.decided |= {n: old.decided[n] for n in names & old.decided.keys()}
+    kept.product = of_values(now.product.id, values)
+    if "text" in units:
+        kept.text = old.text
+    if "image" in units:
+        kept.image, kept.image_hash = old.image, old.image_hash
+        kept.image_error = old.image_error
+    candidate = Candidate(kept.product, 0, "stored", old=now, decided=kept.decided)
+    carry_over(candidate, now_pair)
+    supplied = candidate.content_hash == records.content_hash(
+        kept.product, None, candidate.image, candidate.text, decided=kept.decided
+    )
+    parts = (None, kept.image, kept.text) if supplied else (kept.image_hash,)
+    kept.content_hash = records.content_hash(kept.product, *parts, decided=kept.decided)
+    return kept
