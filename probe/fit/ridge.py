@@ -25,7 +25,7 @@ LANDMARKS = 1024
 
 WIDTHS = (0.4, 1.0, 2.5)
 """Of the kernel, tried in this order: `exp(-width * squared distance / median of these)`. No one
-width was best on six data sets (`bench/quality.py`)."""
+width was best on six data sets, those that `bench/catalogues.py` names."""
 
 PENALTIES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 """Tried where there are `ENOUGH` rows that can be judged; fewer have `USUAL`."""
