@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from numpy.typing import NDArray
 
 from kinshelf.db.arrays import Float64Array, FloatArray, IntArray
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "amazon2020" / "embeddings"
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+DATA = SHARED / "amazon2020" / "embeddings"
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,34 @@ def products(directory: Path = DATA) -> Catalogue:
     classes, y = np.unique(categories, return_inverse=True)
     X = np.concatenate(pairs, axis=1).astype(np.float32) / np.float32(math.sqrt(2))
     return Catalogue(X, y.astype(np.int64), tuple(str(name) for name in classes))
+
+
+def shop(folder: str, halves: tuple[str, ...], least: int = 10) -> Catalogue:
+    """One of the shops beside the repository, its categories of `least` rows and more.
+
+    Embedding pairs of unequal width are filled up with zeros, a modality that is not named in
+    `halves` is missing.
+    """
+    directory = SHARED / "data" / folder
+    with (directory / "products.csv").open(encoding="utf-8", newline="") as file:
+        names = np.array([row["category"] for row in csv.DictReader(file)])
+    found, n = np.unique(names, return_counts=True)
+    kept = np.isin(names, found[n >= least])
+    classes, y = np.unique(names[kept], return_inverse=True)
+    parts = [np.load(directory / f"{half}_embeddings.npy")[kept] for half in halves]
+    pairs = np.zeros((len(y), 2, max(part.shape[1] for part in parts)), dtype=np.float32)
+    for half, part in zip(halves, parts, strict=True):
+        pairs[:, ("image", "text").index(half), : part.shape[1]] = part
+    X = pairs.reshape(len(y), -1) / np.float32(math.sqrt(2))
+    return Catalogue(X, y.astype(np.int64), tuple(str(name) for name in classes))
+
+
+SHOPS: dict[str, Callable[[], Catalogue]] = {
+    "fashion": lambda: shop("stl_fashionsiglip", ("image",)),
+    "articles": lambda: shop("myntra_fashionclip", ("image",)),
+    "furniture": lambda: shop("furniture_clip_minilm", ("image", "text")),
+    "mixed_shop": lambda: shop("mixed_shop_clip", ("image",), 5),
+}
 
 
 def digits() -> Catalogue:

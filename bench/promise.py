@@ -39,11 +39,12 @@ from kinshelf.db.arrays import BoolArray, FloatArray, IntArray
 from kinshelf.db.errors import ProbeError
 from kinshelf.probe.calibrate.conformal import COVERAGE, Conformal
 from kinshelf.probe.calibrate.crossfit import cross_fit
-from kinshelf.probe.calibrate.hybrid import Distributions, Predictors, joined
+from kinshelf.probe.calibrate.hybrid import VIEW_PARAMETERS, Distributions, Predictors, joined
 from kinshelf.probe.calibrate.mixture import (
     HeldOut,
     certifying_answers,
     fit_calibration,
+    fit_views,
     held_out_answers,
 )
 from kinshelf.probe.calibrate.policy import CONFIDENCE, find_policy
@@ -51,6 +52,7 @@ from kinshelf.probe.calibrate.vote_space import fit_metric
 from kinshelf.probe.fit.copies import groups_of
 from kinshelf.probe.fit.data import ArrayData
 from kinshelf.probe.fit.knn import ExactNeighbours
+from kinshelf.probe.fit.ridge import fit_ridge
 from kinshelf.probe.fit.settings import ProbeSettings
 from kinshelf.probe.fit.split import TrainingSet
 from kinshelf.probe.fit.training import fit_probe
@@ -82,15 +84,16 @@ def once(n: int, n_classes: int, seed: int) -> tuple[dict[str, HeldOut], Distrib
     data = ArrayData(X, [names[code] for code in y])
     source = TrainingSet(data, rows, y, names, groups_of(data, rows))
     probe = fit_probe(source, SETTINGS).probe
-    found = cross_fit(source, probe, SETTINGS)
+    ridge = fit_ridge(source, SETTINGS.seed)
+    found = cross_fit(source, probe, SETTINGS, ridge)
     assert found is not None
     calibration = fit_calibration(found)
-    probe = probe.replace(
-        calibration=calibration, reference=fit_metric(source, SETTINGS.seed).arrays()
-    )
+    by_view = fit_views(found, calibration)
+    reference = fit_metric(source, SETTINGS.seed).arrays() | ridge.ridge.arrays()
+    probe = probe.replace(calibration=calibration, reference=reference | {VIEW_PARAMETERS: by_view})
     answers = {
-        "same rows": held_out_answers(found, calibration),
-        "other rows": certifying_answers(found, SETTINGS.seed),
+        "same rows": held_out_answers(found, calibration, by_view).as_they_are(),
+        "other rows": certifying_answers(found, SETTINGS.seed).as_they_are(),
     }
     fresh, truth = drawn(FRESH, n_classes, rng)
     predictors, neighbours = Predictors(probe, names), ExactNeighbours(X)

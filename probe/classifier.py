@@ -15,11 +15,18 @@ from kinshelf.db.arrays import BoolArray, Float64Array, FloatArray, IntArray
 from kinshelf.db.errors import InvalidSetting, ProbeError, TooFewClasses
 from kinshelf.probe.calibrate.calibrate import calibrate
 from kinshelf.probe.calibrate.conformal import COVERAGE, Conformal
-from kinshelf.probe.calibrate.hybrid import Distributions, Predictors, joined
+from kinshelf.probe.calibrate.hybrid import (
+    VIEW_PARAMETERS,
+    Distributions,
+    Predictors,
+    joined,
+    views_of,
+)
 from kinshelf.probe.calibrate.new_categories import new_categories_of
 from kinshelf.probe.fit.copies import groups_of, identical_groups
 from kinshelf.probe.fit.data import ArrayData
 from kinshelf.probe.fit.knn import NO_VOTE, ExactNeighbours
+from kinshelf.probe.fit.model import Probe
 from kinshelf.probe.fit.settings import Calibration, ProbeSettings
 from kinshelf.probe.fit.split import TrainingSet
 from kinshelf.probe.fit.training import fit_probe
@@ -86,7 +93,7 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         groups = groups_of(data, rows) if self.pairs else identical_groups(embeddings)
         source = TrainingSet(data, rows, codes.astype(np.int64), names, groups)
         probe = calibrate(source, fit_probe(source, self.settings).probe)
-        self.probe_ = probe.replace(calibration=self._overridden(probe.calibration))
+        self.probe_ = self._with_named(probe)
         self._remember(embeddings, labels)
         return self
 
@@ -167,13 +174,21 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
                 "there were too few rows to calibrate prediction sets on: fit on 20 or more"
             )
         names = [str(name) for name in self.classes_]
-        return conformal.over(self.probe_.classes, names).sets(proba, coverage)
+        views = views_of(np.asarray(X, dtype=np.float32))
+        return conformal.over(self.probe_.classes, names).sets(proba, coverage, views)
 
     def _answer(self, queries: FloatArray) -> Distributions:
         k = self.probe_.calibration.k
         similarities, places = self._neighbours.kneighbors(queries, k, with_identical=False)
         labels = np.where(places < 0, NO_VOTE, self._codes[places])
         return self._predictors.answer(queries, similarities, labels, self._embeddings[places])
+
+    def _with_named(self, probe: Probe) -> Probe:
+        calibration = self._overridden(probe.calibration)
+        kept = dict(probe.reference)
+        if calibration != probe.calibration:
+            kept.pop(VIEW_PARAMETERS, None)
+        return probe.replace(calibration=calibration, reference=kept)
 
     def _overridden(self, fitted: Calibration) -> Calibration:
         given: dict[str, Any] = {"k": self.k, "tau": self.tau, "lam": self.lam}

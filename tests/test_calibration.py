@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from crepes import ConformalClassifier
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_softmax, softmax
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
@@ -19,16 +20,19 @@ from kinshelf.probe import HybridClassifier
 from kinshelf.probe.calibrate.conformal import ENOUGH, Conformal
 from kinshelf.probe.calibrate.crossfit import CrossFit, cross_fit
 from kinshelf.probe.calibrate.mixture import (
+    PRIOR,
     HeldOut,
     certifying_answers,
     fit_calibration,
+    fit_views,
     held_out_answers,
 )
 from kinshelf.probe.calibrate.new_categories import NewCategories, fit_known
 from kinshelf.probe.calibrate.vote_space import fit_metric, similarities_in
 from kinshelf.probe.fit.copies import groups_of
 from kinshelf.probe.fit.data import ArrayData
-from kinshelf.probe.fit.settings import SPACES, Calibration, ProbeSettings
+from kinshelf.probe.fit.ridge import fit_ridge
+from kinshelf.probe.fit.settings import Calibration, ProbeSettings
 from kinshelf.probe.fit.split import TrainingSet, cross_fit_rounds
 from kinshelf.probe.fit.training import fit_probe
 
@@ -59,11 +63,24 @@ def training(X: np.ndarray, codes: np.ndarray) -> TrainingSet:
 # -- temperature and mixture -----------------------------------------------------------------------
 
 
-def judged(logits: np.ndarray, codes: np.ndarray, labels: np.ndarray | None = None) -> CrossFit:
+def judged(
+    logits: np.ndarray,
+    codes: np.ndarray,
+    labels: np.ndarray | None = None,
+    scores: np.ndarray | None = None,
+) -> CrossFit:
     n = len(codes)
     near = np.full((n, 20), -1) if labels is None else labels
-    similarity = {space: np.ones(near.shape, dtype=np.float32) for space in SPACES}
-    return CrossFit(np.arange(n), codes, logits.astype(np.float32), near, similarity)
+    return CrossFit(
+        places=np.arange(n),
+        codes=codes,
+        logits=logits.astype(np.float32),
+        scores=np.zeros(logits.shape) if scores is None else scores,
+        labels=near,
+        similarities=np.ones(near.shape, dtype=np.float32),
+        views=np.zeros(n, dtype=np.int64),
+        masked=np.zeros(n, dtype=np.bool_),
+    )
 
 
 def test_the_temperature_is_that_of_least_loss():
@@ -94,7 +111,41 @@ def test_neighbours_that_know_nothing_get_no_more_than_their_usual_share():
     codes = rng.integers(0, 3, 600)
     logits = 4 * np.eye(3)[codes] + rng.standard_normal((600, 3))
     found = fit_calibration(judged(logits, codes, rng.integers(0, 3, (600, 20))))
-    assert found.lam <= Calibration().lam
+    assert found.lam <= PRIOR.lam
+
+
+def test_of_probe_and_ridge_the_one_that_knows_gets_the_power():
+    rng = np.random.default_rng(6)
+    codes = rng.integers(0, 3, 600)
+    knows, guesses = np.eye(3)[codes] + 0.3 * rng.standard_normal((600, 3)), rng.random((600, 3))
+    by_ridge = fit_calibration(judged(guesses, codes, scores=knows))
+    by_probe = fit_calibration(judged(4 * knows, codes, scores=0.1 * guesses))
+    assert by_ridge.ridge_power > 0.5
+    assert by_probe.probe_power > 0.5
+    wrong = codes[rng.permutation(600)]
+    nothing = fit_calibration(judged(guesses, wrong, scores=np.eye(3)[codes]))
+    assert nothing.ridge_power * nothing.sharpness < 1
+
+
+def test_the_powers_and_the_share_are_those_of_least_loss():
+    rng = np.random.default_rng(7)
+    codes = rng.integers(0, 3, 3000)
+    logits, scores = (
+        scale * (np.eye(3)[codes] + rng.standard_normal((3000, 3))) for scale in (2.0, 0.3)
+    )
+    labels = np.where(rng.random((3000, 20)) < 0.05, codes[:, None], rng.integers(0, 3, (3000, 20)))
+    found = judged(logits, codes, labels, scores)
+    fitted = fit_calibration(found)
+
+    def loss(at: np.ndarray) -> float:
+        tried = replace(fitted, probe_power=at[0], ridge_power=at[1], lam=at[2])
+        return -np.log(held_out_answers(found, tried).given).mean()
+
+    best = minimize(
+        loss, [0.5, 0.5, 0.2], method="Nelder-Mead", bounds=[(0, 3), (0, 3), (0.001, 0.9)]
+    )
+    at = np.array([fitted.probe_power, fitted.ridge_power, fitted.lam])
+    assert loss(at) < best.fun + 1e-3
 
 
 def test_no_judged_row_had_a_part_in_its_own_judgement():
@@ -102,20 +153,26 @@ def test_no_judged_row_had_a_part_in_its_own_judgement():
     # every row has a twin of another class: who sees it, is led astray
     twins = np.concatenate([X, X])
     wrong = np.concatenate([codes, (codes + 1) % 4])
-    found = cross_fit(training(twins, wrong), fit_probe(training(twins, wrong), QUICK).probe, QUICK)
+    source = training(twins, wrong)
+    found = cross_fit(source, fit_probe(source, QUICK).probe, QUICK, fit_ridge(source, 0))
     assert found is not None
-    near = found.similarities["fused"][found.labels >= 0]
-    assert near.max() < 1 - 1e-6
+    assert found.similarities[found.labels >= 0].max() < 1 - 1e-6
 
 
 def test_the_answers_that_are_kept_are_those_of_the_formula():
     rng = np.random.default_rng(3)
     codes = rng.integers(0, 3, 50)
-    found = judged(rng.standard_normal((50, 3)), codes, rng.integers(0, 3, (50, 20)))
-    calibration = Calibration(temperature=2.0, tau=0.05, k=10, lam=0.3)
+    labels, scores = rng.integers(0, 3, (50, 20)), rng.standard_normal((50, 3))
+    found = judged(rng.standard_normal((50, 3)), codes, labels, scores)
+    calibration = Calibration(
+        temperature=2.0, tau=0.05, k=10, lam=0.3, sharpness=3.0, probe_power=0.6, ridge_power=0.5
+    )
     kept = held_out_answers(found, calibration)
     votes = np.stack([(found.labels[:, :10] == c).mean(axis=1) for c in range(3)], axis=1)
-    expected = 0.7 * softmax(found.logits.astype(np.float64) / 2, axis=1) + 0.3 * votes
+    probe = softmax(found.logits.astype(np.float64) / 2, axis=1)
+    ridge = softmax(3 * scores, axis=1)
+    pool = probe**0.6 * ridge**0.5
+    expected = 0.7 * pool / pool.sum(axis=1, keepdims=True) + 0.3 * votes
     assert np.allclose(kept.given, expected[np.arange(50), codes])
     assert np.allclose(kept.confidence, expected.max(axis=1))
     assert np.array_equal(kept.right, expected.argmax(axis=1) == codes)
@@ -129,9 +186,10 @@ def test_no_row_chose_the_calibration_that_its_own_answer_is_certified_with():
     codes = rng.integers(0, 3, 400)
     found = judged(2 * rng.standard_normal((400, 3)), codes, rng.integers(0, 3, (400, 20)))
     whole = certifying_answers(found, seed=5)
-    for chosen_on, places in cross_fit_rounds(codes, 5):
+    for chosen_on, places in cross_fit_rounds(codes, 5, np.arange(400)):
         others = fit_calibration(found.take(chosen_on))
-        expected = held_out_answers(found.take(~chosen_on), others)
+        views = fit_views(found.take(chosen_on), others)
+        expected = held_out_answers(found.take(~chosen_on), others, views)
         assert np.array_equal(whole.given[places], expected.given)
         assert np.array_equal(whole.agree[places], expected.agree)
     assert np.array_equal(whole.codes, codes)
@@ -143,7 +201,7 @@ def test_no_row_chose_the_calibration_that_its_own_answer_is_certified_with():
 def test_with_a_handful_of_rows_the_defaults_stay_and_a_warning_reports_it():
     X, codes = mixture(12)
     model = HybridClassifier(pairs=False, settings=QUICK).fit(X, codes)
-    assert model.probe_.calibration == Calibration()
+    assert model.probe_.calibration == PRIOR
     assert any("too few products to calibrate" in w for w in model.probe_.warnings)
 
 

@@ -13,7 +13,10 @@ from conftest import unit, write_csv
 from kinshelf import Shelf
 from kinshelf.db.errors import EmptyShelf, GenerationNotFound, ProbeNotFound
 from kinshelf.probe import HybridClassifier
+from kinshelf.probe.calibrate.hybrid import VIEW_PARAMETERS, parameters_of
 from kinshelf.probe.calibrate.vote_space import Metric, similarities_in
+from kinshelf.probe.fit.model import softmax
+from kinshelf.probe.fit.ridge import Ridge
 from kinshelf.probe.fit.settings import ProbeSettings
 from kinshelf.probe.fit.storage import read_probe
 from kinshelf.probe.predict.prediction import Prediction
@@ -64,7 +67,11 @@ def by_hand(shelf: Shelf, query: np.ndarray, new: dict[str, float]) -> dict[str,
     """
     now = shelf.snapshot()
     probe = read_probe(find_probe(shelf, now).path)
-    fitted = probe.calibration
+    both = parameters_of(probe.calibration)
+    if VIEW_PARAMETERS in probe.reference:
+        both = probe.reference[VIEW_PARAMETERS][0]
+    names = ("temperature", "sharpness", "probe_power", "ridge_power", "lam")
+    fitted = replace(probe.calibration, **dict(zip(names, both.tolist(), strict=True)))
     rows, categories = now.labelled()
     fused = query.astype(np.float64) / np.sqrt(2)
     stored = now.fused(rows)
@@ -76,8 +83,12 @@ def by_hand(shelf: Shelf, query: np.ndarray, new: dict[str, float]) -> dict[str,
     weight = np.exp((similarity - similarity.max()) / fitted.tau)
     votes = {c: weight[categories[nearest] == c].sum() for c in probe.classes}
     total = sum(votes.values())
+    ridge = Ridge.of(probe.reference)
+    assert ridge is not None
+    logits = probe.logits(asked).astype(np.float64) / fitted.temperature * fitted.probe_power
+    logits += ridge.scores(asked) * fitted.sharpness * fitted.ridge_power
     answer = dict(new)
-    for c, stated in zip(probe.classes, probe.predict_proba(asked)[0], strict=True):
+    for c, stated in zip(probe.classes, softmax(logits)[0], strict=True):
         share = votes[c] / total if total else stated
         mixed = (1 - fitted.lam) * stated + fitted.lam * share
         answer[c] = (1 - sum(new.values())) * mixed

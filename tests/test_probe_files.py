@@ -72,6 +72,9 @@ def test_the_files_are_the_ones_that_the_design_names(written):
         "k": 7,
         "lambda": 0.2,
         "space": "fused",
+        "sharpness": 12.0,
+        "probe_power": 1.0,
+        "ridge_power": 0.0,
     }
     assert set(load_file(written / "probe.safetensors")) == set(WEIGHT_NAMES)
 
@@ -111,7 +114,7 @@ def change(directory, **facts):
 
 def test_a_newer_format_is_refused_with_both_numbers(written):
     change(written, format=99)
-    with pytest.raises(UnsupportedFormat, match=r"99.*reads up to 2"):
+    with pytest.raises(UnsupportedFormat, match=r"99.*reads up to 3"):
         read_probe(written)
 
 

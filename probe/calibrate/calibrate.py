@@ -8,9 +8,17 @@ from numpy.typing import NDArray
 
 from kinshelf.probe.calibrate.conformal import Conformal
 from kinshelf.probe.calibrate.crossfit import OnPart, cross_fit
-from kinshelf.probe.calibrate.mixture import certifying_answers, fit_calibration
+from kinshelf.probe.calibrate.hybrid import VIEW_PARAMETERS
+from kinshelf.probe.calibrate.mixture import (
+    PRIOR,
+    certifying_answers,
+    fit_calibration,
+    fit_views,
+)
 from kinshelf.probe.calibrate.new_categories import fit_known
+from kinshelf.probe.calibrate.vote_space import fit_metric
 from kinshelf.probe.fit.model import Probe
+from kinshelf.probe.fit.ridge import fit_ridge
 from kinshelf.probe.fit.split import TrainingSet
 from kinshelf.probe.novelty.fit import fit_novelty
 from kinshelf.probe.novelty.reference import novelty_arrays
@@ -30,14 +38,21 @@ def calibrate(
         reference |= known.arrays()
     if novelty is not None:
         reference |= novelty_arrays(novelty)
-    found = cross_fit(source, probe, probe.settings, on_part)
+    ridge = fit_ridge(source, probe.settings.seed)
+    reference |= ridge.ridge.arrays()
+    if "metric.mean" not in reference:
+        reference |= fit_metric(source, probe.settings.seed).arrays()
+    found = cross_fit(source, probe, probe.settings, ridge, on_part)
     if found is None:
-        few = "too few products to calibrate on: probabilities are the probe's own, and prediction"
-        few += " sets and policy need more"
-        return probe.replace(reference=reference, warnings=(*probe.warnings, few))
+        few = "too few products to calibrate on: probabilities are as usual, and prediction sets"
+        few += " and policy need more"
+        return probe.replace(
+            calibration=PRIOR, reference=reference, warnings=(*probe.warnings, few)
+        )
     calibration = fit_calibration(found)
+    reference[VIEW_PARAMETERS] = fit_views(found, calibration)
     held_out = certifying_answers(found, probe.settings.seed)
-    conformal = Conformal.fit(held_out.given, held_out.codes)
+    conformal = Conformal.fit(held_out.given, held_out.codes, held_out.views)
     return probe.replace(
         calibration=calibration,
         reference=reference | held_out.arrays() | conformal.arrays(),

@@ -7,16 +7,18 @@ so that no row is wasted; a large one by the rows that were held out to stop its
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from kinshelf.db.arrays import BoolArray, FloatArray, IntArray
+from kinshelf.db.arrays import BoolArray, Float64Array, FloatArray, IntArray
+from kinshelf.probe.calibrate.hybrid import views_of
 from kinshelf.probe.calibrate.vote_space import Metric, fit_metric, similarities_in
 from kinshelf.probe.fit.model import Probe
-from kinshelf.probe.fit.settings import SPACES, ProbeSettings
+from kinshelf.probe.fit.ridge import RidgeFit
+from kinshelf.probe.fit.settings import ProbeSettings
 from kinshelf.probe.fit.split import TrainingSet
-from kinshelf.probe.fit.training import fit_probe
+from kinshelf.probe.fit.training import REFIT_LONGER, fit_probe
 from kinshelf.store.search.exact import merged, nothing
 
 FEWEST = 20
@@ -25,6 +27,8 @@ NEAREST = 20
 """Neighbours kept of each row: the most that may vote."""
 MOST = 5000
 """Rows of a large training set that are judged."""
+SPACE = "whitened"
+"""In which the neighbours' weights are measured."""
 _BLOCK = 8192
 _QUERIES = 512
 
@@ -35,42 +39,42 @@ OnPart = Callable[[int, int], None]
 class CrossFit:
     """Predictions for m judged rows at `places` of the training set, (m,) int64.
 
-    `codes` (m,) int64 are their classes; `logits` (m, n_classes) float32 the probe's; `labels`
-    (m, k) int64 the classes of the nearest rows, nearest first;
-    `similarities` per space (m, k) float32.
+    `codes` (m,) int64 are their classes; `logits` (m, n_classes) float32 the probe's and `scores`
+    (m, n_classes) float64 the ridge's; `labels` (m, k) int64 the classes of the nearest rows,
+    nearest first; `similarities` (m, k) float32 in `SPACE`. Rows with both modalities are judged
+    three times, as they are and with either alone: `views` (m,) int64 are which modalities were
+    seen, `masked` (m,) bool whether one was hidden.
     """
 
     places: IntArray
     codes: IntArray
     logits: FloatArray
+    scores: Float64Array
     labels: IntArray
-    similarities: dict[str, FloatArray]
+    similarities: FloatArray
+    views: IntArray
+    masked: BoolArray
 
     def __len__(self) -> int:
         return len(self.places)
 
     def take(self, chosen: BoolArray) -> CrossFit:
         """The rows where `chosen` (m,) is true."""
-        return CrossFit(
-            places=self.places[chosen],
-            codes=self.codes[chosen],
-            logits=self.logits[chosen],
-            labels=self.labels[chosen],
-            similarities={name: rows[chosen] for name, rows in self.similarities.items()},
-        )
+        return CrossFit(*(getattr(self, field.name)[chosen] for field in fields(self)))
 
 
 def cross_fit(
     source: TrainingSet,
     probe: Probe,
     settings: ProbeSettings,
+    ridge: RidgeFit,
     on_part: OnPart = lambda _done, _all: None,
 ) -> CrossFit | None:
     """Judge rows of `source`; None if there are too few that can be both learned and judged.
 
-    `probe` is what was trained of it, with the same settings. Copies are judged once, by what
-    learned none of them, and a class that has nothing but copies of one row is not judged. Up to
-    `refit_below` rows this trains a probe a fold.
+    `probe` and `ridge` are what was trained of it, with the same settings. Copies are judged once,
+    by what learned none of them, and a class that has nothing but copies of one row is not judged.
+    Up to `refit_below` rows this trains a probe a fold, for as many epochs as was best for `probe`.
     """
     judged = _once(source)
     if judged.sum() < FEWEST:
@@ -83,10 +87,21 @@ def cross_fit(
             continue
         part = source.take(train)
         small = len(source) < settings.refit_below
-        fitted = fit_probe(part, settings).probe if small else probe
-        parts.append(_judge(source, part, fitted, places, settings.seed))
+        fitted = fit_probe(part, _as_long(probe, settings)).probe if small else probe
+        parts.append(
+            _judge(_Part(source, part, fitted, ridge, fit_metric(part, settings.seed)), places)
+        )
         on_part(done, len(rounds))
     return _joined(parts) if parts else None
+
+
+def _as_long(probe: Probe, settings: ProbeSettings) -> ProbeSettings:
+    """Settings that train as many epochs as the probe's own training did in the end."""
+    best = probe.metrics.get("best_epoch")
+    if best is None:
+        return settings
+    epochs = min(round(REFIT_LONGER * int(best)), settings.epochs)
+    return replace(settings, epochs=epochs, val_fraction=0.0)
 
 
 def _once(source: TrainingSet) -> BoolArray:
@@ -107,29 +122,46 @@ def _rounds(source: TrainingSet, settings: ProbeSettings) -> Iterator[tuple[Bool
     yield ~held, np.sort(chosen)
 
 
-def _judge(
-    source: TrainingSet, part: TrainingSet, probe: Probe, places: IntArray, seed: int
-) -> CrossFit:
-    metric = fit_metric(part, seed)
-    found = [
-        _judge_block(source, part, probe, metric, places[start : start + _QUERIES])
-        for start in range(0, len(places), _QUERIES)
-    ]
+@dataclass(frozen=True, slots=True, eq=False)
+class _Part:
+    """What judges: probe, neighbours and metric of `part`, and the ridge of all of `source`."""
+
+    source: TrainingSet
+    part: TrainingSet
+    probe: Probe
+    ridge: RidgeFit
+    metric: Metric
+
+
+def _judge(by: _Part, places: IntArray) -> CrossFit:
+    found = []
+    for start in range(0, len(places), _QUERIES):
+        block = places[start : start + _QUERIES]
+        X = by.source.data.fused(by.source.rows[block])
+        found.append(_judge_as(by, X, block, masked=False))
+        both = views_of(X) == 0
+        middle = X.shape[1] // 2
+        for hidden in (slice(0, middle), slice(middle, None)):
+            alone = X[both]
+            alone[:, hidden] = 0
+            kept = alone.any(axis=1)
+            if kept.any():
+                found.append(_judge_as(by, alone[kept], block[both][kept], masked=True))
     return _joined(found)
 
 
-def _judge_block(
-    source: TrainingSet, part: TrainingSet, probe: Probe, metric: Metric, places: IntArray
-) -> CrossFit:
-    X = source.data.fused(source.rows[places])
-    near = _nearest(X, part)
-    vectors = part.data.fused(part.rows[near.ravel()]).reshape(*near.shape, -1)
+def _judge_as(by: _Part, X: FloatArray, places: IntArray, *, masked: bool) -> CrossFit:
+    near = _nearest(X, by.part)
+    vectors = by.part.data.fused(by.part.rows[near.ravel()]).reshape(*near.shape, -1)
     return CrossFit(
         places=places,
-        codes=source.codes[places],
-        logits=probe.logits(X),
-        labels=part.codes[near],
-        similarities={name: similarities_in(name, X, vectors, metric, probe) for name in SPACES},
+        codes=by.source.codes[places],
+        logits=by.probe.logits(X),
+        scores=by.ridge.left_out(X, places),
+        labels=by.part.codes[near],
+        similarities=similarities_in(SPACE, X, vectors, by.metric, by.probe),
+        views=views_of(X),
+        masked=np.full(len(X), masked),
     )
 
 
@@ -146,13 +178,15 @@ def _nearest(X: FloatArray, part: TrainingSet) -> IntArray:
 
 def _joined(parts: list[CrossFit]) -> CrossFit:
     width = min(part.labels.shape[1] for part in parts)
-    return CrossFit(
-        places=np.concatenate([part.places for part in parts]),
-        codes=np.concatenate([part.codes for part in parts]),
-        logits=np.concatenate([part.logits for part in parts]),
-        labels=np.concatenate([part.labels[:, :width] for part in parts]),
-        similarities={
-            name: np.concatenate([part.similarities[name][:, :width] for part in parts])
-            for name in SPACES
-        },
-    )
+    columns = {
+        field.name: np.concatenate([
+            getattr(part, field.name)[:, :width] if field.name in _NEAR
+            else getattr(part, field.name)
+            for part in parts
+        ])
+        for field in fields(CrossFit)
+    }  # fmt: skip
+    return CrossFit(**columns)
+
+
+_NEAR = ("labels", "similarities")

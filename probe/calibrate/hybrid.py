@@ -1,32 +1,46 @@
-"""The hybrid: probe and neighbours in one distribution, new categories included."""
+"""The hybrid: probe, ridge and neighbours in one distribution, new categories included.
+
+Probe and ridge are pooled by the product of powers of their probabilities (a logarithmic opinion
+pool, Genest and Zidek 1986); the neighbours' votes have a share beside the pool. Powers, share and
+temperatures are those of the modalities that a query has.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kinshelf.db.arrays import BoolArray, Float64Array, FloatArray, IntArray
 from kinshelf.probe.calibrate.new_categories import NewCategories
 from kinshelf.probe.calibrate.vote_space import Metric, similarities_in
 from kinshelf.probe.fit.knn import knn_distribution
-from kinshelf.probe.fit.model import Probe
+from kinshelf.probe.fit.model import Probe, softmax
+from kinshelf.probe.fit.ridge import Ridge
 from kinshelf.probe.fit.settings import Calibration
+from kinshelf.probe.novelty.model import VIEWS
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Distributions:
     """Probabilities of n queries over `classes`, each (n, n_classes) float64.
 
-    `probe` is 0 for categories that the probe never saw. A row of `knn` is 0 where no neighbour
-    has a category; without a probe, `probe` is 0 and `hybrid` is `knn`.
+    `probe` and `ridge` are 0 for categories that the probe never saw. A row of `knn` is 0 where no
+    neighbour has a category; without a probe, `probe` and `ridge` are 0 and `hybrid` is `knn`. A
+    probe of an older version has no ridge, which is 0 then.
     """
 
     classes: tuple[str, ...]
     probe: Float64Array
     knn: Float64Array
     hybrid: Float64Array
+    ridge: Float64Array
+
+
+METHODS = ("probe", "ridge", "knn", "hybrid")
 
 
 class Predictors:
@@ -47,7 +61,9 @@ class Predictors:
         self.calibration = calibration or (probe.calibration if probe else Calibration())
         self._probe = probe
         self._new_categories = new_categories
-        self._metric = Metric.of(probe.reference) if probe else None
+        reference = probe.reference if probe else {}
+        self._metric, self._ridge = Metric.of(reference), Ridge.of(reference)
+        self._views = reference.get(VIEW_PARAMETERS) if calibration is None else None
         known = set(probe.classes) if probe else set()
         self.seen = np.array([name in known for name in self.classes], dtype=np.bool_)
 
@@ -68,12 +84,19 @@ class Predictors:
         if not self.weighs_shelf:
             similarities = similarities_in(calibration.space, X, near, self._metric, self._probe)
         p_knn = knn_distribution(similarities, labels, calibration.tau, len(self.classes))
+        p_probe, p_ridge = np.zeros((2, *p_knn.shape), dtype=np.float64)
         if self._probe is None:
-            return Distributions(self.classes, np.zeros_like(p_knn), p_knn, p_knn)
-        p_probe = np.zeros((len(X), len(self.classes)), dtype=np.float64)
-        p_probe[:, self.seen] = self._probe.with_temperature(calibration.temperature, X)
-        mixed = mix(p_probe, p_knn, self.seen, calibration.lam, self._mass(X))
-        return Distributions(self.classes, p_probe, p_knn, mixed)
+            return Distributions(self.classes, p_probe, p_knn, p_knn, p_ridge)
+        own = Parameters.of(calibration, self._views, views_of(X))
+        logits, scores = self._probe.logits(X), None
+        p_probe[:, self.seen] = softmax(logits / own.temperature)
+        if self._ridge is not None:
+            scores = self._ridge.scores(X)
+            p_ridge[:, self.seen] = softmax(scores * own.sharpness)
+        pool = np.zeros_like(p_knn)
+        pool[:, self.seen] = pooled(logits, scores, own)
+        mixed = mix(pool, p_knn, self.seen, own.lam, self._mass(X))
+        return Distributions(self.classes, p_probe, p_knn, mixed, p_ridge)
 
     def _mass(self, X: FloatArray) -> Float64Array | None:
         if self._new_categories is None:
@@ -83,15 +106,63 @@ class Predictors:
         return mass
 
 
+VIEW_PARAMETERS = "mixture.views"
+"""Of a probe's reference: `Parameters` a view, (3, 5) float64."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Parameters:
+    """Those of `Calibration` that differ by the modalities that a query has, each (n, 1)."""
+
+    temperature: Float64Array
+    sharpness: Float64Array
+    probe_power: Float64Array
+    ridge_power: Float64Array
+    lam: Float64Array
+
+    @classmethod
+    def of(
+        cls, calibration: Calibration, by_view: NDArray[Any] | None, views: IntArray
+    ) -> Parameters:
+        """For queries of the given views (n,): the calibration's, or those `by_view` (3, 5)."""
+        if by_view is None:
+            by_view = np.tile(parameters_of(calibration), (len(VIEWS), 1))
+        return cls(*by_view[views].T[:, :, None])
+
+
+def parameters_of(calibration: Calibration) -> Float64Array:
+    """(5,) in the order of `Parameters`."""
+    names = ("temperature", "sharpness", "probe_power", "ridge_power", "lam")
+    return np.array([getattr(calibration, name) for name in names], dtype=np.float64)
+
+
+def views_of(X: FloatArray) -> IntArray:
+    """The places in `VIEWS` of the modalities of embeddings (n, D): both or none, image, text."""
+    middle = X.shape[1] // 2
+    image, text = X[:, :middle].any(axis=1), X[:, middle:].any(axis=1)
+    return np.where(image == text, 0, np.where(image, 1, 2)).astype(np.int64)
+
+
+def pooled(
+    logits: NDArray[np.floating[Any]], scores: Float64Array | None, own: Parameters
+) -> Float64Array:
+    """The pool of probe and ridge, (n, n_classes): logits and scores of the same classes."""
+    found = logits * (own.probe_power / own.temperature)
+    if scores is not None:
+        found = found + scores * (own.ridge_power * own.sharpness)
+    return softmax(found)
+
+
 def mix(
     p_probe: Float64Array,
     p_knn: Float64Array,
     seen: BoolArray,
-    lam: float,
+    lam: float | Float64Array,
     mass: Float64Array | None = None,
 ) -> Float64Array:
     """`(1 - lam) p_probe + lam p_knn`, after the share of new categories is taken.
 
+    `lam` is a number or (n, 1).
     `p_probe` and `p_knn` are (n, n_classes) over the same classes, `seen` (n_classes,) is true
     where the probe knows the class. `mass` (n, n_classes) is the share of the new ones, 0 for
     the seen (see `new_categories`); None: the votes that they have. With m of it on them, the seen
@@ -125,6 +196,6 @@ def joined(parts: Sequence[Distributions]) -> Distributions:
         classes = parts[0].classes  # in their own order, which need not be that of texts
     methods = {
         name: np.concatenate([spread(getattr(p, name), p.classes, classes) for p in parts])
-        for name in ("probe", "knn", "hybrid")
+        for name in METHODS
     }
     return Distributions(classes, **methods)

@@ -14,7 +14,14 @@ from kinshelf.db.arrays import BoolArray, Float64Array, IntArray, ObjectArray
 from kinshelf.db.errors import EmptyShelf, ProbeNotFound
 from kinshelf.probe.calibrate.calibrate import calibrate
 from kinshelf.probe.calibrate.conformal import Conformal
-from kinshelf.probe.calibrate.hybrid import Distributions, Predictors, joined, spread
+from kinshelf.probe.calibrate.hybrid import (
+    METHODS,
+    Distributions,
+    Predictors,
+    joined,
+    spread,
+    views_of,
+)
 from kinshelf.probe.calibrate.new_categories import new_categories_of
 from kinshelf.probe.evaluate.methods import evaluate, write_evaluation
 from kinshelf.probe.evaluate.metrics import Metrics
@@ -90,7 +97,7 @@ def evaluate_shelf(
     Raises EmptyShelf, ProbeNotFound, TooFewClasses, or InvalidSetting for an unknown column.
 
     >>> sorted(evaluate_shelf(shelf).metrics)
-    ['hybrid', 'knn', 'probe']
+    ['hybrid', 'knn', 'probe', 'ridge']
     """
     now = shelf.snapshot()
     probe = _probe(shelf, now, version)
@@ -154,7 +161,10 @@ def _judge(now: AnySnapshot, probe: Probe | None, rows: IntArray, voters: IntArr
         _answer(now, predictors, rows[start : start + _BLOCK], voters, codes)
         for start in range(0, len(rows), _BLOCK)
     ]
-    return _Judged(predicted := joined(parts), _sets(probe, predicted))
+    views = np.concatenate([
+        views_of(now.fused(rows[start : start + _BLOCK])) for start in range(0, len(rows), _BLOCK)
+    ])  # fmt: skip
+    return _Judged(predicted := joined(parts), _sets(probe, predicted, views))
 
 
 def _answer(
@@ -170,11 +180,11 @@ def _answer(
     return predictors.answer(fused, found.similarities, labels, near)
 
 
-def _sets(probe: Probe | None, predicted: Distributions) -> BoolArray | None:
+def _sets(probe: Probe | None, predicted: Distributions, views: IntArray) -> BoolArray | None:
     conformal = Conformal.of(probe.reference) if probe else None
     if probe is None or conformal is None:
         return None
-    sets = conformal.over(probe.classes, predicted.classes).sets(predicted.hybrid)
+    sets = conformal.over(probe.classes, predicted.classes).sets(predicted.hybrid, views=views)
     sets[np.arange(len(sets)), predicted.hybrid.argmax(axis=1)] = True  # as `classify` shows them
     return sets
 
@@ -183,7 +193,9 @@ def _evaluation(
     parts: Sequence[_Judged], y_true: ObjectArray, protocol: str, rows: IntArray
 ) -> Evaluation:
     found = joined([part.predicted for part in parts])
-    methods = {"probe": found.probe, "knn": found.knn, "hybrid": found.hybrid}
+    methods = {name: getattr(found, name) for name in METHODS}
+    if not found.ridge.any():
+        del methods["ridge"]
     if not found.probe.any():
         methods = {"knn": found.knn}
         protocol += "; no probe is trained yet, so the neighbours are judged alone"

@@ -27,9 +27,9 @@ from kinshelf.store.probes import FACTS_FILE
 if TYPE_CHECKING:
     from kinshelf.probe.fit.training import EpochResult
 
-FORMAT = 2
+FORMAT = 3
 """Of `probe.json`; raised when an older reader could not understand a newer file. Format 1 had no
-reference, no policy and no space."""
+reference, no policy and no space, format 2 no ridge."""
 
 WEIGHTS_FILE = "probe.safetensors"
 REFERENCE_FILE = "reference.safetensors"
@@ -112,7 +112,7 @@ def _read_facts(path: Path) -> dict[str, Any]:
         raise _damaged(path, f"it is not JSON: {error}") from error
     if not isinstance(facts, dict) or not isinstance(facts.get("format"), int):
         raise _damaged(path, "it names no format version")
-    if facts["format"] not in (1, FORMAT):
+    if facts["format"] not in range(1, FORMAT + 1):
         raise UnsupportedFormat(
             f"{path} has the format {facts['format']}, this version reads up to {FORMAT}: "
             "update kinshelf, or train again"

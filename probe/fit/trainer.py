@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from kinshelf.db.arrays import FloatArray
 from kinshelf.db.errors import ProbeError
-from kinshelf.probe.fit.batches import Batches
+from kinshelf.probe.fit.batches import Batches, KeptBatches, batches_of
 from kinshelf.probe.fit.model import Probe
 from kinshelf.probe.fit.network import build_network, weights_of
 from kinshelf.probe.fit.settings import ProbeSettings
@@ -37,7 +37,8 @@ class Trainer:
         self._settings = settings
         self._device = device
         self._whitening = self._fit_whitening(source)
-        self._batches = Batches(source, settings.batch_size, device, self._whitening)
+        self._batches = batches_of(source, settings.batch_size, device, self._whitening)
+        self._held: tuple[TrainingSet, Batches | KeptBatches] | None = None
         self._modality_dropout = settings.modality_dropout
         self._rng = np.random.default_rng(settings.seed)
         dimension = source.data.fused(source.rows[:1]).shape[1]
@@ -87,12 +88,17 @@ class Trainer:
         self._network.eval()
         loss, right = 0.0, 0
         with torch.inference_mode():
-            batches = Batches(held, _HELD_OUT_BATCH, self._device, self._whitening)
-            for inputs, targets in batches.in_order():
+            for inputs, targets in self._batches_of(held).in_order():
                 logits = self._network(inputs)
                 loss += cross_entropy(logits, targets, reduction="sum").item()
                 right += int((logits.argmax(dim=1) == targets).sum().item())
         return loss, right, len(held)
+
+    def _batches_of(self, held: TrainingSet) -> Batches | KeptBatches:
+        if self._held is None or self._held[0] is not held:
+            made = batches_of(held, _HELD_OUT_BATCH, self._device, self._whitening)
+            self._held = (held, made)
+        return self._held[1]
 
     def _finite(self, loss: float) -> float:
         if not math.isfinite(loss):

@@ -146,6 +146,8 @@ class _Run:
             trainer = self._trainer(train)
             for epoch in range(1, self.settings.epochs + 1):
                 result = self._epoch("fit", epoch, trainer, held)
+                if result.val_loss is None and epoch < self.settings.epochs:
+                    continue
                 if best is None or _improves(result, best.result):
                     best = _Best(result, trainer.weights)
                 elif epoch - best.result.epoch >= self.settings.patience:

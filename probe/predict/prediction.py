@@ -56,8 +56,9 @@ class Prediction:
     """One answer; `as_dict` is the JSON contract of `classify`.
 
     `prediction_set` holds the true category with the chance `coverage`, most probable first, the
-    answer always; `coverage` is None where no probe was calibrated. `knn` and `agreement` are None
-    where no neighbour voted.
+    answer always; `coverage` is None where no probe was calibrated. `ridge` is None without a
+    probe, or with one that was trained before there was a ridge; `knn` and `agreement` where no
+    neighbour voted.
     """
 
     id: str | None
@@ -79,6 +80,7 @@ class Prediction:
     text_only: Vote | None
     neighbours: list[Evidence]
     receipt: Receipt
+    ridge: Vote | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -90,6 +92,7 @@ class Prediction:
             "coverage": self.coverage,
             "probabilities": self.probabilities,
             "probe": self.probe and {"version": self.probe_version, **fields_of(self.probe)},
+            "ridge": self.ridge and fields_of(self.ridge),
             "knn": self.knn and {**fields_of(self.knn), "k": self.k},
             "agreement": self.agreement,
             "agreement_accuracy": self.agreement_accuracy and fields_of(self.agreement_accuracy),

@@ -15,7 +15,7 @@ from kinshelf.db.arrays import Float64Array, FloatArray, IntArray
 from kinshelf.db.errors import EmptyShelf, InputError, ProbeNotFound
 from kinshelf.probe.calibrate.conformal import COVERAGE, Conformal
 from kinshelf.probe.calibrate.crossfit import FEWEST
-from kinshelf.probe.calibrate.hybrid import Distributions, Predictors
+from kinshelf.probe.calibrate.hybrid import Distributions, Predictors, views_of
 from kinshelf.probe.calibrate.mixture import HeldOut
 from kinshelf.probe.calibrate.new_categories import new_categories_of
 from kinshelf.probe.fit.knn import NO_VOTE, identical
@@ -87,7 +87,7 @@ class Predictor:
         new_categories = new_categories_of(
             probe, self.classes, self._row_codes, lambda places: snapshot.fused(rows[places])
         )
-        self._predictors = Predictors(probe, self.classes, calibration, new_categories)
+        self._predictors = Predictors(probe, self.classes, new_categories=new_categories)
         reference = probe.reference if probe else {}
         conformal = Conformal.of(reference)
         self._conformal = conformal and conformal.over(seen, self.classes)
@@ -174,7 +174,11 @@ class Predictor:
         evidence = explain(self.snapshot, shown, [b or "" for b in best], second)
         parts = [self._part(pairs, predicted, where, weight) for weight in (1.0, 0.0)]
         novelty = self._novelty_p(pairs, found, where)
-        sets = self._conformal.sets(predicted.hybrid) if self._conformal else None
+        sets = (
+            self._conformal.sets(predicted.hybrid, views=views_of(pairs))
+            if self._conformal
+            else None
+        )
         exhaustive = found.neighbours.exhaustive
         return [
             self._prediction(
@@ -270,6 +274,7 @@ class Predictor:
         answer = self._vote(proba)
         knn = self._vote(predicted.knn[i]) if predicted.knn[i].any() else None
         probe = None if self.probe is None else self._vote(predicted.probe[i])
+        ridge = self._vote(predicted.ridge[i]) if predicted.ridge[i].any() else None
         agreement = probe.category == knn.category if probe and knn else None
         arrived = self._arrived(order[0])
         policy = self.probe.policy if self.probe else None
@@ -292,6 +297,7 @@ class Predictor:
             probabilities={self.classes[code]: float(proba[code]) for code in order},
             probe=probe,
             probe_version=self.version,
+            ridge=ridge,
             knn=knn,
             k=self.k,
             agreement=agreement,
