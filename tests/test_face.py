@@ -159,7 +159,8 @@ def test_answers_evaluation_and_audit_come_as_frames(tmp_path: Path) -> None:
     with shelf_at(tmp_path / "toys.shelf") as shelf:
         shelf.upsert(products, rows, rows)
         shelf.train(ProbeSettings(epochs=3, hidden=16))
-        assert shelf.evaluate().to_pandas()["method"].tolist() == ["probe", "knn", "hybrid"]
+        methods = shelf.evaluate().to_pandas()["method"]
+        assert methods.tolist() == ["probe", "ridge", "knn", "hybrid"]
         assert "id" in shelf.audit().to_pandas().columns
         answers = shelf.classify_all(TABLE).to_pandas()
         assert answers["id"].tolist() == ["a1", "a2", "007"]

@@ -193,7 +193,8 @@ class View:
     def attribute_types(self) -> dict[str, str]:
         """Attribute names and their types (`text`, `number`, `boolean`); text if they differ."""
         query = (
-            "SELECT name, list(DISTINCT type) FROM attributes WHERE generation <= ? GROUP BY name"
+            "SELECT name, list(DISTINCT type) FROM attributes WHERE generation <= ?"
+            " GROUP BY name ORDER BY name"
         )
         found = self._run(query, [self.generation]).fetchall()
         return {name: types[0] if len(types) == 1 else "text" for name, types in found}
