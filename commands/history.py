@@ -138,6 +138,6 @@ def undo(output: Output, operation: int | None) -> None:
         output.warn(f"{name}: {', '.join(fields)} left, changed since by a later operation")
     output.say(
         f"operation {report.operation} taken back: {report.changed} changed back,"
-        f" {report.restored} brought back, {report.removed} removed, {len(report.left)} left;"
+        f" {report.restored} restored, {report.removed} removed, {len(report.left)} left;"
         f" generation {report.generation}"
     )

@@ -20,9 +20,9 @@ from kinshelf.db.product import Product, StoredProduct
 from kinshelf.db.sources.columns import RowFields
 from kinshelf.db.sources.prepare import TrainingSetOptions
 from kinshelf.store import AddOptions
-from kinshelf.store.ingest.decisions import keep, undo_decision
 from kinshelf.store.ingest.edit import amend, read_changes
 from kinshelf.store.ingest.merge import decide, merged
+from kinshelf.store.operations.decisions import keep, undo_decision
 
 FULL = {
     "id": "1", "title": "Red mug", "description": "Holds 300 ml", "category": "Mugs",

@@ -20,10 +20,10 @@ from kinshelf import Shelf
 from kinshelf.cli import main
 from kinshelf.db.errors import GenerationNotFound, InputError
 from kinshelf.db.product import Product
-from kinshelf.store.ingest.decisions import keep
 from kinshelf.store.ingest.edit import amend
 from kinshelf.store.operation import operation, user
 from kinshelf.store.operations.apply import apply_labels
+from kinshelf.store.operations.decisions import keep
 
 DIMENSION = 6
 RECEIPT = {"probe": 1, "probability": 0.97, "policy": 0.98, "generation": 1}

@@ -11,9 +11,9 @@ from conftest import unit
 
 from kinshelf import Shelf
 from kinshelf.db.product import Product
-from kinshelf.store.ingest.decisions import keep
 from kinshelf.store.ingest.edit import amend
 from kinshelf.store.operations.apply import apply_labels
+from kinshelf.store.operations.decisions import keep
 
 RECEIPT = {"probe": 1, "probability": 0.97, "policy": 0.98, "generation": 1}
 

@@ -27,8 +27,8 @@ from kinshelf.probe.audit.files import write_audit
 from kinshelf.probe.pages.thumbnails import Thumbnails
 from kinshelf.store import Product
 from kinshelf.store.ingest.categories import check_category, new_categories
-from kinshelf.store.ingest.decisions import keep, last_decision, undo_decision
 from kinshelf.store.ingest.edit import read_changes
+from kinshelf.store.operations.decisions import keep, last_decision, undo_decision
 
 
 def categories(shelf: Shelf, at: int | None = None) -> dict[str, str | None]:

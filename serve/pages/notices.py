@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from kinshelf.probe.predict.wording import leaf
 from kinshelf.serve.pages.rendering import notice
-from kinshelf.store.ingest.decisions import decided_in, last_decision
+from kinshelf.store.operations.decisions import decided_in, last_decision
 
 if TYPE_CHECKING:
     from kinshelf.serve.service.service import Service

@@ -23,8 +23,8 @@ from kinshelf.serve.pages.notices import (
 )
 from kinshelf.serve.pages.rendering import PageRoute, address, page, part, see, wants_part
 from kinshelf.store.ingest.categories import check_category
-from kinshelf.store.ingest.decisions import decided_in, keep, last_decision, undo_decision
 from kinshelf.store.ingest.edit import relabel
+from kinshelf.store.operations.decisions import decided_in, keep, last_decision, undo_decision
 
 if TYPE_CHECKING:
     from kinshelf.face import Shelf

@@ -103,7 +103,7 @@ def reject(candidate: Candidate, reason: str, message: str, *, kept: bool = Fals
     return Reject(candidate.source, candidate.position, product.id, reason, named, kept)
 
 
-def pairs_of(candidates: Sequence[Candidate], dimension: int) -> FloatArray:
+def pairs_of(candidates: Sequence[records.Row], dimension: int) -> FloatArray:
     """The rows to store or to ask with, (n, 2 * dimension) float32; a missing half is zeros."""
     rows = np.zeros((len(candidates), 2 * dimension), dtype=np.float32)
     image, text = fusion.split(rows)

@@ -6,15 +6,12 @@ hash and its embedding.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from kinshelf.db.arrays import FloatArray
 from kinshelf.db.errors import InputError
-from kinshelf.store.ingest.candidate import Candidate, carry_over
+from kinshelf.store.ingest.candidate import Candidate, carry_over, pairs_of
 from kinshelf.store.ingest.merge import flat, of_values
 from kinshelf.store.log import records
 from kinshelf.store.operations.diff import Change, between
@@ -35,7 +32,7 @@ _GROUP = dict.fromkeys(_TEXT, "text") | dict.fromkeys(_IMAGE, "image")
 
 @dataclass(slots=True)
 class UndoReport:
-    """What was taken back: products removed again, brought back, and changed back; `left` are the
+    """What was taken back: products removed again, restored, and changed back; `left` are the
     fields that a later operation changed too, by id, with "product" for one that came or went."""
 
     operation: int
@@ -72,11 +69,12 @@ class Kept:
         )  # fmt: skip
 
 
-def undo(shelf: AnyShelf, number: int | None = None) -> UndoReport:
+def undo(shelf: AnyShelf, number: int | None = None, *, partly: bool = True) -> UndoReport:
     """Take an operation back, None: the newest that is not taken back; an undo can be named too.
 
     One change, whole or not at all. Where later operations changed the same fields, these are left
-    and reported. Raises InputError, or GenerationNotFound where the state before is not kept.
+    and reported; without `partly` they are an error. Raises InputError, or GenerationNotFound where
+    the state before is not kept.
     """
     with shelf.writing():
         wanted = operation_of(shelf, number)
@@ -89,6 +87,8 @@ def undo(shelf: AnyShelf, number: int | None = None) -> UndoReport:
         states = shelf.snapshot(first - 1), shelf.snapshot(last), shelf.snapshot()
         report = _Undoing(UndoReport(first), *states)
         report.take_back()
+        if not partly and (left := next(iter(report.report.left), None)) is not None:
+            raise InputError(f"operation {first} cannot be undone: {left!r} was changed since")
         if report.gone or report.made:
             shelf.commit(*report.frame(shelf.next_row))
         report.report.generation = shelf.generation
@@ -165,18 +165,7 @@ class _Undoing:
         body: Body = {
             "rejects": [], "resolved": [], "products": records.columns(self.made, first_row),
         }  # fmt: skip
-        return head, body, _rows(self.made, self.now.dimension)
-
-
-def _rows(made: Sequence[Kept], dimension: int) -> FloatArray:
-    rows = np.zeros((len(made), 2 * dimension), dtype=np.float32)
-    image, text = fusion.split(rows)
-    for i, kept in enumerate(made):
-        if kept.image is not None:
-            image[i] = kept.image
-        if kept.text is not None:
-            text[i] = kept.text
-    return rows
+        return head, body, pairs_of(self.made, self.now.dimension)
 
 
 def _unit(name: str) -> str:
