@@ -16,10 +16,10 @@ from PIL import Image
 from kinshelf.samples import catalogue_dir, tiny_clip_dir
 from kinshelf.samples.generator.drawing import COLOURS, PATTERNS, Canvas, pattern_sheet
 from kinshelf.samples.generator.generate import SEED, build, write
-from kinshelf.samples.generator.pairs import draw_pairs
 from kinshelf.samples.generator.photo import BACKGROUNDS, PHOTO_SIDE
 from kinshelf.samples.generator.rows import stream
 from kinshelf.samples.generator.scenes import SCENE_SIDE, THEMES, scene
+from kinshelf.samples.training.pairs import draw_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

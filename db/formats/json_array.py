@@ -6,7 +6,6 @@ import io
 import json
 import re
 from collections.abc import Collection, Iterator, Sequence
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from kinshelf.db.errors import EmptySource, UnreadableSource
@@ -15,9 +14,9 @@ from kinshelf.db.formats.source import (
     MAX_ROW,
     BadRow,
     check_text,
-    check_width,
     encoding_notes,
     encoding_of,
+    keys_of,
     too_long,
     unreadable,
 )
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _CHUNK = 2**16
-_HEADER_ROWS = 1000
 _BETWEEN = re.compile(r"[\s,\ufeff]*")
 _START = re.compile(r'\s*\{\s*"[^"]{1,100}"\s*:\s*(?=\[\s*\{)')
 
@@ -46,17 +44,12 @@ class JsonArraySource:
         check_text(path)
         self.encoding = encoding_of(path, encoding)
         self.notes = encoding_notes(self.encoding, encoding)
-        keys: dict[str, None] = {}
-        rows = 0
-        for rows, row in enumerate(islice(self.rows(), _HEADER_ROWS), start=1):  # noqa: B007
-            if not isinstance(row, BadRow):
-                keys |= dict.fromkeys(row)
+        self.columns: Sequence[str]
+        self.columns, rows = keys_of(path, self.rows())
         if not rows:
             raise EmptySource(f"{path} has an array without objects")
-        if not keys:
+        if not self.columns:
             raise UnreadableSource(f"{path} is no array of JSON objects")
-        check_width(path, keys)
-        self.columns: Sequence[str] = list(keys)
 
     def count(self) -> int | None:
         """Unknown without reading."""

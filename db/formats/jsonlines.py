@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from kinshelf.db.errors import EmptySource, UnreadableSource
@@ -11,10 +10,10 @@ from kinshelf.db.formats.source import (
     MAX_ROW,
     BadRow,
     check_text,
-    check_width,
     encoding_notes,
     encoding_of,
     head_lines,
+    keys_of,
     text_lines,
     too_long,
 )
@@ -22,8 +21,6 @@ from kinshelf.db.formats.source import (
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
     from pathlib import Path
-
-_HEADER_ROWS = 1000
 
 
 class JsonLinesSource:
@@ -77,12 +74,7 @@ class JsonLinesSource:
         return round(sum(not line.isspace() for line in lines) * scale)
 
     def _keys(self) -> list[str]:
-        keys: dict[str, None] = {}
-        rows = 0
-        for row in islice(self.rows(), _HEADER_ROWS):
-            rows += 1
-            if not isinstance(row, BadRow):
-                keys |= dict.fromkeys(row)
+        keys, rows = keys_of(self._path, self.rows())
         if not rows:
             raise EmptySource(f"{self._path} has only blank lines")
         if not keys:
@@ -90,5 +82,4 @@ class JsonLinesSource:
                 f"{self._path} holds no JSON object in its first {rows} rows: it needs one object "
                 f"a line. A JSON array becomes that with: jq -c '.[]' FILE.json > FILE.jsonl"
             )
-        check_width(self._path, keys)
-        return list(keys)
+        return keys

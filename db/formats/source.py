@@ -7,6 +7,7 @@ import re
 import zlib
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from itertools import islice
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from kinshelf.db import encodings
@@ -14,12 +15,13 @@ from kinshelf.db.errors import EmptySource, UnreadableSource
 from kinshelf.db.formats.packed import PACKED, unpacked
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 MAX_LINE = 16 * 2**20
 """Characters: a longer line means that the file is not made of lines."""
 
+_KEY_ROWS = 1000
 MAX_ROW = 2**20
 """Characters of a row's texts: a longer one is rejected before it takes memory."""
 MAX_COLUMNS = 10_000
@@ -63,6 +65,19 @@ def check_width(path: Path, columns: Collection[str]) -> None:
             f"{path} has {len(columns):,} columns, more than {MAX_COLUMNS:,}: leave out some, or"
             " put names and values into one column as JSON text"
         )
+
+
+def keys_of(path: Path, rows: Iterable[dict[str, object] | BadRow]) -> tuple[list[str], int]:
+    """The keys of the first 1,000 rows, in the order in which they appear, and how many rows there
+    were. Raises UnreadableSource: see `check_width`."""
+    keys: dict[str, None] = {}
+    number = 0
+    for row in islice(rows, _KEY_ROWS):
+        number += 1
+        if not isinstance(row, BadRow):
+            keys |= dict.fromkeys(row)
+    check_width(path, keys)
+    return list(keys), number
 
 
 def too_long(characters: int) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 from xml.parsers import expat
 
@@ -13,7 +12,7 @@ from kinshelf.db.formats.source import (
     MAX_ROW,
     BadRow,
     check_text,
-    check_width,
+    keys_of,
     too_long,
     unreadable,
 )
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
 _ITEMS = frozenset({"item", "entry", "product", "offer", "shopitem", "listing"})
 _CHUNK = 2**16
-_HEADER_ROWS = 1000
 _MOST_CELLS = 10_000
 _MOST_DEPTH = 200
 
@@ -43,14 +41,9 @@ class XmlSource:
         self._path = path
         self.notes: list[str] = []
         check_text(path)
-        names: dict[str, None] = {}
-        for row in islice(self.rows(), _HEADER_ROWS):
-            if not isinstance(row, BadRow):
-                names |= dict.fromkeys(row)
-        if not names:
+        self.columns: Sequence[str] = keys_of(path, self.rows())[0]
+        if not self.columns:
             raise EmptySource(f"{path} has no items ({', '.join(sorted(_ITEMS))})")
-        check_width(path, names)
-        self.columns: Sequence[str] = list(names)
 
     def count(self) -> int | None:
         """Unknown without reading."""

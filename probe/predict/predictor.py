@@ -272,9 +272,10 @@ class Predictor:
     ) -> Prediction:
         proba = predicted.hybrid[i]
         answer = self._vote(proba)
-        knn = self._vote(predicted.knn[i]) if predicted.knn[i].any() else None
-        probe = None if self.probe is None else self._vote(predicted.probe[i])
-        ridge = self._vote(predicted.ridge[i]) if predicted.ridge[i].any() else None
+        probe, ridge, knn = (
+            self._vote(own[i]) if own[i].any() else None
+            for own in (predicted.probe, predicted.ridge, predicted.knn)
+        )
         agreement = probe.category == knn.category if probe and knn else None
         arrived = self._arrived(order[0])
         policy = self.probe.policy if self.probe else None
@@ -283,13 +284,7 @@ class Predictor:
             category=answer.category,
             probability=answer.probability,
             verdict=verdict_of(
-                answer,
-                probe,
-                knn,
-                parts,
-                novelty_p,
-                policy,
-                arrived=arrived,
+                answer, probe, knn, parts, novelty_p, policy, arrived=arrived,
                 calibrated=self._calibrated,
             ),
             prediction_set=self._set(order, members),
@@ -307,10 +302,12 @@ class Predictor:
             image_only=parts[0],
             text_only=parts[1],
             neighbours=evidence,
-            receipt=Receipt(
-                self.snapshot.generation, self.snapshot.fingerprint, self.version, exhaustive
-            ),
-        )
+            receipt=self._receipt(exhaustive=exhaustive),
+        )  # fmt: skip
+
+    def _receipt(self, *, exhaustive: bool) -> Receipt:
+        now = self.snapshot
+        return Receipt(now.generation, now.fingerprint, self.version, exhaustive)
 
     def _set(self, order: IntArray, members: NDArray[np.bool_] | None) -> list[str]:
         """Most probable first; the answer itself even where the set is empty without it."""

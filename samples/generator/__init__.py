@@ -1,1 +1,1 @@
-"""Draws the sample catalogue and trains its tiny CLIP; not in the wheel."""
+"""Draws the sample catalogue; not in the wheel."""

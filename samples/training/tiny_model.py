@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kinshelf.samples.generator.pairs import IMAGE_SIDE
-from kinshelf.samples.generator.tiny_tokenizer import END, START
+from kinshelf.samples.training.pairs import IMAGE_SIDE
+from kinshelf.samples.training.tiny_tokenizer import END, START
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

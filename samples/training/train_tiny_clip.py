@@ -1,4 +1,4 @@
-"""Train the tiny CLIP: `python -m kinshelf.samples.generator.train_tiny_clip --out DIR`.
+"""Train the tiny CLIP: `python -m kinshelf.samples.training.train_tiny_clip --out DIR`.
 
 A real `transformers.CLIPModel` of 0.9 million parameters with its own byte-level BPE tokenizer,
 trained from random weights with CLIP's symmetric contrastive loss (Radford et al. 2021, figure 3)
@@ -18,8 +18,8 @@ import click
 import torch
 from torch.nn.functional import affine_grid, cross_entropy, grid_sample
 
-from kinshelf.samples.generator.pairs import IMAGE_SIDE, Pairs, draw_pairs
-from kinshelf.samples.generator.tiny_model import (
+from kinshelf.samples.training.pairs import IMAGE_SIDE, Pairs, draw_pairs
+from kinshelf.samples.training.tiny_model import (
     CONTEXT,
     PIXEL_MEAN,
     PIXEL_STD,
@@ -27,7 +27,7 @@ from kinshelf.samples.generator.tiny_model import (
     new_model,
     text_embeddings,
 )
-from kinshelf.samples.generator.tiny_tokenizer import END, START, train_tokenizer
+from kinshelf.samples.training.tiny_tokenizer import END, START, train_tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,0 +1,1 @@
+"""Trains the tiny CLIP of the sample, on drawn pairs of picture and title; not in the wheel."""
