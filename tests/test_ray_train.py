@@ -120,7 +120,7 @@ def test_rows_sorted_by_category_train_as_well_in_blocks(monkeypatch: pytest.Mon
     for name, value in (("WHOLE", 100), ("RUN", 64), ("MIXED", 16)):
         monkeypatch.setattr(f"kinshelf.probe.fit.batches.{name}", value)
     by_blocks = train_probe(data, settings).probe.metrics["val_accuracy"]
-    assert float(by_blocks) == pytest.approx(float(usual), abs=0.01)  # type: ignore[arg-type]
+    assert float(by_blocks) == pytest.approx(float(usual), abs=0.01)
 
 
 def test_parts_and_a_shelf_of_them_give_the_same_rows(tmp_path: Path) -> None:

@@ -317,7 +317,7 @@ def test_limits_let_other_protocols_through() -> None:
     scope: dict[str, Any] = {"type": "lifespan"}
     limits = Limits(
         app, settings=settings_for(Path("x")), guard=Guard(None, None), metrics=None, answer=None
-    )  # type: ignore[arg-type]
+    )
     asyncio.run(limits(scope, None, None))  # type: ignore[arg-type]
     assert scope["seen"]
 

@@ -117,7 +117,7 @@ def failing(path: Path, at: int) -> Iterator[None]:
     try:
         yield
     finally:
-        files.os = checksums.os = os  # type: ignore[assignment]
+        files.os = checksums.os = os
         os.close(bad.held)
 
 
