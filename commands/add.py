@@ -62,9 +62,9 @@ def add(
 ) -> None:
     """Add products, or update them by id.
 
-    SOURCE is a CSV, TSV, Parquet or JSONL file, a folder of images whose sub-folders are
-    categories, or a folder that `encode` wrote. Column names of the Amazon 2020 data set are
-    recognised.
+    SOURCE is a CSV, TSV, JSON, XML, .xlsx, Parquet or Feather file, packed or not, a folder of
+    images whose sub-folders are categories, or a folder that `encode` wrote. Exports of shops such
+    as Shopify and WooCommerce are recognised by their header.
     """
     if not sources and not retry_rejects:
         raise click.UsageError("name at least one SOURCE, or --retry-rejects")

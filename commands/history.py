@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from kinshelf.store.operations.diff import Change
 
 _SHOWN = 50
+_OPERATION = (
+    "operation", "time", "command", "inserted", "updated", "removed", "rejected", "undone_by",
+    "who",
+)  # fmt: skip
 _COLUMNS = ["id", "change", "field", "from", "to"]
 
 
@@ -48,8 +52,11 @@ def history(output: Output, limit: int | None, generations: bool) -> None:
         for row in found:
             output.emit(row)
     else:
-        names = list(found[0]) if found else ["generation"]
-        output.console().print(rows_table(names, found))
+        names = list(found[0] if found else ()) if generations else list(_OPERATION)
+        rows = [row | {"time": row["time"][:16].replace("T", " ")} for row in found]
+        output.console().print(rows_table(names, rows))
+        if not found:
+            output.say("nothing was done yet: `kinshelf add products.csv` adds products")
 
 
 @command(examples=["kinshelf diff 3", "kinshelf diff 3 5 --json", "kinshelf diff 3 -o diff.csv"])
@@ -136,8 +143,14 @@ def undo(output: Output, operation: int | None) -> None:
         output.emit(report.as_dict())
     for name, fields in list(report.left.items())[:_SHOWN]:
         output.warn(f"{name}: {', '.join(fields)} left, changed since by a later operation")
+    if report.left:
+        output.say(
+            "once the later operations are taken back,"
+            f" `kinshelf undo {report.operation}` takes back the rest"
+        )
     output.say(
-        f"operation {report.operation} taken back: {report.changed} changed back,"
-        f" {report.restored} restored, {report.removed} removed, {len(report.left)} left;"
+        f"operation {report.operation} ({report.command}) taken back:"
+        f" {report.changed} changed back, {report.restored} restored, {report.removed} removed,"
+        f" {len(report.left)} left;"
         f" generation {report.generation}"
     )

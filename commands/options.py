@@ -168,6 +168,10 @@ encoding_option = option(
 )  # fmt: skip
 source_options = together(
     map_option, images_option, delimiter_option, encoding_option, limit_options,
+    option("--skip-rows", type=click.IntRange(0), group=SOURCE, show_default="recognised",
+           help="Pass over so many rows above the header of a table."),
+    option("--sheet", group=SOURCE, metavar="NAME", show_default="the first",
+           help="Read this sheet of a spreadsheet."),
     option("--image-embeddings", type=PATH, metavar="FILE", group=SOURCE,
            show_default="the encoder makes them",
            help="Take the images' embeddings from this .npy file. Its row i belongs to row i of"

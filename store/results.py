@@ -24,7 +24,8 @@ class AddOptions:
     `mapping` maps our field names to the source's columns; `images` is the folder that relative
     image paths start from; `image_embeddings` and `text_embeddings` are `.npy` files whose row i
     belongs to data row i of the source; `batch_size` products are committed at a time;
-    `delimiter` and `encoding` None mean what the file shows. With `refresh_images` the server of
+    `delimiter`, `encoding`, `skip_rows` (above the header) and `sheet` (of a spreadsheet) None mean
+    what the file shows. With `refresh_images` the server of
     each cached picture is asked for a newer version; None: of products that are new or changed.
     """
 
@@ -39,6 +40,8 @@ class AddOptions:
     delimiter: str | None = None
     encoding: str | None = None
     refresh_images: bool | None = None
+    skip_rows: int | None = None
+    sheet: str | None = None
 
     @property
     def supplies_embeddings(self) -> bool:

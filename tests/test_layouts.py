@@ -14,7 +14,7 @@ import pytest
 from conftest import AMAZON
 
 from kinshelf.db.product import Product, pictures_of
-from kinshelf.db.sources.readers import ReadOptions, open_source, read_planned
+from kinshelf.db.sources.readers import ReadOptions, open_source, read_planned, read_source
 from kinshelf.db.sources.summary import Tally
 
 FEEDS = AMAZON.parent / "data" / "feeds"
@@ -217,3 +217,36 @@ REAL = {
 @pytest.mark.parametrize("name", REAL)
 def test_a_real_file_has_what_was_counted_by_hand(name: str) -> None:
     assert REAL[name] in counted(name)[0]
+
+
+def test_rows_of_one_handle_with_titles_of_their_own_are_rejected_by_name(tmp_path: Path) -> None:
+    path = write(tmp_path, "doors.csv", (
+        "Handle,Title,Vendor,Type,Variant Price,Image Src\n"
+        "brass,Door 1,Acme,Doors,10,https://a.test/1.jpg\n"
+        "brass,Door 2,Acme,Doors,20,https://a.test/2.jpg\n"
+    ))  # fmt: skip
+    (batch,) = read_source(path)
+    assert [product.title for product in batch.products] == ["Door 1"]
+    assert [reject.reason for reject in batch.rejects] == ["duplicate-id"]
+
+
+def test_a_merchant_feed_without_pictures_is_one_all_the_same(tmp_path: Path) -> None:
+    path = write(tmp_path, "feed.txt", (
+        "id\ttitle\tlink\tavailability\tprice\tsale price\tproduct type\n"
+        "7\tTea\thttps://a.test/7\tin stock\t4.50 EUR\t3.00 EUR\tFood > Tea\n"
+    ))  # fmt: skip
+    (tea,), _ = look(path)
+    assert (tea.category, tea.price) == ("Food | Tea", 3.0)
+
+
+def test_another_sheet_and_another_header_row_are_read_where_they_are_named(tmp_path: Path) -> None:
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    book.active.append(["See the next sheet"])
+    second = book.create_sheet("Products")
+    for row in (["Our range"], ["id", "title"], [1, "Red mug"]):
+        second.append(row)
+    book.save(tmp_path / "range.xlsx")
+    (mug,), _ = look(tmp_path / "range.xlsx", sheet="Products", skip_rows=1)
+    assert (mug.id, mug.title) == ("1", "Red mug")

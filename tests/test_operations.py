@@ -353,3 +353,37 @@ def test_a_diff_can_be_written_to_a_file(shelf: Any, tmp_path: Path) -> None:
     assert run(shelf, "diff", "1", "-o", str(path)).exit_code == 0
     assert path.read_text().splitlines()[:2] == ["id,change,field,from,to",
                                                  "a,changed,category,Cups,Mugs"]  # fmt: skip
+
+
+def test_what_was_taken_back_is_not_taken_back_twice(shelf: Any) -> None:
+    put(shelf, Product("a", "one"), Product("b", "two"))
+    shelf.relabel({"a": "Mugs"})
+    shelf.undo(2)
+    with pytest.raises(InputError, match="operation 3 took it back"):
+        shelf.undo(2)
+    assert shelf.generation == 3
+
+
+def test_a_shelf_is_emptied_only_by_an_undo_that_names_the_operation(shelf: Any) -> None:
+    put(shelf, Product("a", "one"))
+    with pytest.raises(InputError, match="`kinshelf undo 1` empties the shelf"):
+        shelf.undo()
+    assert shelf.undo(1).removed == 1
+    assert shelf.snapshot().count == 0
+
+
+def test_a_generation_within_an_operation_is_no_name_for_it(shelf: Any) -> None:
+    put(shelf, Product("a", "one"))
+    with operation():
+        put(shelf, Product("b", "two"))
+        put(shelf, Product("c", "three"))
+    with pytest.raises(InputError, match="generation 3 is a part of operation 2"):
+        shelf.undo(3)
+    assert shelf.undo(2).removed == 2
+
+
+def test_a_generation_that_never_was_is_said_not_to_be(shelf: Any) -> None:
+    put(shelf, Product("a", "one"))
+    for asked in ((9,), (0, 9)):
+        with pytest.raises(InputError, match="no generation 9: the newest is 1"):
+            list(shelf.diff(*asked))

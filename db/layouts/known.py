@@ -164,7 +164,7 @@ ETSY = Layout(
 MERCHANT = Layout(
     "Google Merchant or Meta feed",
     (_names("id, title, image link, availability"), _names("id, title, image link, price"),
-     _names("id, title, image link, condition")),
+     _names("id, title, image link, condition"), _names("id, title, link, availability, price")),
     {
         "id": ("id",), "title": ("title",), "description": ("description",),
         "category": ("product type", "google product category", "fb product category"),

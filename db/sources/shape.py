@@ -48,6 +48,8 @@ class ShapedSource:
         self._variant = variant_columns(source.columns, layout) if layout else []
         self._group = by_key.get(layout.group or "") if layout else None
         self._parent = by_key.get(layout.parent or "") if layout else None
+        titles = layout.fields.get("title", ()) if layout else ()
+        self._titles = [by_key[name] for name in titles if name in by_key][:1]
         keys = layout.parent_keys if layout else ()
         found = [template_of(k if "{" in k else f"{{{k}}}", by_key) for k in keys]
         self._parent_keys = [one for one in found if one]
@@ -82,7 +84,8 @@ class ShapedSource:
     def _inputs(self) -> list[str]:
         made = [column for one in self._templates.values() for column in one.columns]
         keys = [column for one in self._parent_keys for column in one.columns]
-        plain = [self._group, self._parent, *(c[0] for c in (self._starts, self._hidden) if c)]
+        given = (one[0] for one in (self._starts, self._hidden) if one)
+        plain = [self._group, self._parent, *self._titles, *given]
         return [*made, *keys, *self._pictures, *self._variant, *filter(None, plain)]
 
     def _read(self, wanted: Collection[str] | None) -> Iterator[Row | BadRow]:
@@ -118,7 +121,11 @@ class ShapedSource:
         if self._starts:
             return not _meets(row, self._starts)
         key = self._group and row.get(self._group)
-        return bool(key) and key == first.get(self._group or "")
+        if not key or key != first.get(self._group or ""):
+            return False
+        # A look-alike of a layout may have products of their own where the layout has variants.
+        titles = {_shown(each.get(name)) for name in self._titles for each in (first, row)}
+        return len(titles - {""}) < 2
 
     def _whole(self, rows: list[Row]) -> Row:
         """The rows of one product as one: each cell is the first that is not empty."""

@@ -37,7 +37,10 @@ def remove(shelf: AnyShelf, ids: Sequence[str]) -> int:
         found = now.view.by_ids(ids)
         rows = [(found.get(name) or now.get(name)).row for name in dict.fromkeys(ids)]
         if rows:
-            head: Head = {"kind": "remove", "removed": rows, "counts": {"removed": len(rows)}}
+            head: Head = {
+                "kind": "remove", "command": "remove", "removed": rows,
+                "counts": {"removed": len(rows)},
+            }  # fmt: skip
             shelf.commit(head, {})
     return len(rows)
 

@@ -52,6 +52,9 @@ def differences(shelf: AnyShelf, before: int, after: int | None = None) -> Itera
     Raises GenerationNotFound where one is no longer kept, or InputError where they are turned
     around.
     """
+    for asked in (before, after or 0):
+        if asked > shelf.generation:
+            raise InputError(f"there is no generation {asked}: the newest is {shelf.generation}")
     new = shelf.snapshot(after)
     if before > new.generation:
         raise InputError(

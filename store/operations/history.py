@@ -46,7 +46,7 @@ def _row(
         "operation": number, "generation": last["generation"], "generations": len(commits),
         "time": first["time"], "who": first["who"], "kind": first["kind"],
         "command": ", ".join(filter(None, commands)), **counts,
-        "kept": number > oldest or number == 1, "undone_by": undone_by,
+        "kept": number > oldest or oldest <= 1, "undone_by": undone_by,
     }  # fmt: skip
 
 
@@ -67,8 +67,8 @@ def undone_in(command: str) -> int | None:
 
 
 def operation_of(shelf: AnyShelf, number: int | None) -> dict[str, Any]:
-    """An operation by any generation of it; None: the newest that changed products, is not taken
-    back and is no undo. Raises InputError if there is none."""
+    """An operation; None: the newest that changed products, is not taken back and is no undo.
+    Raises InputError if there is none."""
     every = operations(shelf)
     if number is None:
         open_ones = (
@@ -79,6 +79,9 @@ def operation_of(shelf: AnyShelf, number: int | None) -> dict[str, Any]:
             raise InputError("there is no operation to take back: `kinshelf history` lists them")
         return found
     for each in every:
-        if each["operation"] <= number <= each["generation"]:
+        if each["operation"] == number:
             return each
+        if each["operation"] < number <= each["generation"]:
+            whole = f"operation {each['operation']} ({each['command']})"
+            raise InputError(f"generation {number} is a part of {whole}: give that number")
     raise InputError(f"there is no operation {number}: `kinshelf history` lists them")

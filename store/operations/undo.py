@@ -32,10 +32,12 @@ _GROUP = dict.fromkeys(_TEXT, "text") | dict.fromkeys(_IMAGE, "image")
 
 @dataclass(slots=True)
 class UndoReport:
-    """What was taken back: products removed again, restored, and changed back; `left` are the
-    fields that a later operation changed too, by id, with "product" for one that came or went."""
+    """What was taken back of an operation, by its number and command: products removed again,
+    restored, and changed back; `left` are the fields that a later operation changed too, by id,
+    with "product" for one that came or went."""
 
     operation: int
+    command: str
     removed: int = 0
     restored: int = 0
     changed: int = 0
@@ -85,14 +87,32 @@ def undo(shelf: AnyShelf, number: int | None = None, *, partly: bool = True) -> 
                 " take back"
             )
         states = shelf.snapshot(first - 1), shelf.snapshot(last), shelf.snapshot()
-        report = _Undoing(UndoReport(first), *states)
+        report = _Undoing(UndoReport(first, wanted["command"]), *states)
         report.take_back()
         if not partly and (left := next(iter(report.report.left), None)) is not None:
             raise InputError(f"operation {first} cannot be undone: {left!r} was changed since")
-        if report.gone or report.made:
-            shelf.commit(*report.frame(shelf.next_row))
+        _check(report, wanted, shelf.snapshot().count, named=number is not None)
+        shelf.commit(*report.frame(shelf.next_row))
         report.report.generation = shelf.generation
     return report.report
+
+
+def _check(undoing: _Undoing, wanted: dict[str, Any], count: int, *, named: bool) -> None:
+    """Raises InputError where nothing is left to take back, or all would go without being named."""
+    number, report = wanted["operation"], undoing.report
+    if not (undoing.gone or undoing.made):
+        by = wanted["undone_by"]
+        why = (
+            f"operation {by} took it back"
+            if by
+            else f"{next(iter(report.left), '')!r} was changed since"
+        )
+        raise InputError(f"nothing of operation {number} can be taken back: {why}")
+    if not named and report.removed == count:
+        raise InputError(
+            f"operation {number} ({wanted['command']}) added every product that is there:"
+            f" `kinshelf undo {number}` empties the shelf"
+        )
 
 
 @dataclass(slots=True)
