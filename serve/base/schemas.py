@@ -60,6 +60,13 @@ class ProductFields(_Request):
     attributes: Annotated[dict[Name, Scalar], Field(max_length=MAX_ATTRIBUTES)] | None = None
 
 
+class Changes(ProductFields):
+    """Fields of a product to change. `new_category` confirms a category that no product has yet:
+    without it, that is an answer of 409 which names those that look like it."""
+
+    new_category: bool = False
+
+
 class NewProduct(ProductFields):
     """A product to add, or to update if its id is on the shelf."""
 

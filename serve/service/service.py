@@ -28,6 +28,7 @@ from kinshelf.serve.workers.encoder import SharedEncoder
 from kinshelf.serve.workers.encoding import EncoderProcess
 from kinshelf.serve.workers.predicting import SharedPredictor
 from kinshelf.store.ingest import queries
+from kinshelf.store.ingest.categories import check_category
 from kinshelf.store.ingest.edit import amend
 
 if TYPE_CHECKING:
@@ -227,11 +228,23 @@ class Service:
         self.encoder()
         return self.write(lambda shelf: shelf.upsert(products))
 
-    def amend(self, product_id: str, changes: Mapping[str, Any]) -> StoredProduct:
-        """Change some fields of a product; see `changing.amend`."""
+    def amend(
+        self, product_id: str, changes: Mapping[str, Any], *, new_category: bool = True
+    ) -> StoredProduct:
+        """Change some fields of a product; see `store.ingest.edit.amend`.
+
+        Raises UnknownCategory for a category that no product has, unless `new_category`.
+        """
+
+        def change(shelf: Shelf) -> None:
+            with shelf.writing():
+                if changes.get("category") and not new_category:
+                    check_category(shelf, changes["category"])
+                amend(shelf, product_id, changes)
+
         if {"title", "description", "image"} & set(changes):
             self.encoder()
-        self.write(lambda shelf: amend(shelf, product_id, changes))
+        self.write(change)
         return self.product(product_id)
 
     def relabel(self, changes: Mapping[str, str | None]) -> int:
