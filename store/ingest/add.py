@@ -134,6 +134,7 @@ def _add_file(
     from kinshelf.db.sources.prepare import Preparation
     from kinshelf.db.sources.readers import open_source, reading_notes
     from kinshelf.db.sources.summary import Tally
+    from kinshelf.store.ingest.frames import unpacked
 
     updates = shelf.snapshot().count > 0
     reading = reading_options(options, updates=updates)
@@ -154,7 +155,7 @@ def _add_file(
         ingest.report.notes = [f"{source.name}: {note}" for note in notes]
         ingest.prepared = preparation
         tally = Tally(*opened)
-        report = ingest.run(tally.counted(batches))
+        report = ingest.run(unpacked(tally.counted(batches), shelf.path / "images"))
         report.notes += [f"{source.name}: {line}" for line in tally.lines()]
         report.training_set = TrainingSetSummary.of(preparation) if preparation else None
         return report
