@@ -126,6 +126,8 @@ def _index_lines(index: dict[str, Any]) -> dict[str, str]:
         size = f"{index['bytes'] / 1e6:,.0f} MB, {index['tail']} unindexed rows"
         lines = {"index": f"{index['kind']} of {index['rows']} rows, {size}"}
         lines["recall@10 when built"] = tuned
+    if shortfall := index.get("shortfall"):
+        lines["falls short"] = shortfall
     if index["due"]:
         lines["index"] += "; the next change builds it anew"
     if now := index.get("measured"):
