@@ -1,132 +1,272 @@
-"""Mapped files whose bytes go away while they are read: an error, and no end of the process."""
+"""A user's mapping: templates, several columns, pictures by id, a file of it, and a proposal."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import json
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
-import numpy as np
 import pytest
-from test_swapped_files import put
+from click.testing import CliRunner, Result
+from conftest import write_csv
+from hypothesis import given
+from hypothesis import strategies as st
 
-from kinshelf import Shelf
-from kinshelf.db.errors import ShelfError
-from kinshelf.db.mapping import check_whole, is_whole, mapped
-from kinshelf.store import snapshot
-from kinshelf.store.search.planner import Found, Rows
+from kinshelf.cli import main
+from kinshelf.db.errors import InputError, SourceNotFound, UnknownColumn
+from kinshelf.db.layouts.names import ALIASES
+from kinshelf.db.layouts.saved import SavedMapping, load_mapping, save_mapping
+from kinshelf.db.product import Product, pictures_of
+from kinshelf.db.sources.preview import preview
+from kinshelf.db.sources.readers import ReadOptions, open_source, read_source
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the guard is Linux's")
-
-SEARCH = """
-import os, sys
-from kinshelf import Shelf
-from kinshelf.db.errors import ShelfDamaged
-from kinshelf.store.search import exact
-path, what = sys.argv[1], sys.argv[1] + "/vectors-0.f32"
-with Shelf.open(path) as shelf:
-    now = shelf.snapshot()
-    pair = now.pairs([5])
-    whole = now.kneighbors(pair, 3).rows
-    plain = exact.products
-    def cut(*arguments):
-        os.truncate(what, 4096)  # between the look at its length and its first page
-        return plain(*arguments)
-    exact.products = cut
-    data = open(what, "rb").read()
-    try:
-        print(now.kneighbors(pair, 3).rows.tolist() == whole.tolist())
-    except ShelfDamaged as error:
-        print("ShelfDamaged", "was cut while it was read" in str(error))
-    exact.products = plain
-    open(what, "r+b").write(data)
-    print(shelf.snapshot().kneighbors(pair, 3).rows.tolist() == whole.tolist())
-"""
+SHOP = {
+    "Artikel": "A1", "Marke": "Acme", "Bezeichnung": "Roter Becher", "Abteilung": "Küche",
+    "Gruppe": "Becher", "Vorne": "a1.jpg", "Hinten": "a1_b.jpg", "VK": "9,99 €",
+}  # fmt: skip
 
 
-def child(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+def shop(folder: Path, **cells: str) -> Path:
+    return write_csv(folder / "shop.csv", [SHOP | cells])
 
 
-def test_a_search_whose_vectors_are_cut_meanwhile_is_an_error_until_they_are_back(
-    tmp_path: Path,
+def read(path: Path, mapping: dict[str, str] | None = None, **options: Any) -> list[Product]:
+    batches = read_source(path, ReadOptions(mapping=mapping or {}, **options))
+    return [product for batch in batches for product in batch.products]
+
+
+def names(product: Product) -> list[str]:
+    return [Path(one).name for one in pictures_of(product)]
+
+
+@pytest.mark.parametrize(
+    ("field", "template", "value"),
+    [
+        ("title", "{Marke} {Bezeichnung}", "Acme Roter Becher"),
+        ("title", "{marke}: {BEZEICHNUNG}", "Acme: Roter Becher"),
+        ("category", "{Abteilung} > {Gruppe}", "Küche | Becher"),
+        ("description", "{Farbe|Gruppe}", "Becher"),
+        ("id", "{Artikel}-{Gruppe}", "A1-Becher"),
+        ("price", "{VK}", 9.99),
+    ],
+)
+def test_a_field_is_put_together_from_columns(
+    field: str, template: str, value: object, tmp_path: Path
 ) -> None:
-    path = tmp_path / "toys.shelf"
-    with Shelf.create(path, encoder="fake") as shelf:
-        put(shelf, "a", 3000)
-    done = child(SEARCH, path)
-    assert (done.returncode, done.stdout) == (0, "ShelfDamaged True\nTrue\n"), done.stderr
+    mapping = {"id": "Artikel", "title": "Bezeichnung", field: template}
+    (product,) = read(shop(tmp_path), mapping)
+    assert getattr(product, field) == value
 
 
-def test_what_was_cut_reads_as_zeros_and_is_known_for_it(tmp_path: Path) -> None:
-    done = child(
-        "import os, sys, numpy as np\n"
-        "from pathlib import Path\n"
-        "from kinshelf.db.mapping import is_whole, mapped\n"
-        "path, other = Path(sys.argv[1]), Path(sys.argv[2])\n"
-        "for each in (path, other): np.ones(1 << 18, np.float32).tofile(each)\n"
-        "array, beside = (mapped(each, np.float32, (256, 1024)) for each in (path, other))\n"
-        "os.truncate(path, 1 << 17)\n"
-        "total = float(array.sum()), float((array[::2] @ array[0]).sum())\n"
-        "print(total[0] <= 1 << 15, is_whole(array), is_whole(array[3:]), is_whole(beside))\n"
-        "print(float(beside.sum()) == 1 << 18)\n",
-        tmp_path / "a",
-        tmp_path / "b",
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "True False False True\nTrue\n"
+def test_a_template_of_an_empty_column_leaves_no_gap(tmp_path: Path) -> None:
+    mapping = {
+        "id": "Artikel",
+        "title": "{Marke} {Bezeichnung}",
+        "category": "{Abteilung} > {Gruppe}",
+    }
+    (product,) = read(shop(tmp_path, Marke="", Gruppe=""), mapping)
+    assert (product.title, product.category) == ("Roter Becher", "Küche")
 
 
-def test_a_signal_elsewhere_ends_the_process_as_ever(tmp_path: Path) -> None:
-    done = child(
-        "import mmap, os, sys, numpy as np\n"
-        "from pathlib import Path\n"
-        "from kinshelf.db.mapping import mapped\n"
-        "for name in ('a', 'b'): Path(sys.argv[1], name).write_bytes(bytes(1 << 16))\n"
-        "ours = mapped(Path(sys.argv[1], 'a'), np.uint8)\n"
-        "theirs = np.memmap(Path(sys.argv[1], 'b'), np.uint8, 'r')\n"
-        "os.truncate(Path(sys.argv[1], 'b'), 0)\n"
-        "print(theirs.sum())\n",
-        tmp_path,
-    )
-    assert done.returncode == -7, (done.returncode, done.stdout)
+def test_a_template_that_names_no_column_lists_those_there_are(tmp_path: Path) -> None:
+    with pytest.raises(UnknownColumn, match=r"title='\{Brand\}'.*Artikel, Marke"):
+        read(shop(tmp_path), {"id": "Artikel", "title": "{Brand}"})
 
 
-def test_a_whole_file_reads_as_numpy_reads_it(tmp_path: Path) -> None:
-    rows = np.random.default_rng(0).random((100, 8), dtype=np.float32)
-    rows.tofile(tmp_path / "rows")
-    array = mapped(tmp_path / "rows", np.float32, (100, 8))
-    np.testing.assert_array_equal(array, rows)
-    check_whole(array)
-    assert is_whole(array)
-    with pytest.raises(ValueError, match="mmap length"):
-        mapped(tmp_path / "rows", np.float32, (101, 8))
-    os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(ShelfError, match="no regular file"):
-        mapped(tmp_path / "pipe", np.float32)
+def test_a_picture_is_named_by_a_template_and_by_the_field_of_its_column(tmp_path: Path) -> None:
+    (product,) = read(shop(tmp_path), {"id": "Artikel", "image": "images/{id}.jpg"})
+    assert product.image == str(tmp_path / "images/A1.jpg")
 
 
-def test_a_graph_whose_file_is_cut_meanwhile_answers_exactly(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("stated", ["{Vorne}, {Hinten}", "{vorne},x/{Artikel}_b.jpg"])
+def test_several_columns_are_the_pictures_in_this_order(stated: str, tmp_path: Path) -> None:
+    (product,) = read(shop(tmp_path), {"id": "Artikel", "image": stated})
+    assert names(product)[0] == "a1.jpg"
+    assert names(product)[1].casefold() == "a1_b.jpg"
+    assert not {"Vorne", "vorne"} & product.attributes.keys()
+
+
+def test_a_column_of_split_names_is_the_split_and_no_category(tmp_path: Path) -> None:
+    rows = [{"id": str(i), "title": "x", "category": c, "kind": "Mug"} for i, c in
+            enumerate(("train", "train", "Validation", "test"))]  # fmt: skip
+    products = read(write_csv(tmp_path / "a.csv", rows))
+    assert [p.split for p in products] == ["train", "train", "val", "test"]
+    assert {p.category for p in products} == {None}
+    again = read(write_csv(tmp_path / "b.csv", rows), {"category": "category"})
+    assert [p.category for p in again][:3] == ["train", "train", "Validation"]
+
+
+def test_a_category_that_is_called_test_among_others_stays_one(tmp_path: Path) -> None:
+    rows = [
+        {"id": "1", "title": "x", "category": "test"},
+        {"id": "2", "title": "y", "category": "Mug"},
+    ]
+    assert [p.category for p in read(write_csv(tmp_path / "a.csv", rows))] == ["test", "Mug"]
+
+
+def picture(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"\xff\xd8\xff")
+
+
+def test_folders_named_as_splits_are_the_split(tmp_path: Path) -> None:
+    for name in ("train/Mugs/1.jpg", "val/Mugs/2.jpg", "train/Bowls/deep/3.jpg"):
+        picture(tmp_path / "set" / name)
+    found = {p.id: (p.split, p.category) for p in read(tmp_path / "set")}
+    assert found == {
+        "train/Mugs/1": ("train", "Mugs"),
+        "train/Bowls/deep/3": ("train", "Bowls | deep"),
+        "val/Mugs/2": ("val", "Mugs"),
+    }
+    picture(tmp_path / "set/Other/4.jpg")
+    assert {p.category for p in read(tmp_path / "set")} >= {"train | Mugs", "Other"}
+
+
+# ---- pictures by id
+
+
+def test_pictures_are_found_by_their_products_ids(tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    for name in (
+        "A.jpg", "A_2.png", "A-10.jpg", "A (3).webp", "A-1.jpg", "A.txt", "sub/B.jpg", "C/x.jpg",
+        "C/y.jpg",
+    ):  # fmt: skip
+        picture(pictures / name)
+    rows = [
+        {"id": name, "title": name, "image": own}
+        for name, own in [
+            ("A", ""),
+            ("A-1", ""),
+            ("B", "own.jpg"),
+            ("C", ""),
+            ("D", "own.jpg"),
+            ("E", ""),
+        ]
+    ]
+    found = read(write_csv(tmp_path / "a.csv", rows), image_by_id=pictures)
+    assert {p.id: names(p) for p in found} == {
+        "A": ["A.jpg", "A_2.png", "A (3).webp", "A-10.jpg"],
+        "A-1": ["A-1.jpg"],  # a product's own name goes before a number
+        "B": ["B.jpg"],
+        "C": ["x.jpg", "y.jpg"],
+        "D": ["own.jpg"],  # what the row names, where the folder has none
+        "E": ["E.jpg"],  # missing, and reported as such
+    }
+    assert pictures_of(found[5]) == [str(pictures / "E.jpg")]
+
+
+def test_a_folder_of_pictures_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SourceNotFound, match="nowhere"):
+        read(shop(tmp_path), {"id": "Artikel"}, image_by_id=tmp_path / "nowhere")
+
+
+def test_pictures_by_id_take_the_id_as_the_layout_reads_it(tmp_path: Path) -> None:
+    picture(tmp_path / "p/010/0108775015.jpg")
+    row = {"article_id": "108775015", "prod_name": "Top", "product_type_name": "Vest"}
+    (top,) = read(write_csv(tmp_path / "a.csv", [row]), image_by_id=tmp_path / "p")
+    assert names(top) == ["0108775015.jpg"]
+
+
+# ---- kept in a file
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(ALIASES)), TEXT), TEXT, st.integers(0, 99))
+def test_a_saved_mapping_comes_back_as_it_was(
+    tmp_path_factory: Any, mapping: dict[str, str], sheet: str, skipped: int
 ) -> None:
-    """The graph is derived: what it cannot say any more is computed."""
-    asked: list[bool] = []
+    path = tmp_path_factory.mktemp("mapping") / "shop.toml"
+    folder = path.parent / "below" / "pictures"
+    reading = {"sheet": sheet, "skip_rows": skipped, "images": folder, "delimiter": None}
+    save_mapping(path, SavedMapping(mapping, reading))
+    found = load_mapping(path)
+    assert found.mapping == mapping
+    assert found.reading == {"sheet": sheet, "skip_rows": skipped, "images": folder}
 
-    def nearest(rows: Rows, queries: np.ndarray, k: int) -> Found:
-        asked.append(rows.graph is not None)
-        rubbish = Found(np.zeros((1, k), np.float32), np.zeros((1, k), np.int64), exhaustive=True)
-        return rubbish if rows.graph else real(rows, queries, k)
 
-    with Shelf.create(tmp_path / "toys.shelf", encoder="fake") as shelf:
-        put(shelf, "a", 50)
-        now = shelf.snapshot()
-        pair = now.pairs([5])
-        exact = now.kneighbors(pair, 3).rows.tolist()
-        real = snapshot.nearest
-        monkeypatch.setattr(snapshot, "nearest", nearest)
-        monkeypatch.setattr(now, "_index_of", lambda _: SimpleNamespace(whole=False, vectors=None))
-        assert now.kneighbors(pair, 3).rows.tolist() == exact
-    assert asked == [True, False]
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("[map]\ntitel = 'a'", "titel"),
+        ("[maps]\n", "maps"),
+        ("map = 3", "must be a table"),
+        ("[map]\ntitle = 3", "title must be"),
+        ("[map]\ntitle = []", "title must be"),
+        ("[read]\nskip_rows = -1", "skip_rows is -1"),
+        ("[read]\nsheet = 1", "sheet is 1"),
+        ("[map", "TOML"),
+        ("\xff", "TOML"),
+    ],
+)
+def test_a_mapping_that_is_none_is_refused_by_what_is_wrong(
+    text: str, named: str, tmp_path: Path
+) -> None:
+    (path := tmp_path / "shop.toml").write_bytes(text.encode("latin-1"))
+    with pytest.raises(InputError, match=named) as caught:
+        load_mapping(path)
+    assert str(path) in str(caught.value)
+
+
+def call(*words: str) -> Result:
+    return CliRunner().invoke(main, list(words))
+
+
+def test_what_add_saves_is_read_again_and_options_go_before_it(tmp_path: Path) -> None:
+    path, toml = str(shop(tmp_path)), str(tmp_path / "shop.toml")
+    given = ["--map", "id=Artikel", "--map", "title=Marke", "--map", "title=Bezeichnung"]
+    first = call("add", path, "--dry-run", "--json", "--save-mapping", toml, *given)
+    again = call("add", path, "--dry-run", "--json", "--mapping", toml)
+    assert json.loads(first.stdout) == json.loads(again.stdout)
+    assert json.loads(again.stdout)["products"][0]["title"] == "Acme Roter Becher"
+    other = call("add", path, "--dry-run", "--json", "--mapping", toml, "--map", "title=Gruppe")
+    assert json.loads(other.stdout)["products"][0]["title"] == "Becher"
+    assert json.loads(other.stdout)["products"][0]["id"] == "A1"
+
+
+# ---- a proposal
+
+
+def test_unknown_columns_are_proposed_by_what_stands_in_them(tmp_path: Path) -> None:
+    rows = [
+        {"Nr": f"W-{i}", "Was": f"Becher mit Henkel {i}", "Abt": ("Küche", "Bad", "Büro")[i % 3],
+         "Foto": f"https://a.test/{i}.jpg?w=3", "VK": f"{i},99 €", "Farbe": ("rot", "blau")[i % 2]}
+        for i in range(30)
+    ]  # fmt: skip
+    path = write_csv(tmp_path / "a.csv", rows)
+    with pytest.raises(UnknownColumn) as caught:
+        read(path)
+    line = (
+        '--map id="Nr" --map image="Foto" --map title="Was" --map price="VK" --map category="Abt"'
+    )
+    assert line in str(caught.value)
+    _, plan = open_source(path, ReadOptions(mapping={"id": "Nr", "title": "Was"}))
+    assert plan.proposed == {"image": "Foto", "price": "VK", "category": "Abt"}
+
+
+def test_a_catalogue_whose_columns_are_known_has_nothing_proposed(tmp_path: Path) -> None:
+    rows = [
+        {"id": str(i), "title": f"Mug {i}", "description": "x", "category": "Mugs", "price": "1",
+         "image": "a.jpg", "type": ("a", "b", "c")[i % 3]} for i in range(30)
+    ]  # fmt: skip
+    _, plan = open_source(write_csv(tmp_path / "a.csv", rows), ReadOptions())
+    assert plan.proposed == {}
+
+
+def test_a_dry_run_shows_products_and_makes_no_shelf(tmp_path: Path) -> None:
+    rows = [{"id": str(i or ""), "title": f"Mug {i}", "price": "x"} for i in range(9)]
+    path = write_csv(tmp_path / "a.csv", rows)
+    shelf = tmp_path / "s.shelf"
+    done = call("add", str(path), "--dry-run", "--shelf", str(shelf))
+    assert done.exit_code == 1  # a row is rejected, as it would be
+    assert "Mug 5" in done.stdout
+    assert "Mug 6" not in done.stdout
+    assert "missing-id x 1" in done.stdout
+    assert not shelf.exists()
+
+
+def test_a_preview_ends_after_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kinshelf.db.sources.preview._MOST", 4)
+    rows = [{"id": str(i), "title": f"Mug {i}"} for i in range(9)]
+    found = preview(write_csv(tmp_path / "a.csv", rows), ReadOptions(batch_size=2))
+    assert (found.read, found.whole, len(found.products)) == (4, False, 4)

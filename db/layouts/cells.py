@@ -20,7 +20,7 @@ _BLOCKS = frozenset(
      "table", "tr", "td", "th", "section", "article", "address", "blockquote"}
 )  # fmt: skip
 _UNSEEN = frozenset({"script", "style", "template", "noscript", "iframe"})
-_PICTURE = re.compile(r"\.(?:jpe?g|png|webp|gif|avif|heic)\s*$", re.I)
+PICTURE_NAME = re.compile(r"\.(?:jpe?g|png|webp|gif|avif|heic)\s*$", re.I)
 _PLACEHOLDER = "transparent-pixel"
 
 
@@ -51,7 +51,7 @@ def pictures_of(value: object) -> list[str]:
         return pictures_of([m for m in members if isinstance(m, str)])
     many = text.startswith(("http://", "https://", "//"))
     parts = _BETWEEN_URLS.split(text) if many else [text]
-    if not many and "," in text and all(map(_PICTURE.search, text.split(","))):
+    if not many and "," in text and all(map(PICTURE_NAME.search, text.split(","))):
         parts = text.split(",")
     found = [part.strip(" ,;") for part in parts]
     return list(dict.fromkeys(part for part in found if part and _PLACEHOLDER not in part))
