@@ -225,6 +225,17 @@ where_option = option("--where", metavar="CONDITION", group=NEIGHBOURS,
                       help="Take only neighbours that match this SQL condition.")  # fmt: skip
 
 
+def _names(_context: click.Context, _option: click.Parameter, value: str | None) -> tuple[str, ...]:
+    """The names of a list with commas."""
+    return tuple(name for each in (value or "").split(",") if (name := each.strip()))
+
+
+facets_option = option(
+    "--facets", callback=_names, metavar="COLUMN,COLUMN", group="What is shown",
+    help="Count the values of these columns or attributes among the products that match --where.",
+)  # fmt: skip
+
+
 def k_option(default: int | None, shown: str | bool = True) -> Decorator:
     """Adds -k; `shown` tells what is taken where there is no number as default."""
     return option("-k", type=click.IntRange(1), default=default, show_default=shown,

@@ -21,8 +21,10 @@ from kinshelf.store.search import fusion
 from kinshelf.store.search.neighbours import nearest_of
 
 if TYPE_CHECKING:
+    from kinshelf.db.catalog.facets import Facet, Value
     from kinshelf.db.catalog.records import CommitRecord, ProbeRecord, RejectRecord
     from kinshelf.db.filters.compiler import Filter
+    from kinshelf.db.filters.names import Name
     from kinshelf.db.product import StoredProduct
     from kinshelf.store.search.neighbours import Neighbours
 
@@ -66,6 +68,9 @@ class AnyView(Protocol):
         """See `View`."""
 
     def categories(self) -> dict[str | None, int]:
+        """See `View`."""
+
+    def facets(self, names: Sequence[Name], where: Filter | None = None) -> dict[str, Facet]:
         """See `View`."""
 
     def totals(self) -> dict[str, int]:
@@ -266,6 +271,24 @@ class AnySnapshot(ABC):
 
         return compile_where(where, FILTER_COLUMNS, self.view.attribute_types(), folds=True)
 
+    def facets(self, columns: Sequence[str], where: str | None = None) -> dict[str, Facet]:
+        """How many products that match have each value of some columns or attributes; the counts of
+        each sum to the number of those products. Raises FilterError."""
+        names = [self._named(column) for column in dict.fromkeys(columns)]
+        return self.view.facets(names, self.filter(where)) if names else {}
+
+    def value_of(self, column: str) -> Value:
+        """How a column or attribute is read off a stored product. Raises FilterError."""
+        from kinshelf.db.catalog.facets import value_of
+
+        return value_of(self._named(column))
+
+    def _named(self, column: str) -> Name:
+        from kinshelf.db.catalog.queries import FILTER_COLUMNS
+        from kinshelf.db.filters.names import Names
+
+        return Names(FILTER_COLUMNS, self.view.attribute_types()).find(column)
+
     def get(self, product_id: str) -> StoredProduct:
         """The product of an id. Raises ProductNotFound, naming ids that look like it."""
         found = self.view.by_ids([product_id])
@@ -274,6 +297,14 @@ class AnySnapshot(ABC):
             hint = f"; did you mean {', '.join(near)}?" if near else ": the shelf is empty"
             raise ProductNotFound(f"no product has the id {product_id!r}{hint}")
         return found[product_id]
+
+    def rows(self, where: str | None = None) -> IntArray:
+        """Row numbers of the products that match, ascending, (n,) int64. Raises FilterError."""
+        return self.view.rows(self.filter(where))
+
+    @abstractmethod
+    def sample(self, count: int) -> IntArray:
+        """Rows of at most so many products, evenly spaced and always the same, (n,) int64."""
 
     def select(
         self, where: str | None = None, *, limit: int | None = None, offset: int = 0

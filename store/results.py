@@ -190,12 +190,17 @@ class Neighbour:
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """Neighbours of one query, nearest first, and the state that they were computed from."""
+    """Neighbours of one query, nearest first, and the state that they were computed from.
+
+    `facets` has for each column that was asked for the values of the products that match and their
+    counts, `{"value": ..., "count": ...}` each.
+    """
 
     neighbours: list[Neighbour]
     generation: int
     fingerprint: str
     exhaustive: bool
+    facets: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     def to_pandas(self) -> pd.DataFrame:
         """One row a neighbour, nearest first."""
