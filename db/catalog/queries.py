@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -49,6 +50,11 @@ class View:
     def __init__(self, catalog: Catalog, generation: int) -> None:
         self.catalog = catalog
         self.generation = generation
+
+    @contextlib.contextmanager
+    def tabled(self, where: Filter | None, limit: int | None = None) -> Iterator[View]:
+        """A view whose products are in DuckDB: at least those that match, or so many of them."""
+        yield self
 
     def _run(self, query: str, parameters: Sequence[Any] = ()) -> duckdb.DuckDBPyConnection:
         return self.catalog.cursor().execute(query, list(parameters))
