@@ -21,7 +21,7 @@ from kinshelf.store.search import fusion
 from kinshelf.store.search.neighbours import nearest_of
 
 if TYPE_CHECKING:
-    from kinshelf.db.catalog.facets import Facet, Value
+    from kinshelf.db.catalog.counted import Facet, Value
     from kinshelf.db.catalog.records import CommitRecord, ProbeRecord, RejectRecord
     from kinshelf.db.filters.compiler import Filter
     from kinshelf.db.filters.names import Name
@@ -279,7 +279,7 @@ class AnySnapshot(ABC):
 
     def value_of(self, column: str) -> Value:
         """How a column or attribute is read off a stored product. Raises FilterError."""
-        from kinshelf.db.catalog.facets import value_of
+        from kinshelf.db.catalog.counted import value_of
 
         return value_of(self._named(column))
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kinshelf.db.arrays import IntArray
-from kinshelf.db.catalog.facets import facet_of, read
+from kinshelf.db.catalog.counted import facet_of, read
 from kinshelf.db.filters.names import PREDICTED_CATEGORY
 from kinshelf.db.product import TEXT_COLUMNS, Product, StoredProduct
 from kinshelf.db.text import is_kept
@@ -18,7 +19,7 @@ from kinshelf.db.text import is_kept
 if TYPE_CHECKING:
     import duckdb
 
-    from kinshelf.db.catalog.facets import Facet
+    from kinshelf.db.catalog.counted import Facet
     from kinshelf.db.catalog.records import CommitRecord, ProbeRecord, RejectRecord
     from kinshelf.db.catalog.tables import Catalog
     from kinshelf.db.filters.compiler import Filter
@@ -52,6 +53,11 @@ class View:
     def __init__(self, catalog: Catalog, generation: int) -> None:
         self.catalog = catalog
         self.generation = generation
+
+    @contextlib.contextmanager
+    def tabled(self, where: Filter | None, limit: int | None = None) -> Iterator[View]:
+        """A view whose products are in DuckDB: at least those that match, or so many of them."""
+        yield self
 
     def _run(self, query: str, parameters: Sequence[Any] = ()) -> duckdb.DuckDBPyConnection:
         return self.catalog.cursor().execute(query, list(parameters))

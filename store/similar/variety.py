@@ -12,7 +12,7 @@ from kinshelf.store.query import CANDIDATES
 from kinshelf.store.similar.ranking import Ranking
 
 if TYPE_CHECKING:
-    from kinshelf.db.catalog.facets import Value
+    from kinshelf.db.catalog.counted import Value
     from kinshelf.store.generation import AnySnapshot
     from kinshelf.store.query import Query
 
