@@ -10,6 +10,7 @@ import copy
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, Self
 
@@ -21,6 +22,7 @@ from kinshelf.store.search import fusion
 from kinshelf.store.search.neighbours import nearest_of
 
 if TYPE_CHECKING:
+    from kinshelf.db.catalog.queries import View
     from kinshelf.db.catalog.records import CommitRecord, ProbeRecord, RejectRecord
     from kinshelf.db.filters.compiler import Filter
     from kinshelf.db.product import StoredProduct
@@ -33,6 +35,11 @@ class AnyView(Protocol):
     """Questions to the metadata of one generation; `db.catalog.queries.View` documents each."""
 
     generation: int
+
+    def tabled(
+        self, where: Filter | None, limit: int | None = None
+    ) -> AbstractContextManager[View]:
+        """See `View`."""
 
     def count(self, where: Filter | None = None) -> int:
         """See `View`."""
