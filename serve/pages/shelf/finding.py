@@ -31,6 +31,8 @@ WORDS = 12
 SEARCHED = ("title", "brand", "category", "id")
 COLUMNS = ("category", "price", "brand")
 """Of the list, beside the title, unless the address names others."""
+FEW = 12
+"""Numbers that are listed one by one; more are in bands."""
 BETWEEN = " | "
 """What stands between the parts of a category's path."""
 
@@ -209,7 +211,7 @@ def kinds_of(now: AnySnapshot) -> dict[str, str]:
 def choices_of(facet: Facet) -> list[tuple[str | None, str, int]]:
     """The values of a facet as choices: value, words, count."""
     found: list[tuple[str | None, str, int]] = []
-    if facet.kind == "number" and facet.distinct > len(facet.values):
+    if facet.kind == "number" and facet.distinct > FEW:
         for band in facet.bands:
             low, high = (("" if x is None else f"{x:.0f}") for x in (band.low, band.high))
             words = f"{low} to {high}" if low and high else f"under {high}" if high else f"{low} on"
