@@ -122,9 +122,10 @@ def _set_category(service: Service, chosen: _Chosen, category: str, is_new: bool
 
     def work(shelf: Shelf) -> int:
         with shelf.writing():
+            ids = chosen.of(shelf.snapshot())
             if not is_new:
                 check_category(shelf, category)
-            shelf.relabel(dict.fromkeys(chosen.of(shelf.snapshot()), category))
+            shelf.relabel(dict.fromkeys(ids, category))
         return shelf.generation
 
     return service.write(work)
