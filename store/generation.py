@@ -10,6 +10,7 @@ import copy
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, Self
 
@@ -22,6 +23,7 @@ from kinshelf.store.search.neighbours import nearest_of
 
 if TYPE_CHECKING:
     from kinshelf.db.catalog.counted import Facet, Value
+    from kinshelf.db.catalog.queries import View
     from kinshelf.db.catalog.records import CommitRecord, ProbeRecord, RejectRecord
     from kinshelf.db.filters.compiler import Filter
     from kinshelf.db.filters.names import Name
@@ -35,6 +37,11 @@ class AnyView(Protocol):
     """Questions to the metadata of one generation; `db.catalog.queries.View` documents each."""
 
     generation: int
+
+    def tabled(
+        self, where: Filter | None, limit: int | None = None
+    ) -> AbstractContextManager[View]:
+        """See `View`."""
 
     def count(self, where: Filter | None = None) -> int:
         """See `View`."""

@@ -17,7 +17,7 @@ from kinshelf.db.filters.literals import BOOLEAN, NUMBER
 from kinshelf.db.filters.names import EXTRACTED, Names, pointer
 
 if TYPE_CHECKING:
-    from kinshelf.db.catalog.queries import View
+    from kinshelf.db.catalog.queries import Tabled
     from kinshelf.db.filters.compiler import Filter
     from kinshelf.db.filters.names import Name
     from kinshelf.db.product import Scalar
@@ -70,7 +70,7 @@ class Facets:
 
 
 def count_facets(
-    view: View,
+    view: Tabled,
     names: Sequence[str],
     where: Filter | None = None,
     *,
@@ -91,9 +91,9 @@ def count_facets(
     wanted = {name: known.find(name) for name in dict.fromkeys(names)}
     filters = {name: each for name, each in (own or {}).items() if each is not None}
     limits = {name: None if name in whole else limit for name in wanted}
-    query, values = _Query(wanted, filters, limits).of(*view._visible(where))
+    asked = _Query(wanted, filters, limits)
     with view.tabled(where) as table:
-        rows = table._run(query, values).fetchall()
+        rows = table._run(*asked.of(*table._visible(where))).fetchall()
     facets = {
         name: _facet(name, each.kind, [row for row in rows if row[0] == i], limits[name])
         for i, (name, each) in enumerate(wanted.items())
@@ -194,21 +194,21 @@ def _band(column: str) -> str:
     return f"CASE WHEN {column} IS NULL THEN NULL {cases} ELSE {len(EDGES)} END"
 
 
-def facet_names(view: View, most: int = 8) -> list[str]:
+def facet_names(view: Tabled, most: int = 8) -> list[str]:
     """The attributes that make good facets, those that most products have first: of few values, and
     most of these in several products. They are chosen by the first products of the view."""
     names = list(view.attribute_types())
     if not names:
         return []
-    visible, parameters = view._visible()
     places = range(1, len(names) + 1)
     columns = ", ".join(f"count(x[{i}]), count(DISTINCT x[{i}])" for i in places)
-    query = (
-        f"SELECT {columns} FROM (SELECT json_extract_string(attributes, ?::VARCHAR[]) AS x FROM"
-        f" (SELECT attributes FROM products p WHERE {visible} ORDER BY row LIMIT {_SAMPLED}))"
-    )
     pointers = [pointer(name) for name in names]
     with view.tabled(None, _SAMPLED) as table:
+        visible, parameters = table._visible()
+        query = (
+            f"SELECT {columns} FROM (SELECT json_extract_string(attributes, ?::VARCHAR[]) AS x FROM"
+            f" (SELECT attributes FROM products p WHERE {visible} ORDER BY row LIMIT {_SAMPLED}))"
+        )
         found = table._run(query, [pointers, *parameters]).fetchone() or ()
     counts = dict(zip(names, zip(found[::2], found[1::2], strict=True), strict=True))
     good = [n for n, (count, of) in counts.items() if 1 < of <= _MOST_VALUES and count >= 2 * of]
