@@ -24,6 +24,9 @@ from kinshelf.db.text import clean, clean_category, clean_key, clean_split, curr
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
+_LINE_END = re.compile(r"[ \t]*[\r\n]+[ \t]*")
+_SEVERAL = re.compile(r"[|;,\[]|^[({<\"']|^http|^//|^(?:null|nan|n/?a|none|#n/a|undefined)$", re.I)
+"""What a cell may hold that is no path of a picture."""
 _DRIVE = re.compile(r"[A-Za-z]:/")
 _REMOTE = re.compile(r"[a-z][a-z0-9+.-]*://|data:|file:", re.IGNORECASE)
 """What pathlib would change in an absolute path."""
@@ -213,8 +216,8 @@ class ColumnPlan:
 
     def _image(self, text: str, attributes: dict[str, Scalar]) -> str | None:
         """The first picture of a cell; where it names several, all are an attribute too."""
-        value = clean_key(text)
-        if value.startswith(("[", "http", "//")):
+        value = clean_key(_LINE_END.sub("|", text.strip()))
+        if _SEVERAL.search(value) and not (self.folder / value).is_file():
             found = [self._place(picture) for picture in pictures_of(value)]
             if len(found) > 1:
                 attributes["images"] = json.dumps(found, ensure_ascii=False)
