@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from kinshelf.store.search.neighbours import Neighbours
 
 BLOCK = 4096
+_HALVES = {"has_text": 1, "has_image": 0}
+"""Which half of an embedding pair it is that a product may lack."""
 
 
 class AnyView(Protocol):
@@ -207,26 +209,29 @@ class AnySnapshot(ABC):
         among_them = Among(where, tuple(exclude), labelled_only, among)
         k = min(k, self.count)
         found = [self._nearest(queries, k, among_them, weight_image)]
-        image, text = fusion.split(queries)
-        both = image.any(axis=1) & text.any(axis=1)
-        if not both.any() or weight_image in (0, 1):
-            return nearest_of(found, k)
-        half = queries.shape[1] // 2
-        # The inner product that the search ranks by counts 0 for what a product lacks, so the
-        # products that lack a modality of the query are searched for by the other one alone.
-        for side, lacking in ((slice(half, None), "NOT has_text"), (slice(half), "NOT has_image")):
-            if not self._any_lack(lacking.removeprefix("NOT ")):
-                continue
-            alone = queries.copy()
-            alone[both, side] = 0
-            if self._may_come_among(found[0], alone, lacking):
-                lack = replace(among_them, also=lacking)
-                found.append(self._nearest(alone, k, lack, weight_image))
+        if 0 < weight_image < 1:
+            found += self._nearest_that_lack_one(queries, k, among_them, weight_image, found[0])
         # That 0 ranks them before whole products only among those unlike the query.
         if len(found) > 1 and (found[0].similarities[found[0].rows >= 0] < 0).any():
             whole = replace(among_them, also="has_image AND has_text")
             found.append(self._nearest(queries, k, whole, weight_image))
         return nearest_of(found, k)
+
+    def _nearest_that_lack_one(
+        self, queries: FloatArray, k: int, among: Among, weight_image: float, found: Neighbours
+    ) -> Iterator[Neighbours]:
+        """Those of products that lack a modality of the query, where they may be among the nearest.
+
+        The inner product that the search ranks by counts 0 for what a product lacks, so they are
+        searched for by the other modality alone.
+        """
+        lacked = [modality for modality in _HALVES if self._any_lack(modality)]
+        both = np.all([half.any(axis=1) for half in fusion.split(queries)], axis=0) if lacked else 0
+        for modality in lacked if np.any(both) else ():
+            alone, lacking = queries.copy(), f"NOT {modality}"
+            fusion.split(alone)[_HALVES[modality]][both] = 0
+            if self._may_come_among(found, alone, lacking):
+                yield self._nearest(alone, k, replace(among, also=lacking), weight_image)
 
     @abstractmethod
     def _nearest(
