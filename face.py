@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from kinshelf.store.base import AnyShelf
 from kinshelf.store.engines.shelf import EngineShelf
@@ -195,15 +195,17 @@ class Shelf(AnyShelf):
     # ---- answers
 
     def similar(self, query: Query | None = None, /, **fields: Unpack[QueryFields]) -> SearchResult:
-        """The k products nearest to a stored product, or to a picture, a text or both.
+        """The k products nearest to a stored product, a picture, a text or both, or to examples.
 
         Takes a `Query`, or its fields as keywords: `similar(id="T1", k=5)`. The stored product
         itself is left out. Similarity is
-        `weight_image * image cosine + (1 - weight_image) * text cosine`.
+        `weight_image * image cosine + (1 - weight_image) * text cosine`, over what query and
+        product both have. A text or picture alone is compared with pictures and texts: see
+        `Query.against`.
         Raises GenerationNotFound, ProductNotFound, FilterError, EmptyShelf, ImageRejected,
         InputError or EncoderError.
         """
-        from kinshelf.store.ingest.queries import similar
+        from kinshelf.store.similar.search import similar
 
         return similar(self, query, **fields)
 
@@ -255,6 +257,16 @@ class Shelf(AnyShelf):
         from kinshelf.probe.audit.audit import audit_shelf
 
         return audit_shelf(self)
+
+    def facets(self, *columns: str, where: str | None = None) -> dict[str, list[dict[str, Any]]]:
+        """How many products that match have each value of some columns or attributes; numbers by
+        bands. The counts of a column sum to the number of those products. Raises FilterError.
+
+        >>> facet = shelf.facets("category")["category"]
+        >>> sum(entry["count"] for entry in facet) == shelf.snapshot().count
+        True
+        """
+        return self.snapshot().facets(columns, where)
 
     def products(self, where: str | None = None, *, limit: int | None = None) -> Rows:
         """The products that match, in the order they were added, as plain dicts.

@@ -24,7 +24,8 @@ TRAINING = "Preparing a training set"
 
 @command(examples=[
     "kinshelf add products.csv --val-fraction 0.2",
-    'kinshelf add products.csv --map title="Product Name" --images pictures',
+    'kinshelf add products.csv --map title="{brand} {name}" --images pictures',
+    "kinshelf add export.csv --dry-run",
     "kinshelf add --retry-rejects",
 ])  # fmt: skip
 @click.argument("sources", nargs=-1, type=PATH, metavar="SOURCE...")
@@ -36,6 +37,19 @@ TRAINING = "Preparing a training set"
 @option("--refresh-images/--no-refresh-images", default=None, group=CHANGES,
         show_default="those of new and changed products",
         help="Ask for a newer version of every picture at a URL, or of none.")  # fmt: skip
+@option(
+    "--dry-run",
+    is_flag=True,
+    group=CHANGES,
+    help="Change nothing: show the first five products as they would be, and what is ignored.",
+)
+@option(
+    "--save-mapping",
+    type=PATH,
+    metavar="FILE",
+    group=CHANGES,
+    help="Write to this file how the source is read, for --mapping.",
+)
 @option("--max-rejects", type=click.IntRange(0), default=0, group=CHANGES,
         help="Exit with 1 if more rows than this are rejected.")  # fmt: skip
 @wait_option()
@@ -58,6 +72,8 @@ def add(
     retry_rejects: bool,
     max_rejects: int,
     wait: float,
+    dry_run: bool,
+    save_mapping: Path | None,
     **settings: Any,
 ) -> None:
     """Add products, or update them by id.
@@ -70,6 +86,11 @@ def add(
         raise click.UsageError("name at least one SOURCE, or --retry-rejects")
     training = _training_set(settings)
     options = _add_options(settings, training)
+    if save_mapping is not None:
+        _save(output, sources, options, save_mapping)
+    if dry_run:
+        _show(output, sources, options, max_rejects)
+        return
     reports = []
     with output.open(wait=wait) as shelf, Interruption(output) as stop:
         for source in sources:
@@ -116,6 +137,36 @@ def _run(
         if source is None:
             return shelf.retry_rejects(options, stop=stop, progress=show)
         return shelf.add(source, options, stop=stop, progress=show)
+
+
+def _save(output: Output, sources: tuple[Path, ...], options: AddOptions, path: Path) -> None:
+    from kinshelf.db.layouts.saved import save_mapping
+    from kinshelf.db.sources.preview import used_mapping
+    from kinshelf.store.ingest.add import reading_options
+
+    if not sources:
+        raise click.UsageError("--save-mapping needs a SOURCE")
+    save_mapping(path, used_mapping(sources[0], reading_options(options)))
+    output.say(f"wrote {path}")
+
+
+def _show(output: Output, sources: tuple[Path, ...], options: AddOptions, max_rejects: int) -> None:
+    from kinshelf.commands.terminal.preview import preview_tables
+    from kinshelf.db.sources.preview import preview
+    from kinshelf.store.ingest.add import reading_options
+
+    if not sources:
+        raise click.UsageError("--dry-run needs a SOURCE")
+    rejected = 0
+    for source in sources:
+        found = preview(source, reading_options(options))
+        rejected += found.rejected
+        if output.as_json:
+            output.emit({"source": str(source)} | found.as_dict())
+        else:
+            output.console().print(preview_tables(source.name, found))
+    if rejected > max_rejects:
+        sys.exit(1)
 
 
 def _next_step(shelf: Shelf) -> str:

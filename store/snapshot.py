@@ -166,6 +166,16 @@ class Snapshot(AnySnapshot):
             self._matched[where] = known
         return known
 
+    def rows(self, where: str | None = None) -> IntArray:
+        """See `AnySnapshot.rows`."""
+        kept = self._live if where is None else self._live & self._matching(where)
+        return np.flatnonzero(kept) + self._parts.first_row
+
+    def sample(self, count: int) -> IntArray:
+        """See `AnySnapshot.sample`."""
+        rows = np.flatnonzero(self._live) + self._parts.first_row
+        return rows[:: max(-(-len(rows) // count), 1)]
+
     def get(self, product_id: str) -> StoredProduct:
         """The product of an id. Raises ProductNotFound, naming ids that look like it."""
         if (row := self._row_of.get(product_id)) is not None:

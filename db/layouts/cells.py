@@ -28,7 +28,7 @@ _BLOCKS = frozenset(
      "table", "tr", "td", "th", "section", "article", "address", "blockquote"}
 )  # fmt: skip
 _UNSEEN = frozenset({"script", "style", "template", "noscript", "iframe"})
-_PICTURE = re.compile(r"\.(?:jpe?g|png|webp|gif|avif|heic)\s*$", re.I)
+PICTURE_NAME = re.compile(r"\.(?:jpe?g|png|webp|gif|avif|heic)\s*$", re.I)
 _PLACEHOLDER = "transparent-pixel"
 
 
@@ -80,9 +80,9 @@ def _apart(text: str) -> list[str]:
         parts = [part for url in urls for part in _BETWEEN_URLS.split(url)]
         return [part if "(" in part else part.rstrip(",;)") for part in parts]
     for mark in "|;,":
-        if mark in text and all(map(_PICTURE.search, text.strip(mark + " ").split(mark))):
+        if mark in text and all(map(PICTURE_NAME.search, text.strip(mark + " ").split(mark))):
             return text.split(mark)
-    if "\n" in text and all(map(_PICTURE.search, text.split())):
+    if "\n" in text and all(map(PICTURE_NAME.search, text.split())):
         return text.split()
     return [text]
 
@@ -94,7 +94,7 @@ def _addresses(picture: dict[Any, Any]) -> object:
     if named is not None:
         return named
     every = [each for each in (*picture, *picture.values()) if isinstance(each, str)]
-    return [each for each in every if _URL.match(each) or _PICTURE.search(each)]
+    return [each for each in every if _URL.match(each) or PICTURE_NAME.search(each)]
 
 
 def _parsed(text: str) -> Any:

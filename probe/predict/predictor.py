@@ -351,10 +351,11 @@ def classify(
 
 
 def _checked(query: Query) -> Query:
-    if query.weight_image != Query().weight_image:
+    if others := query.beyond("image", "text", "id", "k", "where", "at", "allow_private_hosts"):
+        value = getattr(query, others[0])
         raise InputError(
-            f"weight_image is {query.weight_image}: `classify` weighs picture and text alike,"
-            " so leave it out"
+            f"{others[0]} is {value}: it is of `similar`, and `classify` weighs picture and text"
+            " alike, so leave it out"
         )
     return query
 

@@ -1,4 +1,4 @@
-"""The shelf: filtered and paged, one product with what resembles it, several side by side."""
+"""One product with what resembles it, and several side by side."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from kinshelf.db.errors import EmptyShelf, FilterError
 from kinshelf.probe.pages.card import neighbour, thumbnail
-from kinshelf.serve.base.prefix import under
 from kinshelf.serve.http.security import reader
 from kinshelf.serve.pages.files import Links
 from kinshelf.serve.pages.filtering import (
-    category_rows,
     column_names,
     footer,
     known_categories,
@@ -30,47 +28,10 @@ if TYPE_CHECKING:
 router = APIRouter(route_class=PageRoute, dependencies=[Depends(reader)])
 
 Generation = Annotated[int | None, Query(ge=0, le=2**53)]
-PER_PAGE = 36
 SIMILAR = 12
 COMPARED = 4
-_CHIPS = 12
 _FACTS = ("price", "brand", "split")
 _COMPARED = ("category", *_FACTS, "description")
-
-
-@router.get("/shelf")
-async def shelf(
-    request: Request,
-    where: Annotated[str, Query(max_length=20_000)] = "",
-    number: Annotated[int, Query(alias="page", ge=1, le=10_000_000)] = 1,
-) -> Response:
-    """Products, a page at a time."""
-    service = request.app.state.service
-    found = await service.run(_listed, service, where.strip(), number)
-    return page(
-        request, "shelf.html", here="/shelf", status=422 if found["problem"] else 200, **found,
-        link=lambda wanted: address(under("/shelf"), where=where.strip(), page=wanted),
-    )  # fmt: skip
-
-
-def _listed(service: Service, where: str, number: int) -> dict[str, Any]:
-    now = service.snapshot()
-    found: list[StoredProduct] = []
-    total, problem = 0, None
-    try:
-        total = now.view.count(now.filter(where or None))
-        pages = max(-(-total // PER_PAGE), 1)
-        number = min(number, pages)
-        found = now.select(where or None, limit=PER_PAGE, offset=(number - 1) * PER_PAGE)
-    except FilterError as error:
-        pages, problem = 1, problem_of(where, str(error))
-    pictures = Links(found)
-    return {
-        "where": where, "problem": problem, "total": total, "page": number, "pages": pages,
-        "products": [_values(one, pictures) for one in found],
-        "categories": category_rows(now.view.categories(), _CHIPS),
-        "columns": column_names(now), "shelf": footer(now, service.shelf.path.name),
-    }  # fmt: skip
 
 
 def _values(stored: StoredProduct, pictures: Links) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from kinshelf.db.logs import tolerated
 from kinshelf.face import Shelf
 from kinshelf.probe.predict.freshness import reported_facts
 from kinshelf.probe.predict.predictor import Predictor
+from kinshelf.serve.base.asker import ASKER
 from kinshelf.serve.base.errors import TooBusy
 from kinshelf.serve.service.executor import Running
 from kinshelf.serve.service.jobs import Job, Jobs
@@ -30,6 +31,7 @@ from kinshelf.serve.workers.predicting import SharedPredictor
 from kinshelf.store.ingest import queries
 from kinshelf.store.ingest.categories import check_category
 from kinshelf.store.ingest.edit import amend
+from kinshelf.store.operation import operation
 
 if TYPE_CHECKING:
     from kinshelf.db.product import Product, StoredProduct
@@ -210,12 +212,17 @@ class Service:
         if not self._writing.acquire(timeout=self.settings.lock_wait):
             raise ShelfLocked("another request is writing to the shelf; try again when it is done")
         try:
+            with operation(ASKER.get()):
+                return self._work(work)
+        finally:
+            self._writing.release()
+
+    def _work(self, work: Callable[[Shelf], T]) -> T:
+        try:
             return work(self.shelf)
         except ShelfPoisoned:
             self._reopen()
             return work(self.shelf)
-        finally:
-            self._writing.release()
 
     def _reopen(self) -> None:
         fresh = self._open()

@@ -81,16 +81,51 @@ function setUpKeys() {
   });
 }
 
-function setUpCompare(form) {
-  const go = form.querySelector("[data-compare-go]");
-  if (!go) return;
+// Products are marked one by one, a row of them with Shift, or all that match.
+function setUpMany(form) {
+  const boxes = [...form.querySelectorAll("input[name=id]")];
+  const every = form.querySelector("input[name=all]");
+  const counted = form.querySelector("[data-many-count]");
+  const compare = form.querySelector("[data-compare-go]");
+  const buttons = [...form.querySelectorAll("button[name=do]")];
+  const total = Number(form.dataset.total).toLocaleString("en");
+  let last = null;
   function count() {
-    const marked = form.querySelectorAll("input[name=id]:checked").length;
-    go.disabled = marked < 2 || marked > 4;
-    go.textContent = marked ? `Compare ${marked} marked` : "Mark two to four to compare";
+    const marked = boxes.filter((box) => box.checked).length;
+    for (const button of buttons) button.disabled = !marked && !every.checked;
+    compare.disabled = every.checked || marked < 2 || marked > 4;
+    compare.textContent = marked > 4 ? "Compare (two to four)" : "Compare";
+    counted.textContent = every.checked ? `All ${total} are selected`
+      : marked ? `${marked} selected` : "Select products, then:";
   }
+  form.addEventListener("click", (event) => {
+    const place = boxes.indexOf(event.target);
+    if (place < 0) return;
+    if (event.shiftKey && last !== null) {
+      for (const box of boxes.slice(Math.min(place, last), Math.max(place, last) + 1)) box.checked = event.target.checked;
+    }
+    last = place;
+    count();
+  });
   form.addEventListener("change", count);
   count();
+}
+
+// Where the browser's own time is meant: UTC in the page, the reader's zone on the screen.
+function setUpTimes() {
+  for (const time of document.querySelectorAll("time[data-when]")) {
+    const when = new Date(time.dateTime);
+    if (Number.isNaN(when.getTime())) continue;
+    time.title = time.textContent;
+    time.textContent = when.toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" });
+  }
+}
+
+// The sidebar stays where it was when one of its links is followed.
+function setUpSidebar(side) {
+  const kept = sessionStorage.getItem("kinshelf-filters");
+  if (kept) side.scrollTop = Number(kept);
+  addEventListener("pagehide", () => sessionStorage.setItem("kinshelf-filters", side.scrollTop));
 }
 
 function say(text) {
@@ -101,11 +136,16 @@ function say(text) {
 }
 
 document.querySelectorAll("[data-drop]").forEach(setUpDrop);
-document.querySelectorAll("[data-compare]").forEach(setUpCompare);
+document.querySelectorAll("[data-many]").forEach(setUpMany);
+document.querySelectorAll(".facets").forEach(setUpSidebar);
 setUpKeys();
+setUpTimes();
 
 document.addEventListener("click", (event) => {
   if (event.target.closest("[data-dismiss]")) document.getElementById("status").replaceChildren();
+});
+document.addEventListener("change", (event) => {
+  if (event.target.matches("[data-submit]")) event.target.form.requestSubmit();
 });
 // What never reached a page's route, such as too many requests, is answered for programs.
 document.addEventListener("htmx:beforeSwap", (event) => {

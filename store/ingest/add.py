@@ -61,7 +61,7 @@ def reading_options(options: AddOptions, *, updates: bool = False) -> ReadOption
     return ReadOptions(
         options.mapping, options.images, size, options.delimiter,
         require_content=not supplies, encoding=options.encoding, updates=updates,
-        skip_rows=options.skip_rows, sheet=options.sheet,
+        skip_rows=options.skip_rows, sheet=options.sheet, image_by_id=options.image_by_id,
     )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from kinshelf.store.ingest.candidate import Candidate, pairs_of, reject
 from kinshelf.store.ingest.pictures import Picture, Preprocessor, is_url, read_pictures
 from kinshelf.store.ingest.pipeline import bring, candidates, width_of
 from kinshelf.store.query import Query, QueryFields
-from kinshelf.store.results import AddOptions, AddReport, Neighbour, SearchResult
+from kinshelf.store.results import AddOptions, AddReport, Neighbour
 
 if TYPE_CHECKING:
     from kinshelf.db.images.download import Downloader
@@ -30,10 +30,6 @@ if TYPE_CHECKING:
     from kinshelf.store.base import AnyShelf
     from kinshelf.store.generation import AnySnapshot
     from kinshelf.store.search.neighbours import Neighbours
-
-
-NEIGHBOURS = 10
-"""How many `similar` gives if not reported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,68 +128,14 @@ def _reject_weightless(candidate: Candidate, weight_image: float) -> None:
     candidate.reject = reject(candidate, "no-weight", message)
 
 
-def similar(
-    shelf: AnyShelf, query: Query | None = None, /, **fields: Unpack[QueryFields]
-) -> SearchResult:
-    """The k products nearest to a stored product, or to a picture, a text or both.
-
-    Takes a `Query`, or its fields as keywords. The stored product itself is left out. Raises
-    ProductNotFound, FilterError, EmptyShelf, ImageRejected, InputError or EncoderError.
-
-    >>> found = similar(shelf, id="KS-0116", k=3, where="price < 100")
-    >>> len(found.neighbours), "KS-0116" in [near.id for near in found.neighbours]
-    (3, False)
-    """
-    asked = Query.of(query, fields)
-    now = shelf.snapshot(asked.at)
-    if asked.id is not None:
-        row = now.get(asked.id).row
-        queries, exclude = now.pairs([row]), [row]
-    else:
-        queries, exclude = embed(shelf, asked), []
-    found = now.kneighbors(
-        queries, asked.k or NEIGHBOURS, where=asked.where, exclude=exclude,
-        weight_image=asked.weight_image,
-    )  # fmt: skip
-    return SearchResult(
-        neighbours(now, found)[0], now.generation, now.fingerprint, found.exhaustive
-    )
-
-
 def of_source(query: Query | None, fields: QueryFields) -> Query:
     """How to answer for the products of a file. Raises InputError if it names a product itself."""
     asked = Query.of(query, fields)
-    if asked.id is not None or asked.image or asked.text:
-        raise InputError("a file holds the products to ask about: leave out id, image and text")
+    if asked.id is not None or asked.image or asked.text or asked.like:
+        raise InputError(
+            "a file holds the products to ask about: leave out id, image, text and like"
+        )
     return asked
-
-
-def similar_source(
-    shelf: AnyShelf,
-    source: Path,
-    options: AddOptions,
-    query: Query | None = None,
-    /,
-    **fields: Unpack[QueryFields],
-) -> Iterator[tuple[QueryBatch, list[SearchResult]]]:
-    """Find similar products for every product of a file, a batch at a time; nothing is stored.
-
-    Of a product that is on the shelf, the one with its id is left out of its answer.
-    """
-    asked = of_source(query, fields)
-    k = asked.k or NEIGHBOURS
-    now = shelf.snapshot(asked.at)
-    now.filter(asked.where)  # what is wrong with it is reported before anything is encoded
-    for batch in embed_source(shelf, source, options, asked.weight_image):
-        found: list[SearchResult] = []
-        if batch.products:
-            near = now.kneighbors(
-                batch.pairs, k + 1, where=asked.where, weight_image=asked.weight_image
-            )
-            for product, answer in zip(batch.products, neighbours(now, near), strict=True):
-                others = [each for each in answer if each.id != product.id][:k]
-                found.append(SearchResult(others, now.generation, now.fingerprint, near.exhaustive))
-        yield batch, found
 
 
 def neighbours(snapshot: AnySnapshot, found: Neighbours) -> list[list[Neighbour]]:

@@ -34,6 +34,8 @@ from kinshelf.store.search.unindexed import UnindexedRows
 
 logger = logging.getLogger(__name__)
 KIND = "hnsw-sq8"
+RECALL = 0.99
+"""What the default search must reach, as recall@10."""
 LINKS = 24
 """Of a node. At 100,000 CLIP-like rows 24 over bytes ask as many steps as FAISS' usual 32 over
 float32; 16 build in half the time but ask twice the steps for recall 0.99."""
@@ -66,11 +68,16 @@ Progress = Callable[[int, int], None]
 class Effort:
     """The effort that finds the 10 nearest: `steps` (FAISS' efSearch), recall measured.
 
-    `steps` is None where no number of them that pays reached the recall asked for.
+    `steps` is None where no number of them that pays comes near the recall asked for.
     """
 
     steps: int | None
     recall: float
+
+    @property
+    def falls_short(self) -> bool:
+        """Whether queries are answered by the graph with less than the recall asked for."""
+        return self.steps is not None and self.recall < RECALL
 
 
 @dataclass(frozen=True, eq=False)
