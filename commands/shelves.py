@@ -133,6 +133,8 @@ def _index_lines(index: dict[str, Any]) -> dict[str, str]:
             for kind, found in index["queries"].items()
         )
         size = f"{index['bytes'] / 1e6:,.0f} MB, {index['tail']} unindexed rows"
+        if index.get("unlinked"):
+            size += f", {index['unlinked']} that nothing links to"
         lines = {"index": f"{index['kind']} of {index['rows']} rows, {size}"}
         lines["recall@10 when built"] = tuned
     if shortfall := index.get("shortfall"):
