@@ -18,16 +18,18 @@ from kinshelf.commands.terminal.output import Output
     "kinshelf init --shelf toys.shelf --precision int8",
     "kinshelf init --encoder openai/clip-vit-large-patch14 --shelf large.shelf",
 ])  # fmt: skip
-@encoder_options("openai/clip-vit-base-patch32", "bf16 where the processor has it, else float32")
+@encoder_options(
+    "openai/clip-vit-base-patch32", "bf16 where the processor has it, else float32", "mean"
+)
 @shelf_options
-def init(output: Output, encoder: str | None, revision: str | None, precision: str | None) -> None:
+def init(output: Output, **settings: str | None) -> None:
     """Make an empty shelf for the embeddings of one CLIP model.
 
     The model is fetched once, when the first products are added.
     """
     from kinshelf.face import create
 
-    with create(output.address, encoder=encoder, revision=revision, precision=precision) as shelf:
+    with create(output.address, **settings) as shelf:
         made = {"shelf": shelf.name, "encoder": shelf.manifest.encoder}
     if output.as_json:
         output.emit(made)

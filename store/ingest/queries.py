@@ -18,9 +18,16 @@ from kinshelf.db.text import normalise
 from kinshelf.store.compatibility import check_dimension
 from kinshelf.store.ingest.add import open_downloader, read_batches
 from kinshelf.store.ingest.batch_encoder import BatchEncoder
-from kinshelf.store.ingest.candidate import Candidate, pairs_of, reject
+from kinshelf.store.ingest.candidate import (
+    Candidate,
+    bring,
+    candidates,
+    pairs_of,
+    reject,
+    width_of,
+)
 from kinshelf.store.ingest.pictures import Picture, Preprocessor, is_url, read_pictures
-from kinshelf.store.ingest.pipeline import bring, candidates, width_of
+from kinshelf.store.ingest.several import attach
 from kinshelf.store.query import Query, QueryFields
 from kinshelf.store.results import AddOptions, AddReport, Neighbour, SearchResult
 
@@ -54,7 +61,9 @@ def embed(shelf: AnyShelf, query: Query) -> FloatArray:
     if not product.text and not query.image:
         raise InputError("the query is empty: give --image, --text or both")
     candidate = Candidate(product, 0, "query")
-    candidate.picture = _picture(query.image, allow_private_hosts=query.allow_private_hosts)
+    picture = _picture(query.image, allow_private_hosts=query.allow_private_hosts)
+    candidate.picture = picture
+    candidate.image_hash = picture.content_hash if picture else None
     _encode(shelf, [candidate])
     if candidate.image_rejected:
         raise candidate.image_rejected
@@ -76,9 +85,6 @@ def _picture(image: str | bytes | None, *, allow_private_hosts: bool) -> Picture
 
 
 def _encode(shelf: AnyShelf, candidates: Sequence[Candidate]) -> None:
-    for candidate in candidates:
-        picture: Picture | None = candidate.picture
-        candidate.image_hash = picture.content_hash if picture else None
     preprocessor = Preprocessor(shelf.encoder)
     try:
         encoder = BatchEncoder(shelf.encoder, preprocessor, AddReport())
@@ -111,9 +117,7 @@ def _query_batch(
         check_dimension(width_of(batch), shelf.name, shelf.manifest, empty=False)
         bring(found, batch)
     else:
-        pictures = read_pictures([c.product.image for c in found], downloader)
-        for candidate, picture in zip(found, pictures, strict=True):
-            candidate.picture = picture
+        attach(found, shelf.manifest.pictures, lambda names: read_pictures(names, downloader))
         _encode(shelf, found)
     usable = [c for c in found if c.image is not None or c.text is not None]
     for candidate in usable:
