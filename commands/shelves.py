@@ -11,6 +11,7 @@ import click
 from kinshelf.commands.help import command, option
 from kinshelf.commands.options import at_option, encoder_options, shelf_options
 from kinshelf.commands.terminal.output import Output
+from kinshelf.db.product import pictures_of
 
 
 @command(examples=[
@@ -47,11 +48,15 @@ def show(output: Output, product_id: str, at: int | None) -> None:
     from kinshelf.commands.terminal.tables import fields_table
 
     with output.open() as shelf:
-        found = shelf.snapshot(at).get(product_id).as_dict()
+        stored = shelf.snapshot(at).get(product_id)
+    found, pictures = stored.as_dict(), pictures_of(stored.product)
     if output.as_json:
-        output.emit(found)
+        output.emit(found | ({"pictures": pictures} if len(pictures) > 1 else {}))
     else:
         attributes = found.pop("attributes")
+        if len(pictures) > 1:
+            del attributes["images"]
+            found["image"] = "\n".join(pictures)
         output.console().print(fields_table(found | attributes))
 
 

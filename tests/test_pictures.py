@@ -241,3 +241,16 @@ def test_rows_of_pictures_come_back_to_the_bit(shelf: Any) -> None:
 def test_opposite_pictures_leave_the_first() -> None:
     row = np.array([0.6, 0.8], np.float32)
     assert np.array_equal(pooled([row, -row]), row)
+
+
+def test_the_evidence_names_the_picture_that_matched(
+    shelf: Any, files: list[str], tmp_path: Path
+) -> None:
+    mug = product(files[:3]).replace(category="Mugs")
+    shelf.upsert([mug, Product("2", "bowl", category="Bowls", image=files[3])])
+    asked = paint(tmp_path / "asked.png", (35, 190, 40))
+    found = {near.id: near.matched for near in shelf.similar(image=asked).neighbours}
+    assert found == {"1": files[1], "2": None}
+    answer = shelf.classify(image=asked)
+    assert {e.neighbour.id: e.neighbour.matched for e in answer.neighbours} == found
+    assert shelf.similar(text="mug").neighbours[0].matched is None

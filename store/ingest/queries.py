@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from kinshelf.db.arrays import FloatArray
 from kinshelf.db.errors import InputError
-from kinshelf.db.product import Product, Reject
+from kinshelf.db.product import Product, Reject, pictures_of
 from kinshelf.db.text import normalise
 from kinshelf.store.compatibility import check_dimension
 from kinshelf.store.ingest.add import open_downloader, read_batches
@@ -26,6 +26,7 @@ from kinshelf.store.ingest.candidate import (
     reject,
     width_of,
 )
+from kinshelf.store.ingest.picture_vectors import PictureVectors
 from kinshelf.store.ingest.pictures import Picture, Preprocessor, is_url, read_pictures
 from kinshelf.store.ingest.several import attach
 from kinshelf.store.query import Query, QueryFields
@@ -33,6 +34,7 @@ from kinshelf.store.results import AddOptions, AddReport, Neighbour, SearchResul
 
 if TYPE_CHECKING:
     from kinshelf.db.images.download import Downloader
+    from kinshelf.db.product import StoredProduct
     from kinshelf.db.sources.readers import ReadBatch
     from kinshelf.store.base import AnyShelf
     from kinshelf.store.generation import AnySnapshot
@@ -159,9 +161,8 @@ def similar(
         queries, asked.k or NEIGHBOURS, where=asked.where, exclude=exclude,
         weight_image=asked.weight_image,
     )  # fmt: skip
-    return SearchResult(
-        neighbours(now, found)[0], now.generation, now.fingerprint, found.exhaustive
-    )
+    near = matched(now, PictureVectors(shelf.path, shelf.manifest), queries, neighbours(now, found))
+    return SearchResult(near[0], now.generation, now.fingerprint, found.exhaustive)
 
 
 def of_source(query: Query | None, fields: QueryFields) -> Query:
@@ -188,13 +189,15 @@ def similar_source(
     k = asked.k or NEIGHBOURS
     now = shelf.snapshot(asked.at)
     now.filter(asked.where)  # what is wrong with it is reported before anything is encoded
+    vectors = PictureVectors(shelf.path, shelf.manifest)
     for batch in embed_source(shelf, source, options, asked.weight_image):
         found: list[SearchResult] = []
         if batch.products:
             near = now.kneighbors(
                 batch.pairs, k + 1, where=asked.where, weight_image=asked.weight_image
             )
-            for product, answer in zip(batch.products, neighbours(now, near), strict=True):
+            answers = matched(now, vectors, batch.pairs, neighbours(now, near))
+            for product, answer in zip(batch.products, answers, strict=True):
                 others = [each for each in answer if each.id != product.id][:k]
                 found.append(SearchResult(others, now.generation, now.fingerprint, near.exhaustive))
         yield batch, found
@@ -223,6 +226,36 @@ def neighbours(snapshot: AnySnapshot, found: Neighbours) -> list[list[Neighbour]
                 )
         answers.append(answer)
     return answers
+
+
+def matched(
+    snapshot: AnySnapshot,
+    vectors: PictureVectors,
+    pairs: FloatArray,
+    answers: list[list[Neighbour]],
+) -> list[list[Neighbour]]:
+    """The answers, with the picture of each neighbour that the query's (n, 2 * d) resembles most.
+
+    Only where the neighbour has several, and their embeddings are kept.
+    """
+    known = snapshot.view.by_rows([near.row for answer in answers for near in answer])
+    images = pairs[:, : pairs.shape[1] // 2]
+    return [
+        [
+            replace(near, matched=_nearest(known[near.row], vectors, image))
+            if len(known[near.row].picture_hashes) > 1 and image.any()
+            else near
+            for near in answer
+        ]
+        for image, answer in zip(images, answers, strict=True)
+    ]
+
+
+def _nearest(stored: StoredProduct, vectors: PictureVectors, image: FloatArray) -> str | None:
+    hashes = zip(pictures_of(stored.product), stored.picture_hashes, strict=False)
+    rows = [(name, vectors.get(digest)) for name, digest in hashes if digest]
+    cosines = {name: float(row @ image) for name, row in rows if row is not None}
+    return max(cosines, key=lambda name: cosines[name]) if cosines else None
 
 
 def _or_none(value: np.float32) -> float | None:
