@@ -70,16 +70,21 @@ class Shelf(AnyShelf):
         encoder: str | None = None,
         revision: str | None = None,
         precision: str | None = None,
+        pictures: str | None = None,
     ) -> Shelf:
         """Make an empty shelf and open it; the encoder is loaded only when it is first needed.
 
         `encoder` is a hub id or a local directory; None is `openai/clip-vit-base-patch32`.
         `precision` is a class of store/encode/precision.py; None is the best of the machine where
-        the encoder is first used. Raises ShelfExists, or EncoderUnavailable for no such precision.
+        the encoder is first used. `pictures` "mean" (the default) embeds all pictures of a product
+        and keeps their normalised mean, "first" the first alone. Raises ShelfExists,
+        EncoderUnavailable for no such precision, InputError for no such pooling.
         """
         from kinshelf.store.engines.open import create_shelf
 
-        create_shelf(address, encoder=encoder, revision=revision, precision=precision).close()
+        create_shelf(
+            address, encoder=encoder, revision=revision, precision=precision, pictures=pictures
+        ).close()
         return Shelf.open(address)
 
     # ---- products in and out

@@ -24,8 +24,7 @@ TRAINING = "Preparing a training set"
 
 @command(examples=[
     "kinshelf add products.csv --val-fraction 0.2",
-    'kinshelf add products.csv --map title="{brand} {name}" --images pictures',
-    "kinshelf add export.csv --dry-run",
+    'kinshelf add export.csv --map title="{brand} {name}" --dry-run',
     "kinshelf add --retry-rejects",
 ])  # fmt: skip
 @click.argument("sources", nargs=-1, type=PATH, metavar="SOURCE...")

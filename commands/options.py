@@ -12,6 +12,7 @@ import click
 
 from kinshelf.commands.help import COMMON, option
 from kinshelf.commands.terminal.output import Output
+from kinshelf.db.product import POOLINGS
 
 DEFAULT_SHELF = "kin.shelf"
 PATH = click.Path(path_type=Path)
@@ -95,8 +96,9 @@ def wait_option(seconds: float = 0.0) -> Decorator:
                   help="Wait so long for another writer to finish.")  # fmt: skip
 
 
-def encoder_options(default: str, precision: str) -> Decorator:
-    """Adds --encoder, --revision and --precision; the texts name what is taken without them."""
+def encoder_options(default: str, precision: str, pictures: str) -> Decorator:
+    """Adds --encoder, --revision, --precision and --pictures; the texts name what is taken
+    without them."""
     return together(
         option("--encoder", group=ENCODER, show_default=default,
                help="Use this CLIP model: its id on the Hugging Face hub, or its directory."),
@@ -105,6 +107,9 @@ def encoder_options(default: str, precision: str) -> Decorator:
         option("--precision", type=click.Choice(PRECISIONS), group=ENCODER, show_default=precision,
                help="Compute embeddings in this arithmetic. int8 is the fastest and nearly as"
                " exact as float32."),
+        option("--pictures", type=click.Choice(POOLINGS), group=ENCODER, show_default=pictures,
+               help="Of products with several pictures embed the first, or all and keep their"
+               " mean."),
     )  # fmt: skip
 
 

@@ -170,7 +170,10 @@ def fields_of(value: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """One product near a query; image and text similarity are None where a modality is missing."""
+    """One product near a query; image and text similarity are None where a modality is missing.
+
+    `matched` is, of a product with several pictures, the one that the query's resembles most.
+    """
 
     id: str
     title: str
@@ -180,6 +183,7 @@ class Neighbour:
     image_similarity: float | None
     text_similarity: float | None
     row: int
+    matched: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The fields of the JSON contract."""

@@ -90,7 +90,8 @@ def test_base64_in_a_text_is_taken_and_one_that_is_none_ends_nothing(
     shelf: Shelf, encoder: FakeEncoder, tmp_path: Path
 ) -> None:
     plain = base64.b64encode(A).decode()
-    cells = [plain, f"data:image/jpeg;base64,{base64.b64encode(B).decode()}",
+    named = f"data:image/jpeg;base64,{base64.b64encode(B).decode()}"
+    cells = [plain, named,
              "data:image/jpeg;base64,????" + "x" * 400, "x" * 5000 + ".jpg", "a;" * 400]  # fmt: skip
     rows = [{"id": str(i), "title": "Mug", "image": cell} for i, cell in enumerate(cells)]
     path = tmp_path / "a.jsonl"

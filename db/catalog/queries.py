@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from kinshelf.db.arrays import IntArray
 from kinshelf.db.catalog.counted import facet_of, read
 from kinshelf.db.filters.names import PREDICTED_CATEGORY
-from kinshelf.db.product import TEXT_COLUMNS, Product, StoredProduct
+from kinshelf.db.product import TEXT_COLUMNS, Product, StoredProduct, pictures_of
 from kinshelf.db.text import is_kept
 
 if TYPE_CHECKING:
@@ -140,8 +140,12 @@ class View:
 
     def pictures(self) -> tuple[set[str], set[str]]:
         """What the products of any kept generation name as their pictures, and content hashes."""
-        found = self._run("SELECT DISTINCT image, image_hash FROM products").fetchall()
-        return {name for name, _ in found if name}, {digest for _, digest in found if digest}
+        query = "SELECT DISTINCT image, image_hash, attributes->>'images' FROM products"
+        names, hashes = set[str](), set[str]()
+        for image, digests, listed in self._run(query).fetchall():
+            names.update(pictures_of(Product("", image=image, attributes={"images": listed})))
+            hashes.update(filter(None, (digests or "").split(",")))
+        return names, hashes
 
     def by_rows(self, rows: Sequence[int] | IntArray) -> dict[int, StoredProduct]:
         """The products of some row numbers, whatever became of them since."""

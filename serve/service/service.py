@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from kinshelf.db.errors import KinshelfError, ShelfLocked, ShelfPoisoned
 from kinshelf.db.logs import tolerated
+from kinshelf.db.product import pooled_by
 from kinshelf.face import Shelf
 from kinshelf.probe.predict.freshness import reported_facts
 from kinshelf.probe.predict.predictor import Predictor
@@ -152,7 +153,8 @@ class Service:
 
     def _fits(self, encoder: SharedEncoder, fingerprint: str) -> bool:
         """Whether what answers was embedded by it; not if `kinshelf reembed` came between."""
-        return fingerprint in (encoder.fingerprint, self._declared())
+        pictures = self.shelf.manifest.pictures
+        return fingerprint in (pooled_by(encoder.fingerprint, pictures), self._declared())
 
     def info(self, at: int | None = None) -> dict[str, Any]:
         """As `kinshelf info --json`."""

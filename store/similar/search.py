@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Unpack
 import numpy as np
 
 from kinshelf.db.arrays import FloatArray
+from kinshelf.store.ingest.picture_vectors import PictureVectors
 from kinshelf.store.ingest.queries import embed, embed_source, neighbours, of_source
 from kinshelf.store.query import Query, QueryFields
 from kinshelf.store.results import AddOptions, SearchResult
@@ -43,12 +44,13 @@ def similar(
     """
     asked = Query.of(query, fields)
     now = shelf.snapshot(asked.at)
+    vectors = PictureVectors(shelf.path, shelf.manifest)
     if asked.like:
         question, rows = _of_examples(shelf, now, asked)
-    else:
-        pair, rows = _pair(shelf, now, asked)
-        question = _of_pair(now, asked, pair, stored=bool(rows))
-    return _answer(now, asked, question, rows)
+        return _answer(now, asked, question, rows)
+    pair, rows = _pair(shelf, now, asked)
+    question = _of_pair(now, asked, pair, stored=bool(rows))
+    return _answer(now, asked, question, rows, pair[None, : now.dimension], vectors)
 
 
 def _pair(shelf: AnyShelf, now: AnySnapshot, asked: Query) -> tuple[FloatArray, list[int]]:
@@ -101,13 +103,18 @@ def _is_file(name: str) -> bool:
 
 
 def _answer(
-    now: AnySnapshot, asked: Query, question: Asked, exclude: Sequence[int]
+    now: AnySnapshot,
+    asked: Query,
+    question: Asked,
+    exclude: Sequence[int],
+    images: FloatArray | None = None,
+    vectors: PictureVectors | None = None,
 ) -> SearchResult:
     def search(depth: int) -> Ranking:
         return ranking(now, question, depth, where=asked.where, exclude=exclude)
 
     found = chosen(now, asked, search, asked.k or NEIGHBOURS)
-    shown = neighbours(now, found.neighbours())[0]
+    shown = neighbours(now, found.neighbours(), images, vectors)[0]
     facets = now.facets(asked.facets, asked.where)
     return SearchResult(shown, now.generation, now.fingerprint, found.exhaustive, facets)
 
@@ -127,28 +134,38 @@ def similar_source(
     asked = of_source(query, fields)
     now = shelf.snapshot(asked.at)
     now.filter(asked.where)  # what is wrong with it is reported before anything is encoded
+    vectors = PictureVectors(shelf.path, shelf.manifest)
     for batch in embed_source(shelf, source, options, asked.weight_image):
-        yield batch, _answers(now, asked, batch) if batch.products else []
+        yield batch, _answers(now, asked, batch, vectors) if batch.products else []
 
 
-def _answers(now: AnySnapshot, asked: Query, batch: QueryBatch) -> list[SearchResult]:
+def _answers(
+    now: AnySnapshot, asked: Query, batch: QueryBatch, vectors: PictureVectors
+) -> list[SearchResult]:
     stored = now.view.by_ids([product.id for product in batch.products])
     questions = [_of_pair(now, asked, pair, stored=False) for pair in batch.pairs]
     plain = asked.beyond("k", "where", "at", "weight_image", "allow_private_hosts") == []
     if plain and all(isinstance(each, Nearest) for each in questions):
-        return _at_once(now, asked, batch)
+        return _at_once(now, asked, batch, vectors)
     exclude = [[stored[p.id].row] if p.id in stored else [] for p in batch.products]
     plainly = replace(asked, facets=())
     facets = now.facets(asked.facets, asked.where)
-    found = (_answer(now, plainly, *each) for each in zip(questions, exclude, strict=True))
+    images = batch.pairs[:, None, : now.dimension]
+    found = (
+        _answer(now, plainly, *each, vectors)
+        for each in zip(questions, exclude, images, strict=True)
+    )
     return [replace(each, facets=facets) for each in found]
 
 
-def _at_once(now: AnySnapshot, asked: Query, batch: QueryBatch) -> list[SearchResult]:
+def _at_once(
+    now: AnySnapshot, asked: Query, batch: QueryBatch, vectors: PictureVectors
+) -> list[SearchResult]:
     k = asked.k or NEIGHBOURS
     near = now.kneighbors(batch.pairs, k + 1, where=asked.where, weight_image=asked.weight_image)
     found = []
-    for product, answer in zip(batch.products, neighbours(now, near), strict=True):
+    answers = neighbours(now, near, batch.pairs[:, : now.dimension], vectors)
+    for product, answer in zip(batch.products, answers, strict=True):
         others = [each for each in answer if each.id != product.id][:k]
         found.append(SearchResult(others, now.generation, now.fingerprint, near.exhaustive))
     return found
