@@ -125,6 +125,14 @@ class Query:
         """The query itself with those fields changed, or one made of the fields alone."""
         return cls(**fields) if query is None else replace(query, **fields)
 
+    @property
+    def is_stored(self) -> bool:
+        """Whether all that is asked about is named by its id: nothing needs an encoder."""
+        examples = (*self.like, *self.unlike)
+        if not examples:
+            return self.id is not None
+        return all(isinstance(each, Query) and each.id is not None for each in examples)
+
     def beyond(self, *known: str) -> list[str]:
         """The names of the fields, other than those known, that are not at their default."""
         return [

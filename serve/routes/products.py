@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from kinshelf.db.errors import InputError
-from kinshelf.serve.base.schemas import NewProduct, ProductFields
+from kinshelf.serve.base.schemas import MAX_FACETS, NewProduct, ProductFields
 from kinshelf.serve.http.answers import Added, Json, Listed, Removed, Shown, answers, fails
 from kinshelf.serve.http.requests import Served, body_of, read_body
 from kinshelf.serve.http.security import reader, writer
@@ -30,15 +30,20 @@ async def list_products(
     where: Annotated[str | None, Query(max_length=4000)] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
     offset: Annotated[int, Query(ge=0, le=2**40)] = 0,
+    facets: Annotated[str, Query(max_length=1000, examples=["category,brand"])] = "",
 ) -> Response:
     """Products in the order in which they were added; each as in `kinshelf list --json`."""
+    columns = [name for each in facets.split(",") if (name := each.strip())][:MAX_FACETS]
 
     def work() -> dict[str, Any]:
         now = service.snapshot()
         found = now.select(where, limit=limit, offset=offset)
         total = now.view.count(now.filter(where))
         listed = [stored.as_dict() for stored in found]
-        return {"products": listed, "total": total, "generation": now.generation}
+        counted = now.facets(columns, where)
+        return {
+            "products": listed, "total": total, "generation": now.generation, "facets": counted,
+        }  # fmt: skip
 
     return Json(await service.run(work))
 
