@@ -125,7 +125,8 @@ def test_words_examples_variety_and_facets_are_those_of_a_directory(
         for asked in (
             Query(text="q1"), Query(text="q1", against="image", where="price < 40"),
             Query(**examples), Query(**examples, strategy="best-score"),
-            Query(id="p5", diverse=0.4, offset=3), Query(id="p5", one_per="brand", k=7),
+            Query(id="p5", diverse=0.4, offset=3), Query(id="p5", mode="keywords"),
+            Query(id="p5", mode="hybrid", where="price > 9"), Query(id="p5", one_per="brand", k=7),
             Query(id="p5", facets=("category", "price", "size", "brand"), where="price < 31"),
         ):  # fmt: skip
             found, expected = similar(shelf, asked), similar(directory, asked)

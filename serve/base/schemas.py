@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from kinshelf.store.query import Against, Strategy
+from kinshelf.store.query import Against, Mode, Strategy
 
 MAX_K = 100
 MAX_TEXT = 20_000
@@ -70,6 +70,8 @@ class SimilarRequest(Asked):
     one_per: Name | None = None
     diverse: Share | None = None
     facets: Annotated[list[Name], Field(max_length=MAX_FACETS)] = []
+    mode: Mode = "meaning"
+    weight_keywords: Share = 0.5
 
 
 class ProductFields(_Request):

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Unpack
 import numpy as np
 
 from kinshelf.db.arrays import FloatArray
+from kinshelf.db.errors import InputError
 from kinshelf.store.ingest.queries import embed, embed_source, neighbours, of_source
 from kinshelf.store.query import Query, QueryFields
 from kinshelf.store.results import AddOptions, SearchResult
 from kinshelf.store.similar.cross import crossing
 from kinshelf.store.similar.examples import BestScore, average
+from kinshelf.store.similar.fused import by_keywords, hybrid
 from kinshelf.store.similar.questions import Nearest, Question, ranking
 from kinshelf.store.similar.ranking import Ranking
 from kinshelf.store.similar.variety import chosen
@@ -45,10 +47,13 @@ def similar(
     now = shelf.snapshot(asked.at)
     if asked.like:
         question, rows = _of_examples(shelf, now, asked)
-    else:
-        pair, rows = _pair(shelf, now, asked)
-        question = _of_pair(now, asked, pair, stored=bool(rows))
-    return _answer(now, asked, question, rows)
+        return _answer(now, asked, question, rows)
+    stored = now.get(asked.id) if asked.id is not None else None
+    words = asked.text or (stored.product.text if stored else "")
+    if asked.mode == "keywords":
+        return _answer(now, asked, None, [stored.row] if stored else [], words)
+    pair, rows = _pair(shelf, now, asked)
+    return _answer(now, asked, _of_pair(now, asked, pair, stored=bool(rows)), rows, words)
 
 
 def _pair(shelf: AnyShelf, now: AnySnapshot, asked: Query) -> tuple[FloatArray, list[int]]:
@@ -101,10 +106,22 @@ def _is_file(name: str) -> bool:
 
 
 def _answer(
-    now: AnySnapshot, asked: Query, question: Asked, exclude: Sequence[int]
+    now: AnySnapshot,
+    asked: Query,
+    question: Asked | None,
+    exclude: Sequence[int],
+    words: str = "",
 ) -> SearchResult:
+    share = {"meaning": 0.0, "keywords": 1.0, "hybrid": asked.weight_keywords}[asked.mode]
+    if share and not words:
+        raise InputError(f"mode is {asked.mode!r} and there are no words: give a text")
+
     def search(depth: int) -> Ranking:
-        return ranking(now, question, depth, where=asked.where, exclude=exclude)
+        if question is None or share == 1:
+            return by_keywords(now, words, asked, depth, exclude)
+        if share == 0:
+            return ranking(now, question, depth, where=asked.where, exclude=exclude)
+        return hybrid(now, words, asked, question, depth, exclude)
 
     found = chosen(now, asked, search, asked.k or NEIGHBOURS)
     shown = neighbours(now, found.neighbours())[0]
@@ -140,7 +157,8 @@ def _answers(now: AnySnapshot, asked: Query, batch: QueryBatch) -> list[SearchRe
     exclude = [[stored[p.id].row] if p.id in stored else [] for p in batch.products]
     plainly = replace(asked, facets=())
     facets = now.facets(asked.facets, asked.where)
-    found = (_answer(now, plainly, *each) for each in zip(questions, exclude, strict=True))
+    words = [product.text for product in batch.products]
+    found = (_answer(now, plainly, *each) for each in zip(questions, exclude, words, strict=True))
     return [replace(each, facets=facets) for each in found]
 
 
