@@ -273,14 +273,20 @@ class Shelf(AnyShelf):
         """
         return self.snapshot().facets(columns, where)
 
-    def products(self, where: str | None = None, *, limit: int | None = None) -> Rows:
+    def products(
+        self, where: str | None = None, *, search: str | None = None, limit: int | None = None
+    ) -> Rows:
         """The products that match, in the order they were added, as plain dicts.
+
+        With `search`, such as "bear -brown", those that have all its words, the best first.
 
         Raises FilterError.
         """
         from kinshelf.store.results import Rows
+        from kinshelf.store.similar.listing import products
 
-        return Rows(each.as_dict() for each in self.snapshot().select(where, limit=limit))
+        found = products(self, where, search=search, limit=limit)
+        return Rows(each.as_dict() for each in found.products)
 
     def to_pandas(self, where: str | None = None) -> pd.DataFrame:
         """The products that match as a pandas.DataFrame; attributes become columns of their own."""

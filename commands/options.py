@@ -241,6 +241,12 @@ facets_option = option(
 )  # fmt: skip
 
 
+stem_option = option(
+    "--stem", metavar="LANGUAGE",
+    help="Search for words by their stem in this language, such as english: bears finds bear.",
+)  # fmt: skip
+
+
 def k_option(default: int | None, shown: str | bool = True) -> Decorator:
     """Adds -k; `shown` tells what is taken where there is no number as default."""
     return option("-k", type=click.IntRange(1), default=default, show_default=shown,

@@ -9,7 +9,13 @@ from typing import Any
 import click
 
 from kinshelf.commands.help import command, option
-from kinshelf.commands.options import at_option, encoder_options, facets_option, shelf_options
+from kinshelf.commands.options import (
+    at_option,
+    encoder_options,
+    facets_option,
+    shelf_options,
+    stem_option,
+)
 from kinshelf.commands.terminal.output import Output, show_facets
 from kinshelf.db.product import pictures_of
 
@@ -63,6 +69,7 @@ def show(output: Output, product_id: str, at: int | None) -> None:
 @command("list", examples=[
     "kinshelf list --limit 5",
     'kinshelf list --where "price < 20 AND category IS NOT NULL"',
+    'kinshelf list --search "bear -brown"',
     "kinshelf list --limit 1 --facets category,brand,price",
     "kinshelf list --json",
 ])  # fmt: skip
@@ -71,12 +78,18 @@ def show(output: Output, product_id: str, at: int | None) -> None:
 @option("--limit", type=click.IntRange(1), show_default="50 in a table, all with --json",
         help="List at most so many products.")  # fmt: skip
 @option("--offset", type=click.IntRange(0), default=0, help="Leave out the first so many.")
+@option("--search", metavar="WORDS", show_default="every product",
+        help='List only products that have all these words, the best first; -brown leaves out what'
+        ' has "brown".')  # fmt: skip
+@stem_option
 @facets_option
 @at_option
 @shelf_options
 def list_products(
     output: Output,
     where: str | None,
+    search: str | None,
+    stem: str | None,
     limit: int | None,
     offset: int,
     at: int | None,
@@ -84,13 +97,14 @@ def list_products(
 ) -> None:
     """List products, in the order in which they were added."""
     from kinshelf.commands.terminal.tables import products_table
+    from kinshelf.store.similar.listing import products
 
     with output.open() as shelf:
-        now = shelf.snapshot(at)
         shown = limit if limit or output.as_json else 50
-        found = now.select(where, limit=shown, offset=offset)
-        total = now.view.count(now.filter(where))
-        counted = now.facets(facets, where)
+        listed = products(
+            shelf, where, search=search, stem=stem, limit=shown, offset=offset, facets=facets, at=at
+        )
+    found, total = listed.products, listed.total
     if output.as_json:
         for stored in found:
             output.emit(stored.as_dict())
@@ -98,7 +112,7 @@ def list_products(
         output.console().print(products_table(found))
         more = offset + len(found) < total
         output.say(f"{len(found)} of {total}" + ("; more with --limit" if more else ""))
-    show_facets(output, counted)
+    show_facets(output, listed.facets)
 
 
 @command(examples=["kinshelf info", "kinshelf info --recall", "kinshelf info --json"])

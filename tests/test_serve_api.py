@@ -99,6 +99,30 @@ def test_similar_gives_what_the_command_line_prints(sample: Path, reading: TestC
     assert found["exhaustive"] is True
 
 
+def test_examples_variety_and_facets_are_those_of_the_command_line(
+    sample: Path, reading: TestClient
+) -> None:
+    first, second, third = (p["id"] for p in cli(sample, "list", "--limit", "3"))
+    options = ["--like", first, "--like", second, "--unlike", third, "--strategy", "best-score",
+               "--diverse", "0.6", "--one-per", "brand", "-k", "4",
+               "--facets", "category"]  # fmt: skip
+    *printed, facets = cli(sample, "similar", *options)
+    asked: dict[str, Any] = {
+        "like": [{"id": first}, {"id": second}], "unlike": [{"id": third}], "diverse": 0.6,
+        "strategy": "best-score", "one_per": "brand", "k": 4, "facets": ["category"],
+    }  # fmt: skip
+    found = reading.post("/similar", json=asked).json()
+    assert close(found["neighbours"], printed, slack=5e-3)
+    assert found["facets"] == facets["facets"]
+    listed = reading.get("/products", params={"limit": 1, "facets": "category"}).json()
+    assert listed["facets"] == found["facets"]
+    for refused in (
+        asked | {"k": 100, "offset": 150}, {"like": [{"id": "a", "text": "b"}]},
+        {"id": first, "like": [{"id": "a"}]},
+    ):  # fmt: skip
+        assert reading.post("/similar", json=refused).status_code == 422
+
+
 def test_show_list_info_and_history_give_what_the_command_line_prints(
     sample: Path, reading: TestClient
 ) -> None:

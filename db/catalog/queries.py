@@ -40,6 +40,10 @@ FIELDS = (
 )  # fmt: skip
 """The columns of a stored product, `attributes` and `decided` as JSON text."""
 
+WRITTEN = ("title", "description", "brand", "category", "id", "attributes")
+"""The columns that a search for keywords reads."""
+
+_BLOCK = 4096
 _LABEL = "category IS NOT NULL AND NOT " + PREDICTED_CATEGORY
 _MOST = 1 << 30
 """Rows that are asked for at most: DuckDB takes no number of more than 63 bits."""
@@ -117,6 +121,14 @@ class View:
             page = f"SELECT row FROM products p WHERE {sql} ORDER BY row LIMIT ? OFFSET ?"
             query = f"SELECT {fields} FROM products p WHERE p.row IN ({page}) ORDER BY p.row"
         return [stored_product(row) for row in self._run(query, parameters + limits).fetchall()]
+
+    def written_after(self, row: int) -> Iterator[list[tuple[Any, ...]]]:
+        """What is written of the products of later rows, whatever became of them: blocks of rows,
+        each row's number and its `WRITTEN`, attributes as the text of their values."""
+        query = f"SELECT row, {', '.join(WRITTEN)} FROM products WHERE row > ? ORDER BY row"
+        found = self._run(query, [row])
+        while block := found.fetchmany(_BLOCK):
+            yield [(*each[:-1], values_of(each[-1])) for each in block]
 
     def any_lack(self, modality: str) -> bool:
         """Whether there may be a product without "has_image" or "has_text": one that is there, or
@@ -336,6 +348,12 @@ class View:
                 query, [self.generation]
             ).fetchall()
         ]  # fmt: skip
+
+
+def values_of(attributes: str | None) -> str:
+    """The values of attributes, as JSON text, in one text."""
+    values = json.loads(attributes).values() if attributes else ()
+    return " ".join(str(value) for value in values if value is not None)
 
 
 def stored_product(row: Sequence[Any]) -> StoredProduct:

@@ -143,7 +143,7 @@ class Service:
 
     def similar(self, query: Query) -> SearchResult:
         """See `Shelf.similar`; a picture as bytes."""
-        if query.id is not None:
+        if query.is_stored:
             return self.shelf.similar(query)
         while True:
             encoder = self.encoder()

@@ -18,7 +18,14 @@ from numpy.typing import NDArray
 
 from kinshelf.db.arrays import IntArray
 from kinshelf.db.catalog.counted import Facet, counted, facet_of
-from kinshelf.db.catalog.queries import FIELDS, FILTER_COLUMNS, View, stored_product
+from kinshelf.db.catalog.queries import (
+    FIELDS,
+    FILTER_COLUMNS,
+    WRITTEN,
+    View,
+    stored_product,
+    values_of,
+)
 from kinshelf.db.catalog.tables import COLUMNS, DECIDED, Catalog
 from kinshelf.db.errors import FilterError, GenerationNotFound
 from kinshelf.db.product import StoredProduct
@@ -142,6 +149,10 @@ class EngineView(View):
     ) -> list[StoredProduct]:
         scanned = self.scan(self.where(where), FIELDS, limit=limit, offset=offset)
         return [stored_product(row) for rows, _ in scanned for row in rows]
+
+    def written_after(self, row: int) -> Iterator[list[tuple[Any, ...]]]:
+        for rows, _ in self.scan(Where(), ("row", *WRITTEN), after=row):
+            yield [(*each[:-1], values_of(each[-1])) for each in rows]
 
     def any_lack(self, modality: str) -> bool:
         return self.count(self.checked(f"NOT {modality}")) > 0
