@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 router = APIRouter()
 
 KEPT = 2048
-"""Thumbnails kept in memory, some 5 KB each."""
+"""Thumbnails kept in memory, some 5 to 30 KB each."""
+LARGEST_KEPT = 480
 
 _FOREVER = "private, max-age=31536000, immutable"
 
@@ -59,7 +60,7 @@ class _Thumbnails:
         # not by id: the product may have another picture by now, and `tag` is kept for good
         made = service.pictures.thumbnail(stored.product.image, side)
         with self._lock:
-            if tag is not None:
+            if tag is not None and side <= LARGEST_KEPT:
                 self._made[tag] = made
             while len(self._made) > KEPT:
                 self._made.popitem(last=False)
@@ -75,7 +76,7 @@ def _tag(stored: StoredProduct, side: int) -> str | None:
 async def thumbnail(
     request: Request,
     product_id: Annotated[str, Query(alias="id")],
-    side: Annotated[int, Query(ge=160, le=480, multiple_of=160)] = 160,
+    side: Annotated[int, Query(ge=160, le=1600, multiple_of=160)] = 160,
     version: Annotated[str, Query(alias="v")] = "",
 ) -> Response:
     """A small JPEG of a product's picture; a placeholder that states the reason where there is

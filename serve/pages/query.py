@@ -52,6 +52,10 @@ async def first(request: Request) -> Response:
 class _Fields(BaseModel):
     text: Text = ""
     where: Text = ""
+    id: Text = ""
+    category: Text = ""
+    new: Text = ""
+    """These three are of the form that adds it: see `editing`."""
 
 
 @router.post("/ask")

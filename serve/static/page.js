@@ -121,6 +121,23 @@ function setUpTimes() {
   }
 }
 
+// A picture at its full size, over the page; without scripts its link opens it.
+function setUpZoom(link) {
+  link.addEventListener("click", (event) => {
+    if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    const shown = document.createElement("dialog");
+    shown.setAttribute("aria-label", "Picture");
+    const picture = Object.assign(document.createElement("img"), { src: link.href, alt: link.querySelector("img")?.alt ?? "" });
+    const close = Object.assign(document.createElement("button"), { textContent: "Close", type: "button", className: "hidden" });
+    shown.append(picture, close);
+    shown.addEventListener("click", () => shown.close());
+    shown.addEventListener("close", () => shown.remove());
+    document.body.append(shown);
+    shown.showModal();
+  });
+}
+
 // The sidebar stays where it was when one of its links is followed.
 function setUpSidebar(side) {
   const kept = sessionStorage.getItem("kinshelf-filters");
@@ -138,6 +155,7 @@ function say(text) {
 document.querySelectorAll("[data-drop]").forEach(setUpDrop);
 document.querySelectorAll("[data-many]").forEach(setUpMany);
 document.querySelectorAll(".facets").forEach(setUpSidebar);
+document.querySelectorAll("[data-zoom]").forEach(setUpZoom);
 setUpKeys();
 setUpTimes();
 
