@@ -134,5 +134,6 @@ def _which(request: Request, error: UnknownCategory, fields: dict[str, str], bac
     answers.append((f"Create “{typed_one}”", (fields | {"new": "1"}).items()))
     return page(
         request, "question.html", here="/shelf", status=409, heading="A new category?",
-        words=for_people(message_of(error)), answers=answers, back=under(back), action="/product/edit",
+        words=for_people(message_of(error)), answers=answers, back=under(back),
+        action="/product/edit",
     )  # fmt: skip
