@@ -71,6 +71,19 @@ def test_the_sidebar_counts_and_its_links_find_so_many(client: TestClient) -> No
         assert len(ids(client.get(f"{address}&size=144").text)) == count > 0
 
 
+def test_other_attributes_are_counted_when_they_are_opened(client: TestClient) -> None:
+    assert "Count its values" in client.get("/shelf").text
+    part = client.get("/shelf/facet?name=pieces&f=colour:red&where=price>9").text
+    wanted = Counter(
+        p.attributes["pieces"] for p in PRODUCTS if p.title[0] == "R" and (p.price or 0) > 9
+    )
+    assert {int(words): n for words, (_, n) in links(part).items()} == wanted
+    address = links(part)["2"][0]
+    assert len(ids(client.get(address).text)) == wanted[2]
+    without_scripts = client.get("/shelf?f=colour:red&facet=pieces").text
+    assert {"0", "1", "2"} <= links(without_scripts).keys()
+
+
 def test_a_choice_is_a_chip_that_can_be_taken_away(client: TestClient) -> None:
     page = client.get(f"/shelf?q=thing&{f('colour:red', 'price:10..20')}&where=price%3E1").text
     for chip in ("Words: thing", "Colour: red", "Price: 10 to 20", "Condition: price>1"):
@@ -91,6 +104,7 @@ def test_categories_are_a_tree_and_shared_names_have_their_parents(client: TestC
     assert {w: n for w, (_, n) in links(found).items()} == {
         f"Toys{STEP}Vintage": 30, f"Cards{STEP}Vintage": 30,
     }  # fmt: skip
+    assert 'value="Cards | Vintage"' in client.get("/shelf/names?category=vint+card").text
     assert "No category matches" in client.get("/shelf/categories?find=xyz").text
 
 
