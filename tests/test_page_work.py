@@ -26,7 +26,7 @@ def follow(visit: Visit, link: str) -> None:
 
 def test_facets_combine_by_clicks_and_chips_take_them_away(visit: Visit) -> None:
     visit.goto("/shelf")
-    follow(visit, ".tree >> text=Home & Kitchen")
+    follow(visit, ".tree a >> text=Home & Kitchen")
     visit.page.click(".facet summary >> text=Colour")
     follow(visit, ".facet >> text=/^(red|blue|green|white|black|purple|yellow)$/ >> nth=0")
     both = shown(visit)
