@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from urllib.parse import quote
 
 import pytest
 from fastapi.testclient import TestClient
+from serve_world import png
 from shelf_page import ODD, PRODUCTS, ids, links, make, opened, told
 
 from kinshelf.db.product import Product
@@ -91,6 +93,20 @@ def test_a_choice_is_a_chip_that_can_be_taken_away(client: TestClient) -> None:
     finding = of_address(f"/shelf?q=thing&{f('colour:red', 'price:10..20')}")
     assert of_address(finding.toggled("colour:red")).choices == ("price:10..20",)
     assert of_address(finding.link(q="")).q == ""
+
+
+def test_words_and_an_example_picture_find_what_is_near_among_the_chosen(
+    client: TestClient,
+) -> None:
+    assert "Close in meaning" in client.get("/shelf?q=red").text
+    words = client.get("/shelf/near?q=Red+thing+4&f=colour:red")
+    assert re.findall(r"Red thing \d+", told(words.text))[0] == "Red thing 4"
+    form = {"at": "/shelf?f=colour:blue", "text": ""}
+    like = client.post("/shelf/near", data=form, files={"image": ("a.png", png(), "image/png")})
+    found = re.findall(r"(Red|Blue) thing \d+", told(like.text))
+    assert (len(found), set(found)) == (24, {"Blue"})
+    nothing = client.post("/shelf/near", data=form)
+    assert (nothing.status_code, "nothing to look for" in told(nothing.text)) == (422, True)
 
 
 def test_categories_are_a_tree_and_shared_names_have_their_parents(client: TestClient) -> None:

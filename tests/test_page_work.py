@@ -70,6 +70,14 @@ def test_a_picture_is_shown_at_full_size_and_leaves_by_a_key(visit: Visit) -> No
     visit.page.wait_for_selector("dialog", state="detached")
 
 
+def test_the_tour_is_closed_for_ever(visit: Visit) -> None:
+    visit.goto("/")
+    visit.page.click("text=Do not show this again")
+    assert not visit.page.is_visible(".tour")
+    visit.goto("/")
+    assert not visit.page.is_visible(".tour")
+
+
 def test_times_are_in_the_readers_zone(browser: Any, server: Any) -> None:
     visit = Visit(browser, server, timezone_id="Asia/Tokyo")
     visit.goto("/changes")

@@ -21,11 +21,23 @@ def install(app: FastAPI) -> list[APIRouter]:
         review,
     )
     from kinshelf.serve.pages.desk import Desk
-    from kinshelf.serve.pages.shelf import bulk, listing
+    from kinshelf.serve.pages.shelf import bulk, listing, meaning
     from kinshelf.serve.pages.shelf.sidebar import Facetted
 
     app.state.desk, app.state.facetted = Desk(), Facetted()
-    parts = (query, listing, bulk, browse, editing, review, dashboard, history, files, login)
+    parts = (
+        query,
+        listing,
+        meaning,
+        bulk,
+        browse,
+        editing,
+        review,
+        dashboard,
+        history,
+        files,
+        login,
+    )
     routers = [part.router for part in parts]
     for router in routers:
         app.include_router(router, include_in_schema=False)

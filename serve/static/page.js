@@ -1,6 +1,7 @@
 // What HTML and htmx do not do: pictures that are dropped or pasted, keys, and where the focus goes.
 
 const KEYS = "kinshelf-keys";
+const TOUR = "kinshelf-tour";
 
 function remember(name, value) {
   try { localStorage.setItem(name, value); } catch { /* private windows may refuse */ }
@@ -37,7 +38,9 @@ function setUpDrop(area) {
     const chosen = new DataTransfer();
     chosen.items.add(picture);
     input.files = chosen.files;
+    area.closest("details")?.setAttribute("open", "");
     show();
+    if (area.dataset.drop === "send") input.form.requestSubmit();
     return true;
   }
 
@@ -138,6 +141,16 @@ function setUpZoom(link) {
   });
 }
 
+// The tour is there until somebody closes it, and never again after that.
+function setUpTour(tour) {
+  tour.hidden = remembered(TOUR) === "closed";
+  tour.querySelector("[data-tour-close]").addEventListener("click", () => {
+    remember(TOUR, "closed");
+    tour.hidden = true;
+    document.getElementById("main").focus();
+  });
+}
+
 // The sidebar stays where it was when one of its links is followed.
 function setUpSidebar(side) {
   const kept = sessionStorage.getItem("kinshelf-filters");
@@ -156,6 +169,7 @@ document.querySelectorAll("[data-drop]").forEach(setUpDrop);
 document.querySelectorAll("[data-many]").forEach(setUpMany);
 document.querySelectorAll(".facets").forEach(setUpSidebar);
 document.querySelectorAll("[data-zoom]").forEach(setUpZoom);
+document.querySelectorAll("[data-tour]").forEach(setUpTour);
 setUpKeys();
 setUpTimes();
 

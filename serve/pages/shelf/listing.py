@@ -14,6 +14,7 @@ from kinshelf.serve.http.security import reader
 from kinshelf.serve.pages.files import Links
 from kinshelf.serve.pages.filtering import column_names, footer, problem_of
 from kinshelf.serve.pages.notices import operation_notice
+from kinshelf.serve.pages.query import FORM_BYTES
 from kinshelf.serve.pages.rendering import PageRoute, page, part
 from kinshelf.serve.pages.shelf.finding import SIZES, VIEWS, Finding, asked, kinds_of
 from kinshelf.serve.pages.shelf.sidebar import (
@@ -104,6 +105,8 @@ def _listed(service: Service, facetted: Facetted, finding: Finding, find: str) -
     shown = {
         "finding": finding, "problem": None, "find": find, "matches": [], "products": [],
         "panels": [], "tree": None, "total": 0, "pages": 1, "views": VIEWS, "sizes": SIZES,
+        "near": finding.link().replace("/shelf", "/shelf/near", 1),
+        "most": service.settings.max_body - FORM_BYTES,
         "chips": chips(finding), "columns": column_names(now), "sorts": _sorts(finding),
         "shelf": footer(now, service.shelf.path.name),
     }  # fmt: skip
