@@ -73,6 +73,9 @@ class AnyView(Protocol):
     def by_ids(self, ids: Sequence[str]) -> dict[str, StoredProduct]:
         """See `View`."""
 
+    def versions(self, product_id: str) -> list[StoredProduct]:
+        """See `View`."""
+
     def near_ids(self, product_id: str, limit: int = 3) -> list[str]:
         """See `View`."""
 

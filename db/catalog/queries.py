@@ -187,6 +187,13 @@ class View:
         found = self._run(query, [*parameters, list(filter(is_kept, ids))]).fetchall()
         return {row[1]: stored_product(row) for row in found}
 
+    def versions(self, product_id: str) -> list[StoredProduct]:
+        """All rows that an id ever had, as far as they are kept, oldest first."""
+        fields = ", ".join(f"p.{name}" for name in FIELDS)
+        query = f"SELECT {fields} FROM products p WHERE p.id = ? AND p.added <= ? ORDER BY p.row"
+        found = self._run(query, [product_id, self.generation]) if is_kept(product_id) else None
+        return [stored_product(row) for row in found.fetchall()] if found else []
+
     def row_by_id(self) -> dict[str, int]:
         """Every id and its row."""
         sql, parameters = self._visible()

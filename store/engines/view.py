@@ -182,6 +182,11 @@ class EngineView(View):
                 found |= {row[1]: stored_product(row) for row in block}
         return found
 
+    def versions(self, product_id: str) -> list[StoredProduct]:
+        scanned = self.scan(Where(ids=[product_id]), FIELDS) if is_key(product_id) else ()
+        found = [stored_product(row) for rows, _ in scanned for row in rows]
+        return [stored for stored in found if stored.added <= self.generation]
+
     @functools.cached_property
     def predicted(self) -> IntArray:
         """Rows of the products whose category a probe predicted, ascending, (n,) int64."""
