@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from kinshelf.db.product import Product
     from kinshelf.probe.audit.audit import Audit
     from kinshelf.probe.evaluate.held_out import Evaluation
+    from kinshelf.probe.fill.answers import StoredAnswers
     from kinshelf.probe.fit.settings import ProbeSettings
     from kinshelf.probe.predict.prediction import Prediction
     from kinshelf.probe.train import TrainReport
@@ -237,6 +238,19 @@ class Shelf(AnyShelf):
                 for product, answer in zip(batch.products, answers, strict=True):
                     found.append({"id": product.id, "title": product.title, **answer.as_dict()})
         return found
+
+    def classify_stored(
+        self, where: str | None = None, *, probe: int | None = None, include_predicted: bool = False
+    ) -> StoredAnswers:
+        """The answers to products on the shelf, from their stored vectors; nothing is encoded.
+
+        Iterate over them, or take `to_pandas()`, or `run(file=..., apply=True)`, which writes the
+        accepted categories as one operation that `undo` takes back. See
+        `kinshelf.probe.fill.answers.classify_stored`.
+        """
+        from kinshelf.probe.fill.answers import classify_stored
+
+        return classify_stored(self, where, probe=probe, include_predicted=include_predicted)
 
     def train(self, settings: ProbeSettings | None = None) -> TrainReport:
         """Train and calibrate a probe from the categorised products; see `ks.train`."""

@@ -22,7 +22,7 @@ from kinshelf.db.errors import GenerationNotFound, InputError
 from kinshelf.db.product import Product
 from kinshelf.store.ingest.edit import amend
 from kinshelf.store.operation import operation, user
-from kinshelf.store.operations.apply import apply_labels
+from kinshelf.store.operations.apply import Label, apply_labels
 from kinshelf.store.operations.decisions import keep
 
 DIMENSION = 6
@@ -238,7 +238,7 @@ def _change(shelf: Any, rng: random.Random, seed: int) -> None:
     if kind == "relabel":
         shelf.relabel({n: rng.choice(["A", "B", None]) for n in some})
     elif kind == "apply":
-        apply_labels(shelf, {n: (rng.choice(["A", "B"]), RECEIPT) for n in some})
+        apply_labels(shelf, {n: Label(rng.choice(["A", "B"]), RECEIPT) for n in some})
     elif kind == "edit":
         amend(shelf, some[0], {"brand": rng.choice(["u", "v"]), "price": rng.choice([1.0, 3.0])})
     elif kind == "remove":
@@ -278,7 +278,7 @@ _KILLED = """
 import os, signal, sys
 from kinshelf import Shelf
 from kinshelf.store.log import disk
-from kinshelf.store.operations.apply import apply_labels
+from kinshelf.store.operations.apply import Label, apply_labels
 
 real, calls = disk.write_synced, 0
 
@@ -296,7 +296,7 @@ with Shelf.open(sys.argv[1]) as shelf:
     if sys.argv[2] == "undo":
         shelf.undo()
     elif sys.argv[2] == "apply":
-        apply_labels(shelf, {"b": ("Mugs", {"probe": 1}), "c": ("Cups", {"probe": 1})})
+        apply_labels(shelf, {"b": Label("Mugs", {"probe": 1}), "c": Label("Cups", {"probe": 1})})
     else:
         shelf.relabel({"a": "Jugs", "b": "Jugs"})
 """
