@@ -25,7 +25,9 @@ from kinshelf.db.errors import ProbeError
 from kinshelf.db.product import Product
 from kinshelf.probe.calibrate.policy import set_policy
 from kinshelf.probe.fit.settings import ProbeSettings
+from kinshelf.probe.fit.split import training_set
 from kinshelf.probe.fit.storage import read_probe
+from kinshelf.probe.fit.training import fit_probe
 from kinshelf.store.probes import find_probe
 
 
@@ -52,14 +54,16 @@ def filled(seed: int, labelled: int, precision: float) -> tuple[int, int, int, b
         found = shelf.products("category_source = 'predicted'")
         right = sum(p["category"] == names[int(p["id"])] for p in found)
         before = read_probe(find_probe(shelf, shelf.snapshot()).path)
-        shelf.train(ProbeSettings(seed=seed))
-        after = read_probe(find_probe(shelf, shelf.snapshot()).path)
+        after = fit_probe(training_set(shelf.snapshot()), ProbeSettings(seed=seed)).probe
         same = all(np.array_equal(w, after.weights[name]) for name, w in before.weights.items())
         return len(given) - labelled, len(found), right, same
 
 
 def promise(splits: int, labelled: int, precision: float) -> None:
-    done = [filled(seed, labelled, precision) for seed in range(splits)]
+    done = []
+    for seed in range(splits):
+        done.append(filled(seed, labelled, precision))
+        print(seed, done[-1], flush=True)
     kept = np.array([each[:3] for each in done if each is not None])
     shares, right = kept[:, 1] / kept[:, 0], kept[:, 2] / np.maximum(kept[:, 1], 1)
     print(f"{len(kept)} of {splits} splits have a policy of {precision:g}")

@@ -10,7 +10,7 @@ from kinshelf.commands.terminal.output import Output
 from kinshelf.commands.terminal.progress import progress
 
 if TYPE_CHECKING:
-    from kinshelf.probe.fill.answers import StoredReport
+    from kinshelf.probe.fill.report import StoredReport
     from kinshelf.probe.fill.stored import StoredAnswer
 
 _SHOWN = 20

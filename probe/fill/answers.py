@@ -5,13 +5,12 @@ Nothing is encoded, and memory does not grow with the number of products but for
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kinshelf.db.errors import InputError
+from kinshelf.probe.fill.report import ACCEPTED, StoredReport
 from kinshelf.probe.fill.stored import BLOCK, StoredAnswer, StoredPredictor
 from kinshelf.store.operations.apply import ApplyReport, Label, apply_labels
 from kinshelf.store.results import Rows
@@ -20,39 +19,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from kinshelf.store.base import AnyShelf
-
-VERDICTS = ("accept", "review", "conflict", "novel")
-ACCEPTED = "accept"
-
-
-@dataclass(slots=True)
-class StoredReport:
-    """What was found: products by verdict, those of a category that would get another one
-    (`would_change`), and what was written: `applied` to the shelf, `written` to a file."""
-
-    products: int = 0
-    verdicts: Counter[str] = field(default_factory=Counter)
-    would_change: int = 0
-    accepted: int = 0
-    generation: int = 0
-    probe: int | None = None
-    policy: float | None = None
-    applied: ApplyReport | None = None
-    written: str | None = None
-
-    def count(self, answer: StoredAnswer) -> None:
-        """Take in one more answer; `accepted` are those that `--apply accept` would write."""
-        self.products += 1
-        self.verdicts[answer.verdict] += 1
-        self.would_change += answer.category is not None and answer.changes
-        self.accepted += answer.verdict == ACCEPTED and answer.fillable
-
-    def as_dict(self) -> dict[str, Any]:
-        """For `--json`."""
-        names = ("products", "would_change", "accepted", "generation", "probe", "policy", "written")
-        found = {name: getattr(self, name) for name in names}
-        verdicts = {name: self.verdicts[name] for name in VERDICTS}
-        return found | {"verdicts": verdicts, "applied": self.applied and self.applied.as_dict()}
 
 
 class StoredAnswers:
@@ -138,7 +104,7 @@ class StoredAnswers:
         policy = predictor.probe.policy if predictor.probe else None
         return StoredReport(
             generation=predictor.snapshot.generation, probe=predictor.version,
-            policy=policy and policy.wanted,
+            policy=None if policy is None else policy.wanted,
         )  # fmt: skip
 
     def _label(self, answer: StoredAnswer) -> Label:

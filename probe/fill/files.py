@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 from kinshelf.db.errors import InputError
 from kinshelf.db.files import written
 from kinshelf.db.text import for_spreadsheet
+from kinshelf.probe.fill.report import ACCEPTED, VERDICTS
 from kinshelf.probe.fill.stored import BLOCK, StoredAnswer
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from kinshelf.probe.fill.answers import StoredReport
+    from kinshelf.probe.fill.report import StoredReport
 
 COLUMNS = StoredAnswer.COLUMNS
 PAGE = 300
@@ -98,11 +99,11 @@ def _write_html(answers: Iterator[StoredAnswer], path: Path, report: StoredRepor
     shown: list[StoredAnswer] = []
     sure: list[StoredAnswer] = []
     for answer in answers:
-        kept = sure if answer.verdict == "accept" else shown
+        kept = sure if answer.verdict == ACCEPTED else shown
         if len(kept) < PAGE:
             kept.append(answer)
     rows = (shown + sure)[:PAGE]
-    counts = {name: report.verdicts[name] for name in ("accept", "review", "conflict", "novel")}
+    counts = {name: report.verdicts[name] for name in VERDICTS}
     page = render(
         "stored.html", counts=counts, report=report, rows=rows, left_out=report.products - len(rows)
     )

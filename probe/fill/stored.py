@@ -120,7 +120,9 @@ class StoredPredictor(Predictor):
         predicted = self._predictors.mixed(alone, self._votes(X, voters))
         parts = self._parts(block.pairs, rows)
         novelty = self._novelty_of(X, near.first(NEIGHBOURS))
-        sets = self._conformal and self._conformal.sets(predicted.hybrid, views=views_of(X))
+        sets = None
+        if self._conformal is not None:
+            sets = self._conformal.sets(predicted.hybrid, views=views_of(X))
         self._name(voters.places[:, :SHOWN])
         for i, stored in enumerate(block.products):
             members = None if sets is None else sets[i]
@@ -206,8 +208,9 @@ class StoredPredictor(Predictor):
             self._vote(own[i]) if own[i].any() else None for own in (predicted.probe, predicted.knn)
         )
         arrived = self._arrived(best)
+        policy = self.probe.policy if self.probe else None
         verdict = verdict_of(
-            answer, probe, knn, parts, novelty_p, self.probe and self.probe.policy,
+            answer, probe, knn, parts, novelty_p, policy,
             arrived=arrived, calibrated=self._calibrated,
         )  # fmt: skip
         nearest = [self.classes[code] for code in self._row_codes[voting]]

@@ -52,10 +52,9 @@ class Near:
         there = self.places >= 0
         lonely = (self.copies | ~there).all(axis=1, keepdims=True)
         order = np.argsort(~there | (self.copies & ~lonely), axis=1, kind="stable")[:, :k]
-        places, similarities, copies = (
-            np.take_along_axis(each, order, axis=1)
-            for each in (self.places, self.similarities, self.copies)
-        )
+        places = np.take_along_axis(self.places, order, axis=1)
+        copies = np.take_along_axis(self.copies, order, axis=1)
+        similarities = np.take_along_axis(self.similarities, order, axis=1)
         return Near(np.where(copies & ~lonely, -1, places), similarities, copies)
 
 
