@@ -112,6 +112,31 @@ def test_a_diff_lists_what_came_went_and_changed_field_by_field(shelf: Any) -> N
 # ---- undo
 
 
+def test_an_undo_reopens_the_rejects_that_were_settled_and_takes_back_those_that_came(
+    shelf: Any,
+) -> None:
+    def opened(at: int | None = None) -> set[str]:
+        return {str(entry["id"]) for entry in shelf.snapshot(at).view.rejects()}
+
+    image, text = embedded(3, 0)
+    text[1], image[1] = np.nan, np.nan
+    shelf.upsert([Product("a"), Product("b"), Product("c")], image, text)
+    assert opened() == {"b"}
+    put(shelf, Product("a", brand="x"), Product("b"))
+    image[0], text[0] = np.nan, np.nan
+    assert opened() == set()
+    shelf.undo()
+    assert opened() == {"b"}
+    shelf.undo(shelf.operations()[0]["operation"])
+    assert opened() == set()
+    image, text = embedded(2, 1)
+    text[:], image[:] = np.nan, np.nan
+    shelf.upsert([Product("d"), Product("e")], image, text)
+    assert opened() == {"d", "e"}
+    shelf.undo()
+    assert opened() == set()
+
+
 def test_an_undo_gives_back_every_field_and_vector_and_its_own_undo_takes_it_away(
     shelf: Any,
 ) -> None:

@@ -6,6 +6,7 @@ Nothing is encoded, and memory does not grow with the number of products but for
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,8 +37,15 @@ class StoredAnswers:
         return self._count
 
     def __iter__(self) -> Iterator[StoredAnswer]:
-        for block in self._predictor.snapshot.iter_products(self._where, size=BLOCK):
-            yield from self._predictor.answers(block)
+        predictor, waiting = self._predictor, None
+        with ThreadPoolExecutor(1, "kinshelf-classify") as pool:  # computes one block ahead
+            for block in predictor.snapshot.iter_products(self._where, size=BLOCK):
+                following = block, pool.submit(predictor.computed, block)
+                if waiting:
+                    yield from predictor.worded(waiting[0], waiting[1].result())
+                waiting = following
+            if waiting:
+                yield from predictor.worded(waiting[0], waiting[1].result())
 
     def to_pandas(self) -> pd.DataFrame:
         """One row an answer; its columns are those of a file."""

@@ -6,7 +6,7 @@ done only where the verdict may depend on it: where both could be sure, of diffe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 BLOCK = 1024
 """Products answered together."""
+_PART = 128
+"""Those whose neighbours' embeddings are gathered together: memory that is used over again."""
 SHOWN = 5
 """Neighbours that an answer names."""
 _SIDES = ("image", "text")
@@ -107,29 +109,55 @@ class _Facts:
         return self.nearest.count(category)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Computed:
+    """The numbers behind the answers to n products: `places` (n, k) of the neighbours that vote, -1
+    where there are fewer; `parts` by place, where picture and text may be in conflict; `sets` (n,
+    n_classes), None without calibration."""
+
+    predicted: Distributions
+    places: IntArray
+    parts: dict[int, tuple[Vote, Vote]]
+    novelty: Sequence[float | None]
+    sets: BoolArray | None
+
+
 class StoredPredictor(Predictor):
     """Answers for products of the snapshot itself."""
 
-    def answers(self, block: ProductBlock) -> Iterator[StoredAnswer]:
+    def answers(self, block: ProductBlock) -> list[StoredAnswer]:
         """One answer a product, in their order."""
+        return self.worded(block, self.computed(block))
+
+    def computed(self, block: ProductBlock) -> Computed:
+        """The numbers of a block's answers: most of the work, without the interpreter."""
         rows = np.array([stored.row for stored in block.products], dtype=np.int64)
         near = self._voters.nearest(block.pairs, rows, max(self.k, NEIGHBOURS))
         X = fusion.fused(block.pairs)
-        alone = self._predictors.alone(X)
         voters = near.voters(self.k)
-        predicted = self._predictors.mixed(alone, self._votes(X, voters))
-        parts = self._parts(block.pairs, rows)
-        novelty = self._novelty_of(X, near.first(NEIGHBOURS))
+        predicted = self._predictors.mixed(self._predictors.alone(X), self._votes(X, voters))
         sets = None
         if self._conformal is not None:
             sets = self._conformal.sets(predicted.hybrid, views=views_of(X))
-        self._name(voters.places[:, :SHOWN])
-        for i, stored in enumerate(block.products):
-            members = None if sets is None else sets[i]
-            yield self._answer(
-                stored, predicted, i, voters.places[i], parts.get(i, (None, None)), novelty[i],
-                members,
-            )  # fmt: skip
+        novelty = self._novelty_of(X, near.first(NEIGHBOURS))
+        return Computed(predicted, voters.places, self._parts(block.pairs, rows), novelty, sets)
+
+    def worded(self, block: ProductBlock, found: Computed) -> list[StoredAnswer]:
+        """The answers of the numbers."""
+        self._name(found.places[:, :SHOWN])
+        predicted = found.predicted
+        votes = [self._best(own) for own in (predicted.hybrid, predicted.probe, predicted.knn)]
+        return [
+            self._answer(stored, found, i, *own)
+            for i, (stored, *own) in enumerate(zip(block.products, *votes, strict=True))
+        ]
+
+    def _best(self, proba: Float64Array) -> list[Vote | None]:
+        """The most probable category of each row (n, n_classes); None for a row of zeros."""
+        codes = proba.argmax(axis=1)
+        most = proba[np.arange(len(proba)), codes]
+        pairs = zip(codes.tolist(), most.tolist(), strict=True)
+        return [Vote(self.classes[code], p) if p else None for code, p in pairs]
 
     @cached_property
     def _voters(self) -> Voters:
@@ -141,8 +169,10 @@ class StoredPredictor(Predictor):
         labels = np.where(voters.places < 0, NO_VOTE, self._row_codes[places])
         similarities = voters.similarities
         if not self._predictors.weighs_shelf:
-            near = self._voters.placed(places.ravel()).reshape(*places.shape, -1)
-            similarities = np.vecdot(near, self._predictors.placed(X)[:, None])
+            queries = self._predictors.placed(X)[:, None]
+            parts = [slice(at, at + _PART) for at in range(0, len(X), _PART)]
+            weighed = [np.vecdot(self._voters.placed(places[p]), queries[p]) for p in parts]
+            similarities = np.concatenate(weighed)
         return self._predictors.votes(similarities, labels)
 
     def _parts(self, pairs: FloatArray, rows: IntArray) -> dict[int, tuple[Vote, Vote]]:
@@ -194,34 +224,39 @@ class StoredPredictor(Predictor):
     def _answer(
         self,
         stored: StoredProduct,
-        predicted: Distributions,
+        found: Computed,
         i: int,
-        places: IntArray,
-        parts: tuple[Vote | None, Vote | None],
-        novelty_p: float | None,
-        members: BoolArray | None,
+        answer: Vote | None,
+        probe: Vote | None,
+        knn: Vote | None,
     ) -> StoredAnswer:
-        proba, voting = predicted.hybrid[i], places[places >= 0]
-        best = int(proba.argmax())
-        answer = self._vote(proba)
-        probe, knn = (
-            self._vote(own[i]) if own[i].any() else None for own in (predicted.probe, predicted.knn)
-        )
+        proba, novelty_p = found.predicted.hybrid[i], found.novelty[i]
+        voting = found.places[i][found.places[i] >= 0]
+        answer = answer or Vote(self.classes[0], 0.0)
+        best = self._code[answer.category]
         arrived = self._arrived(best)
+        image, text = found.parts.get(i, (None, None))
         policy = self.probe.policy if self.probe else None
         verdict = verdict_of(
-            answer, probe, knn, parts, novelty_p, policy,
-            arrived=arrived, calibrated=self._calibrated,
+            answer, probe, knn, (image, text), novelty_p, policy, arrived=arrived,
+            calibrated=self._calibrated,
         )  # fmt: skip
-        nearest = [self.classes[code] for code in self._row_codes[voting]]
-        facts = _Facts(answer.category, verdict, probe, knn, *parts, novelty_p, arrived, nearest)
+        nearest = [self.classes[code] for code in self._row_codes[voting].tolist()]
+        facts = _Facts(
+            answer.category, verdict, probe, knn, image, text, novelty_p, arrived, nearest
+        )
+        members = None if found.sets is None else found.sets[i]
         product = stored.product
         return StoredAnswer(
             product.id, product.title, product.category, stored.origin("category"),
             answer.category, answer.probability, verdict, self._set_of(proba, best, members),
-            reason(facts), [self._ids[int(row)] for row in self._rows[voting[:SHOWN]]],
+            reason(facts), [self._ids[row] for row in self._rows[voting[:SHOWN]].tolist()],
             novelty_p, stored.row,
         )  # fmt: skip
+
+    @cached_property
+    def _code(self) -> dict[str, int]:
+        return {name: code for code, name in enumerate(self.classes)}
 
     def _set_of(self, proba: Float64Array, best: int, members: BoolArray | None) -> list[str]:
         if members is None or np.count_nonzero(members) <= members[best]:

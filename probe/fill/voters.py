@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 KEPT = 256 << 20
 """Bytes of labelled embeddings that are kept in memory; more are read again for each block."""
 _CHUNK = 2048
-_SPARE = 32
+_SPARE = 16
 """Neighbours beyond those wanted: so many copies of a product leave others to vote."""
 _ROUNDING = 1e-4
 
@@ -86,10 +86,11 @@ class Voters:
         return self._snapshot.pairs(self.rows[places])
 
     def placed(self, places: IntArray) -> FloatArray:
-        """The embeddings at some places, where votes are weighed."""
+        """The embeddings at some places (n, k), where votes are weighed, (n, k, width)."""
         if self._placed is not None:
             return self._placed[places]
-        return self._place(fusion.fused(self.pairs(places)))
+        found = self._place(fusion.fused(self.pairs(places.ravel())))
+        return found.reshape(*places.shape, found.shape[1])
 
     @property
     def whole(self) -> bool:
@@ -121,9 +122,12 @@ class Voters:
         heap.val, heap.ids = faiss.swig_ptr(found), faiss.swig_ptr(places)
         heap.heapify()
         shared = np.maximum((self._given & halves).sum(axis=1), 1).astype(np.float32)
+        if equal := bool((shared == shared[0]).all()):
+            queries = queries / shared[0]
         for start, block in self._blocks():
             scores = queries @ block.T
-            scores /= shared[start : start + len(block)]
+            if not equal:
+                scores /= shared[start : start + len(block)]
             heap.addn(len(block), faiss.swig_ptr(scores), start, 0, len(queries))
         heap.reorder()
         return np.clip(found, -1, 1, out=found), places
