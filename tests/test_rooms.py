@@ -24,7 +24,7 @@ ROOMS = {
         "log",
         "encode",
     ),
-    "probe": ("", "audit", "pages", "predict", "evaluate", "calibrate", "novelty", "fit"),
+    "probe": ("", "fill", "audit", "pages", "predict", "evaluate", "calibrate", "novelty", "fit"),
     "serve": ("", "pages", "routes", "http", "service", "workers", "base"),
     "commands": ("", "terminal"),
     "samples": ("training", "generator", ""),
