@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from kinshelf.probe.predict.prediction import Prediction
     from kinshelf.probe.train import TrainReport
     from kinshelf.store.encode.encoder import Encoder
+    from kinshelf.store.feeds.prune import Prune, PruneReport
     from kinshelf.store.ingest.frames import Frame
-    from kinshelf.store.ingest.prune import Prune, PruneReport
     from kinshelf.store.operations.diff import Change
     from kinshelf.store.operations.undo import UndoReport
     from kinshelf.store.query import Query, QueryFields
@@ -166,7 +166,7 @@ class Shelf(AnyShelf):
         Nothing is done where more than `limit` of those that match `where` would go: see the
         report. `add(..., AddOptions(list_ids=True))` gives a source's ids.
         """
-        from kinshelf.store.ingest.prune import prune
+        from kinshelf.store.feeds.prune import prune
 
         return prune(self, kept, how=how, limit=limit, where=where)
 

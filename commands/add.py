@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from kinshelf.db.sources.prepare import TrainingSetOptions
     from kinshelf.face import Shelf
     from kinshelf.store import AddOptions, AddReport
-    from kinshelf.store.ingest.feed import FeedReport
-    from kinshelf.store.ingest.prune import PruneReport
+    from kinshelf.store.feeds.feed import FeedReport
+    from kinshelf.store.feeds.prune import PruneReport
 
 CHANGES = "What is changed"
 TRAINING = "Preparing a training set"
@@ -133,7 +133,7 @@ def add(
     """
     if not sources and not retry_rejects:
         raise click.UsageError("name at least one SOURCE, or --retry-rejects")
-    from kinshelf.store.ingest.feed import FeedOptions, add_feed
+    from kinshelf.store.feeds.feed import FeedOptions, add_feed
 
     if report is not None and not report.parent.is_dir():
         raise InputError(f"there is no folder {report.parent}: make it first")

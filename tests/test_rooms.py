@@ -18,6 +18,7 @@ ROOMS = {
         "engines",
         "operations",
         "similar",
+        "feeds",
         "ingest",
         "",
         "search",
