@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -20,6 +20,7 @@ from kinshelf.cluster.parts import PartCounts, part_bytes, write_once
 from kinshelf.cluster.remote import read_any, scheme_of
 from kinshelf.cluster.tasks import batch_of
 from kinshelf.db.errors import EncoderMismatch
+from kinshelf.db.images.decode import limits
 from kinshelf.store.encode.canary import check_canary
 from kinshelf.store.encode.encoder import load_encoder
 from kinshelf.store.ingest.add import open_downloader
@@ -41,7 +42,8 @@ GROUP = 256
 
 @dataclass(frozen=True, slots=True)
 class EncoderSpec:
-    """An encoder as every worker must have it. `canary` see store/encode/canary.py."""
+    """An encoder as every worker must have it. `canary` see store/encode/canary.py; `limits` of
+    pictures see `db.images.decode.limits`."""
 
     name: str
     revision: str | None
@@ -50,6 +52,7 @@ class EncoderSpec:
     canary: dict[str, str] | None
     allow_private_hosts: bool = False
     device: str | None = None
+    limits: dict[str, int] = field(default_factory=dict)
 
     def dump(self) -> str:
         """Serialise to the JSON that `read` takes."""
@@ -103,6 +106,7 @@ class PartEncoder:
         found = candidates(batch)
         with ExitStack() as stack:
             stack.enter_context(_threads_given_back())
+            stack.enter_context(limits(**self._spec.limits))
             # Its own for each task: what it remembers of others must not decide a bit.
             preprocessor = Preprocessor(self._encoder)
             stack.callback(preprocessor.close)
