@@ -34,10 +34,9 @@ class EncodeOptions:
     """Options for reading and encoding a source.
 
     `encoder` is a hub id or a directory, None the default one; `precision` None is the best of
-    the machine that starts. `mapping`, `images`, `delimiter` and `encoding` see
-    `store.AddOptions`. On Ray:
-    `workers` actors (None: one a GPU or, without any, one for every `cpus` cores), `timeout`
-    seconds for one part before it is tried again elsewhere.
+    the machine that starts; `pictures` see `Shelf.create`; `mapping`, `images`, `delimiter` and
+    `encoding` see `store.AddOptions`. On Ray: `workers` actors (None: one a GPU or, without any,
+    one for every `cpus` cores), `timeout` seconds for one part before it is tried again elsewhere.
     """
 
     encoder: str | None = None
@@ -52,6 +51,7 @@ class EncodeOptions:
     workers: int | None = None
     cpus: int = 1
     timeout: float = 1800.0
+    pictures: str | None = None
 
 
 @dataclass(slots=True)
@@ -117,11 +117,8 @@ def _check_pictures(path: Path, options: EncodeOptions) -> None:
 
 def shelf_encoder(manifest: Manifest) -> dict[str, str | None]:
     """Options of the encoder that a shelf is for, so that the shelf takes the folder."""
-    return {
-        "encoder": manifest.encoder,
-        "revision": manifest.revision,
-        "precision": manifest.precision,
-    }
+    names = ("encoder", "revision", "precision", "pictures")
+    return {name: getattr(manifest, name) for name in names}
 
 
 def _named(source: str, path: Path) -> str:
@@ -135,15 +132,20 @@ def _identify(source: str, options: EncodeOptions) -> tuple[EncoderSpec, PartsMa
     from kinshelf.store.encode.encoder import load_encoder
     from kinshelf.store.log.create import manifest_for
 
-    wanted = manifest_for(options.encoder, options.revision, options.precision)
+    wanted = manifest_for(options.encoder, options.revision, options.precision, options.pictures)
     encoder = load_encoder(wanted.encoder, revision=wanted.revision, precision=wanted.precision)
     found = identity_of(encoder)
     manifest = PartsManifest(
-        source, wanted.encoder, wanted.revision, part_rows=options.part_rows, **found
+        source,
+        wanted.encoder,
+        wanted.revision,
+        part_rows=options.part_rows,
+        pictures=wanted.pictures,
+        **found,
     )
     spec = EncoderSpec(
         wanted.encoder, wanted.revision, found["precision"], found["fingerprint"],
-        found["canary"], options.allow_private_hosts, limits=limits_now(),
+        found["canary"], options.allow_private_hosts, wanted.pictures, limits=limits_now(),
     )  # fmt: skip
     return spec, manifest
 

@@ -12,6 +12,7 @@ import click
 
 from kinshelf.commands.help import COMMON, option
 from kinshelf.commands.terminal.output import Output
+from kinshelf.db.product import POOLINGS
 
 DEFAULT_SHELF = "kin.shelf"
 PATH = click.Path(path_type=Path)
@@ -38,6 +39,22 @@ class Number(click.FloatRange):
         found = super().convert(value, param, ctx)
         if math.isnan(found):
             self.fail(f"{value} is not a number that can be compared with.", param, ctx)
+        return found
+
+
+class Share(click.ParamType[float]):
+    """A share, as 0.05 or 5%."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        text = str(value).strip()
+        try:
+            found = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        except ValueError:
+            found = math.nan
+        if not 0 <= found <= 1:
+            self.fail(f"{value!r} is no share: write it as 5% or 0.05.", param, ctx)
         return found
 
 
@@ -95,8 +112,9 @@ def wait_option(seconds: float = 0.0) -> Decorator:
                   help="Wait so long for another writer to finish.")  # fmt: skip
 
 
-def encoder_options(default: str, precision: str) -> Decorator:
-    """Adds --encoder, --revision and --precision; the texts name what is taken without them."""
+def encoder_options(default: str, precision: str, pictures: str) -> Decorator:
+    """Adds --encoder, --revision, --precision and --pictures; the texts name what is taken
+    without them."""
     return together(
         option("--encoder", group=ENCODER, show_default=default,
                help="Use this CLIP model: its id on the Hugging Face hub, or its directory."),
@@ -105,6 +123,9 @@ def encoder_options(default: str, precision: str) -> Decorator:
         option("--precision", type=click.Choice(PRECISIONS), group=ENCODER, show_default=precision,
                help="Compute embeddings in this arithmetic. int8 is the fastest and nearly as"
                " exact as float32."),
+        option("--pictures", type=click.Choice(POOLINGS), group=ENCODER, show_default=pictures,
+               help="Of products with several pictures embed the first, or all and keep their"
+               " mean."),
     )  # fmt: skip
 
 
@@ -233,6 +254,12 @@ def _names(_context: click.Context, _option: click.Parameter, value: str | None)
 facets_option = option(
     "--facets", callback=_names, metavar="COLUMN,COLUMN", group="What is shown",
     help="Count the values of these columns or attributes among the products that match --where.",
+)  # fmt: skip
+
+
+stem_option = option(
+    "--stem", metavar="LANGUAGE",
+    help="Search for words by their stem in this language, such as english: bears finds bear.",
 )  # fmt: skip
 
 

@@ -20,12 +20,13 @@ from kinshelf.commands.options import (
     k_option,
     shelf_options,
     source_options,
+    stem_option,
     text_option,
     where_option,
 )
 from kinshelf.commands.terminal.output import Output, say_how_read, show_facets
 from kinshelf.commands.terminal.progress import progress, rows_of
-from kinshelf.store.query import DIVERSE, Against, Query, Strategy
+from kinshelf.store.query import DIVERSE, Against, Mode, Query, Strategy
 
 if TYPE_CHECKING:
     from kinshelf.face import Shelf
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 _HOW = (
     "k", "where", "weight_image", "at", "against", "like", "unlike", "strategy", "offset",
-    "min_similarity", "one_per", "diverse", "facets",
+    "min_similarity", "one_per", "diverse", "facets", "mode", "weight_keywords", "stem",
 )  # fmt: skip
 
 
@@ -44,6 +45,7 @@ _HOW = (
     'kinshelf similar --text "red plush bear" --against image',
     "kinshelf similar --like KS-0116 --like KS-0120 --unlike KS-0003",
     "kinshelf similar --id KS-0116 --diverse --one-per brand --facets category,price",
+    'kinshelf similar --text "B07-KMV red bear" --mode hybrid',
     "kinshelf similar --input new_products.csv --json",
 ])  # fmt: skip
 @option("--id", "product_id", metavar="ID", group=QUERY,
@@ -78,6 +80,21 @@ _HOW = (
     show_default="both",
     help="Compare a text or a picture alone with the products' pictures, texts or both.",
 )
+@option(
+    "--mode",
+    type=click.Choice(get_args(Mode)),
+    default="meaning",
+    group=QUERY,
+    help="Find by meaning, by the words of the text (BM25), or by both.",
+)
+@option(
+    "--weight-keywords",
+    type=Number(0, 1),
+    default=0.5,
+    group=QUERY,
+    help="Give the words this weight in --mode hybrid. The meaning has the rest of 1.",
+)
+@stem_option
 @input_option
 @k_option(10)
 @where_option

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from kinshelf.db.catalog.counted import Facet, Value
     from kinshelf.db.catalog.queries import View
     from kinshelf.db.catalog.records import CommitRecord, ProbeRecord, RejectRecord
+    from kinshelf.db.catalog.tables import Catalog
     from kinshelf.db.filters.compiler import Filter
     from kinshelf.db.filters.names import Name
     from kinshelf.db.product import StoredProduct
@@ -38,6 +39,7 @@ _HALVES = {"has_text": 1, "has_image": 0}
 class AnyView(Protocol):
     """Questions to the metadata of one generation; `db.catalog.queries.View` documents each."""
 
+    catalog: Catalog
     generation: int
 
     def tabled(
@@ -59,6 +61,9 @@ class AnyView(Protocol):
     def by_rows(self, rows: Sequence[int] | IntArray) -> dict[int, StoredProduct]:
         """See `View`."""
 
+    def written_after(self, row: int) -> Iterator[list[tuple[Any, ...]]]:
+        """See `View`."""
+
     def any_lack(self, modality: str) -> bool:
         """See `View`."""
 
@@ -66,6 +71,9 @@ class AnyView(Protocol):
         """See `View`."""
 
     def by_ids(self, ids: Sequence[str]) -> dict[str, StoredProduct]:
+        """See `View`."""
+
+    def versions(self, product_id: str) -> list[StoredProduct]:
         """See `View`."""
 
     def near_ids(self, product_id: str, limit: int = 3) -> list[str]:
@@ -283,11 +291,20 @@ class AnySnapshot(ABC):
 
         return compile_where(where, FILTER_COLUMNS, self.view.attribute_types(), folds=True)
 
-    def facets(self, columns: Sequence[str], where: str | None = None) -> dict[str, Facet]:
-        """How many products that match have each value of some columns or attributes; the counts of
-        each sum to the number of those products. Raises FilterError."""
+    def facets(
+        self, columns: Sequence[str], where: str | None = None, *, rows: IntArray | None = None
+    ) -> dict[str, Facet]:
+        """How many products that match, or are in some rows, have each value of some columns or
+        attributes; the counts of each sum to the number of those products. Raises FilterError."""
         names = [self._named(column) for column in dict.fromkeys(columns)]
-        return self.view.facets(names, self.filter(where)) if names else {}
+        if not names:
+            return {}
+        if rows is None:
+            return self.view.facets(names, self.filter(where))
+        from kinshelf.db.catalog.counted import counted, facet_of
+
+        counts = counted(names, list(self.view.by_rows(rows).values()))
+        return {name.name: facet_of(name, counts[name.name]) for name in names}
 
     def value_of(self, column: str) -> Value:
         """How a column or attribute is read off a stored product. Raises FilterError."""

@@ -9,6 +9,7 @@ from typing import Literal, Self, TypedDict, get_args
 from kinshelf.db.errors import InputError
 
 Against = Literal["image", "text", "both"]
+Mode = Literal["meaning", "keywords", "hybrid"]
 Strategy = Literal["average", "best-score"]
 DIVERSE = 0.5
 """The weight of similarity in `diverse` where none is given."""
@@ -36,6 +37,9 @@ class QueryFields(TypedDict, total=False):
     one_per: str | None
     diverse: float | None
     facets: tuple[str, ...]
+    mode: Mode
+    weight_keywords: float
+    stem: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,11 @@ class Query:
     has the formulas of `strategy`). `offset` leaves out the nearest so many, `min_similarity` what
     is less near, `one_per` all but the nearest of each value of a column; `diverse` from 0 to 1
     chooses by maximal marginal relevance among the 200 nearest, 1 is plain search. `facets` are
-    columns whose values are counted among the products that match `where`. Raises InputError.
+    columns whose values are counted among the products that match `where`.
+
+    `mode` finds by meaning (the embeddings), by keywords (BM25 of the words of the text, or of the
+    stored product's; `stem` names their language) or by both, their ranks fused: `weight_keywords`
+    from 0, meaning alone, to 1. Raises InputError.
 
     >>> Query(text="Wooden train", k=3).weight_image
     0.5
@@ -76,6 +84,9 @@ class Query:
     one_per: str | None = None
     diverse: float | None = None
     facets: tuple[str, ...] = ()
+    mode: Mode = "meaning"
+    weight_keywords: float = 0.5
+    stem: str | None = None
 
     def __post_init__(self) -> None:
         given = bool(self.image or self.text)
@@ -102,10 +113,16 @@ class Query:
 
     def _check_choice(self) -> None:
         object.__setattr__(self, "facets", tuple(self.facets))
-        for name, kind in (("against", Against), ("strategy", Strategy)):
+        for name, kind in (("against", Against), ("strategy", Strategy), ("mode", Mode)):
             value, known = getattr(self, name), get_args(kind)
             if value is not None and value not in known:
                 raise InputError(f"{name} is {value!r}: give one of {', '.join(known)}")
+        if not 0 <= self.weight_keywords <= 1:
+            raise InputError(
+                f"weight_keywords is {self.weight_keywords}: give a number from 0 to 1"
+            )
+        if self.mode != "meaning" and self.like:
+            raise InputError(f"mode is {self.mode!r} with examples: give a text or an id")
         if self.offset < 0:
             raise InputError(f"offset is {self.offset}: give 0 or more")
         if self.min_similarity is not None and math.isnan(self.min_similarity):
@@ -124,6 +141,14 @@ class Query:
     def of(cls, query: Self | None, fields: QueryFields) -> Self:
         """The query itself with those fields changed, or one made of the fields alone."""
         return cls(**fields) if query is None else replace(query, **fields)
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether all that is asked about is named by its id: nothing needs an encoder."""
+        examples = (*self.like, *self.unlike)
+        if not examples:
+            return self.id is not None
+        return all(isinstance(each, Query) and each.id is not None for each in examples)
 
     def beyond(self, *known: str) -> list[str]:
         """The names of the fields, other than those known, that are not at their default."""

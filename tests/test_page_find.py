@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from urllib.parse import quote
 
 import pytest
 from fastapi.testclient import TestClient
+from serve_world import png
 from shelf_page import ODD, PRODUCTS, ids, links, make, opened, told
 
 from kinshelf.db.product import Product
@@ -71,6 +73,19 @@ def test_the_sidebar_counts_and_its_links_find_so_many(client: TestClient) -> No
         assert len(ids(client.get(f"{address}&size=144").text)) == count > 0
 
 
+def test_other_attributes_are_counted_when_they_are_opened(client: TestClient) -> None:
+    assert "Count its values" in client.get("/shelf").text
+    part = client.get("/shelf/facet?name=pieces&f=colour:red&where=price>9").text
+    wanted = Counter(
+        p.attributes["pieces"] for p in PRODUCTS if p.title[0] == "R" and (p.price or 0) > 9
+    )
+    assert {int(words): n for words, (_, n) in links(part).items()} == wanted
+    address = links(part)["2"][0]
+    assert len(ids(client.get(address).text)) == wanted[2]
+    without_scripts = client.get("/shelf?f=colour:red&facet=pieces").text
+    assert {"0", "1", "2"} <= links(without_scripts).keys()
+
+
 def test_a_choice_is_a_chip_that_can_be_taken_away(client: TestClient) -> None:
     page = client.get(f"/shelf?q=thing&{f('colour:red', 'price:10..20')}&where=price%3E1").text
     for chip in ("Words: thing", "Colour: red", "Price: 10 to 20", "Condition: price>1"):
@@ -78,6 +93,20 @@ def test_a_choice_is_a_chip_that_can_be_taken_away(client: TestClient) -> None:
     finding = of_address(f"/shelf?q=thing&{f('colour:red', 'price:10..20')}")
     assert of_address(finding.toggled("colour:red")).choices == ("price:10..20",)
     assert of_address(finding.link(q="")).q == ""
+
+
+def test_words_and_an_example_picture_find_what_is_near_among_the_chosen(
+    client: TestClient,
+) -> None:
+    assert "Close in meaning" in client.get("/shelf?q=red").text
+    words = client.get("/shelf/near?q=Red+thing+4&f=colour:red")
+    assert re.findall(r"Red thing \d+", told(words.text))[0] == "Red thing 4"
+    form = {"at": "/shelf?f=colour:blue", "text": ""}
+    like = client.post("/shelf/near", data=form, files={"image": ("a.png", png(), "image/png")})
+    found = re.findall(r"(Red|Blue) thing \d+", told(like.text))
+    assert (len(found), set(found)) == (24, {"Blue"})
+    nothing = client.post("/shelf/near", data=form)
+    assert (nothing.status_code, "nothing to look for" in told(nothing.text)) == (422, True)
 
 
 def test_categories_are_a_tree_and_shared_names_have_their_parents(client: TestClient) -> None:
@@ -91,6 +120,7 @@ def test_categories_are_a_tree_and_shared_names_have_their_parents(client: TestC
     assert {w: n for w, (_, n) in links(found).items()} == {
         f"Toys{STEP}Vintage": 30, f"Cards{STEP}Vintage": 30,
     }  # fmt: skip
+    assert 'value="Cards | Vintage"' in client.get("/shelf/names?category=vint+card").text
     assert "No category matches" in client.get("/shelf/categories?find=xyz").text
 
 

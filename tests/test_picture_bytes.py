@@ -94,9 +94,9 @@ def test_base64_in_a_text_is_taken_and_one_that_is_none_ends_nothing(
     shelf: Shelf, encoder: FakeEncoder, tmp_path: Path
 ) -> None:
     plain = base64.b64encode(A).decode()
-    cells = [plain, f"data:image/jpeg;base64,{base64.b64encode(B).decode()}",
-             "data:image/jpeg;base64,????" + "x" * 400, "x" * 5000 + ".jpg",
-             "a;" * 400]  # fmt: skip
+    named = "data:image/jpeg;base64," + base64.b64encode(B).decode()
+    broken = "data:image/jpeg;base64,????" + "x" * 400
+    cells = [plain, named, broken, "x" * 5000 + ".jpg", "a;" * 400]
     rows = [{"id": str(i), "title": "Mug", "image": cell} for i, cell in enumerate(cells)]
     path = tmp_path / "a.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))

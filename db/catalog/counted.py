@@ -44,7 +44,7 @@ def _banded(counts: Mapping[Any, int]) -> Facet:
     bands = Counter[int]()
     for value, count in counts.items():
         size = bisect.bisect_right(_EDGES, abs(float(value)))
-        bands[-size - 1 if value < 0 and size else size] += count
+        bands[-size - 1 if value < 0 else size] += count
     return [{"value": _band(band), "count": bands[band]} for band in sorted(bands)]
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from kinshelf.db.arrays import IntArray
 from kinshelf.db.catalog.counted import facet_of, read
 from kinshelf.db.filters.names import PREDICTED_CATEGORY
-from kinshelf.db.product import TEXT_COLUMNS, Product, StoredProduct
+from kinshelf.db.product import TEXT_COLUMNS, Product, StoredProduct, pictures_of
 from kinshelf.db.text import is_kept
 
 if TYPE_CHECKING:
@@ -40,6 +40,10 @@ FIELDS = (
 )  # fmt: skip
 """The columns of a stored product, `attributes` and `decided` as JSON text."""
 
+WRITTEN = ("title", "description", "brand", "category", "id", "attributes")
+"""The columns that a search for keywords reads."""
+
+_BLOCK = 4096
 _LABEL = "category IS NOT NULL AND NOT " + PREDICTED_CATEGORY
 _MOST = 1 << 30
 """Rows that are asked for at most: DuckDB takes no number of more than 63 bits."""
@@ -118,6 +122,14 @@ class View:
             query = f"SELECT {fields} FROM products p WHERE p.row IN ({page}) ORDER BY p.row"
         return [stored_product(row) for row in self._run(query, parameters + limits).fetchall()]
 
+    def written_after(self, row: int) -> Iterator[list[tuple[Any, ...]]]:
+        """What is written of the products of later rows, whatever became of them: blocks of rows,
+        each row's number and its `WRITTEN`, attributes as the text of their values."""
+        query = f"SELECT row, {', '.join(WRITTEN)} FROM products WHERE row > ? ORDER BY row"
+        found = self._run(query, [row])
+        while block := found.fetchmany(_BLOCK):
+            yield [(*each[:-1], values_of(each[-1])) for each in block]
+
     def any_lack(self, modality: str) -> bool:
         """Whether there may be a product without "has_image" or "has_text": one that is there, or
         was."""
@@ -140,8 +152,12 @@ class View:
 
     def pictures(self) -> tuple[set[str], set[str]]:
         """What the products of any kept generation name as their pictures, and content hashes."""
-        found = self._run("SELECT DISTINCT image, image_hash FROM products").fetchall()
-        return {name for name, _ in found if name}, {digest for _, digest in found if digest}
+        query = "SELECT DISTINCT image, image_hash, attributes->>'images' FROM products"
+        names, hashes = set[str](), set[str]()
+        for image, digests, listed in self._run(query).fetchall():
+            names.update(pictures_of(Product("", image=image, attributes={"images": listed})))
+            hashes.update(filter(None, (digests or "").split(",")))
+        return names, hashes
 
     def by_rows(self, rows: Sequence[int] | IntArray) -> dict[int, StoredProduct]:
         """The products of some row numbers, whatever became of them since."""
@@ -170,6 +186,13 @@ class View:
         )
         found = self._run(query, [*parameters, list(filter(is_kept, ids))]).fetchall()
         return {row[1]: stored_product(row) for row in found}
+
+    def versions(self, product_id: str) -> list[StoredProduct]:
+        """All rows that an id ever had, as far as they are kept, oldest first."""
+        fields = ", ".join(f"p.{name}" for name in FIELDS)
+        query = f"SELECT {fields} FROM products p WHERE p.id = ? AND p.added <= ? ORDER BY p.row"
+        found = self._run(query, [product_id, self.generation]) if is_kept(product_id) else None
+        return [stored_product(row) for row in found.fetchall()] if found else []
 
     def row_by_id(self) -> dict[str, int]:
         """Every id and its row."""
@@ -332,6 +355,12 @@ class View:
                 query, [self.generation]
             ).fetchall()
         ]  # fmt: skip
+
+
+def values_of(attributes: str | None) -> str:
+    """The values of attributes, as JSON text, in one text."""
+    values = json.loads(attributes).values() if attributes else ()
+    return " ".join(str(value) for value in values if value is not None)
 
 
 def stored_product(row: Sequence[Any]) -> StoredProduct:

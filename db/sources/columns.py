@@ -154,7 +154,7 @@ class ColumnPlan:
         fields = {name for name, column in self.fields.items() if column in columns}
         if TEXT in fields:
             fields |= {"title", "description"}
-        attributes = [name for column, name in self.attributes.items() if column in columns]
+        attributes = [self.attributes[each] for each in columns if each in self.attributes]
         # What comes with a field goes with it.
         attributes += [name for of, name in _BESIDE.items() if of in fields]
         return RowFields(frozenset(fields & set(FIELDS[1:])), frozenset(attributes))

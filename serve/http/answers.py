@@ -86,6 +86,7 @@ class Listed(Answer):
     products: list[Shown]  # type: ignore[valid-type]
     total: int
     generation: int
+    facets: dict[str, list[dict[str, Any]]]
 
 
 class Removed(Answer):

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from kinshelf.db.errors import EmptyShelf, FilterError
+from kinshelf.db.product import pictures_of
 from kinshelf.probe.pages.card import neighbour, thumbnail
 from kinshelf.serve.http.security import reader
+from kinshelf.serve.pages.editing import FIELDS
 from kinshelf.serve.pages.files import Links
 from kinshelf.serve.pages.filtering import (
     column_names,
@@ -16,9 +18,10 @@ from kinshelf.serve.pages.filtering import (
     known_categories,
     problem_of,
 )
-from kinshelf.serve.pages.notices import generation_notice
+from kinshelf.serve.pages.notices import generation_notice, operation_notice
 from kinshelf.serve.pages.rendering import PageRoute, address, page
 from kinshelf.store.ingest import queries as ingest_queries
+from kinshelf.store.operations.diff import changes_of
 
 if TYPE_CHECKING:
     from kinshelf.db.product import StoredProduct
@@ -28,9 +31,11 @@ if TYPE_CHECKING:
 router = APIRouter(route_class=PageRoute, dependencies=[Depends(reader)])
 
 Generation = Annotated[int | None, Query(ge=0, le=2**53)]
+FULL = 1600
 SIMILAR = 12
 COMPARED = 4
 _FACTS = ("price", "brand", "split")
+_DERIVED = ("image_hash", "has_image", "has_text")
 _COMPARED = ("category", *_FACTS, "description")
 
 
@@ -52,8 +57,9 @@ async def product(
     """A product, all that is known of it, and what resembles it."""
     service = request.app.state.service
     found = await service.run(_product, service, product_id, where.strip(), weight_image)
+    place = address("/product", id=product_id)
     found["notice"] = await service.run(
-        generation_notice, service, done, address("/product", id=product_id)
+        lambda: generation_notice(service, done, place) or operation_notice(service, done, place)
     )
     return page(request, "product.html", here="/shelf", **found)
 
@@ -67,15 +73,42 @@ def _product(service: Service, product_id: str, where: str, weight: float) -> di
     except FilterError as error:
         problem = problem_of(where, str(error))
     return {
-        "p": stored.product, "shown": thumbnail(stored.product.image, Links([stored], 480)),
+        "p": stored.product, "row": stored.row, "full": _full(stored),
+        "fields": [(name, _field(stored, name)) for name in FIELDS],
+        "attributes": list(stored.product.attributes.items()),
+        "changes": [_change(row) for row in changes_of(service.shelf, product_id)],
+        "shown": thumbnail(stored.product.image, Links([stored], 480)),
+        "further": Links([stored]).further(stored),
         "facts": _facts(stored), "near": near, "where": where, "problem": problem,
         "weight": f"{weight:g}", "categories": known_categories(now),
         "columns": column_names(now), "shelf": footer(now, service.shelf.path.name),
     }  # fmt: skip
 
 
+def _full(stored: StoredProduct) -> str | None:
+    """The address of the picture as large as it is shown anywhere."""
+    return Links([stored], FULL).uri(stored.product.image)
+
+
+def _field(stored: StoredProduct, name: str) -> Any:
+    value = getattr(stored.product, name)
+    return "" if value is None else value
+
+
+def _change(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of the product's history: the fields without the origins and embeddings."""
+    fields = [
+        (name.removeprefix("attributes."), before, after)
+        for name, (before, after) in row["fields"].items()
+        if not name.startswith("origin.") and name not in _DERIVED
+    ]
+    return row | {"fields": fields, "time": row.get("time"), "who": row.get("who")}
+
+
 def _facts(stored: StoredProduct) -> list[tuple[str, Any]]:
     given = {name: getattr(stored.product, name) for name in _FACTS} | stored.product.attributes
+    if len(pictures_of(stored.product)) > 1:
+        given["images"] = None
     given |= {"added in generation": stored.added, "picture": stored.image_error or None}
     return [(name, value) for name, value in given.items() if value not in (None, "")]
 

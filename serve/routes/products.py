@@ -7,12 +7,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from kinshelf.db.errors import InputError, UnknownCategory
-from kinshelf.serve.base.schemas import Changes, NewProduct
+from kinshelf.serve.base.schemas import MAX_FACETS, Changes, NewProduct
 from kinshelf.serve.http.answers import Added, Json, Listed, Removed, Shown, answers, fails
 from kinshelf.serve.http.requests import Served, body_of, read_body
 from kinshelf.serve.http.security import reader, writer
 from kinshelf.serve.service.product_input import changes_of, product_of
 from kinshelf.serve.service.service import Service
+from kinshelf.store.similar.listing import products
 
 router = APIRouter(tags=["products"])
 _EXAMPLE = {
@@ -28,17 +29,24 @@ _ADDED["responses"][201] = {"model": Added, "description": "A new product."}
 async def list_products(
     service: Served,
     where: Annotated[str | None, Query(max_length=4000)] = None,
+    search: Annotated[str | None, Query(max_length=1000, examples=["bear -brown"])] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
     offset: Annotated[int, Query(ge=0, le=2**40)] = 0,
+    facets: Annotated[str, Query(max_length=1000, examples=["category,brand"])] = "",
 ) -> Response:
-    """Products in the order in which they were added; each as in `kinshelf list --json`."""
+    """Products in the order in which they were added, or those that have all words of `search`, the
+    best first; each as in `kinshelf list --json`."""
+    columns = [name for each in facets.split(",") if (name := each.strip())][:MAX_FACETS]
 
     def work() -> dict[str, Any]:
-        now = service.snapshot()
-        found = now.select(where, limit=limit, offset=offset)
-        total = now.view.count(now.filter(where))
-        listed = [stored.as_dict() for stored in found]
-        return {"products": listed, "total": total, "generation": now.generation}
+        found = products(
+            service.shelf, where, search=search, limit=limit, offset=offset, facets=columns
+        )
+        listed = [stored.as_dict() for stored in found.products]
+        return {
+            "products": listed, "total": found.total, "generation": found.generation,
+            "facets": found.facets,
+        }  # fmt: skip
 
     return Json(await service.run(work))
 

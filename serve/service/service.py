@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from kinshelf.db.errors import KinshelfError, ShelfLocked, ShelfPoisoned
 from kinshelf.db.logs import tolerated
+from kinshelf.db.product import pooled_by
 from kinshelf.face import Shelf
 from kinshelf.probe.predict.freshness import reported_facts
 from kinshelf.probe.predict.predictor import Predictor
@@ -142,7 +143,7 @@ class Service:
 
     def similar(self, query: Query) -> SearchResult:
         """See `Shelf.similar`; a picture as bytes."""
-        if query.id is not None:
+        if query.is_stored:
             return self.shelf.similar(query)
         while True:
             encoder = self.encoder()
@@ -152,7 +153,8 @@ class Service:
 
     def _fits(self, encoder: SharedEncoder, fingerprint: str) -> bool:
         """Whether what answers was embedded by it; not if `kinshelf reembed` came between."""
-        return fingerprint in (encoder.fingerprint, self._declared())
+        pictures = self.shelf.manifest.pictures
+        return fingerprint in (pooled_by(encoder.fingerprint, pictures), self._declared())
 
     def info(self, at: int | None = None) -> dict[str, Any]:
         """As `kinshelf info --json`."""
@@ -269,6 +271,19 @@ class Service:
         return self.jobs.start(
             "train", training(lambda: self.shelf, settings, warm_start=warm_start)
         )
+
+    def fill(
+        self, where: str | None, probe: int | None, *, apply: bool, include_predicted: bool
+    ) -> Job:
+        """Begin to classify products on the shelf; see `StoredAnswers.run`."""
+        from kinshelf.probe.fill.answers import classify_stored
+        from kinshelf.serve.service.training import filling
+
+        answers = classify_stored(
+            self.shelf, where, probe=probe, include_predicted=include_predicted
+        )
+        answers.check(apply=apply)
+        return self.jobs.start("classify", filling(answers, self.write, apply=apply))
 
     # ---- the end
 

@@ -1,6 +1,7 @@
 // What HTML and htmx do not do: pictures that are dropped or pasted, keys, and where the focus goes.
 
 const KEYS = "kinshelf-keys";
+const TOUR = "kinshelf-tour";
 
 function remember(name, value) {
   try { localStorage.setItem(name, value); } catch { /* private windows may refuse */ }
@@ -37,7 +38,9 @@ function setUpDrop(area) {
     const chosen = new DataTransfer();
     chosen.items.add(picture);
     input.files = chosen.files;
+    area.closest("details")?.setAttribute("open", "");
     show();
+    if (area.dataset.drop === "send") input.form.requestSubmit();
     return true;
   }
 
@@ -121,6 +124,33 @@ function setUpTimes() {
   }
 }
 
+// A picture at its full size, over the page; without scripts its link opens it.
+function setUpZoom(link) {
+  link.addEventListener("click", (event) => {
+    if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    const shown = document.createElement("dialog");
+    shown.setAttribute("aria-label", "Picture");
+    const picture = Object.assign(document.createElement("img"), { src: link.href, alt: link.querySelector("img")?.alt ?? "" });
+    const close = Object.assign(document.createElement("button"), { textContent: "Close", type: "button", className: "hidden" });
+    shown.append(picture, close);
+    shown.addEventListener("click", () => shown.close());
+    shown.addEventListener("close", () => shown.remove());
+    document.body.append(shown);
+    shown.showModal();
+  });
+}
+
+// The tour is there until somebody closes it, and never again after that.
+function setUpTour(tour) {
+  tour.hidden = remembered(TOUR) === "closed";
+  tour.querySelector("[data-tour-close]").addEventListener("click", () => {
+    remember(TOUR, "closed");
+    tour.hidden = true;
+    document.getElementById("main").focus();
+  });
+}
+
 // The sidebar stays where it was when one of its links is followed.
 function setUpSidebar(side) {
   const kept = sessionStorage.getItem("kinshelf-filters");
@@ -138,6 +168,8 @@ function say(text) {
 document.querySelectorAll("[data-drop]").forEach(setUpDrop);
 document.querySelectorAll("[data-many]").forEach(setUpMany);
 document.querySelectorAll(".facets").forEach(setUpSidebar);
+document.querySelectorAll("[data-zoom]").forEach(setUpZoom);
+document.querySelectorAll("[data-tour]").forEach(setUpTour);
 setUpKeys();
 setUpTimes();
 

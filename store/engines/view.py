@@ -18,7 +18,14 @@ from numpy.typing import NDArray
 
 from kinshelf.db.arrays import IntArray
 from kinshelf.db.catalog.counted import Facet, counted, facet_of
-from kinshelf.db.catalog.queries import FIELDS, FILTER_COLUMNS, View, stored_product
+from kinshelf.db.catalog.queries import (
+    FIELDS,
+    FILTER_COLUMNS,
+    WRITTEN,
+    View,
+    stored_product,
+    values_of,
+)
 from kinshelf.db.catalog.tables import COLUMNS, DECIDED, Catalog
 from kinshelf.db.errors import FilterError, GenerationNotFound
 from kinshelf.db.product import StoredProduct
@@ -143,6 +150,10 @@ class EngineView(View):
         scanned = self.scan(self.where(where), FIELDS, limit=limit, offset=offset)
         return [stored_product(row) for rows, _ in scanned for row in rows]
 
+    def written_after(self, row: int) -> Iterator[list[tuple[Any, ...]]]:
+        for rows, _ in self.scan(Where(), ("row", *WRITTEN), after=row):
+            yield [(*each[:-1], values_of(each[-1])) for each in rows]
+
     def any_lack(self, modality: str) -> bool:
         return self.count(self.checked(f"NOT {modality}")) > 0
 
@@ -170,6 +181,11 @@ class EngineView(View):
             for block, _ in self.scan(part, FIELDS):
                 found |= {row[1]: stored_product(row) for row in block}
         return found
+
+    def versions(self, product_id: str) -> list[StoredProduct]:
+        scanned = self.scan(Where(ids=[product_id]), FIELDS) if is_key(product_id) else ()
+        found = [stored_product(row) for rows, _ in scanned for row in rows]
+        return [stored for stored in found if stored.added <= self.generation]
 
     @functools.cached_property
     def predicted(self) -> IntArray:

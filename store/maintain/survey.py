@@ -394,7 +394,7 @@ def _legible_identity(directory: Path) -> dict[str, Any]:
     """What a damaged manifest seems to say of the encoder; better than nothing, where it reads."""
     try:
         fields = json.loads(read_around(directory / NAME)[0][: 1 << 20].partition(b"\n")[0])
-        names = ("encoder", "revision", "fingerprint")
+        names = ("encoder", "revision", "fingerprint", "pictures")
         return {name: fields[name] for name in names if isinstance(fields.get(name), str)}
     except (OSError, ValueError, AttributeError, RecursionError):
         return {}

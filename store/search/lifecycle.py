@@ -26,6 +26,7 @@ from kinshelf.store.log import disk
 from kinshelf.store.log.layout import index_path
 from kinshelf.store.search import hnsw
 from kinshelf.store.search.hnsw import Hnsw
+from kinshelf.store.search.links import unlinked
 
 if TYPE_CHECKING:
     from kinshelf.store.log.ledger import Ledger
@@ -139,8 +140,10 @@ class EpochIndex:
 
         index, trained = made
         graph = Hnsw(
-            index, hnsw.entry_points_of(vectors), len(vectors), trained, mark, {}, len(vectors)
-        )
+            index, hnsw.entry_points_of(vectors), len(vectors), trained, mark, {}, len(vectors),
+            links=index.hnsw.nb_neighbors(1), construction=index.hnsw.efConstruction,
+            unlinked=unlinked(index),
+        )  # fmt: skip
         if base is None or len(vectors) > _RETUNE * base.measured:
             graph = tuned(graph, vectors)
         else:
@@ -183,8 +186,9 @@ class EpochIndex:
             "rows": rows,
             "tail": len(vectors) - rows,
             "bytes": graph.size,
-            "M": hnsw.LINKS,
-            "efConstruction": hnsw.CONSTRUCTION,
+            "M": graph.links,
+            "efConstruction": graph.construction,
+            "unlinked": graph.unlinked,
             "queries": efforts,
             "shortfall": _shortfall(graph),
             "due": self.is_due(vectors),

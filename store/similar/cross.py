@@ -1,7 +1,7 @@
 """A text against pictures, a picture against texts: cosines of two kinds on one scale.
 
-The cosine of a text with a picture lies elsewhere than that of two texts: of the red bear's title
-with its own picture it is 0.3, with a stranger's title 0.6. So each kind is standardised by the
+The cosine of a text with a picture lies elsewhere than that of two texts: of a title with its own
+picture it is 0.3 with CLIP, with a stranger's title 0.6. So each kind is standardised by the
 shelf's own statistics for this very query, and the cross kind is shown on the scale of the own one:
 
     s_cross = q . x - r(x) / 2                       r(x): mean of x's 10 highest cosines with

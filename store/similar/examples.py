@@ -65,8 +65,8 @@ class BestScore:
 
     def score(self, rows: IntArray, pairs: FloatArray) -> Scores:
         """Of the products of some rows, (n,), by their embedding pairs."""
-        liked = [_scores(each, rows, pairs) for each in self.like]
-        disliked = [_scores(each, rows, pairs) for each in self.unlike]
+        liked = [scores_of(each, rows, pairs) for each in self.like]
+        disliked = [scores_of(each, rows, pairs) for each in self.unlike]
         positive = np.stack([each.scores for each in liked])
         nearest = positive.argmax(axis=0)
         best = positive.max(axis=0)
@@ -83,7 +83,8 @@ def _probes(asked: Question | Nearest) -> list[tuple[FloatArray, float]]:
     return asked.probes
 
 
-def _scores(asked: Question | Nearest, rows: IntArray, pairs: FloatArray) -> Scores:
+def scores_of(asked: Question | Nearest, rows: IntArray, pairs: FloatArray) -> Scores:
+    """What a question gives the products of some rows, (n,), by their embedding pairs."""
     if not isinstance(asked, Nearest):
         return asked.score(rows, pairs)
     parts = cosines(asked.pair, pairs)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
 from kinshelf.db.arrays import FloatArray
+from kinshelf.db.errors import InputError
+from kinshelf.store.ingest.picture_vectors import PictureVectors
 from kinshelf.store.ingest.queries import embed, embed_source, neighbours, of_source
 from kinshelf.store.query import Query, QueryFields
 from kinshelf.store.results import AddOptions, SearchResult
 from kinshelf.store.similar.cross import crossing
 from kinshelf.store.similar.examples import BestScore, average
+from kinshelf.store.similar.fused import by_keywords, hybrid
 from kinshelf.store.similar.questions import Nearest, Question, ranking
 from kinshelf.store.similar.ranking import Ranking
 from kinshelf.store.similar.variety import chosen
@@ -27,6 +30,16 @@ if TYPE_CHECKING:
 NEIGHBOURS = 10
 """How many `similar` gives if not reported."""
 Asked = Question | Nearest
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Ready:
+    """What one answer is found by: not at all by meaning, where there is no question."""
+
+    question: Asked | None
+    exclude: Sequence[int]
+    words: str = ""
+    images: FloatArray | None = None
 
 
 def similar(
@@ -43,12 +56,17 @@ def similar(
     """
     asked = Query.of(query, fields)
     now = shelf.snapshot(asked.at)
+    vectors = PictureVectors(shelf.path, shelf.manifest)
     if asked.like:
         question, rows = _of_examples(shelf, now, asked)
-    else:
-        pair, rows = _pair(shelf, now, asked)
-        question = _of_pair(now, asked, pair, stored=bool(rows))
-    return _answer(now, asked, question, rows)
+        return _answer(now, asked, _Ready(question, rows))
+    stored = now.get(asked.id) if asked.id is not None else None
+    words = asked.text or (stored.product.text if stored else "")
+    if asked.mode == "keywords":
+        return _answer(now, asked, _Ready(None, [stored.row] if stored else [], words))
+    pair, rows = _pair(shelf, now, asked)
+    question = _of_pair(now, asked, pair, stored=bool(rows))
+    return _answer(now, asked, _Ready(question, rows, words, pair[None, : now.dimension]), vectors)
 
 
 def _pair(shelf: AnyShelf, now: AnySnapshot, asked: Query) -> tuple[FloatArray, list[int]]:
@@ -101,13 +119,25 @@ def _is_file(name: str) -> bool:
 
 
 def _answer(
-    now: AnySnapshot, asked: Query, question: Asked, exclude: Sequence[int]
+    now: AnySnapshot,
+    asked: Query,
+    ready: _Ready,
+    vectors: PictureVectors | None = None,
 ) -> SearchResult:
+    share = {"meaning": 0.0, "keywords": 1.0, "hybrid": asked.weight_keywords}[asked.mode]
+    question, words, exclude = ready.question, ready.words, ready.exclude
+    if share and not words:
+        raise InputError(f"mode is {asked.mode!r} and there are no words: give a text")
+
     def search(depth: int) -> Ranking:
-        return ranking(now, question, depth, where=asked.where, exclude=exclude)
+        if question is None or share == 1:
+            return by_keywords(now, words, asked, depth, exclude)
+        if share == 0:
+            return ranking(now, question, depth, where=asked.where, exclude=exclude)
+        return hybrid(now, words, asked, question, depth, exclude)
 
     found = chosen(now, asked, search, asked.k or NEIGHBOURS)
-    shown = neighbours(now, found.neighbours())[0]
+    shown = neighbours(now, found.neighbours(), ready.images, vectors)[0]
     facets = now.facets(asked.facets, asked.where)
     return SearchResult(shown, now.generation, now.fingerprint, found.exhaustive, facets)
 
@@ -127,28 +157,40 @@ def similar_source(
     asked = of_source(query, fields)
     now = shelf.snapshot(asked.at)
     now.filter(asked.where)  # what is wrong with it is reported before anything is encoded
+    vectors = PictureVectors(shelf.path, shelf.manifest)
     for batch in embed_source(shelf, source, options, asked.weight_image):
-        yield batch, _answers(now, asked, batch) if batch.products else []
+        yield batch, _answers(now, asked, batch, vectors) if batch.products else []
 
 
-def _answers(now: AnySnapshot, asked: Query, batch: QueryBatch) -> list[SearchResult]:
+def _answers(
+    now: AnySnapshot, asked: Query, batch: QueryBatch, vectors: PictureVectors
+) -> list[SearchResult]:
     stored = now.view.by_ids([product.id for product in batch.products])
     questions = [_of_pair(now, asked, pair, stored=False) for pair in batch.pairs]
     plain = asked.beyond("k", "where", "at", "weight_image", "allow_private_hosts") == []
     if plain and all(isinstance(each, Nearest) for each in questions):
-        return _at_once(now, asked, batch)
-    exclude = [[stored[p.id].row] if p.id in stored else [] for p in batch.products]
+        return _at_once(now, asked, batch, vectors)
     plainly = replace(asked, facets=())
     facets = now.facets(asked.facets, asked.where)
-    found = (_answer(now, plainly, *each) for each in zip(questions, exclude, strict=True))
+    ready = [
+        _Ready(
+            question, [stored[product.id].row] if product.id in stored else [], product.text,
+            pair[None, : now.dimension],
+        )
+        for product, pair, question in zip(batch.products, batch.pairs, questions, strict=True)
+    ]  # fmt: skip
+    found = (_answer(now, plainly, each, vectors) for each in ready)
     return [replace(each, facets=facets) for each in found]
 
 
-def _at_once(now: AnySnapshot, asked: Query, batch: QueryBatch) -> list[SearchResult]:
+def _at_once(
+    now: AnySnapshot, asked: Query, batch: QueryBatch, vectors: PictureVectors
+) -> list[SearchResult]:
     k = asked.k or NEIGHBOURS
     near = now.kneighbors(batch.pairs, k + 1, where=asked.where, weight_image=asked.weight_image)
     found = []
-    for product, answer in zip(batch.products, neighbours(now, near), strict=True):
+    answers = neighbours(now, near, batch.pairs[:, : now.dimension], vectors)
+    for product, answer in zip(batch.products, answers, strict=True):
         others = [each for each in answer if each.id != product.id][:k]
         found.append(SearchResult(others, now.generation, now.fingerprint, near.exhaustive))
     return found

@@ -9,6 +9,7 @@ import numpy as np
 
 from kinshelf.db.arrays import BoolArray, FloatArray
 from kinshelf.store.query import CANDIDATES
+from kinshelf.store.search import fusion
 from kinshelf.store.similar.ranking import Ranking
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def mmr(
 
 
 def _similarities(pairs: FloatArray, weight_image: float) -> FloatArray:
-    halves = pairs.reshape(len(pairs), 2, -1).transpose(1, 0, 2)
+    halves = np.stack(fusion.split(pairs))
     there: BoolArray = np.any(halves != 0, axis=2)
     weights = np.array([weight_image, 1 - weight_image])[:, None, None]
     shared = weights * (there[:, :, None] & there[:, None, :])

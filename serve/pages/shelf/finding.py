@@ -32,7 +32,7 @@ SEARCHED = ("title", "brand", "category", "id")
 COLUMNS = ("category", "price", "brand")
 """Of the list, beside the title, unless the address names others."""
 FEW = 12
-"""Numbers that are listed one by one; more are in bands."""
+"""Whole numbers that are listed one by one; others are in bands."""
 BETWEEN = " | "
 """What stands between the parts of a category's path."""
 
@@ -208,10 +208,15 @@ def kinds_of(now: AnySnapshot) -> dict[str, str]:
     return shown | FILTER_COLUMNS
 
 
+def _is_counted(facet: Facet) -> bool:
+    """Whether a number has few values, all of them whole, which are listed one by one."""
+    return facet.distinct <= FEW and all(isinstance(value, int) for value, _ in facet.values)
+
+
 def choices_of(facet: Facet) -> list[tuple[str | None, str, int]]:
     """The values of a facet as choices: value, words, count."""
     found: list[tuple[str | None, str, int]] = []
-    if facet.kind == "number" and facet.distinct > FEW:
+    if facet.kind == "number" and not _is_counted(facet):
         for band in facet.bands:
             low, high = (("" if x is None else f"{x:.0f}") for x in (band.low, band.high))
             words = f"{low} to {high}" if low and high else f"under {high}" if high else f"{low} on"

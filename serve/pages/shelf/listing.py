@@ -12,14 +12,16 @@ from kinshelf.db.errors import FilterError
 from kinshelf.probe.pages.card import thumbnail
 from kinshelf.serve.http.security import reader
 from kinshelf.serve.pages.files import Links
-from kinshelf.serve.pages.filtering import column_names, footer, known_categories, problem_of
+from kinshelf.serve.pages.filtering import column_names, footer, problem_of
 from kinshelf.serve.pages.notices import operation_notice
+from kinshelf.serve.pages.query import FORM_BYTES
 from kinshelf.serve.pages.rendering import PageRoute, page, part
 from kinshelf.serve.pages.shelf.finding import SIZES, VIEWS, Finding, asked, kinds_of
 from kinshelf.serve.pages.shelf.sidebar import (
     Facetted,
     Leaves,
     chips,
+    panel,
     panels,
     search_categories,
     titled,
@@ -35,6 +37,8 @@ router = APIRouter(route_class=PageRoute, dependencies=[Depends(reader)])
 
 Found = Annotated[Finding, Depends(asked)]
 Done = Annotated[int | None, Query(ge=0, le=2**53)]
+NAMES = 300
+"""Categories that the page holds for whoever types one; more are asked for as they are typed."""
 _SIDES = {"grid": 320, "large": 480, "list": 160}
 _SORTS = (
     ("", "as they came"), ("-added", "newest first"), ("title", "title, A to Z"),
@@ -73,11 +77,36 @@ async def categories(
     return part("_categories.html", matches=await service.run(search), find=find.strip())
 
 
+@router.get("/shelf/facet")
+async def facet(
+    request: Request, finding: Found, name: Annotated[str, Query(max_length=300)]
+) -> Response:
+    """The values of one facet, counted when it is opened."""
+    service, facetted = request.app.state.service, request.app.state.facetted
+    asked_for = replace(finding, facets=(name,))
+
+    def count() -> dict[str, Any]:
+        found = facetted.count(service.snapshot(), asked_for)
+        return panel(finding, found.facets[name])
+
+    return part("_facet.html", p=await service.run(count), finding=finding)
+
+
+@router.get("/shelf/names")
+async def names(request: Request, category: Annotated[str, Query(max_length=300)] = "") -> Response:
+    """The categories that somebody who types may mean, as options."""
+    service, facetted = request.app.state.service, request.app.state.facetted
+    found = await service.run(lambda: facetted.leaves(service.snapshot()).like(category))
+    return part("_options.html", names=found)
+
+
 def _listed(service: Service, facetted: Facetted, finding: Finding, find: str) -> dict[str, Any]:
     now = service.snapshot()
     shown = {
         "finding": finding, "problem": None, "find": find, "matches": [], "products": [],
         "panels": [], "tree": None, "total": 0, "pages": 1, "views": VIEWS, "sizes": SIZES,
+        "near": finding.link().replace("/shelf", "/shelf/near", 1),
+        "most": service.settings.max_body - FORM_BYTES,
         "chips": chips(finding), "columns": column_names(now), "sorts": _sorts(finding),
         "shelf": footer(now, service.shelf.path.name),
     }  # fmt: skip
@@ -96,14 +125,16 @@ def _found(now: AnySnapshot, facetted: Facetted, finding: Finding, find: str) ->
         now.view, now.filter(finding.whole(now, kinds_of(now))), sort=finding.sort,
         limit=finding.size, offset=(finding.page - 1) * finding.size,
     )  # fmt: skip
+    leaves, good = facetted.leaves(now), facetted.names(now)
+    listed = {*facets.facets, *good, *_PLAIN}
     return {
         "finding": finding, "total": facets.total, "pages": pages,
-        "panels": panels(finding, facets), "tree": tree(finding, category),
+        "panels": panels(finding, facets, good), "tree": tree(finding, category),
         "matches": search_categories(finding, category, find) if find else [],
-        "products": _shown(products, finding, facetted.leaves(now)),
-        "others": [n for n in kinds_of(now) if n not in facets.facets and n not in _PLAIN],
+        "products": _shown(products, finding, leaves),
+        "others": [name for name in kinds_of(now) if name not in listed],
         "listable": [(name, titled(name)) for name in (*_LISTED, *now.view.attribute_types())],
-        "categories": known_categories(now),
+        "categories": leaves.names if len(leaves.names) <= NAMES else None,
     }  # fmt: skip
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +69,7 @@ class Facetted:
     def count(self, now: AnySnapshot, finding: Finding) -> Facets:
         """The facets of an address. Raises FilterError."""
         kinds = kinds_of(now)
-        names = (*STANDARD, *self.names(now), *finding.facets, *finding.chosen)
+        names = (*STANDARD, *finding.facets, *finding.chosen)
         base, own = finding.base(now), finding.own(kinds)
         key = (now.generation, names, base, *own.items())
 
@@ -81,9 +83,10 @@ class Facetted:
         return found
 
     def leaves(self, now: AnySnapshot) -> Leaves:
-        """The categories' short names."""
+        """The categories of the shelf and their short names."""
         found: Leaves = self._get(
-            (now.generation, "leaves"), lambda: Leaves.of(filter(None, now.view.categories()))
+            (now.generation, "leaves"),
+            lambda: Leaves.of(sorted(filter(None, now.view.categories()))),
         )
         return found
 
@@ -92,16 +95,23 @@ class Facetted:
 class Leaves:
     """The last part of each category; with its parent where several categories share it."""
 
+    names: tuple[str, ...]
     shared: frozenset[str]
 
     @classmethod
-    def of(cls, categories: Any) -> Leaves:
+    def of(cls, categories: Sequence[str]) -> Leaves:
         """Of all categories of a shelf."""
         seen, shared = set[str](), set[str]()
         for category in categories:
             leaf = category.rpartition(BETWEEN)[2]
             (shared if leaf in seen else seen).add(leaf)
-        return cls(frozenset(shared))
+        return cls(tuple(categories), frozenset(shared))
+
+    def like(self, words: str) -> list[str]:
+        """The categories that hold all words, for somebody who types."""
+        wanted = words.lower().split()
+        every = (one for one in self.names if all(word in one.lower() for word in wanted))
+        return list(itertools.islice(every, LISTED))
 
     def short(self, category: str | None) -> str:
         """A category's name where there is little room."""
@@ -147,13 +157,20 @@ def _range(value: str | None) -> str:
     return f"{low} to {high}" if low and high else f"under {high}" if high else f"{low} on"
 
 
-def panels(finding: Finding, found: Facets) -> list[dict[str, Any]]:
-    """The facets but the category: name, title, values, whether it is a number."""
+def panels(finding: Finding, found: Facets, others: Sequence[str]) -> list[dict[str, Any]]:
+    """The facets but the category: name, title, values, whether it is a number; `others` without
+    values, as these are counted when somebody opens them."""
     kept = [facet for name, facet in found.facets.items() if name != "category"]
-    return [panel for facet in kept if (panel := _panel(finding, facet))["rows"]]
+    shown = [made for facet in kept if (made := panel(finding, facet))["rows"]]
+    return shown + [
+        {"name": name, "title": titled(name), "rows": None, "open": False,
+         "href": finding.link(facets=(*finding.facets, name))}
+        for name in others if name not in found.facets
+    ]  # fmt: skip
 
 
-def _panel(finding: Finding, facet: Facet) -> dict[str, Any]:
+def panel(finding: Finding, facet: Facet) -> dict[str, Any]:
+    """A facet as the sidebar shows it."""
     chosen = finding.chosen.get(facet.name, [])
     rows = [
         _row(finding, facet.name, value, worded(facet.name, value, words), count)
@@ -169,7 +186,7 @@ def _panel(finding: Finding, facet: Facet) -> dict[str, Any]:
         "name": facet.name, "title": titled(facet.name), "number": facet.kind == "number",
         "rows": [] if only and facet.kind != "number" else rows, "shown": SHOWN,
         "more": max(facet.distinct - LISTED, 0) if facet.kind != "number" else 0,
-        "open": bool(chosen) or facet.name in STANDARD[:4],
+        "open": bool(chosen) or facet.name in (*STANDARD[:4], *finding.facets),
     }  # fmt: skip
 
 
