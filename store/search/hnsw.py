@@ -38,8 +38,12 @@ RECALL = 0.99
 """What the default search must reach, as recall@10."""
 LINKS = 24
 """Of a node. At 100,000 CLIP-like rows 24 over bytes ask as many steps as FAISS' usual 32 over
-float32; 16 build in half the time but ask twice the steps for recall 0.99."""
-CONSTRUCTION = 40
+float32. At 30,000 Gaussian blends 16 find 0.987 where 24 find 0.990."""
+CONSTRUCTION = 100
+"""For a recall of 0.99, 30,000 Gaussian blends ask 515 distances of a graph made like this, and
+2,181 of one made with 40 in nine tenths of the time; blends of real embeddings 450 and 500. FAISS
+shortens lists only beyond so many links: 8 are left of a row's 27, and some rows have none that
+lead to them (`links`). With 200 a build takes twice as long for a tenth fewer (bench/vectors.py)."""
 ENTRY_STRIDE = 16
 """At 100,000 rows, 64 steps from the entry points find as much as 160 steps down the levels."""
 _MOST_ENTRY_POINTS = 1 << 16
@@ -47,7 +51,7 @@ _ENTERED = 64
 """Entry points that a search begins at, and how many are compared. At a million rows 64 ask half
 the steps of 8."""
 _ENTRY_LINKS, _ENTRY_CONSTRUCTION = 16, 64
-_ENTRY_STEPS = {"both": 32, "image": 192, "text": 192}
+_ENTRY_STEPS = {"both": 16, "image": 192, "text": 192}
 """Links are between whole products, so by a half alone a search among them goes astray sooner."""
 _ENTRY_POINTS_A_STEP = 512
 """Among many entry points the search takes more steps."""
@@ -56,10 +60,7 @@ _COUNTED = ("rows", "doors", "trained", "measured", "size")
 _MOST_STEPS, _MOST_LINKS, _MOST_CONSTRUCTION = 1 << 20, 64, 1000
 _TRAINING_ROWS = 20_000
 _BLOCK = 2048
-"""Rows added at once, half a second of work after which it may be interrupted; or scored at once,
-2 MB that stay in the cache."""
-_TOGETHER = 0.25
-"""From this share of kept rows on, going by all of them beats copying the kept ones together."""
+"""Rows added at once, half a second of work after which it may be interrupted."""
 
 Progress = Callable[[int, int], None]
 
@@ -143,7 +144,7 @@ class Hnsw:
             lacking = entry_points < 0
             near = np.where(lacking, near[:, :1], near)
             entry_points = np.where(lacking, entry_points[:, :1], entry_points)
-        return near, (np.maximum(entry_points, 0) * _stride(self.rows)).astype(np.int32)
+        return near, (np.maximum(entry_points, 0) * stride(self.rows)).astype(np.int32)
 
     def scored(
         self, query: FloatArray, count: int, keep: BoolArray | None
@@ -154,13 +155,11 @@ class Hnsw:
         """
         faiss = faiss_for(len(query))
         storage = faiss.downcast_index(self.index.storage)
-        if keep is None:
-            found: tuple[FloatArray, IntArray] = storage.search(query, count)
-        elif np.count_nonzero(keep) >= _TOGETHER * len(keep):
+        chosen = None
+        if keep is not None:
             selector = faiss.IDSelectorBitmap(np.packbits(keep, bitorder="little"))
-            found = storage.search(query, count, params=faiss.SearchParameters(sel=selector))
-        else:
-            found = _scored_apart(faiss, storage, query, count, np.flatnonzero(keep))
+            chosen = faiss.SearchParameters(sel=selector)
+        found: tuple[FloatArray, IntArray] = storage.search(query, count, params=chosen)
         return found
 
     def decoded(self, start: int, stop: int) -> FloatArray:
@@ -173,26 +172,6 @@ class Hnsw:
 def _parameters(faiss: Any, steps: int) -> Any:
     """Made once: that takes a tenth of a search's time."""
     return faiss.SearchParametersHNSW(efSearch=steps)
-
-
-def _scored_apart(
-    faiss: Any, storage: Any, query: FloatArray, count: int, places: IntArray
-) -> tuple[FloatArray, IntArray]:
-    """As `Hnsw.scored`, of the rows at ascending places, collected block by block."""
-    shape = storage.ntotal, storage.code_size
-    codes = faiss.rev_swig_ptr(storage.codes.data(), shape[0] * shape[1]).reshape(shape)
-    block = faiss.IndexScalarQuantizer(storage.d, storage.sq.qtype, storage.metric_type)
-    block.sq, block.is_trained = storage.sq, True
-    found = []
-    for start in range(0, len(places), _BLOCK):
-        part = places[start : start + _BLOCK]
-        block.reset()
-        block.add_sa_codes(codes[part])
-        similarities, at = block.search(query, count)
-        found.append((similarities, np.where(at < 0, -1, part[at])))
-    similarities, chosen = (np.hstack(each) for each in zip(*found, strict=True))
-    order = np.argsort(-similarities, axis=1, kind="stable")[:, :count]
-    return np.take_along_axis(similarities, order, 1), np.take_along_axis(chosen, order, 1)
 
 
 def grown(
@@ -232,7 +211,7 @@ def _untrained(faiss: Any, width: int, links: int, construction: int) -> Any:
 
 def _made_like(faiss: Any, graph: Hnsw, doors: int, width: int) -> list[tuple[Any, int]]:
     """What the file of a graph must hold: the graph, and that of its entry points."""
-    if doors != math.ceil(graph.rows / _stride(graph.rows)):
+    if doors != math.ceil(graph.rows / stride(graph.rows)):
         raise OddGraph(f"{doors} entry points do not lead into {graph.rows} rows")
     whole = _untrained(faiss, width, graph.links, graph.construction)
     return [
@@ -251,14 +230,15 @@ def _empty(faiss: Any, vectors: FloatArray, links: int, construction: int) -> An
 def entry_points_of(vectors: FloatArray) -> Any:
     """A FAISS index of every `_stride`-th row."""
     faiss = faiss_for(len(vectors))
-    rows = np.array(vectors[:: _stride(len(vectors))], dtype=np.float32)
+    rows = np.array(vectors[:: stride(len(vectors))], dtype=np.float32)
     entry_points = _empty(faiss, rows, _ENTRY_LINKS, _ENTRY_CONSTRUCTION)
     entry_points.add(rows)
     link_all(entry_points)
     return entry_points
 
 
-def _stride(rows: int) -> int:
+def stride(rows: int) -> int:
+    """Of so many rows, one in how many is an entry point."""
     return max(ENTRY_STRIDE, math.ceil(rows / _MOST_ENTRY_POINTS))
 
 
