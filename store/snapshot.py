@@ -66,7 +66,12 @@ class Snapshot(AnySnapshot):
         """The rows that a search covers: all products, or those whose places are flagged."""
         if keep is None and self.count < len(self._live):
             keep = self._live
-        return Rows(np.asarray(self._parts.vectors), self._index_of(self._parts.vectors), keep)
+        return Rows(self._vectors, self._index_of(self._vectors), keep)
+
+    @functools.cached_property
+    def _vectors(self) -> FloatArray:
+        """No longer a memmap, of which each view takes ten times as long."""
+        return np.asarray(self._parts.vectors)
 
     @functools.cached_property
     def _live(self) -> BoolArray:
@@ -86,8 +91,8 @@ class Snapshot(AnySnapshot):
     def pairs(self, rows: IntArray | Sequence[int]) -> FloatArray:
         """Unit image and text embeddings as stored, (len(rows), 2 * dimension) float32, a copy."""
         places = np.asarray(rows, dtype=np.int64) - self._parts.first_row
-        found = np.array(self._parts.vectors[places], dtype=np.float32)
-        looked_at(self._parts.vectors, len(places), apart=True)
+        found = np.array(self._vectors[places], dtype=np.float32)
+        looked_at(self._vectors, len(places), apart=True)
         return found
 
     def _nearest(
@@ -102,7 +107,7 @@ class Snapshot(AnySnapshot):
     def _neighbours(
         self, queries: FloatArray, found: Found, near: FloatArray, weight_image: float
     ) -> Neighbours:
-        looked_at(self._parts.vectors, found.places.size, apart=True)
+        looked_at(self._vectors, found.places.size, apart=True)
         rows = np.where(found.places < 0, -1, found.places + self._parts.first_row)
         return neighbours_of(queries, rows, near, weight_image, exhaustive=found.exhaustive)
 

@@ -84,6 +84,8 @@ class Rows:
         """The vectors at these places, (..., width) float32, a copy."""
         if self.graph is None or self.graph.vectors is None:
             return self.vectors[places]
+        if self.graph.rows >= len(self.vectors):
+            return self.graph.vectors[places]
         found = self.graph.vectors[np.minimum(places, self.graph.rows - 1)]
         later = places >= self.graph.rows
         found[later] = self.vectors[places[later]]
@@ -137,7 +139,8 @@ def _by_graph(
         effort = math.ceil(steps * max(1, _DEEPER * depth / TUNED_K))
         if not len(left) or effort * ROWS_PER_STEP > rows.kept:
             break
-        found, enough = _proposed(rows, graph, queries[left], k, (depth + k, effort, kind))
+        asked = queries if answer is None else queries[left]
+        found, enough = _proposed(rows, graph, asked, k, (depth + k, effort, kind))
         if answer is None and enough.all():
             return Found(*found, exhaustive=False)
         answer = answer or nothing(len(queries), k)
@@ -245,8 +248,9 @@ def _needed(rows: Rows, k: int, count: int) -> int:
 def _matching(rows: Rows, graph_rows: int, places: IntArray) -> IntArray:
     """The candidates that are kept first, in their order, the others -1."""
     there = places >= 0
-    if graph_rows > len(rows.vectors):
-        there &= places < len(rows.vectors)
+    if graph_rows <= len(rows.vectors) and rows.keep is None and there.all():
+        return places
+    there &= places < len(rows.vectors)
     if rows.keep is not None:
         there &= rows.keep[np.where(there, places, 0)]
     if there.all():
