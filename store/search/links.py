@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kinshelf.db.arrays import IntArray
+from kinshelf.db.arrays import BoolArray, IntArray
 from kinshelf.db.threads import faiss_for
 
 Lists = tuple[IntArray, NDArray[np.int32]]
@@ -90,17 +90,20 @@ class _Lowest:
         return counts
 
     def take_out(self, rows: IntArray) -> list[Lists]:
-        """Remove the links to these rows; the lists that had one, as they were."""
+        """Remove the links to these rows; the lists that had one, as they were.
+
+        Who linked to such a row links to one of those that it linked to, as it would if the row had
+        never been there: else others were lost with it.
+        """
         gone, lists = np.zeros(len(self._begins) + 1, dtype=np.bool_), []
         gone[rows] = True  # the last one is what -1, the end of a list, looks up
+        beyond = {row: iter([int(o) for o in self.of(row) if not gone[o]]) for row in rows.tolist()}
         for at in range(0, len(self._begins), _BLOCK):
             slots = self._begins[at : at + _BLOCK, None] + np.arange(self._width)
             slots = slots[gone[self._links[slots]].any(axis=1)]
-            found = self._links[slots]
-            lists.append((slots, found))
-            left = np.where(gone[found], -1, found)
-            order = np.argsort(left < 0, axis=1, kind="stable")
-            self._links[slots] = np.take_along_axis(left, order, axis=1)
+            lists.append((slots, self._links[slots]))
+            for own in slots:
+                self._links[own] = _bridged(self._links[own], gone, beyond)
         return lists
 
     def put_back(self, lists: list[Lists]) -> None:
@@ -129,3 +132,14 @@ class _Lowest:
             counts[links[taken]] -= 1
             counts[row] += 1
             links[taken] = row
+
+
+def _bridged(
+    links: NDArray[np.int32], gone: BoolArray, beyond: dict[int, Iterator[int]]
+) -> NDArray[np.int32]:
+    """A list of links without those that are gone, each of which the next one beyond it follows."""
+    left = [each for each in links.tolist() if not gone[each] and each >= 0]
+    for each in links[gone[links]].tolist():
+        following = next((other for other in beyond[each] if other not in left), -1)
+        left += [following] * (following >= 0)
+    return np.array(left + [-1] * (len(links) - len(left)), dtype=np.int32)
