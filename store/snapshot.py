@@ -19,7 +19,7 @@ from kinshelf.store.generation import Among, AnySnapshot
 from kinshelf.store.search import fusion
 from kinshelf.store.search.neighbours import Neighbours, neighbours_of
 from kinshelf.store.search.paging import looked_at
-from kinshelf.store.search.planner import Found, Rows, nearest
+from kinshelf.store.search.planner import Rows, nearest, unranked
 
 if TYPE_CHECKING:
     from kinshelf.db.product import StoredProduct
@@ -100,16 +100,20 @@ class Snapshot(AnySnapshot):
     ) -> Neighbours:
         weighted = fusion.Weighting(weight_image).query(queries)
         searched = self.searched(self._kept(among))
+        if len(queries) == 1 and (likely := unranked(searched, weighted, k)) is not None:
+            return self._ranked(queries, searched, likely, weight_image).first(k)
         found = nearest(searched, weighted, k)
-        near = searched.at(np.maximum(found.places, 0))
-        return self._neighbours(queries, found, near, weight_image)
+        exhaustive = found.exhaustive
+        return self._ranked(queries, searched, found.places, weight_image, exhaustive=exhaustive)
 
-    def _neighbours(
-        self, queries: FloatArray, found: Found, near: FloatArray, weight_image: float
-    ) -> Neighbours:
-        looked_at(self._vectors, found.places.size, apart=True)
-        rows = np.where(found.places < 0, -1, found.places + self._parts.first_row)
-        return neighbours_of(queries, rows, near, weight_image, exhaustive=found.exhaustive)
+    def _ranked(
+        self, queries: FloatArray, searched: Rows, places: IntArray, weight_image: float,
+        *, exhaustive: bool = False,
+    ) -> Neighbours:  # fmt: skip
+        looked_at(self._vectors, places.size, apart=True)
+        rows = np.where(places < 0, -1, places + self._parts.first_row)
+        near = searched.at(np.maximum(places, 0))
+        return neighbours_of(queries, rows, near, weight_image, exhaustive=exhaustive)
 
     def _may_come_among(self, found: Neighbours, alone: FloatArray, lacking: str) -> bool:
         if lacking not in self._alone:

@@ -28,6 +28,13 @@ class Neighbours:
     text_similarities: FloatArray
     exhaustive: bool
 
+    def first(self, k: int) -> Neighbours:
+        """The k nearest of them."""
+        return Neighbours(
+            self.rows[:, :k], self.similarities[:, :k], self.image_similarities[:, :k],
+            self.text_similarities[:, :k], self.exhaustive,
+        )  # fmt: skip
+
 
 def neighbours_of(
     queries: FloatArray, rows: IntArray, near: FloatArray, weight_image: float, *, exhaustive: bool

@@ -30,6 +30,8 @@ _SPARE = 1.5
 _BEYOND, _EXPECTED = 0.5, 0.6
 """Matches wanted: so many beyond k, and so much of what a filter at random would leave. Where there
 are fewer, those found lie at the rim of what was seen, where some are overlooked."""
+_NEARLY = 0.9
+"""Where so much is kept, the first look nearly always suffices."""
 _SOME = 2
 """Where a filter at random would leave so many of the candidates and this one leaves none, all that
 is kept is scored at once: at 100,000 rows and 10 % of them, the next look takes a third of that."""
@@ -106,6 +108,37 @@ def nearest(rows: Rows, queries: FloatArray, k: int) -> Found:
     return Found(*answer, exhaustive)
 
 
+def unranked(rows: Rows, query: FloatArray, k: int) -> IntArray | None:
+    """Places that the k nearest to one query, (1, width), are among, (1, k or more), -1 where none.
+
+    None where `nearest` has to look: a filter, rows after the graph, no graph for such a query. It
+    saves half of what a query takes beside the graph itself to rank them but once.
+    """
+    graph, kept = rows.graph, rows.kept
+    if graph is None or graph.rows < len(rows.vectors) or kept < _NEARLY * len(rows.vectors):
+        return None
+    kind = _kinds(query)[0][0]
+    effort = graph.efforts.get(kind)
+    depth = _depths(rows, graph, 0, k)[-2]
+    if effort is None or effort.steps is None:
+        return None
+    steps = _effort(effort.steps, depth)
+    if steps * ROWS_PER_STEP > kept:
+        return None
+    places = _matching(rows, graph.rows, graph.candidates(query, depth + k, steps, kind))
+    enough = places[0, min(_needed(rows, k, depth + k), kept) - 1] >= 0
+    return places[:, : _closely(k)] if enough else None
+
+
+def _effort(steps: int, depth: int) -> int:
+    return math.ceil(steps * max(1, _DEEPER * depth / TUNED_K))
+
+
+def _closely(k: int) -> int:
+    """How many candidates are compared by their vectors."""
+    return max(2 * k, k + 20)
+
+
 def _of_kind(rows: Rows, kind: str, queries: FloatArray, k: int) -> Found:
     effort = rows.graph.efforts.get(kind) if rows.graph else None
     if rows.graph is None or effort is None or effort.steps is None:
@@ -136,7 +169,7 @@ def _by_graph(
     kind, steps = tuned
     answer, left = None, np.arange(len(queries))
     for depth in _depths(rows, graph, steps, k):
-        effort = math.ceil(steps * max(1, _DEEPER * depth / TUNED_K))
+        effort = _effort(steps, depth)
         if not len(left) or effort * ROWS_PER_STEP > rows.kept:
             break
         asked = queries if answer is None else queries[left]
@@ -181,7 +214,7 @@ def _proposed(
     later = rows.after(graph.rows).kept if len(rows.vectors) > graph.rows else 0
     needed = min(_needed(rows, k, asked[0]), rows.kept - later)
     enough = places[:, max(needed, 1) - 1] >= min(needed, 1) - 1  # the kept ones come first
-    places = places[:, : max(2 * k, k + 20)]
+    places = places[:, : _closely(k)]
     scores = products_by_place(_mapped(rows, graph), places, queries)
     return _with_later(best(scores, places, k), rows, graph, queries), enough
 
