@@ -134,7 +134,8 @@ class Hnsw:
             len(queries), pointers[0], entered, pointers[1], pointers[2],
             _parameters(faiss, entering),
         )  # fmt: skip
-        if (lacking := entry_points < 0).any():  # few are connected: enter at the first one again
+        if entry_points.min() < 0:  # few are connected: enter at the first one again
+            lacking = entry_points < 0
             near[lacking] = np.broadcast_to(near[:, :1], near.shape)[lacking]
             entry_points[lacking] = np.broadcast_to(entry_points[:, :1], near.shape)[lacking]
             np.maximum(entry_points, 0, out=entry_points)

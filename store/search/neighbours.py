@@ -56,7 +56,8 @@ def neighbours_of(
         whole[none], cosines[none] = -np.inf, np.nan
     if len(whole) == 1:  # the same in half the time
         order = np.lexsort((rows[0], -whole[0]))
-        rows, whole, cosines = rows[:, order], whole[:, order], cosines[:, order]
+        rows, whole = rows.take(order, axis=1), whole.take(order, axis=1)
+        cosines = cosines.take(order, axis=1)
     else:
         at = (np.arange(len(whole))[:, None], np.lexsort((rows, -whole), axis=1))
         rows, whole, cosines = rows[at], whole[at], cosines[at]
