@@ -20,7 +20,7 @@ from kinshelf.store.generation import Among, AnySnapshot
 from kinshelf.store.search import fusion
 from kinshelf.store.search.neighbours import Neighbours, neighbours_of
 from kinshelf.store.search.paging import looked_at
-from kinshelf.store.search.planner import Found, Rows, nearest
+from kinshelf.store.search.planner import Rows, nearest, unranked
 
 if TYPE_CHECKING:
     from kinshelf.db.product import StoredProduct
@@ -72,7 +72,12 @@ class Snapshot(AnySnapshot):
         """The rows that a search covers: all products, or those whose places are flagged."""
         if keep is None and self.count < len(self._live):
             keep = self._live
-        return Rows(np.asarray(self._parts.vectors), self._index_of(self._parts.vectors), keep)
+        return Rows(self._vectors, self._index_of(self._vectors), keep)
+
+    @functools.cached_property
+    def _vectors(self) -> FloatArray:
+        """No longer a memmap, of which each view takes ten times as long."""
+        return np.asarray(self._parts.vectors)
 
     @functools.cached_property
     def _live(self) -> BoolArray:
@@ -92,30 +97,39 @@ class Snapshot(AnySnapshot):
     def pairs(self, rows: IntArray | Sequence[int]) -> FloatArray:
         """Unit image and text embeddings as stored, (len(rows), 2 * dimension) float32, a copy."""
         places = np.asarray(rows, dtype=np.int64) - self._parts.first_row
-        found = np.array(self._parts.vectors[places], dtype=np.float32)
-        looked_at(self._parts.vectors, len(places), apart=True)
-        check_whole(self._parts.vectors)
+        found = np.array(self._vectors[places], dtype=np.float32)
+        looked_at(self._vectors, len(places), apart=True)
+        check_whole(self._vectors)
         return found
 
     def _nearest(
         self, queries: FloatArray, k: int, among: Among, weight_image: float
     ) -> Neighbours:
-        weighted = fusion.Weighting(weight_image).query(queries)
         searched = self.searched(self._kept(among))
-        found = nearest(searched, weighted, k)
+        found = self._found(queries, searched, k, weight_image)
         if searched.graph and not searched.graph.whole:
-            searched = replace(searched, graph=None)
-            found = nearest(searched, weighted, k)
-        near = searched.at(np.maximum(found.places, 0))
-        check_whole(self._parts.vectors)
-        return self._neighbours(queries, found, near, weight_image)
+            found = self._found(queries, replace(searched, graph=None), k, weight_image)
+        check_whole(self._vectors)
+        return found
 
-    def _neighbours(
-        self, queries: FloatArray, found: Found, near: FloatArray, weight_image: float
+    def _found(
+        self, queries: FloatArray, searched: Rows, k: int, weight_image: float
     ) -> Neighbours:
-        looked_at(self._parts.vectors, found.places.size, apart=True)
-        rows = np.where(found.places < 0, -1, found.places + self._parts.first_row)
-        return neighbours_of(queries, rows, near, weight_image, exhaustive=found.exhaustive)
+        weighted = fusion.Weighting(weight_image).query(queries)
+        if len(queries) == 1 and (likely := unranked(searched, weighted, k)) is not None:
+            return self._ranked(queries, searched, likely, weight_image).first(k)
+        found = nearest(searched, weighted, k)
+        exhaustive = found.exhaustive
+        return self._ranked(queries, searched, found.places, weight_image, exhaustive=exhaustive)
+
+    def _ranked(
+        self, queries: FloatArray, searched: Rows, places: IntArray, weight_image: float,
+        *, exhaustive: bool = False,
+    ) -> Neighbours:  # fmt: skip
+        looked_at(self._vectors, places.size, apart=True)
+        rows = np.where(places < 0, -1, places + self._parts.first_row)
+        near = searched.at(np.maximum(places, 0))
+        return neighbours_of(queries, rows, near, weight_image, exhaustive=exhaustive)
 
     def _may_come_among(self, found: Neighbours, alone: FloatArray, lacking: str) -> bool:
         if lacking not in self._alone:
