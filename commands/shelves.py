@@ -60,10 +60,8 @@ def show(output: Output, product_id: str, at: int | None) -> None:
 
 
 @command("list", examples=[
-    "kinshelf list --limit 5",
     'kinshelf list --where "price < 20 AND category IS NOT NULL"',
-    'kinshelf list --search "bear -brown"',
-    "kinshelf list --limit 1 --facets category,brand,price",
+    'kinshelf list --search "bear -brown" --limit 5 --facets category,price',
     "kinshelf list --json",
 ])  # fmt: skip
 @option("--where", metavar="CONDITION", show_default="every product",
