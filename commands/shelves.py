@@ -92,8 +92,9 @@ def list_products(
 
     with output.open() as shelf:
         shown = limit if limit or output.as_json else 50
+        now = shelf.snapshot(at)
         listed = products(
-            shelf, where, search=search, stem=stem, limit=shown, offset=offset, facets=facets, at=at
+            now, where, search=search, stem=stem, limit=shown, offset=offset, facets=facets
         )
     found, total = listed.products, listed.total
     if output.as_json:

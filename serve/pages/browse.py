@@ -21,6 +21,7 @@ from kinshelf.serve.pages.filtering import (
 from kinshelf.serve.pages.notices import generation_notice
 from kinshelf.serve.pages.rendering import PageRoute, address, page
 from kinshelf.store.ingest import queries as ingest_queries
+from kinshelf.store.similar.listing import Listed, products
 
 if TYPE_CHECKING:
     from kinshelf.db.product import StoredProduct
@@ -42,35 +43,46 @@ _COMPARED = ("category", *_FACTS, "description")
 async def shelf(
     request: Request,
     where: Annotated[str, Query(max_length=20_000)] = "",
+    search: Annotated[str, Query(max_length=1000)] = "",
     number: Annotated[int, Query(alias="page", ge=1, le=10_000_000)] = 1,
 ) -> Response:
     """Products, a page at a time."""
     service = request.app.state.service
-    found = await service.run(_listed, service, where.strip(), number)
+    asked = {"where": where.strip(), "search": search.strip()}
+    found = await service.run(_listed, service, asked, number)
     return page(
         request, "shelf.html", here="/shelf", status=422 if found["problem"] else 200, **found,
-        link=lambda wanted: address(under("/shelf"), where=where.strip(), page=wanted),
+        link=lambda wanted: address(under("/shelf"), **asked, page=wanted),
     )  # fmt: skip
 
 
-def _listed(service: Service, where: str, number: int) -> dict[str, Any]:
+def _listed(service: Service, asked: dict[str, str], number: int) -> dict[str, Any]:
     now = service.snapshot()
     found: list[StoredProduct] = []
-    total, problem = 0, None
+    total, pages, problem = 0, 1, None
     try:
-        total = now.view.count(now.filter(where or None))
+        listed = _page(now, asked, number)
+        total, found = listed.total, listed.products
         pages = max(-(-total // PER_PAGE), 1)
-        number = min(number, pages)
-        found = now.select(where or None, limit=PER_PAGE, offset=(number - 1) * PER_PAGE)
+        if number > pages:
+            number = pages
+            found = _page(now, asked, number).products
     except FilterError as error:
-        pages, problem = 1, problem_of(where, str(error))
+        problem = problem_of(asked["where"], str(error))
     pictures = Links(found)
     return {
-        "where": where, "problem": problem, "total": total, "page": number, "pages": pages,
+        **asked, "problem": problem, "total": total, "page": number, "pages": pages,
         "products": [_values(one, pictures) for one in found],
         "categories": category_rows(now.view.categories(), _CHIPS),
         "columns": column_names(now), "shelf": footer(now, service.shelf.path.name),
     }  # fmt: skip
+
+
+def _page(now: AnySnapshot, asked: dict[str, str], number: int) -> Listed:
+    return products(
+        now, asked["where"] or None, search=asked["search"] or None, limit=PER_PAGE,
+        offset=(number - 1) * PER_PAGE,
+    )  # fmt: skip
 
 
 def _values(stored: StoredProduct, pictures: Links) -> dict[str, Any]:
