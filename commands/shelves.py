@@ -17,6 +17,7 @@ from kinshelf.commands.options import (
     stem_option,
 )
 from kinshelf.commands.terminal.output import Output, show_facets
+from kinshelf.db.product import pictures_of
 
 
 @command(examples=[
@@ -24,16 +25,18 @@ from kinshelf.commands.terminal.output import Output, show_facets
     "kinshelf init --shelf toys.shelf --precision int8",
     "kinshelf init --encoder openai/clip-vit-large-patch14 --shelf large.shelf",
 ])  # fmt: skip
-@encoder_options("openai/clip-vit-base-patch32", "bf16 where the processor has it, else float32")
+@encoder_options(
+    "openai/clip-vit-base-patch32", "bf16 where the processor has it, else float32", "mean"
+)
 @shelf_options
-def init(output: Output, encoder: str | None, revision: str | None, precision: str | None) -> None:
+def init(output: Output, **settings: str | None) -> None:
     """Make an empty shelf for the embeddings of one CLIP model.
 
     The model is fetched once, when the first products are added.
     """
     from kinshelf.face import create
 
-    with create(output.address, encoder=encoder, revision=revision, precision=precision) as shelf:
+    with create(output.address, **settings) as shelf:
         made = {"shelf": shelf.name, "encoder": shelf.manifest.encoder}
     if output.as_json:
         output.emit(made)
@@ -51,11 +54,15 @@ def show(output: Output, product_id: str, at: int | None) -> None:
     from kinshelf.commands.terminal.tables import fields_table
 
     with output.open() as shelf:
-        found = shelf.snapshot(at).get(product_id).as_dict()
+        stored = shelf.snapshot(at).get(product_id)
+    found, pictures = stored.as_dict(), pictures_of(stored.product)
     if output.as_json:
-        output.emit(found)
+        output.emit(found | ({"pictures": pictures} if len(pictures) > 1 else {}))
     else:
         attributes = found.pop("attributes")
+        if len(pictures) > 1:
+            del attributes["images"]
+            found["image"] = "\n".join(pictures)
         output.console().print(fields_table(found | attributes))
 
 
@@ -146,8 +153,12 @@ def _index_lines(index: dict[str, Any]) -> dict[str, str]:
             for kind, found in index["queries"].items()
         )
         size = f"{index['bytes'] / 1e6:,.0f} MB, {index['tail']} unindexed rows"
+        if index.get("unlinked"):
+            size += f", {index['unlinked']} that nothing links to"
         lines = {"index": f"{index['kind']} of {index['rows']} rows, {size}"}
         lines["recall@10 when built"] = tuned
+    if shortfall := index.get("shortfall"):
+        lines["falls short"] = shortfall
     if index["due"]:
         lines["index"] += "; the next change builds it anew"
     if now := index.get("measured"):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from kinshelf import Shelf
 from kinshelf import create as create_shelf
 from kinshelf import open as open_shelf
 from kinshelf.cli import main
+from kinshelf.db.catalog.facets import count_facets
 from kinshelf.db.errors import (
     DuplicateId,
     EmptyShelf,
@@ -245,6 +247,21 @@ def test_a_filter_that_is_not_allowed_is_refused_everywhere(stocked: AnyShelf) -
     for expression in ("1; DROP TABLE products", "pg_sleep(9) IS NULL", "colur = 'red'"):
         with pytest.raises(FilterError):
             stocked.search(np.zeros((1, 2 * DIMENSION), np.float32), 3, where=expression)
+
+
+def test_facets_count_the_same_everywhere(stocked: AnyShelf) -> None:
+    now = stocked.snapshot()
+    found = count_facets(
+        now.view, ["category", "colour"], now.filter("price < 20"),
+        own={"colour": now.filter("colour = 'red'")},
+    )  # fmt: skip
+    cheap = [p for p in products(120)[0] if p.price is not None and p.price < 20]
+    red = Counter(p.category for p in cheap if p.attributes.get("colour") == "red")
+    colours = Counter(p.attributes["colour"] for p in cheap if p.attributes)
+    category, colour = found.facets["category"], found.facets["colour"]
+    assert dict(category.values) == {name: n for name, n in red.items() if name}
+    assert (dict(colour.values), category.lacking) == (colours, red[None])
+    assert found.total == red.total()
 
 
 def test_pages_of_a_listing_follow_each_other(stocked: AnyShelf) -> None:

@@ -19,7 +19,7 @@ from similar_world import COUNT, filled_directory, halves, plain
 import kinshelf as ks
 import kinshelf.store.similar.questions
 from kinshelf.cli import main
-from kinshelf.db.catalog.facets import facet_of
+from kinshelf.db.catalog.counted import facet_of
 from kinshelf.db.errors import FilterError, InputError
 from kinshelf.db.filters.names import Name
 from kinshelf.store.similar.variety import mmr

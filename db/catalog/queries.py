@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kinshelf.db.arrays import IntArray
-from kinshelf.db.catalog.facets import facet_of, read
+from kinshelf.db.catalog.counted import facet_of, read
 from kinshelf.db.filters.names import PREDICTED_CATEGORY
-from kinshelf.db.product import TEXT_COLUMNS, Product, StoredProduct
+from kinshelf.db.product import TEXT_COLUMNS, Product, StoredProduct, pictures_of
 from kinshelf.db.text import is_kept
 
 if TYPE_CHECKING:
     import duckdb
 
-    from kinshelf.db.catalog.facets import Facet
+    from kinshelf.db.catalog.counted import Facet
     from kinshelf.db.catalog.records import CommitRecord, ProbeRecord, RejectRecord
     from kinshelf.db.catalog.tables import Catalog
     from kinshelf.db.filters.compiler import Filter
@@ -50,12 +51,37 @@ _MET = 4096
 """Products that a catalogue remembers: asking DuckDB takes longer than searching a small shelf."""
 
 
+class Tabled(Protocol):
+    """What can put its products into DuckDB: the catalogue of a directory, or of an engine."""
+
+    def attribute_types(self) -> dict[str, str]:
+        """See `View`."""
+
+    def tabled(
+        self, where: Filter | None, limit: int | None = None
+    ) -> contextlib.AbstractContextManager[View]:
+        """See `View`."""
+
+    def by_rows(self, rows: Sequence[int] | IntArray) -> dict[int, StoredProduct]:
+        """See `View`."""
+
+    def select(
+        self, where: Filter | None = None, *, limit: int | None = None, offset: int = 0
+    ) -> list[StoredProduct]:
+        """See `View`."""
+
+
 class View:
     """The catalogue as of one generation; later changes, and rows removed by then, do not show."""
 
     def __init__(self, catalog: Catalog, generation: int) -> None:
         self.catalog = catalog
         self.generation = generation
+
+    @contextlib.contextmanager
+    def tabled(self, where: Filter | None, limit: int | None = None) -> Iterator[View]:
+        """A view whose products are in DuckDB: at least those that match, or so many of them."""
+        yield self
 
     def _run(self, query: str, parameters: Sequence[Any] = ()) -> duckdb.DuckDBPyConnection:
         return self.catalog.cursor().execute(query, list(parameters))
@@ -88,10 +114,12 @@ class View:
         """Products that match, by row."""
         sql, parameters = self._visible(where)
         fields = ", ".join(f"p.{name}" for name in FIELDS)
-        query = f"SELECT {fields} FROM products p WHERE {sql} ORDER BY p.row LIMIT ? OFFSET ?"
         limits = [min(number, _MOST) for number in (limit, offset) if number is not None]
         if limit is None:
-            query = query.replace("LIMIT ? ", "")
+            query = f"SELECT {fields} FROM products p WHERE {sql} ORDER BY p.row OFFSET ?"
+        else:  # whole products are read of the page alone: far pages take a tenth of the time
+            page = f"SELECT row FROM products p WHERE {sql} ORDER BY row LIMIT ? OFFSET ?"
+            query = f"SELECT {fields} FROM products p WHERE p.row IN ({page}) ORDER BY p.row"
         return [stored_product(row) for row in self._run(query, parameters + limits).fetchall()]
 
     def written_after(self, row: int) -> Iterator[list[tuple[Any, ...]]]:
@@ -124,8 +152,12 @@ class View:
 
     def pictures(self) -> tuple[set[str], set[str]]:
         """What the products of any kept generation name as their pictures, and content hashes."""
-        found = self._run("SELECT DISTINCT image, image_hash FROM products").fetchall()
-        return {name for name, _ in found if name}, {digest for _, digest in found if digest}
+        query = "SELECT DISTINCT image, image_hash, attributes->>'images' FROM products"
+        names, hashes = set[str](), set[str]()
+        for image, digests, listed in self._run(query).fetchall():
+            names.update(pictures_of(Product("", image=image, attributes={"images": listed})))
+            hashes.update(filter(None, (digests or "").split(",")))
+        return names, hashes
 
     def by_rows(self, rows: Sequence[int] | IntArray) -> dict[int, StoredProduct]:
         """The products of some row numbers, whatever became of them since."""
@@ -154,6 +186,13 @@ class View:
         )
         found = self._run(query, [*parameters, list(filter(is_kept, ids))]).fetchall()
         return {row[1]: stored_product(row) for row in found}
+
+    def versions(self, product_id: str) -> list[StoredProduct]:
+        """All rows that an id ever had, as far as they are kept, oldest first."""
+        fields = ", ".join(f"p.{name}" for name in FIELDS)
+        query = f"SELECT {fields} FROM products p WHERE p.id = ? AND p.added <= ? ORDER BY p.row"
+        found = self._run(query, [product_id, self.generation]) if is_kept(product_id) else None
+        return [stored_product(row) for row in found.fetchall()] if found else []
 
     def row_by_id(self) -> dict[str, int]:
         """Every id and its row."""

@@ -87,6 +87,13 @@ class ProductFields(_Request):
     attributes: Annotated[dict[Name, Scalar], Field(max_length=MAX_ATTRIBUTES)] | None = None
 
 
+class Changes(ProductFields):
+    """Fields of a product to change. `new_category` confirms a category that no product has yet:
+    without it, that is an answer of 409 which names those that look like it."""
+
+    new_category: bool = False
+
+
 class NewProduct(ProductFields):
     """A product to add, or to update if its id is on the shelf."""
 
@@ -105,3 +112,13 @@ class TrainRequest(_Request):
     patience: Annotated[int, Field(ge=1, le=1000)] | None = None
     seed: Annotated[int, Field(ge=0, le=2**53)] | None = None
     warm_start: bool = False
+
+
+class FillRequest(_Request):
+    """Which products on the shelf to classify; `apply`: write the categories that the policy
+    accepts."""
+
+    where: Where | None = None
+    apply: bool = False
+    include_predicted: bool = False
+    probe: Row | None = None

@@ -29,6 +29,9 @@ class Trouble(Answer):
     message: str = Field(examples=["toys.shelf is being written by process 12 on host"])
     reason: str | None
     retry_after: int | None = Field(description="Seconds after which asking again may help.")
+    near: list[str] | None = Field(
+        None, description="Of a category that no product has: those that look like it."
+    )
 
 
 class Failure(Answer):

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from kinshelf.db.errors import InputError
-from kinshelf.serve.base.schemas import MAX_FACETS, NewProduct, ProductFields
+from kinshelf.db.errors import InputError, UnknownCategory
+from kinshelf.serve.base.schemas import MAX_FACETS, Changes, NewProduct
 from kinshelf.serve.http.answers import Added, Json, Listed, Removed, Shown, answers, fails
 from kinshelf.serve.http.requests import Served, body_of, read_body
 from kinshelf.serve.http.security import reader, writer
@@ -78,16 +78,25 @@ async def show(product_id: str, service: Served) -> Response:
 
 @router.patch(
     "/products/{product_id:path}", dependencies=_WRITE, **answers(Shown, 404, 409, 423),
-    openapi_extra=body_of(ProductFields, {"category": "Toys & Games | Puzzles"}),
+    openapi_extra=body_of(Changes, {"category": "Toys & Games | Puzzles"}),
 )  # fmt: skip
 async def change(product_id: str, request: Request, service: Served) -> Response:
-    """Change the fields that are given; null empties one. Answered once it is durable."""
-    body, data = await read_body(request, ProductFields)
+    """Change the fields that are given; null empties one. Answered once it is durable.
+
+    A category that no product has yet is refused (409), and those that look like it are named in
+    `near`, unless `new_category` is true.
+    """
+    body, data = await read_body(request, Changes)
 
     def work() -> dict[str, Any]:
         old = service.product(product_id).product
         changes = changes_of(body, old, service.pictures, data)
-        return service.amend(product_id, changes).as_dict()
+        is_new = body.new_category
+        try:
+            return service.amend(product_id, changes, new_category=is_new).as_dict()
+        except UnknownCategory as error:
+            remedy = f'{error}: send `"new_category": true` with it to make the category'
+            raise UnknownCategory(remedy, error.near) from None
 
     return Json(await service.run(work))
 

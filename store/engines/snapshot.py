@@ -79,7 +79,7 @@ class EngineSnapshot(AnySnapshot):
         self, backend: Backend, state: State, generation: int, view: EngineView, vectors: Vectors
     ) -> None:
         self.generation = generation
-        self.fingerprint = state.manifest.fingerprint or f"declared:{state.manifest.encoder}"
+        self.fingerprint = state.manifest.space
         self.view = view
         self._backend = backend
         self._vectors = vectors

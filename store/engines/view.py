@@ -6,6 +6,7 @@ the change log into DuckDB once and then followed, so it is answered as in a dir
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 from collections import Counter
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kinshelf.db.arrays import IntArray
-from kinshelf.db.catalog.facets import Facet, counted, facet_of
+from kinshelf.db.catalog.counted import Facet, counted, facet_of
 from kinshelf.db.catalog.queries import (
     FIELDS,
     FILTER_COLUMNS,
@@ -102,15 +103,32 @@ class EngineView(View):
                 f" than {READ_ROWS} products would have to be read: join it by AND with conditions"
                 " that leave fewer, such as category = 'Puzzles' or price < 20"
             )
+        with self._read(wide) as table:
+            return table.rows(wanted)
+
+    @contextlib.contextmanager
+    def _read(self, where: Where, limit: int | None = None) -> Iterator[View]:
+        """A view of some products, read from the engine into DuckDB."""
         catalog = Catalog(self.generation)
         try:
-            for rows, _ in self.scan(wide, _TABLE):
+            for rows, _ in self.scan(where, _TABLE, limit=limit):
                 columns = zip(*rows, strict=True)
                 table = dict(zip(_TABLE, map(list, columns), strict=True))
                 catalog.apply_base({"products": table})
-            return View(catalog, self.generation).rows(wanted)
+            yield View(catalog, self.generation)
         finally:
             catalog.close()
+
+    @contextlib.contextmanager
+    def tabled(self, where: Filter | None, limit: int | None = None) -> Iterator[View]:
+        asked = self.where(where)
+        if limit is None and self._backend.count(asked, READ_ROWS + 1) > READ_ROWS:
+            raise FilterError(
+                f"{self._backend.kind} cannot count by itself, and more than {READ_ROWS} products"
+                " would have to be read: give a condition that leaves fewer"
+            )
+        with self._read(asked, limit) as table:
+            yield table
 
     def _mixed(self) -> set[str]:
         """Attributes whose values are of several kinds."""
@@ -163,6 +181,11 @@ class EngineView(View):
             for block, _ in self.scan(part, FIELDS):
                 found |= {row[1]: stored_product(row) for row in block}
         return found
+
+    def versions(self, product_id: str) -> list[StoredProduct]:
+        scanned = self.scan(Where(ids=[product_id]), FIELDS) if is_key(product_id) else ()
+        found = [stored_product(row) for rows, _ in scanned for row in rows]
+        return [stored for stored in found if stored.added <= self.generation]
 
     @functools.cached_property
     def predicted(self) -> IntArray:

@@ -13,19 +13,28 @@ import numpy as np
 
 from kinshelf.db.arrays import FloatArray
 from kinshelf.db.errors import InputError
-from kinshelf.db.product import Product, Reject
+from kinshelf.db.product import Product, Reject, pictures_of
 from kinshelf.db.text import normalise
 from kinshelf.store.compatibility import check_dimension
 from kinshelf.store.ingest.add import open_downloader, read_batches
 from kinshelf.store.ingest.batch_encoder import BatchEncoder
-from kinshelf.store.ingest.candidate import Candidate, pairs_of, reject
+from kinshelf.store.ingest.candidate import (
+    Candidate,
+    bring,
+    candidates,
+    pairs_of,
+    reject,
+    width_of,
+)
+from kinshelf.store.ingest.picture_vectors import PictureVectors
 from kinshelf.store.ingest.pictures import Picture, Preprocessor, is_url, read_pictures
-from kinshelf.store.ingest.pipeline import bring, candidates, width_of
+from kinshelf.store.ingest.several import attach
 from kinshelf.store.query import Query, QueryFields
 from kinshelf.store.results import AddOptions, AddReport, Neighbour
 
 if TYPE_CHECKING:
     from kinshelf.db.images.download import Downloader
+    from kinshelf.db.product import StoredProduct
     from kinshelf.db.sources.readers import ReadBatch
     from kinshelf.store.base import AnyShelf
     from kinshelf.store.generation import AnySnapshot
@@ -50,7 +59,9 @@ def embed(shelf: AnyShelf, query: Query) -> FloatArray:
     if not product.text and not query.image:
         raise InputError("the query is empty: give --image, --text or both")
     candidate = Candidate(product, 0, "query")
-    candidate.picture = _picture(query.image, allow_private_hosts=query.allow_private_hosts)
+    picture = _picture(query.image, allow_private_hosts=query.allow_private_hosts)
+    candidate.picture = picture
+    candidate.image_hash = picture.content_hash if picture else None
     _encode(shelf, [candidate])
     if candidate.image_rejected:
         raise candidate.image_rejected
@@ -72,9 +83,6 @@ def _picture(image: str | bytes | None, *, allow_private_hosts: bool) -> Picture
 
 
 def _encode(shelf: AnyShelf, candidates: Sequence[Candidate]) -> None:
-    for candidate in candidates:
-        picture: Picture | None = candidate.picture
-        candidate.image_hash = picture.content_hash if picture else None
     preprocessor = Preprocessor(shelf.encoder)
     try:
         encoder = BatchEncoder(shelf.encoder, preprocessor, AddReport())
@@ -107,9 +115,7 @@ def _query_batch(
         check_dimension(width_of(batch), shelf.name, shelf.manifest, empty=False)
         bring(found, batch)
     else:
-        pictures = read_pictures([c.product.image for c in found], downloader)
-        for candidate, picture in zip(found, pictures, strict=True):
-            candidate.picture = picture
+        attach(found, shelf.manifest.pictures, lambda names: read_pictures(names, downloader))
         _encode(shelf, found)
     usable = [c for c in found if c.image is not None or c.text is not None]
     for candidate in usable:
@@ -138,29 +144,49 @@ def of_source(query: Query | None, fields: QueryFields) -> Query:
     return asked
 
 
-def neighbours(snapshot: AnySnapshot, found: Neighbours) -> list[list[Neighbour]]:
-    """Found rows with their catalogue entries, one list a query."""
+def neighbours(
+    snapshot: AnySnapshot,
+    found: Neighbours,
+    images: FloatArray | None = None,
+    vectors: PictureVectors | None = None,
+) -> list[list[Neighbour]]:
+    """Found rows with their catalogue entries, one list a query.
+
+    images: the queries' image embeddings, (n, d); with `vectors`, a neighbour with several pictures
+    says which one the query's resembles most.
+    """
     known = snapshot.view.by_rows(found.rows[found.rows >= 0])
-    answers: list[list[Neighbour]] = []
+    answers = []
     for i, rows in enumerate(found.rows):
-        answer = []
-        for j, row in enumerate(rows):
-            if row >= 0:
-                product = known[int(row)].product
-                answer.append(
-                    Neighbour(
-                        product.id,
-                        product.title,
-                        product.category,
-                        product.image,
-                        float(found.similarities[i, j]),
-                        _or_none(found.image_similarities[i, j]),
-                        _or_none(found.text_similarities[i, j]),
-                        int(row),
-                    )
-                )
-        answers.append(answer)
+        image = None if images is None or not images[i].any() else images[i]
+        there = [(j, known[int(row)]) for j, row in enumerate(rows) if row >= 0]
+        answers.append(
+            [_neighbour(one, found, (i, j), _nearest(one, vectors, image)) for j, one in there]
+        )
     return answers
+
+
+def _neighbour(
+    stored: StoredProduct, found: Neighbours, place: tuple[int, int], matched: str | None
+) -> Neighbour:
+    product = stored.product
+    return Neighbour(
+        product.id, product.title, product.category, product.image,
+        float(found.similarities[place]), _or_none(found.image_similarities[place]),
+        _or_none(found.text_similarities[place]), stored.row, matched,
+    )  # fmt: skip
+
+
+def _nearest(
+    stored: StoredProduct, vectors: PictureVectors | None, image: FloatArray | None
+) -> str | None:
+    """The picture that the query's resembles most, of a product with several that are kept."""
+    if vectors is None or image is None or len(stored.picture_hashes) < 2:
+        return None
+    hashes = zip(pictures_of(stored.product), stored.picture_hashes, strict=False)
+    rows = [(name, vectors.get(digest)) for name, digest in hashes if digest]
+    cosines = {name: float(row @ image) for name, row in rows if row is not None}
+    return max(cosines, key=lambda name: cosines[name]) if cosines else None
 
 
 def _or_none(value: np.float32) -> float | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from kinshelf.store.similar.keywords import found
 
 if TYPE_CHECKING:
-    from kinshelf.db.catalog.facets import Facet
+    from kinshelf.db.catalog.counted import Facet
     from kinshelf.db.product import StoredProduct
     from kinshelf.store.generation import AnySnapshot
 

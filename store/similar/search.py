@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from kinshelf.db.arrays import FloatArray
 from kinshelf.db.errors import InputError
+from kinshelf.store.ingest.picture_vectors import PictureVectors
 from kinshelf.store.ingest.queries import embed, embed_source, neighbours, of_source
 from kinshelf.store.query import Query, QueryFields
 from kinshelf.store.results import AddOptions, SearchResult
@@ -32,6 +33,16 @@ NEIGHBOURS = 10
 Asked = Question | Nearest
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Ready:
+    """What one answer is found by: not at all by meaning, where there is no question."""
+
+    question: Asked | None
+    exclude: Sequence[int]
+    words: str = ""
+    images: FloatArray | None = None
+
+
 def similar(
     shelf: AnyShelf, query: Query | None = None, /, **fields: Unpack[QueryFields]
 ) -> SearchResult:
@@ -46,15 +57,17 @@ def similar(
     """
     asked = Query.of(query, fields)
     now = shelf.snapshot(asked.at)
+    vectors = PictureVectors(shelf.path, shelf.manifest)
     if asked.like:
         question, rows = _of_examples(shelf, now, asked)
-        return _answer(now, asked, question, rows)
+        return _answer(now, asked, _Ready(question, rows))
     stored = now.get(asked.id) if asked.id is not None else None
     words = asked.text or (stored.product.text if stored else "")
     if asked.mode == "keywords":
-        return _answer(now, asked, None, [stored.row] if stored else [], words)
+        return _answer(now, asked, _Ready(None, [stored.row] if stored else [], words))
     pair, rows = _pair(shelf, now, stored or asked)
-    return _answer(now, asked, _of_pair(now, asked, pair, stored=bool(rows)), rows, words)
+    question = _of_pair(now, asked, pair, stored=bool(rows))
+    return _answer(now, asked, _Ready(question, rows, words, pair[None, : now.dimension]), vectors)
 
 
 def _pair(
@@ -117,11 +130,11 @@ def _is_file(name: str) -> bool:
 def _answer(
     now: AnySnapshot,
     asked: Query,
-    question: Asked | None,
-    exclude: Sequence[int],
-    words: str = "",
+    ready: _Ready,
+    vectors: PictureVectors | None = None,
 ) -> SearchResult:
     share = {"meaning": 0.0, "keywords": 1.0, "hybrid": asked.weight_keywords}[asked.mode]
+    question, words, exclude = ready.question, ready.words, ready.exclude
     if share and not words:
         raise InputError(f"mode is {asked.mode!r} and there are no words: give a text")
 
@@ -133,7 +146,7 @@ def _answer(
         return hybrid(now, words, asked, question, depth, exclude)
 
     found = chosen(now, asked, search, asked.k or NEIGHBOURS)
-    shown = neighbours(now, found.neighbours())[0]
+    shown = neighbours(now, found.neighbours(), ready.images, vectors)[0]
     facets = now.facets(asked.facets, asked.where)
     return SearchResult(shown, now.generation, now.fingerprint, found.exhaustive, facets)
 
@@ -153,29 +166,40 @@ def similar_source(
     asked = of_source(query, fields)
     now = shelf.snapshot(asked.at)
     now.filter(asked.where)  # what is wrong with it is reported before anything is encoded
+    vectors = PictureVectors(shelf.path, shelf.manifest)
     for batch in embed_source(shelf, source, options, asked.weight_image):
-        yield batch, _answers(now, asked, batch) if batch.products else []
+        yield batch, _answers(now, asked, batch, vectors) if batch.products else []
 
 
-def _answers(now: AnySnapshot, asked: Query, batch: QueryBatch) -> list[SearchResult]:
+def _answers(
+    now: AnySnapshot, asked: Query, batch: QueryBatch, vectors: PictureVectors
+) -> list[SearchResult]:
     stored = now.view.by_ids([product.id for product in batch.products])
     questions = [_of_pair(now, asked, pair, stored=False) for pair in batch.pairs]
     plain = asked.beyond("k", "where", "at", "weight_image", "allow_private_hosts") == []
     if plain and all(isinstance(each, Nearest) for each in questions):
-        return _at_once(now, asked, batch)
-    exclude = [[stored[p.id].row] if p.id in stored else [] for p in batch.products]
+        return _at_once(now, asked, batch, vectors)
     plainly = replace(asked, facets=())
     facets = now.facets(asked.facets, asked.where)
-    words = [product.text for product in batch.products]
-    found = (_answer(now, plainly, *each) for each in zip(questions, exclude, words, strict=True))
+    ready = [
+        _Ready(
+            question, [stored[product.id].row] if product.id in stored else [], product.text,
+            pair[None, : now.dimension],
+        )
+        for product, pair, question in zip(batch.products, batch.pairs, questions, strict=True)
+    ]  # fmt: skip
+    found = (_answer(now, plainly, each, vectors) for each in ready)
     return [replace(each, facets=facets) for each in found]
 
 
-def _at_once(now: AnySnapshot, asked: Query, batch: QueryBatch) -> list[SearchResult]:
+def _at_once(
+    now: AnySnapshot, asked: Query, batch: QueryBatch, vectors: PictureVectors
+) -> list[SearchResult]:
     k = asked.k or NEIGHBOURS
     near = now.kneighbors(batch.pairs, k + 1, where=asked.where, weight_image=asked.weight_image)
     found = []
-    for product, answer in zip(batch.products, neighbours(now, near), strict=True):
+    answers = neighbours(now, near, batch.pairs[:, : now.dimension], vectors)
+    for product, answer in zip(batch.products, answers, strict=True):
         others = [each for each in answer if each.id != product.id][:k]
         found.append(SearchResult(others, now.generation, now.fingerprint, near.exhaustive))
     return found
