@@ -187,7 +187,7 @@ def _arrays(
     For a query alone they are made once a thread: the pointers take a tenth of its time.
     """
     key = width, entered, count
-    known = _single.__dict__
+    known: dict[Any, Any] = _single.__dict__
     if queries == 1 and key in known:
         return known[key]  # type: ignore[no-any-return]
     arrays = (
