@@ -21,6 +21,8 @@ _BLOCKS = frozenset(
 )  # fmt: skip
 _UNSEEN = frozenset({"script", "style", "template", "noscript", "iframe"})
 PICTURE_NAME = re.compile(r"\.(?:jpe?g|png|webp|gif|avif|heic)\s*$", re.I)
+_ADDRESSES = ("src", "hi_res", "large", "url", "link", "href", "thumb")
+"""Where an object that stands for a picture has its address, the largest first."""
 _PLACEHOLDER = "transparent-pixel"
 
 
@@ -41,20 +43,30 @@ def members_of(text: str) -> list[Any] | None:
 def pictures_of(value: object) -> list[str]:
     """The pictures that a cell names, in order, each once; placeholders are left out.
 
-    A cell is one path or URL, a list, or URLs in a row with "|", ";", "," or a space between.
+    A cell is one path or URL, a list, an object with an address, or URLs in a row with "|", ";", ","
+    or a space between.
     """
     if isinstance(value, list):
         found = [picture for member in value for picture in pictures_of(member)]
         return list(dict.fromkeys(found))
+    if isinstance(value, dict):
+        return pictures_of(next((value[name] for name in _ADDRESSES if value.get(name)), None))
     text = str(value).strip() if value is not None else ""
     if (members := members_of(text)) is not None:
-        return pictures_of([m for m in members if isinstance(m, str)])
+        return pictures_of([m for m in members if isinstance(m, str | dict)])
     many = text.startswith(("http://", "https://", "//"))
     parts = _BETWEEN_URLS.split(text) if many else [text]
     if not many and "," in text and all(map(PICTURE_NAME.search, text.split(","))):
         parts = text.split(",")
     found = [part.strip(" ,;") for part in parts]
     return list(dict.fromkeys(part for part in found if part and _PLACEHOLDER not in part))
+
+
+def first_price(text: str) -> str:
+    """The price of the first of a list of variants, as JSON."""
+    variants = members_of(text) or []
+    prices = (v.get("price") for v in variants if isinstance(v, dict))
+    return next((str(price) for price in prices if price not in (None, "")), "")
 
 
 def path_of(text: str) -> str:
