@@ -43,7 +43,7 @@ def members_of(text: str) -> list[Any] | None:
 def pictures_of(value: object) -> list[str]:
     """The pictures that a cell names, in order, each once; placeholders are left out.
 
-    A cell is one path or URL, a list, an object with an address, or URLs in a row with "|", ";", ","
+    A cell is a path or URL, a list, an object with an address, or URLs in a row with "|", ";", ","
     or a space between.
     """
     if isinstance(value, list):
