@@ -25,6 +25,7 @@ _FINDINGS = (
     ("is_near_duplicate", "near duplicates", "duplicate_group"),
     ("is_conflict", "pictures that do not fit their text", "image_says"),
     ("is_outlier", "far from all others", ""),
+    ("is_category_spelling", "categories that are another's spelling", "suggested_category"),
 )
 _LISTED = 8
 

@@ -29,6 +29,8 @@ _BLOCKS = frozenset(
 )  # fmt: skip
 _UNSEEN = frozenset({"script", "style", "template", "noscript", "iframe"})
 PICTURE_NAME = re.compile(r"\.(?:jpe?g|png|webp|gif|avif|heic)\s*$", re.I)
+_ADDRESSES = ("src", "hi_res", "large", "url", "link", "href", "thumb")
+"""Where an object that stands for a picture has its address, the largest first."""
 _PLACEHOLDER = "transparent-pixel"
 
 
@@ -110,6 +112,13 @@ def _parsed(text: str) -> Any:
         except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
             continue
     return text
+
+
+def first_price(text: str) -> str:
+    """The price of the first of a list of variants, as JSON."""
+    variants = members_of(text) or []
+    prices = (v.get("price") for v in variants if isinstance(v, dict))
+    return next((str(price) for price in prices if price not in (None, "")), "")
 
 
 def path_of(text: str) -> str:
