@@ -26,6 +26,7 @@ from kinshelf.db.arrays import BoolArray, FloatArray, IntArray
 from kinshelf.db.catalog.schema import is_count
 from kinshelf.db.catalog.statement import fault_of, file_hash, read_state, seal, side_file
 from kinshelf.db.errors import ShelfError
+from kinshelf.db.mapping import is_whole, mapped
 from kinshelf.db.threads import faiss_for
 from kinshelf.store.log import disk
 from kinshelf.store.search.layout import OddGraph, check_graphs
@@ -122,6 +123,11 @@ class Hnsw:
     def helps(self) -> bool:
         """Whether any kind of query is answered by it."""
         return any(effort.steps is not None for effort in self.efforts.values())
+
+    @property
+    def whole(self) -> bool:
+        """Whether all that was read of its file was there: it may be cut while it is searched."""
+        return self.held is None or is_whole(self.held[0])
 
     def candidates(self, queries: FloatArray, count: int, steps: int, kind: str) -> IntArray:
         """Places likely to be nearest, best guess first, (n, count) int64, -1 where none."""
@@ -370,7 +376,7 @@ def load(path: Path, anchor: str | None, width: int, *, whole: bool = False) -> 
         # Read before it is mapped: a bad sector of a mapping would end the process.
         if fault_of(path, state["xxh3"]):
             return None
-        data = np.memmap(path, np.uint8, "r")
+        data = mapped(path, np.uint8)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # ValueError: it is empty
         return None
     faiss = faiss_for(1)

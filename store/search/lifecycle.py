@@ -21,6 +21,7 @@ import xxhash
 from kinshelf.db.arrays import FloatArray
 from kinshelf.db.catalog.statement import side_file
 from kinshelf.db.errors import InputError
+from kinshelf.db.mapping import is_whole
 from kinshelf.store.log import disk
 from kinshelf.store.log.layout import index_path
 from kinshelf.store.search import hnsw
@@ -89,6 +90,8 @@ class EpochIndex:
             if stamp not in (None, self._stamp) and self._ledger.manifest.epoch == self._epoch:
                 self._stamp = stamp
                 self._graph = open_graph(self.path, self._ledger) or self._graph
+            if self._graph and not self._graph.whole:
+                self._graph = None
             graph = self._graph
             if graph and graph.vectors is None and graph.rows <= len(vectors):
                 self._graph = replace(graph, vectors=np.asarray(vectors[: graph.rows]))
@@ -147,7 +150,7 @@ class EpochIndex:
             graph = replace(graph, efforts=base.efforts, measured=base.measured)
         with writing():
             # A compaction meanwhile has made these vectors, and so the graph, a thing of the past.
-            current = anchor(self._ledger, len(vectors)) == mark
+            current = anchor(self._ledger, len(vectors)) == mark and is_whole(vectors)
             if current:
                 self._graph = hnsw.save(graph, self.path)
                 self._stamp = self._written()
