@@ -105,31 +105,18 @@ class Snapshot(AnySnapshot):
     def _nearest(
         self, queries: FloatArray, k: int, among: Among, weight_image: float
     ) -> Neighbours:
-        searched = self.searched(self._kept(among))
-        found = self._found(queries, searched, k, weight_image)
-        if searched.graph and not searched.graph.whole:
-            found = self._found(queries, replace(searched, graph=None), k, weight_image)
-        check_whole(self._vectors)
-        return found
-
-    def _found(
-        self, queries: FloatArray, searched: Rows, k: int, weight_image: float
-    ) -> Neighbours:
         weighted = fusion.Weighting(weight_image).query(queries)
-        if len(queries) == 1 and (likely := unranked(searched, weighted, k)) is not None:
-            return self._ranked(queries, searched, likely, weight_image).first(k)
-        found = nearest(searched, weighted, k)
-        exhaustive = found.exhaustive
-        return self._ranked(queries, searched, found.places, weight_image, exhaustive=exhaustive)
-
-    def _ranked(
-        self, queries: FloatArray, searched: Rows, places: IntArray, weight_image: float,
-        *, exhaustive: bool = False,
-    ) -> Neighbours:  # fmt: skip
+        searched = self.searched(self._kept(among))
+        places, exhaustive = _found(searched, weighted, k)
+        if searched.graph and not searched.graph.whole:
+            searched = replace(searched, graph=None)
+            places, exhaustive = _found(searched, weighted, k)
         looked_at(self._vectors, places.size, apart=True)
         rows = np.where(places < 0, -1, places + self._parts.first_row)
         near = searched.at(np.maximum(places, 0))
-        return neighbours_of(queries, rows, near, weight_image, exhaustive=exhaustive)
+        check_whole(self._vectors)
+        found = neighbours_of(queries, rows, near, weight_image, exhaustive=exhaustive)
+        return found if places.shape[1] <= k else found.first(k)
 
     def _may_come_among(self, found: Neighbours, alone: FloatArray, lacking: str) -> bool:
         if lacking not in self._alone:
@@ -199,3 +186,11 @@ class Snapshot(AnySnapshot):
             self._row_of.clear()
         self._row_of[product_id] = found.row
         return found
+
+
+def _found(rows: Rows, queries: FloatArray, k: int) -> tuple[IntArray, bool]:
+    """Places of which the k nearest are some, (n, k or more), and whether all were scored."""
+    if len(queries) == 1 and (likely := unranked(rows, queries, k)) is not None:
+        return likely, False
+    found = nearest(rows, queries, k)
+    return found.places, found.exhaustive

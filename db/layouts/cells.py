@@ -16,7 +16,7 @@ _BETWEEN_URLS = re.compile(r"[|;,~\s]+(?=https?://|//)|\s*\|\s*")
 _URL = re.compile(r"(?:https?:)?//[^\s\"'<>|{}\[\]]+", re.I)
 _BETWEEN_TEXTS = re.compile(r"(?<=['\"])\s+(?=['\"])")
 """Where NumPy, which writes no commas, has them in a list of texts."""
-_ADDRESSES = ("url", "src", "href", "link", "hi_res", "original", "large", "full", "medium", "path",
+_ADDRESSES = ("src", "hi_res", "url", "href", "link", "original", "large", "full", "medium", "path",
               "file", "image", "thumb")  # fmt: skip
 """What an object that stands for a picture may call its address, the best one first."""
 _NO_PICTURE = frozenset({"", "null", "none", "nan", "n/a", "na", "#n/a", "undefined"})
@@ -29,8 +29,6 @@ _BLOCKS = frozenset(
 )  # fmt: skip
 _UNSEEN = frozenset({"script", "style", "template", "noscript", "iframe"})
 PICTURE_NAME = re.compile(r"\.(?:jpe?g|png|webp|gif|avif|heic)\s*$", re.I)
-_ADDRESSES = ("src", "hi_res", "large", "url", "link", "href", "thumb")
-"""Where an object that stands for a picture has its address, the largest first."""
 _PLACEHOLDER = "transparent-pixel"
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import functools
 import logging
 import math
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,6 +28,7 @@ from kinshelf.db.errors import ShelfError
 from kinshelf.db.mapping import is_whole, mapped
 from kinshelf.db.threads import faiss_for
 from kinshelf.store.log import disk
+from kinshelf.store.search.buffers import arrays_for
 from kinshelf.store.search.layout import OddGraph, check_graphs
 from kinshelf.store.search.links import link_all
 from kinshelf.store.search.unindexed import UnindexedRows
@@ -61,8 +61,7 @@ _ENTRY_POINTS_A_STEP = 512
 """Among many entry points the search takes more steps."""
 _COUNTED = ("rows", "doors", "trained", "measured", "size")
 """Numbers that the statement of a graph must have."""
-_KEPT = 16
-"""Shapes of a query alone for which a thread keeps arrays."""
+_TOP = 127
 _MOST_STEPS, _MOST_LINKS, _MOST_CONSTRUCTION = 1 << 20, 64, 1000
 _TRAINING_ROWS = 20_000
 _BLOCK = 2048
@@ -133,8 +132,9 @@ class Hnsw:
         faiss = faiss_for(len(queries))
         entering = max(_ENTRY_STEPS[kind], self.entry_points.ntotal // _ENTRY_POINTS_A_STEP)
         entered = min(_ENTERED, entering)
-        arrays, pointers = _arrays(faiss, *queries.shape, entered, count)
-        asked, near, entry_points, entered_at, _, places = arrays
+        asked, near, entry_points, entered_at, _, places, pointers = arrays_for(
+            faiss, queries.shape, entered, count
+        )
         asked[:] = queries
         self.entry_points.search_c(
             len(queries), pointers[0], entered, pointers[1], pointers[2],
@@ -160,47 +160,38 @@ class Hnsw:
         Similarities and places, (1, count) each, nearest first; hugely negative and -1 where none.
         """
         faiss = faiss_for(len(query))
-        storage = faiss.downcast_index(self.index.storage)
+        storage, scale, middle = self._signed
+        scaled = query * scale
+        step = float(np.abs(scaled).max()) / _TOP or 1.0
         chosen = None
         if keep is not None:
             selector = faiss.IDSelectorBitmap(np.packbits(keep, bitorder="little"))
             chosen = faiss.SearchParameters(sel=selector)
-        found: tuple[FloatArray, IntArray] = storage.search(query, count, params=chosen)
-        return found
+        products, places = storage.search(np.rint(scaled / step), count, params=chosen)
+        # A place that there is not keeps its hugely negative number.
+        similarities = np.where(places < 0, products, products * step + float(query[0] @ middle))
+        return similarities.astype(np.float32), places
+
+    @functools.cached_property
+    def _signed(self) -> tuple[Any, FloatArray, FloatArray]:
+        """The graph's bytes as whole numbers from -128 on, in place: FAISS index, what one step is
+        worth in each dimension, and what 0 stands for.
+
+        The query is turned into such numbers too. Of 100,000 rows FAISS scores a tenth here and
+        there in 2.8 ms like this, in 4.5 ms by floats; all of them in 7 and 17 (one thread).
+        """
+        faiss = faiss_for(1)
+        bytes_ = faiss.downcast_index(self.index.storage)
+        signed = faiss.ScalarQuantizer.QT_8bit_direct_signed
+        view = faiss.IndexScalarQuantizer(bytes_.d, signed, bytes_.metric_type)
+        view.codes, view.ntotal, view.is_trained = bytes_.codes, bytes_.ntotal, True
+        least, extent = faiss.vector_to_array(bytes_.sq.trained).reshape(2, -1)
+        return view, extent / 255, least + extent * (128.5 / 255)
 
     def decoded(self, start: int, stop: int) -> FloatArray:
         """The rows at places `start` to `stop` as the graph has them, rounded to bytes."""
         rows: FloatArray = self.index.reconstruct_n(start, stop - start)
         return rows
-
-
-_single = threading.local()
-"""What `_arrays` made for a query alone."""
-
-
-def _arrays(
-    faiss: Any, queries: int, width: int, entered: int, count: int
-) -> tuple[tuple[Any, ...], list[Any]]:
-    """Arrays for queries, near entry points, entry points as found and as rows, similarities and
-    places, and FAISS' pointers to them.
-
-    For a query alone they are made once a thread: the pointers take a tenth of its time.
-    """
-    key = width, entered, count
-    known: dict[Any, Any] = _single.__dict__
-    if queries == 1 and key in known:
-        return known[key]  # type: ignore[no-any-return]
-    arrays = (
-        np.empty((queries, width), np.float32), np.empty((queries, entered), np.float32),
-        np.empty((queries, entered), np.int64), np.empty((queries, entered), np.int32),
-        np.empty((queries, count), np.float32), np.empty((queries, count), np.int64),
-    )  # fmt: skip
-    made = arrays, [faiss.swig_ptr(array) for array in arrays]
-    if queries == 1:
-        if len(known) >= _KEPT:
-            known.clear()
-        known[key] = made
-    return made
 
 
 @functools.lru_cache(maxsize=64)
