@@ -297,7 +297,8 @@ def test_importing_it_takes_no_time_and_nothing_heavy() -> None:
 
 @pytest.mark.parametrize(
     "module", ["", "face", "store.query", "store.ingest.queries", "probe.classifier", "probe.train",
-               "probe.predict.predictor", "probe.evaluate.held_out", "probe.audit.audit"],
+               "probe.predict.predictor", "probe.evaluate.held_out", "probe.audit.audit",
+               "probe.fill.answers", "probe.fill.suggest"],
 )  # fmt: skip
 def test_the_examples_in_the_docstrings_run(
     module: str, tmp_path: Path, sample_shelf: Path
