@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from kinshelf.store.base import AnyShelf
 from kinshelf.store.engines.shelf import EngineShelf
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from kinshelf.probe.predict.prediction import Prediction
     from kinshelf.probe.train import TrainReport
     from kinshelf.store.encode.encoder import Encoder
+    from kinshelf.store.feeds.prune import Prune, PruneReport
     from kinshelf.store.ingest.frames import Frame
-    from kinshelf.store.ingest.prune import Prune, PruneReport
     from kinshelf.store.operations.diff import Change
     from kinshelf.store.operations.undo import UndoReport
     from kinshelf.store.query import Query, QueryFields
@@ -74,16 +74,21 @@ class Shelf(AnyShelf):
         encoder: str | None = None,
         revision: str | None = None,
         precision: str | None = None,
+        pictures: str | None = None,
     ) -> Shelf:
         """Make an empty shelf and open it; the encoder is loaded only when it is first needed.
 
         `encoder` is a hub id or a local directory; None is `openai/clip-vit-base-patch32`.
         `precision` is a class of store/encode/precision.py; None is the best of the machine where
-        the encoder is first used. Raises ShelfExists, or EncoderUnavailable for no such precision.
+        the encoder is first used. `pictures` "mean" (the default) embeds all pictures of a product
+        and keeps their normalised mean, "first" the first alone. Raises ShelfExists,
+        EncoderUnavailable for no such precision, InputError for no such pooling.
         """
         from kinshelf.store.engines.open import create_shelf
 
-        create_shelf(address, encoder=encoder, revision=revision, precision=precision).close()
+        create_shelf(
+            address, encoder=encoder, revision=revision, precision=precision, pictures=pictures
+        ).close()
         return Shelf.open(address)
 
     # ---- products in and out
@@ -161,7 +166,7 @@ class Shelf(AnyShelf):
         Nothing is done where more than `limit` of those that match `where` would go: see the
         report. `add(..., AddOptions(list_ids=True))` gives a source's ids.
         """
-        from kinshelf.store.ingest.prune import prune
+        from kinshelf.store.feeds.prune import prune
 
         return prune(self, kept, how=how, limit=limit, where=where)
 
@@ -216,15 +221,17 @@ class Shelf(AnyShelf):
     # ---- answers
 
     def similar(self, query: Query | None = None, /, **fields: Unpack[QueryFields]) -> SearchResult:
-        """The k products nearest to a stored product, or to a picture, a text or both.
+        """The k products nearest to a stored product, a picture, a text or both, or to examples.
 
         Takes a `Query`, or its fields as keywords: `similar(id="T1", k=5)`. The stored product
         itself is left out. Similarity is
-        `weight_image * image cosine + (1 - weight_image) * text cosine`.
+        `weight_image * image cosine + (1 - weight_image) * text cosine`, over what query and
+        product both have. A text or picture alone is compared with pictures and texts: see
+        `Query.against`.
         Raises GenerationNotFound, ProductNotFound, FilterError, EmptyShelf, ImageRejected,
         InputError or EncoderError.
         """
-        from kinshelf.store.ingest.queries import similar
+        from kinshelf.store.similar.search import similar
 
         return similar(self, query, **fields)
 
@@ -296,14 +303,30 @@ class Shelf(AnyShelf):
 
         return audit_shelf(self)
 
-    def products(self, where: str | None = None, *, limit: int | None = None) -> Rows:
+    def facets(self, *columns: str, where: str | None = None) -> dict[str, list[dict[str, Any]]]:
+        """How many products that match have each value of some columns or attributes; numbers by
+        bands. The counts of a column sum to the number of those products. Raises FilterError.
+
+        >>> facet = shelf.facets("category")["category"]
+        >>> sum(entry["count"] for entry in facet) == shelf.snapshot().count
+        True
+        """
+        return self.snapshot().facets(columns, where)
+
+    def products(
+        self, where: str | None = None, *, search: str | None = None, limit: int | None = None
+    ) -> Rows:
         """The products that match, in the order they were added, as plain dicts.
+
+        With `search`, such as "bear -brown", those that have all its words, the best first.
 
         Raises FilterError.
         """
         from kinshelf.store.results import Rows
+        from kinshelf.store.similar.listing import products
 
-        return Rows(each.as_dict() for each in self.snapshot().select(where, limit=limit))
+        found = products(self, where, search=search, limit=limit)
+        return Rows(each.as_dict() for each in found.products)
 
     def to_pandas(
         self,

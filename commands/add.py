@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from kinshelf.db.sources.prepare import TrainingSetOptions
     from kinshelf.face import Shelf
     from kinshelf.store import AddOptions, AddReport
-    from kinshelf.store.ingest.feed import FeedReport
-    from kinshelf.store.ingest.prune import PruneReport
+    from kinshelf.store.feeds.feed import FeedReport
+    from kinshelf.store.feeds.prune import PruneReport
 
 CHANGES = "What is changed"
 TRAINING = "Preparing a training set"
@@ -34,7 +34,7 @@ _FEED = ("prune", "prune_limit", "prune_where", "skip_unchanged")
 
 @command(examples=[
     "kinshelf add products.csv --val-fraction 0.2",
-    'kinshelf add products.csv --map title="Product Name" --images pictures',
+    'kinshelf add export.csv --map title="{brand} {name}" --dry-run',
     "kinshelf add --retry-rejects",
 ])  # fmt: skip
 @click.argument("sources", nargs=-1, type=PATH, metavar="SOURCE...")
@@ -46,6 +46,19 @@ _FEED = ("prune", "prune_limit", "prune_where", "skip_unchanged")
 @option("--refresh-images/--no-refresh-images", default=None, group=CHANGES,
         show_default="those of new and changed products",
         help="Ask for a newer version of every picture at a URL, or of none.")  # fmt: skip
+@option(
+    "--dry-run",
+    is_flag=True,
+    group=CHANGES,
+    help="Change nothing: show the first five products as they would be, and what is ignored.",
+)
+@option(
+    "--save-mapping",
+    type=PATH,
+    metavar="FILE",
+    group=CHANGES,
+    help="Write to this file how the source is read, for --mapping.",
+)
 @option(
     "--prune",
     type=click.Choice(["mark", "remove"]),
@@ -107,6 +120,8 @@ def add(
     retry_rejects: bool,
     max_rejects: int,
     wait: float,
+    dry_run: bool,
+    save_mapping: Path | None,
     report: Path | None,
     **settings: Any,
 ) -> None:
@@ -118,13 +133,18 @@ def add(
     """
     if not sources and not retry_rejects:
         raise click.UsageError("name at least one SOURCE, or --retry-rejects")
-    from kinshelf.store.ingest.feed import FeedOptions, add_feed
+    from kinshelf.store.feeds.feed import FeedOptions, add_feed
 
     if report is not None and not report.parent.is_dir():
         raise InputError(f"there is no folder {report.parent}: make it first")
     feed = FeedOptions(retry=retry_rejects, **{name: settings.pop(name) for name in _FEED})
     training = _training_set(settings)
     options = _add_options(settings, training)
+    if save_mapping is not None:
+        _save(output, sources, options, save_mapping)
+    if dry_run:
+        _show(output, sources, options, max_rejects)
+        return
     with (
         _reporting(report) as reported,
         output.open(wait=wait) as shelf,
@@ -190,6 +210,36 @@ def _run(
         if source is None:
             return shelf.retry_rejects(options, stop=stop, progress=show)
         return shelf.add(source, options, stop=stop, progress=show)
+
+
+def _save(output: Output, sources: tuple[Path, ...], options: AddOptions, path: Path) -> None:
+    from kinshelf.db.layouts.saved import save_mapping
+    from kinshelf.db.sources.preview import used_mapping
+    from kinshelf.store.ingest.add import reading_options
+
+    if not sources:
+        raise click.UsageError("--save-mapping needs a SOURCE")
+    save_mapping(path, used_mapping(sources[0], reading_options(options)))
+    output.say(f"wrote {path}")
+
+
+def _show(output: Output, sources: tuple[Path, ...], options: AddOptions, max_rejects: int) -> None:
+    from kinshelf.commands.terminal.preview import preview_tables
+    from kinshelf.db.sources.preview import preview
+    from kinshelf.store.ingest.add import reading_options
+
+    if not sources:
+        raise click.UsageError("--dry-run needs a SOURCE")
+    rejected = 0
+    for source in sources:
+        found = preview(source, reading_options(options))
+        rejected += found.rejected
+        if output.as_json:
+            output.emit({"source": str(source)} | found.as_dict())
+        else:
+            output.console().print(preview_tables(source.name, found))
+    if rejected > max_rejects:
+        sys.exit(1)
 
 
 def _next_step(shelf: Shelf) -> str:

@@ -21,11 +21,12 @@ OnConflict = Literal["update", "skip", "error"]
 class AddOptions:
     """Options of `Shelf.add` for reading and treating a source.
 
-    `mapping` maps our field names to the source's columns; `images` is the folder that relative
-    image paths start from; `image_embeddings` and `text_embeddings` are `.npy` files whose row i
-    belongs to data row i of the source; `batch_size` products are committed at a time;
-    `delimiter`, `encoding`, `skip_rows` (above the header) and `sheet` (of a spreadsheet) None mean
-    what the file shows. With `refresh_images` the server of
+    `mapping` maps our field names to the source's columns, or to templates such as
+    "{brand} {name}"; `images` is the folder that relative image paths start from, `image_by_id` one
+    whose pictures are named by the products' ids; `image_embeddings` and `text_embeddings` are
+    `.npy` files whose row i belongs to data row i of the source; `batch_size` products are
+    committed at a time; `delimiter`, `encoding`, `skip_rows` (above the header) and `sheet` (of a
+    spreadsheet) None mean what the file shows. With `refresh_images` the server of
     each cached picture is asked for a newer version; None: of products that are new or changed.
     `list_ids`: have the report hold every id of the source, as `prune` needs them.
     """
@@ -43,6 +44,7 @@ class AddOptions:
     refresh_images: bool | None = None
     skip_rows: int | None = None
     sheet: str | None = None
+    image_by_id: Path | None = None
     list_ids: bool = False
 
     @property
@@ -175,7 +177,10 @@ def fields_of(value: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """One product near a query; image and text similarity are None where a modality is missing."""
+    """One product near a query; image and text similarity are None where a modality is missing.
+
+    `matched` is, of a product with several pictures, the one that the query's resembles most.
+    """
 
     id: str
     title: str
@@ -185,6 +190,7 @@ class Neighbour:
     image_similarity: float | None
     text_similarity: float | None
     row: int
+    matched: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The fields of the JSON contract."""
@@ -195,12 +201,17 @@ class Neighbour:
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """Neighbours of one query, nearest first, and the state that they were computed from."""
+    """Neighbours of one query, nearest first, and the state that they were computed from.
+
+    `facets` has for each column that was asked for the values of the products that match and their
+    counts, `{"value": ..., "count": ...}` each.
+    """
 
     neighbours: list[Neighbour]
     generation: int
     fingerprint: str
     exhaustive: bool
+    facets: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     def to_pandas(self) -> pd.DataFrame:
         """One row a neighbour, nearest first."""

@@ -296,7 +296,7 @@ def test_importing_it_takes_no_time_and_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["", "face", "store.query", "store.ingest.queries", "probe.classifier", "probe.train",
+    "module", ["", "face", "store.query", "store.similar.search", "probe.classifier", "probe.train",
                "probe.predict.predictor", "probe.evaluate.held_out", "probe.audit.audit",
                "probe.fill.answers", "probe.fill.suggest"],
 )  # fmt: skip

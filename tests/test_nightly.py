@@ -15,7 +15,7 @@ from kinshelf import AddOptions, Shelf
 from kinshelf.cli import main
 from kinshelf.db.errors import FilterError, InputError
 from kinshelf.db.product import Product
-from kinshelf.store.ingest.feed import FeedOptions, add_feed
+from kinshelf.store.feeds.feed import FeedOptions, add_feed
 
 
 def feed(folder: Path, names: range, name: str = "feed.csv", **more: str) -> Path:

@@ -102,6 +102,30 @@ def test_similar_gives_what_the_command_line_prints(sample: Path, reading: TestC
     assert found["exhaustive"] is True
 
 
+def test_examples_variety_and_facets_are_those_of_the_command_line(
+    sample: Path, reading: TestClient
+) -> None:
+    first, second, third = (p["id"] for p in cli(sample, "list", "--limit", "3"))
+    options = ["--like", first, "--like", second, "--unlike", third, "--strategy", "best-score",
+               "--diverse", "0.6", "--one-per", "brand", "-k", "4",
+               "--facets", "category"]  # fmt: skip
+    *printed, facets = cli(sample, "similar", *options)
+    asked: dict[str, Any] = {
+        "like": [{"id": first}, {"id": second}], "unlike": [{"id": third}], "diverse": 0.6,
+        "strategy": "best-score", "one_per": "brand", "k": 4, "facets": ["category"],
+    }  # fmt: skip
+    found = reading.post("/similar", json=asked).json()
+    assert close(found["neighbours"], printed, slack=5e-3)
+    assert found["facets"] == facets["facets"]
+    listed = reading.get("/products", params={"limit": 1, "facets": "category"}).json()
+    assert listed["facets"] == found["facets"]
+    for refused in (
+        asked | {"k": 100, "offset": 150}, {"like": [{"id": "a", "text": "b"}]},
+        {"id": first, "like": [{"id": "a"}]},
+    ):  # fmt: skip
+        assert reading.post("/similar", json=refused).status_code == 422
+
+
 def test_show_list_info_and_history_give_what_the_command_line_prints(
     sample: Path, reading: TestClient
 ) -> None:
@@ -140,7 +164,8 @@ def test_an_added_product_is_found_changed_and_removed(client: TestClient) -> No
     assert shown["attributes"] == {"pieces": 12}
     near = client.post("/similar", json={"text": "Wooden train", "k": 1}).json()["neighbours"]
     assert near[0]["id"] == "toy-1"
-    changes = {"category": "Toys | Trains | Wooden", "attributes": {"pieces": None, "age": 3}}
+    changes = {"category": "Toys | Trains | Wooden", "attributes": {"pieces": None, "age": 3},
+               "new_category": True}  # fmt: skip
     changed = client.patch("/products/toy-1", json=changes).json()
     assert changed["category"] == "Toys | Trains | Wooden"
     assert changed["attributes"] == {"age": 3}
@@ -151,6 +176,30 @@ def test_an_added_product_is_found_changed_and_removed(client: TestClient) -> No
     assert gone == {"removed": 1, "generation": client.get("/info").json()["generation"]}
     assert client.get("/products/toy-1").status_code == 404
     assert client.delete("/products/toy-1").status_code == 404
+
+
+def test_a_category_that_no_product_has_is_confirmed_or_not_made(client: TestClient) -> None:
+    client.post("/products", json={"id": "g", "title": "A game", "category": "Toys | Board Games"})
+    before = client.get("/info").json()
+    typo = {"category": "Toys | Bord Gmaes", "price": 3}
+    refused = client.patch("/products/g", json=typo)
+    assert refused.status_code == 409
+    told = refused.json()["error"]
+    assert (told["type"], told["near"][0]) == ("UnknownCategory", "Toys | Board Games")
+    assert "did you mean 'Toys | Board Games'" in told["message"]
+    assert "new_category" in told["message"]
+    assert client.get("/info").json() == before, "nothing was written"
+    for known in ("Toys | Board Games", " Toys |Board  Games", None, ""):
+        assert client.patch("/products/g", json={"category": known}).status_code == 200, known
+    made = client.patch("/products/g", json=typo | {"new_category": True})
+    assert (made.status_code, made.json()["category"]) == (200, "Toys | Bord Gmaes")
+    form = client.patch(
+        "/products/g",
+        data={"category": "Tins", "new_category": "true"},
+        files={"image": ("p.png", png(5))},
+    )
+    assert (form.status_code, form.json()["category"]) == (200, "Tins")
+    client.delete("/products/g")
 
 
 def test_an_uploaded_picture_is_kept_with_the_shelf_and_found_by_it(

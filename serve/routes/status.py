@@ -53,7 +53,7 @@ async def metrics(service: Served) -> Response:
 
 
 @router.get("/openapi.json", dependencies=_READ, include_in_schema=False)
-async def openapi(request: Request) -> Response:
+async def openapi(request: Request, service: Served) -> Response:
     """This API, for programs that make clients of it."""
     place = {"servers": [{"url": PREFIX.get()}]} if PREFIX.get() else {}
-    return Json(request.app.openapi() | place)
+    return Json(await service.run(request.app.openapi) | place)

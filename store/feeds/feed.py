@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kinshelf.db.errors import InputError
-from kinshelf.store.ingest.prune import LIMIT, Prune, PruneReport, prune
-from kinshelf.store.ingest.unchanged_source import hash_of, is_unchanged, remember
+from kinshelf.store.feeds.prune import LIMIT, Prune, PruneReport, prune
+from kinshelf.store.feeds.unchanged_source import hash_of, is_unchanged, remember
 from kinshelf.store.operation import operation
 from kinshelf.store.results import AddOptions, AddReport
 
