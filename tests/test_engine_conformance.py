@@ -18,6 +18,7 @@ from click.testing import CliRunner
 from conftest import FakeEncoder
 from engine_products import DIMENSION, SETTINGS, fill, products, similarities
 from engines import KINDS, running
+from similar_world import filled, filled_directory, halves
 
 from kinshelf import Shelf
 from kinshelf import create as create_shelf
@@ -42,6 +43,8 @@ from kinshelf.probe.predict.freshness import probe_facts
 from kinshelf.probe.predict.predictor import Predictor
 from kinshelf.probe.train import train_shelf
 from kinshelf.store.base import AnyShelf
+from kinshelf.store.query import Query
+from kinshelf.store.similar.search import similar
 
 
 @pytest.fixture(scope="module", params=list(KINDS))
@@ -111,6 +114,27 @@ def test_compacting_forgets_what_only_older_generations_saw(shelf: AnyShelf) -> 
     assert [p.product.id for p in shelf.snapshot().select()] == [p.id for p in made[5:]]
     with pytest.raises(GenerationNotFound):
         shelf.snapshot(1)
+
+
+def test_words_examples_variety_and_facets_are_those_of_a_directory(
+    shelf: AnyShelf, tmp_path: Path
+) -> None:
+    image, text = halves()
+    text[::3] = 0
+    filled(shelf, image, text)
+    examples = {"like": ("p3", "p8"), "unlike": ("p17",)}
+    with filled_directory(tmp_path / "directory.shelf", image, text) as directory:
+        for asked in (
+            Query(text="q1"), Query(text="q1", against="image", where="price < 40"),
+            Query(**examples), Query(**examples, strategy="best-score"),
+            Query(id="p5", diverse=0.4, offset=3), Query(id="p5", mode="keywords"),
+            Query(id="p5", mode="hybrid", where="price > 9"), Query(id="p5", one_per="brand", k=7),
+            Query(id="p5", facets=("category", "price", "size", "brand"), where="price < 31"),
+        ):  # fmt: skip
+            found, expected = similar(shelf, asked), similar(directory, asked)
+            assert [n.id for n in found.neighbours] == [n.id for n in expected.neighbours]
+            assert found.facets == expected.facets
+            assert found.exhaustive
 
 
 def test_search_finds_what_numpy_finds(shelf: AnyShelf) -> None:

@@ -11,16 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kinshelf.db.arrays import IntArray
+from kinshelf.db.catalog.counted import facet_of, read
 from kinshelf.db.filters.names import PREDICTED_CATEGORY
-from kinshelf.db.product import TEXT_COLUMNS, Product, StoredProduct
+from kinshelf.db.product import TEXT_COLUMNS, Product, StoredProduct, pictures_of
 from kinshelf.db.text import is_kept
 
 if TYPE_CHECKING:
     import duckdb
 
+    from kinshelf.db.catalog.counted import Facet
     from kinshelf.db.catalog.records import CommitRecord, ProbeRecord, RejectRecord
     from kinshelf.db.catalog.tables import Catalog
     from kinshelf.db.filters.compiler import Filter
+    from kinshelf.db.filters.names import Name
 
 FILTER_COLUMNS = {
     **dict.fromkeys(TEXT_COLUMNS, "text"),
@@ -37,6 +40,10 @@ FIELDS = (
 )  # fmt: skip
 """The columns of a stored product, `attributes` and `decided` as JSON text."""
 
+WRITTEN = ("title", "description", "brand", "category", "id", "attributes")
+"""The columns that a search for keywords reads."""
+
+_BLOCK = 4096
 _LABEL = "category IS NOT NULL AND NOT " + PREDICTED_CATEGORY
 _MOST = 1 << 30
 """Rows that are asked for at most: DuckDB takes no number of more than 63 bits."""
@@ -115,6 +122,14 @@ class View:
             query = f"SELECT {fields} FROM products p WHERE p.row IN ({page}) ORDER BY p.row"
         return [stored_product(row) for row in self._run(query, parameters + limits).fetchall()]
 
+    def written_after(self, row: int) -> Iterator[list[tuple[Any, ...]]]:
+        """What is written of the products of later rows, whatever became of them: blocks of rows,
+        each row's number and its `WRITTEN`, attributes as the text of their values."""
+        query = f"SELECT row, {', '.join(WRITTEN)} FROM products WHERE row > ? ORDER BY row"
+        found = self._run(query, [row])
+        while block := found.fetchmany(_BLOCK):
+            yield [(*each[:-1], values_of(each[-1])) for each in block]
+
     def any_lack(self, modality: str) -> bool:
         """Whether there may be a product without "has_image" or "has_text": one that is there, or
         was."""
@@ -137,8 +152,12 @@ class View:
 
     def pictures(self) -> tuple[set[str], set[str]]:
         """What the products of any kept generation name as their pictures, and content hashes."""
-        found = self._run("SELECT DISTINCT image, image_hash FROM products").fetchall()
-        return {name for name, _ in found if name}, {digest for _, digest in found if digest}
+        query = "SELECT DISTINCT image, image_hash, attributes->>'images' FROM products"
+        names, hashes = set[str](), set[str]()
+        for image, digests, listed in self._run(query).fetchall():
+            names.update(pictures_of(Product("", image=image, attributes={"images": listed})))
+            hashes.update(filter(None, (digests or "").split(",")))
+        return names, hashes
 
     def by_rows(self, rows: Sequence[int] | IntArray) -> dict[int, StoredProduct]:
         """The products of some row numbers, whatever became of them since."""
@@ -214,6 +233,23 @@ class View:
             " GROUP BY category ORDER BY count(*) DESC, category"
         )
         return dict(self._run(query, parameters).fetchall())
+
+    def facets(self, names: Sequence[Name], where: Filter | None = None) -> dict[str, Facet]:
+        """How many products that match have each value of some columns, in one pass."""
+        sql, parameters = self._visible(where)
+        values = ", ".join(f"CAST({name.sql} AS VARCHAR)" for name in names)
+        query = (
+            f"SELECT facet, value, count(*) FROM (SELECT unnest(range({len(names)})) AS facet,"
+            f" unnest([{values}]) AS value FROM products p WHERE {sql}) GROUP BY ALL"
+        )
+        pointers = [pointer for name in names for pointer in name.parameters]
+        found = self._run(query, [*pointers, *parameters]).fetchall() if names else []
+        return {
+            name.name: facet_of(
+                name, {read(value, name.kind): n for at, value, n in found if at == i}
+            )
+            for i, name in enumerate(names)
+        }
 
     def totals(self) -> dict[str, int]:
         """Counts for `info`."""
@@ -319,6 +355,12 @@ class View:
                 query, [self.generation]
             ).fetchall()
         ]  # fmt: skip
+
+
+def values_of(attributes: str | None) -> str:
+    """The values of attributes, as JSON text, in one text."""
+    values = json.loads(attributes).values() if attributes else ()
+    return " ".join(str(value) for value in values if value is not None)
 
 
 def stored_product(row: Sequence[Any]) -> StoredProduct:

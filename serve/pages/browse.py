@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from kinshelf.db.errors import EmptyShelf, FilterError
+from kinshelf.db.product import pictures_of
 from kinshelf.probe.pages.card import neighbour, thumbnail
 from kinshelf.serve.http.security import reader
 from kinshelf.serve.pages.editing import FIELDS
@@ -77,6 +78,7 @@ def _product(service: Service, product_id: str, where: str, weight: float) -> di
         "attributes": list(stored.product.attributes.items()),
         "changes": [_change(row) for row in changes_of(service.shelf, product_id)],
         "shown": thumbnail(stored.product.image, Links([stored], 480)),
+        "further": Links([stored]).further(stored),
         "facts": _facts(stored), "near": near, "where": where, "problem": problem,
         "weight": f"{weight:g}", "categories": known_categories(now),
         "columns": column_names(now), "shelf": footer(now, service.shelf.path.name),
@@ -105,6 +107,8 @@ def _change(row: dict[str, Any]) -> dict[str, Any]:
 
 def _facts(stored: StoredProduct) -> list[tuple[str, Any]]:
     given = {name: getattr(stored.product, name) for name in _FACTS} | stored.product.attributes
+    if len(pictures_of(stored.product)) > 1:
+        given["images"] = None
     given |= {"added in generation": stored.added, "picture": stored.image_error or None}
     return [(name, value) for name, value in given.items() if value not in (None, "")]
 
