@@ -41,6 +41,22 @@ class Number(click.FloatRange):
         return found
 
 
+class Share(click.ParamType[float]):
+    """A share, as 0.05 or 5%."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        text = str(value).strip()
+        try:
+            found = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        except ValueError:
+            found = math.nan
+        if not 0 <= found <= 1:
+            self.fail(f"{value!r} is no share: write it as 5% or 0.05.", param, ctx)
+        return found
+
+
 WAIT = Number(0)
 """Seconds to wait for another writer; inf is for as long as it takes."""
 

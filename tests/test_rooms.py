@@ -14,7 +14,7 @@ FOLDERS = ("cli", "commands", "serve", "cluster", "face", "probe", "store", "db"
 ROOMS = {
     "db": ("catalog", "sources", "formats", "layouts", "filters", "images", ""),
     "store": ("maintain", "engines", "operations", "ingest", "", "search", "log", "encode"),
-    "probe": ("", "audit", "pages", "predict", "evaluate", "calibrate", "novelty", "fit"),
+    "probe": ("", "fill", "audit", "pages", "predict", "evaluate", "calibrate", "novelty", "fit"),
     "serve": ("", "pages", "routes", "http", "service", "workers", "base"),
     "commands": ("", "terminal"),
     "samples": ("training", "generator", ""),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from fastapi.testclient import TestClient
@@ -18,6 +19,8 @@ from serve_world import copied, error_of, png, sample_shelf, settings_for, until
 
 from kinshelf import Shelf
 from kinshelf.cli import main
+from kinshelf.db.product import Product
+from kinshelf.probe.calibrate.policy import set_policy
 from kinshelf.samples import catalogue_dir
 from kinshelf.serve.app import create_app
 from kinshelf.serve.http import answers
@@ -107,7 +110,9 @@ def test_show_list_info_and_history_give_what_the_command_line_prints(
     name = listed["products"][0]["id"]
     assert reading.get(f"/products/{name}").json() == cli(sample, "show", name)[0]
     assert close(reading.get("/info").json(), cli(sample, "info")[0])
-    assert reading.get("/history").json()["history"] == cli(sample, "history", "--generations")
+    assert reading.get("/history").json()["history"] == cli(sample, "history")
+    changes = reading.get("/history?generations=true").json()["history"]
+    assert changes == cli(sample, "history", "--generations")
 
 
 def test_evaluate_and_audit_give_what_the_command_line_prints(
@@ -325,6 +330,29 @@ def test_training_is_a_job_whose_progress_can_be_followed(client: TestClient) ->
     assert later.count("event: progress") == 1
 
 
+def test_products_on_the_shelf_are_classified_and_written_as_a_job(client: TestClient) -> None:
+    def run(**asked: Any) -> dict[str, Any]:
+        job = client.post("/classify-stored", json=asked).json()["id"]
+        until(lambda: client.get(f"/jobs/{job}").json()["state"] != "running")
+        found: dict[str, Any] = client.get(f"/jobs/{job}").json()
+        return found
+
+    assert client.post("/classify-stored", json={"where": "colour ="}).status_code == 422
+    refused = client.post("/classify-stored", json={"apply": True})
+    assert "kinshelf policy" in refused.json()["error"]["message"]
+    with Shelf.open(client.app.state.service.settings.shelf) as shelf:  # type: ignore[attr-defined]
+        set_policy(shelf, 0.5, confidence=0.5)
+        some = shelf.snapshot().select(limit=8)
+        pairs = shelf.snapshot().pairs([stored.row for stored in some])
+        shelf.upsert([Product(f"new-{s.row}") for s in some], *np.hsplit(pairs, 2))
+    done = run(where="category IS NULL", apply=True)
+    assert (done["state"], done["progress"]["done"]) == ("done", done["progress"]["of"])
+    result = done["result"]
+    assert sum(result["verdicts"].values()) == result["products"] >= 8
+    assert result["applied"]["applied"] == result["accepted"] > 0
+    assert client.get("/history?limit=1").json()["history"][0]["kind"] == "predict"
+
+
 def test_a_job_that_fails_states_why_and_the_server_goes_on(tmp_path: Path, encoder: Any) -> None:
     Shelf.create(tmp_path / "empty.shelf", encoder="fake").close()
     app = create_app(settings_for(tmp_path / "empty.shelf"), encoder=encoder)
@@ -360,8 +388,8 @@ def test_openapi_names_every_route_with_an_example_and_its_failures(reading: Tes
     paths = reading.get("/openapi.json").json()["paths"]
     assert set(paths) == {
         "/classify", "/similar", "/products", "/products/{product_id}", "/thumbnails/{product_id}",
-        "/evaluate", "/audit", "/train", "/jobs", "/jobs/{number}", "/jobs/{number}/events",
-        "/info", "/history", "/healthz", "/metrics",
+        "/evaluate", "/audit", "/train", "/classify-stored", "/jobs", "/jobs/{number}",
+        "/jobs/{number}/events", "/info", "/history", "/healthz", "/metrics",
     }  # fmt: skip
     document = reading.get("/openapi.json").json()
     assert document["components"]["securitySchemes"]["token"]["scheme"] == "bearer"

@@ -106,12 +106,15 @@ class Predictor:
         probe: int | None = None,
         at: int | None = None,
         k: int | None = None,
+        include_predicted: bool = False,
     ) -> Self:
         """The newest probe unless a version is named; neighbours alone if there is none.
 
-        Raises ProbeNotFound for a version that is not there, EmptyShelf, GenerationNotFound.
+        `include_predicted`: categories that a probe predicted vote too. Raises ProbeNotFound for a
+        version that is not there, EmptyShelf, GenerationNotFound.
         """
         snapshot = shelf.snapshot(at)
+        snapshot = snapshot.with_predicted() if include_predicted else snapshot
         try:
             entry = find_probe(shelf, snapshot, probe)
         except ProbeNotFound:

@@ -78,3 +78,13 @@ class TrainRequest(_Request):
     patience: Annotated[int, Field(ge=1, le=1000)] | None = None
     seed: Annotated[int, Field(ge=0, le=2**53)] | None = None
     warm_start: bool = False
+
+
+class FillRequest(_Request):
+    """Which products on the shelf to classify; `apply`: write the categories that the policy
+    accepts."""
+
+    where: Where | None = None
+    apply: bool = False
+    include_predicted: bool = False
+    probe: Row | None = None

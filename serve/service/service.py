@@ -257,6 +257,19 @@ class Service:
             "train", training(lambda: self.shelf, settings, warm_start=warm_start)
         )
 
+    def fill(
+        self, where: str | None, probe: int | None, *, apply: bool, include_predicted: bool
+    ) -> Job:
+        """Begin to classify products on the shelf; see `StoredAnswers.run`."""
+        from kinshelf.probe.fill.answers import classify_stored
+        from kinshelf.serve.service.training import filling
+
+        answers = classify_stored(
+            self.shelf, where, probe=probe, include_predicted=include_predicted
+        )
+        answers.check(apply=apply)
+        return self.jobs.start("classify", filling(answers, self.write, apply=apply))
+
     # ---- the end
 
     def begin(self) -> None:

@@ -154,10 +154,19 @@ def _add_file(
         ingest.report.notes = [f"{source.name}: {note}" for note in notes]
         ingest.prepared = preparation
         tally = Tally(*opened)
-        report = ingest.run(tally.counted(batches))
+        counted = tally.counted(batches)
+        report = ingest.run(_listed(counted, ingest.report.ids) if options.list_ids else counted)
         report.notes += [f"{source.name}: {line}" for line in tally.lines()]
         report.training_set = TrainingSetSummary.of(preparation) if preparation else None
         return report
+
+
+def _listed(batches: Iterator[ReadBatch], ids: set[str]) -> Iterator[ReadBatch]:
+    """The batches, and the ids of their rows, of rejected ones too."""
+    for batch in batches:
+        ids.update(product.id for product in batch.products)
+        ids.update(entry.id for entry in batch.rejects if entry.id is not None)
+        yield batch
 
 
 def retry_rejects(
