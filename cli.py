@@ -20,6 +20,7 @@ from kinshelf.commands import (
     serve,
     shelves,
     similar,
+    suggest,
     train,
 )
 from kinshelf.commands.terminal.output import speak_any_text
@@ -72,8 +73,8 @@ for command in (
     train.policy,
     shelves.show, shelves.list_products, shelves.info, shelves.sql,
     history.history, history.diff, history.undo,
-    audit.audit, audit.relabel, add.remove, copy.export, maintain.verify, maintain.compact,
-    maintain.reembed, encode.encode, copy.copy, serve.serve,
+    audit.audit, audit.relabel, suggest.suggest, add.remove, copy.export, maintain.verify,
+    maintain.compact, maintain.reembed, encode.encode, copy.copy, serve.serve,
 ):  # fmt: skip
     main.add_command(command)
 

@@ -279,6 +279,12 @@ class Shelf(AnyShelf):
 
         return classify_stored(self, where, probe=probe, include_predicted=include_predicted)
 
+    def suggest(self, n: int = 50, where: str | None = None) -> Rows:
+        """The products whose labels would teach most, uncertain and spread out, as one row each."""
+        from kinshelf.probe.fill.suggest import suggest
+
+        return suggest(self, n, where)
+
     def train(self, settings: ProbeSettings | None = None) -> TrainReport:
         """Train and calibrate a probe from the categorised products; see `ks.train`."""
         from kinshelf.probe.train import train_shelf

@@ -114,6 +114,16 @@ function setUpMany(form) {
   count();
 }
 
+// The button of a sheet counts what is marked on it; forms that htmx brings have it too.
+document.addEventListener("change", (event) => {
+  const sheet = event.target.closest(".sheet");
+  if (!sheet) return;
+  const marked = sheet.querySelectorAll("input[name=id]:checked").length;
+  const accept = sheet.querySelector("[data-accept]");
+  accept.disabled = !marked;
+  accept.textContent = marked === 1 ? "Accept this one" : `Accept these ${marked}`;
+});
+
 // Where the browser's own time is meant: UTC in the page, the reader's zone on the screen.
 function setUpTimes() {
   for (const time of document.querySelectorAll("time[data-when]")) {
