@@ -107,7 +107,7 @@ def _change(row: Mapping[str, Any]) -> dict[str, Any]:
     counts = [f"{row[n]} {n}" for n in ("inserted", "updated", "removed", "rejected") if row[n]]
     return {
         "generation": row["generation"],
-        "when": (row["time"] or "").replace("T", " ").removesuffix("Z"),
+        "time": row["time"],
         "what": row["command"] or row["kind"],
         "counts": ", ".join(counts) or "-",
     }
