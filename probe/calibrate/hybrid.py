@@ -40,6 +40,7 @@ class Distributions:
     ridge: Float64Array
 
 
+_LEAST = 1e-300
 METHODS = ("probe", "ridge", "knn", "hybrid")
 
 
@@ -66,6 +67,9 @@ class Predictors:
         self._views = reference.get(VIEW_PARAMETERS) if calibration is None else None
         known = set(probe.classes) if probe else set()
         self.seen = np.array([name in known for name in self.classes], dtype=np.bool_)
+        self.settled = self.seen.copy()
+        if new_categories is not None:
+            self.settled[new_categories.places] = False
 
     @property
     def weighs_shelf(self) -> bool:
@@ -95,15 +99,21 @@ class Predictors:
             p_ridge[:, self.seen] = softmax(scores * own.sharpness)
         pool = np.zeros_like(p_knn)
         pool[:, self.seen] = pooled(logits, scores, own)
-        mixed = mix(pool, p_knn, self.seen, own.lam, self._mass(X))
+        mass = self._mass(X, pool)
+        rest = np.where(self.settled, pool, 0.0)
+        rest /= np.maximum(rest.sum(axis=1, keepdims=True), _LEAST)
+        mixed = mix(rest, p_knn, self.settled, own.lam, mass)
         return Distributions(self.classes, p_probe, p_knn, mixed, p_ridge)
 
-    def _mass(self, X: FloatArray) -> Float64Array | None:
+    def _mass(self, X: FloatArray, pool: Float64Array) -> Float64Array | None:
+        """What new and young categories have, (n, n_classes): the more of what their products show
+        and what the pool gives them, so that training again takes none from them."""
         if self._new_categories is None:
             return None
-        mass = np.zeros((len(X), len(self.classes)), dtype=np.float64)
-        mass[:, ~self.seen] = self._new_categories.mass(X)
-        return mass
+        mass = np.zeros_like(pool)
+        mass[:, self._new_categories.places] = self._new_categories.mass(X)
+        mass = np.maximum(mass, np.where(self.settled, 0.0, pool))
+        return np.asarray(mass / np.maximum(mass.sum(axis=1, keepdims=True), 1))
 
 
 VIEW_PARAMETERS = "mixture.views"
