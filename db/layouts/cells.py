@@ -16,8 +16,8 @@ _BETWEEN_URLS = re.compile(r"[|;,~\s]+(?=https?://|//)|\s*\|\s*")
 _URL = re.compile(r"(?:https?:)?//[^\s\"'<>|{}\[\]]+", re.I)
 _BETWEEN_TEXTS = re.compile(r"(?<=['\"])\s+(?=['\"])")
 """Where NumPy, which writes no commas, has them in a list of texts."""
-_ADDRESSES = ("src", "hi_res", "url", "href", "link", "original", "large", "full", "medium", "path",
-              "file", "image", "thumb")  # fmt: skip
+_ADDRESSES = ("src", "hi_res", "original", "large", "full", "url", "href", "link", "image",
+              "medium", "path", "file", "thumb")  # fmt: skip
 """What an object that stands for a picture may call its address, the best one first."""
 _NO_PICTURE = frozenset({"", "null", "none", "nan", "n/a", "na", "#n/a", "undefined"})
 _LEVELS = re.compile(r"\s*(?:>>|>|\||»|(?<=\s)/(?=\s))\s*")

@@ -13,7 +13,7 @@ from kinshelf.probe.fit.model import Probe
 from kinshelf.probe.fit.network import device_of, repeatable
 from kinshelf.probe.fit.settings import ProbeSettings
 from kinshelf.probe.fit.split import TrainingSet, training_set
-from kinshelf.probe.fit.warm_start import check_start
+from kinshelf.probe.fit.start import check_start
 from kinshelf.probe.fit.whitening import too_few
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ def fit_probe(
     InvalidSetting if `start` does not fit the settings or the rows.
     """
     settings = settings or ProbeSettings()
+    source = source.with_basis(settings.seed)
     if start is not None:
         dimension = source.data.fused(source.rows[:1]).shape[1]
         check_start(start, settings, dimension)
