@@ -16,7 +16,7 @@ from kinshelf import Shelf
 from kinshelf.db.errors import ShelfError
 from kinshelf.db.mapping import check_whole, is_whole, mapped
 from kinshelf.store import snapshot
-from kinshelf.store.search.planner import Found, Rows
+from kinshelf.store.search.planner import Rows
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the guard is Linux's")
 
@@ -115,18 +115,17 @@ def test_a_graph_whose_file_is_cut_meanwhile_answers_exactly(
     """The graph is derived: what it cannot say any more is computed."""
     asked: list[bool] = []
 
-    def nearest(rows: Rows, queries: np.ndarray, k: int) -> Found:
+    def found(rows: Rows, queries: np.ndarray, k: int) -> tuple[np.ndarray, bool]:
         asked.append(rows.graph is not None)
-        rubbish = Found(np.zeros((1, k), np.float32), np.zeros((1, k), np.int64), exhaustive=True)
-        return rubbish if rows.graph else real(rows, queries, k)
+        return (np.zeros((1, k), np.int64), True) if rows.graph else real(rows, queries, k)
 
     with Shelf.create(tmp_path / "toys.shelf", encoder="fake") as shelf:
         put(shelf, "a", 50)
         now = shelf.snapshot()
         pair = now.pairs([5])
         exact = now.kneighbors(pair, 3).rows.tolist()
-        real = snapshot.nearest
-        monkeypatch.setattr(snapshot, "nearest", nearest)
+        real = snapshot._found
+        monkeypatch.setattr(snapshot, "_found", found)
         monkeypatch.setattr(now, "_index_of", lambda _: SimpleNamespace(whole=False, vectors=None))
         assert now.kneighbors(pair, 3).rows.tolist() == exact
     assert asked == [True, False]
