@@ -10,7 +10,7 @@ many new categories there are and however few their products.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -30,7 +30,9 @@ its products and 0.91 by 20, and took 0.008 of the known ones."""
 FEWEST = 30
 """Held-out products below which no margin can be named."""
 SETTLED, BESIDE = 20, 5
-"""TODO"""
+"""A category of fewer than `SETTLED` products, and fewer than the `BESIDE`-th part of the median
+category's, is young: trained probe and ridge hardly ever predict it, so it goes on being known by
+its mean. `bench/novelty.py --retrain` compares both."""
 MOST = 1000
 _HELD_OUT = 0.5
 _LEARNED = 20_000
@@ -84,8 +86,8 @@ def settled(codes: IntArray, groups: IntArray, n_classes: int) -> BoolArray:
 
 def fit_known(source: TrainingSet, seed: int) -> Known | None:
     """From the settled categories; None where they have too few products to hold some out."""
-    old = settled(source.codes, source.groups, len(source.classes))
-    source = source.take(old[source.codes])
+    old = np.flatnonzero(settled(source.codes, source.groups, len(source.classes)))
+    source = _alone(source, old)
     held = source.hold_out(_HELD_OUT, seed)
     if held.sum() < FEWEST:
         return None
@@ -93,10 +95,18 @@ def fit_known(source: TrainingSet, seed: int) -> Known | None:
     learned = source.take(_some(~held, _LEARNED, rng))
     metric = fit_metric(learned, seed)
     placed = metric.whitened(source.data.fused(learned.rows))
-    prototypes = unit(class_means(placed, learned.codes, len(source.classes))[old])
+    prototypes = unit(class_means(placed, learned.codes, len(old)))
     sample = source.take(_some(held, MOST, rng))
     kept = metric.whitened(source.data.fused(sample.rows)).astype(np.float16)
-    return Known(metric, prototypes, kept, np.flatnonzero(old))
+    return Known(metric, prototypes, kept, old)
+
+
+def _alone(source: TrainingSet, old: IntArray) -> TrainingSet:
+    """The rows of some classes, as they would be were there no others: so that what is drawn by
+    chance is the same before and after training on young ones."""
+    kept = source.take(np.isin(source.codes, old))
+    names = tuple(source.classes[code] for code in old)
+    return replace(kept, codes=np.searchsorted(old, kept.codes), classes=names)
 
 
 def _some(mask: NDArray[np.bool_], most: int, rng: np.random.Generator) -> NDArray[np.bool_]:
