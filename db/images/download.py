@@ -92,7 +92,7 @@ class Downloader:
         self.stale: dict[str, ImageRejected] = {}
         """Pictures that were to be refreshed and could not be, by URL, and why."""
         self._decoding = threading.BoundedSemaphore(_DECODERS_AT_ONCE)
-        self._pool = _connection_pool(concurrency, allow_private_hosts)
+        self._pool = connection_pool(concurrency, allow_private_hosts)
 
     def __enter__(self) -> Downloader:
         return self
@@ -264,7 +264,8 @@ class Downloader:
         return bytes(body)
 
 
-def _connection_pool(concurrency: int, allow_private: bool) -> httpcore.ConnectionPool:
+def connection_pool(concurrency: int, allow_private: bool) -> httpcore.ConnectionPool:
+    """Connections to checked addresses alone; the caller sets `addresses.BUDGET`."""
     # Connections are pooled by host name, not by address: two hosts on one address must each
     # show their own certificate.
     import httpcore
