@@ -92,6 +92,7 @@ def encode_source(
     options = options or EncodeOptions()
     started = time.monotonic()
     with local_copy(source) as (path, located):
+        _check_pictures(path, options)
         spec, manifest = _identify(_named(source, path), options)
         tasks = read_tasks(path, _reading(options), spec.fingerprint, located, manifest.source)
         begin(directory, manifest)  # not before: a source that cannot be read leaves no folder
@@ -102,6 +103,16 @@ def encode_source(
         _note(report, finish(directory, manifest, names))
     report.seconds = time.monotonic() - started
     return report
+
+
+def _check_pictures(path: Path, options: EncodeOptions) -> None:
+    from kinshelf.store.ingest.frames import has_pictures
+
+    if has_pictures(path, options.mapping):
+        raise InputError(
+            f"{path} holds its pictures as bytes, which no part can name: give the file to"
+            " `kinshelf add` itself, or save the pictures as files"
+        )
 
 
 def shelf_encoder(manifest: Manifest) -> dict[str, str | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,17 +12,31 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kinshelf.commands.help import command, option
-from kinshelf.commands.options import ANY_SOURCE, PATH, shelf_options, source_options, wait_option
+from kinshelf.commands.options import (
+    ANY_SOURCE,
+    PATH,
+    Share,
+    shelf_options,
+    source_options,
+    wait_option,
+)
 from kinshelf.commands.terminal.output import Output
 from kinshelf.commands.terminal.progress import Interruption, build_index, progress, rows_of
+from kinshelf.db.errors import InputError, KinshelfError
+from kinshelf.db.files import written
+from kinshelf.db.text import percent
 
 if TYPE_CHECKING:
     from kinshelf.db.sources.prepare import TrainingSetOptions
     from kinshelf.face import Shelf
     from kinshelf.store import AddOptions, AddReport
+    from kinshelf.store.feeds.feed import FeedReport
+    from kinshelf.store.feeds.prune import PruneReport
 
 CHANGES = "What is changed"
 TRAINING = "Preparing a training set"
+NIGHTLY = "A feed that comes again"
+_FEED = ("prune", "prune_limit", "prune_where", "skip_unchanged")
 
 
 @command(examples=[
@@ -51,6 +66,45 @@ TRAINING = "Preparing a training set"
     group=CHANGES,
     help="Write to this file how the source is read, for --mapping.",
 )
+@option(
+    "--prune",
+    type=click.Choice(["mark", "remove"]),
+    is_flag=False,
+    flag_value="mark",
+    group=NIGHTLY,
+    help="Mark products that the sources no longer have with the attribute"
+    " `gone`, or remove them. Without a value: mark.",
+)
+@option(
+    "--prune-limit",
+    type=Share(),
+    default=0.05,
+    show_default="5%",
+    metavar="SHARE",
+    group=NIGHTLY,
+    help="Prune nothing, and exit with 1, if more than this share would go.",
+)
+@option(
+    "--prune-where",
+    metavar="CONDITION",
+    group=NIGHTLY,
+    show_default="every product",
+    help="Prune only products that match, such as those of one feed.",
+)
+@option(
+    "--skip-unchanged-source",
+    "skip_unchanged",
+    is_flag=True,
+    group=NIGHTLY,
+    help="Pass over sources whose bytes are those that were added last time.",
+)
+@option(
+    "--report",
+    type=PATH,
+    metavar="FILE",
+    group=NIGHTLY,
+    help="Write what was done to this JSON file, also if it failed.",
+)
 @option("--max-rejects", type=click.IntRange(0), default=0, group=CHANGES,
         help="Exit with 1 if more rows than this are rejected.")  # fmt: skip
 @wait_option()
@@ -75,6 +129,7 @@ def add(
     wait: float,
     dry_run: bool,
     save_mapping: Path | None,
+    report: Path | None,
     **settings: Any,
 ) -> None:
     """Add products, or update them by id.
@@ -86,6 +141,11 @@ def add(
     """
     if not sources and not retry_rejects:
         raise click.UsageError("name at least one SOURCE, or --retry-rejects")
+    from kinshelf.store.feeds.feed import FeedOptions, add_feed
+
+    if report is not None and not report.parent.is_dir():
+        raise InputError(f"there is no folder {report.parent}: make it first")
+    feed = FeedOptions(retry=retry_rejects, **{name: settings.pop(name) for name in _FEED})
     training = _training_set(settings)
     options = _add_options(settings, training)
     if save_mapping is not None:
@@ -93,17 +153,36 @@ def add(
     if dry_run:
         _show(output, sources, options, max_rejects)
         return
-    reports = []
-    with output.open(wait=wait) as shelf, Interruption(output) as stop:
-        for source in sources:
-            reports.append(_run(output, shelf, source, options, stop))
-            if stop():
-                break
-        if retry_rejects and not stop():
-            reports.append(_run(output, shelf, None, options, stop))
+    with (
+        _reporting(report) as reported,
+        output.open(wait=wait) as shelf,
+        Interruption(output) as stop,
+    ):
+
+        def take(source: Path | str | None, options: AddOptions) -> AddReport:
+            return _run(output, shelf, source, options, stop)
+
+        done = add_feed(shelf, sources, options, feed, take, stop)
+        reported.update(done.as_dict())
         build_index(output, shelf, stop)
         following = _next_step(shelf)
-    _finish(output, reports, max_rejects, following)
+    _finish(output, done, max_rejects, following)
+
+
+@contextlib.contextmanager
+def _reporting(file: Path | None) -> Iterator[dict[str, Any]]:
+    """A report to fill in, which is written to the file in the end; of a failure, what it was."""
+    report: dict[str, Any] = {"error": None}
+    try:
+        yield report
+    except KinshelfError as error:
+        report["error"] = {"type": type(error).__name__, "message": str(error)}
+        raise
+    finally:
+        if file is not None:
+            with written(file) as target:
+                text = json.dumps(report, ensure_ascii=False, indent=1, default=str)
+                target.write_text(text + "\n", encoding="utf-8", errors="replace")
 
 
 def _training_set(settings: dict[str, Any]) -> TrainingSetOptions | None:
@@ -204,22 +283,39 @@ def _next_step(shelf: Shelf) -> str:
     )
 
 
-def _finish(output: Output, reports: list[AddReport], max_rejects: int, following: str) -> None:
+def _finish(output: Output, done: FeedReport, max_rejects: int, following: str) -> None:
     from kinshelf.commands.terminal.tables import add_summary
-    from kinshelf.store import AddReport
 
-    total = AddReport.total(reports)
+    total = done.added
     if output.as_json:
-        output.emit(total.as_dict())
+        output.emit(done.as_dict())
+    for source in done.unchanged_sources:
+        output.say(f"{source} has not changed since it was added")
     for line in add_summary(total):
         output.say(line)
+    if done.pruned is not None:
+        _say_pruned(output, done.pruned)
     if following and not total.interrupted:
         output.say(f"next: {following}")
     if total.interrupted:
         output.warn("stopped early; run the same command again to go on")
         sys.exit(130)
-    if total.rejected > max_rejects:
+    if done.failed(max_rejects):
         sys.exit(1)
+
+
+def _say_pruned(output: Output, done: PruneReport) -> None:
+    which = f" ({', '.join(done.examples[:3])}{', ...' if done.gone > 3 else ''})" * bool(done.gone)
+    if done.refused:
+        output.warn(
+            f"{done.gone} of {done.products} products{which} are in no source any more, which is"
+            f" more than --prune-limit {percent(done.limit)}: none was pruned. Check the source,"
+            " or give a higher limit"
+        )
+    elif done.how == "mark":
+        output.say(f"{done.changed} products are marked as gone{which}")
+    else:
+        output.say(f"{done.changed} products are removed{which}")
 
 
 @command(examples=["kinshelf remove KS-0001", "kinshelf remove KS-0002 KS-0003 --json"])

@@ -47,6 +47,22 @@ class Number(click.FloatRange):
         return found
 
 
+class Share(click.ParamType[float]):
+    """A share, as 0.05 or 5%."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        text = str(value).strip()
+        try:
+            found = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        except ValueError:
+            found = math.nan
+        if not 0 <= found <= 1:
+            self.fail(f"{value!r} is no share: write it as 5% or 0.05.", param, ctx)
+        return found
+
+
 WAIT = Number(0)
 """Seconds to wait for another writer; inf is for as long as it takes."""
 
@@ -233,6 +249,23 @@ input_option = option("--input", "source", type=PATH, metavar="FILE", group=QUER
 where_option = option("--where", metavar="CONDITION", group=NEIGHBOURS,
                       show_default="every product",
                       help="Take only neighbours that match this SQL condition.")  # fmt: skip
+
+
+def _names(_context: click.Context, _option: click.Parameter, value: str | None) -> tuple[str, ...]:
+    """The names of a list with commas."""
+    return tuple(name for each in (value or "").split(",") if (name := each.strip()))
+
+
+facets_option = option(
+    "--facets", callback=_names, metavar="COLUMN,COLUMN", group="What is shown",
+    help="Count the values of these columns or attributes among the products that match --where.",
+)  # fmt: skip
+
+
+stem_option = option(
+    "--stem", metavar="LANGUAGE",
+    help="Search for words by their stem in this language, such as english: bears finds bear.",
+)  # fmt: skip
 
 
 def k_option(default: int | None, shown: str | bool = True) -> Decorator:

@@ -25,6 +25,8 @@ generation) a probe set the value, without it a person; `disputed`: the source s
 since the person decided.
 """
 PREDICTED = "predicted"
+GONE = "gone"
+"""The attribute of a product that its source no longer has."""
 Origin = Literal["feed", "person", "predicted"]
 """Who set a value: the product's source, a person, a probe."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -24,6 +25,12 @@ from kinshelf.db.text import clean, clean_category, clean_key, clean_split, curr
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
+_LINE_END = re.compile(r"[ \t]*[\r\n]+[ \t]*")
+_SEVERAL = re.compile(r"[|;,\[]|^[({<\"']|^http|^//|^(?:null|nan|n/?a|none|#n/a|undefined)$", re.I)
+"""What a cell may hold that is no path of a picture."""
+_LONGEST_PATH = 255
+_PICTURES_IN_BASE64 = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR", "Qk0")
+"""How JPEG, PNG, GIF, WebP and BMP begin."""
 _DRIVE = re.compile(r"[A-Za-z]:/")
 _REMOTE = re.compile(r"[a-z][a-z0-9+.-]*://|data:|file:", re.IGNORECASE)
 """What pathlib would change in an absolute path."""
@@ -213,8 +220,8 @@ class ColumnPlan:
 
     def _image(self, text: str, attributes: dict[str, Scalar]) -> str | None:
         """The first picture of a cell; where it names several, all are an attribute too."""
-        value = clean_key(text)
-        if value.startswith(("[", "http", "//")):
+        value = clean_key(_LINE_END.sub("|", text.strip()))
+        if _SEVERAL.search(value) and not _is_file(self.folder / value):
             found = [self._place(picture) for picture in pictures_of(value)]
             if len(found) > 1:
                 attributes["images"] = json.dumps(found, ensure_ascii=False)
@@ -225,6 +232,8 @@ class ColumnPlan:
         """A picture's URL as it stands, and a path below the folder."""
         if ":" in value and _REMOTE.match(value):
             return value
+        if len(value) > _LONGEST_PATH and value.startswith(_PICTURES_IN_BASE64):
+            return f"data:image/unknown;base64,{value}"
         if value.startswith("//"):  # a URL of the page's own scheme
             return f"https:{value}"
         if value[0] == "/" or "\\" in value or not value.isascii():
@@ -243,7 +252,7 @@ class ColumnPlan:
         for path in tried:
             forms = (path, unicodedata.normalize("NFC", path), unicodedata.normalize("NFD", path))
             for form in dict.fromkeys(forms):
-                if (whole := self.folder / form).is_file():
+                if _is_file(whole := self.folder / form):
                     return str(whole)
         return str(self.folder / value)
 
@@ -262,6 +271,13 @@ class ColumnPlan:
             elif (cell := convert(value)) is not None:
                 found[name] = cell
         return found
+
+
+def _is_file(path: Path) -> bool:
+    """Whether a file is there; a text that can be no path names none."""
+    with contextlib.suppress(OSError, ValueError):
+        return path.is_file()
+    return False
 
 
 def product_plan() -> ColumnPlan:

@@ -57,22 +57,28 @@ class Signs:
     classes: tuple[str, ...]
     relative: Mapping[str, Relative]
 
-    def of(self, X: FloatArray, near: FloatArray, categories: ObjectArray) -> Float64Array:
-        """The signs of novelty, (n, 3) float64; arguments as in `NoveltyModel.score`."""
+    def of(
+        self, X: FloatArray, near: FloatArray | None, categories: ObjectArray,
+        similarity: FloatArray | Float64Array | None = None,
+    ) -> Float64Array:  # fmt: skip
+        """The signs of novelty, (n, 3) float64; arguments as in `NoveltyModel.score`, or the
+        `similarity` (n, k) of neighbours that are all of known categories in the place of `near`.
+        """
         labels, names = _labels(categories, self.classes)
         given = present(X)
-        similarity = (
-            np.einsum("nd,nkd->nk", X, near) * (2 / np.maximum(given.sum(axis=1), 1))[:, None]
-        )
-        similarity = np.where(labels == NO_VOTE, -np.inf, similarity)
+        if near is not None:
+            share = 2 / np.maximum(given.sum(axis=1), 1)
+            similarity = np.einsum("nd,nkd->nk", X, near) * share[:, None]
+        assert similarity is not None, "one of both tells it"
+        found: Float64Array = np.where(labels == NO_VOTE, -np.inf, similarity).astype(np.float64)
         new = self._new(labels)
-        disagreement = _disagreement(similarity, labels, len(names))
+        disagreement = _disagreement(found, labels, len(names))
         if new.any():
-            few = _those_that_matter(similarity, new)
+            few = _those_that_matter(found, new)
             led = _disagreement(few, labels, len(names), led_by=new)
             disagreement = np.minimum(disagreement, led)
         unlike = self._unlike(X, near, labels, given)
-        return np.stack([_distance(similarity), unlike, disagreement], axis=1)
+        return np.stack([_distance(found), unlike, disagreement], axis=1)
 
     def _new(self, labels: IntArray) -> BoolArray:
         """Which neighbours are of a category that came after the training, (n, k)."""
@@ -82,7 +88,7 @@ class Signs:
         return np.asarray((labels != NO_VOTE) & ~seen[labels], dtype=np.bool_)
 
     def _unlike(
-        self, X: FloatArray, near: FloatArray, labels: IntArray, given: BoolArray
+        self, X: FloatArray, near: FloatArray | None, labels: IntArray, given: BoolArray
     ) -> Float64Array:
         """Relative distance to the nearest category, summed over the modalities that are there."""
         total = np.zeros(len(X))
@@ -93,7 +99,8 @@ class Signs:
             middle = X.shape[1] // 2
             side = slice(i * middle, (i + 1) * middle)
             found = relative.distance(X[rows, side])
-            _nearer_if_new(relative, found, X[rows, side], near[rows, :, side], labels[rows])
+            if near is not None:
+                _nearer_if_new(relative, found, X[rows, side], near[rows, :, side], labels[rows])
             total[rows] += found
         return total
 
@@ -150,7 +157,16 @@ class NoveltyModel:
                 f"queries of shape {X.shape} need neighbours of shape (n, k, D) and their "
                 f"categories (n, k), not {near.shape} and {categories.shape}"
             )
-        signs = self.signs.of(X, near, categories)
+        return self._scored(X, self.signs.of(X, near, categories))
+
+    def score_known(
+        self, X: FloatArray, similarities: FloatArray, categories: ObjectArray
+    ) -> FloatArray:
+        """As `score`, by the `similarities` (n, k) of the neighbours, which are all of categories
+        that the model knows and have the modalities of the query."""
+        return self._scored(X, self.signs.of(X, None, categories, similarities))
+
+    def _scored(self, X: FloatArray, signs: Float64Array) -> FloatArray:
         found = np.full(len(X), np.nan, dtype=np.float32)
         for _view, usual, rows in self._views(X):
             found[rows] = usual.standardised(signs[rows])

@@ -109,12 +109,15 @@ class Predictor:
         probe: int | None = None,
         at: int | None = None,
         k: int | None = None,
+        include_predicted: bool = False,
     ) -> Self:
         """The newest probe unless a version is named; neighbours alone if there is none.
 
-        Raises ProbeNotFound for a version that is not there, EmptyShelf, GenerationNotFound.
+        `include_predicted`: categories that a probe predicted vote too. Raises ProbeNotFound for a
+        version that is not there, EmptyShelf, GenerationNotFound.
         """
         snapshot = shelf.snapshot(at)
+        snapshot = snapshot.with_predicted() if include_predicted else snapshot
         pictures = PictureVectors(shelf.path, shelf.manifest)
         try:
             entry = find_probe(shelf, snapshot, probe)
@@ -175,9 +178,8 @@ class Predictor:
             self.snapshot, pairs, found.neighbours, found.codes, runner_up, self._members, self.k,
             where,
         )  # fmt: skip
-        near = queries.neighbours(self.snapshot, shown)
-        if self._pictures is not None:
-            near = queries.matched(self.snapshot, self._pictures, pairs, near)
+        images = pairs[:, : pairs.shape[1] // 2]
+        near = queries.neighbours(self.snapshot, shown, images, self._pictures)
         evidence = explain(self.snapshot, shown, near, [b or "" for b in best], second)
         parts = [self._part(pairs, predicted, where, weight) for weight in (1.0, 0.0)]
         novelty = self._novelty_p(pairs, found, where)
@@ -358,10 +360,11 @@ def classify(
 
 
 def _checked(query: Query) -> Query:
-    if query.weight_image != Query().weight_image:
+    if others := query.beyond("image", "text", "id", "k", "where", "at", "allow_private_hosts"):
+        value = getattr(query, others[0])
         raise InputError(
-            f"weight_image is {query.weight_image}: `classify` weighs picture and text alike,"
-            " so leave it out"
+            f"{others[0]} is {value}: it is of `similar`, and `classify` weighs picture and text"
+            " alike, so leave it out"
         )
     return query
 

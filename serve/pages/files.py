@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 router = APIRouter()
 
 KEPT = 2048
-"""Thumbnails kept in memory, some 5 KB each."""
+"""Thumbnails kept in memory, some 5 to 30 KB each."""
+LARGEST_KEPT = 480
 
 _FOREVER = "private, max-age=31536000, immutable"
 
@@ -62,7 +63,7 @@ class _Thumbnails:
         name = pictures[number] if number < len(pictures) else None
         made = service.pictures.thumbnail(name, side)
         with self._lock:
-            if tag is not None:
+            if tag is not None and side <= LARGEST_KEPT:
                 self._made[tag] = made
             while len(self._made) > KEPT:
                 self._made.popitem(last=False)
@@ -79,7 +80,7 @@ def _tag(stored: StoredProduct, side: int, number: int) -> str | None:
 async def thumbnail(
     request: Request,
     product_id: Annotated[str, Query(alias="id")],
-    side: Annotated[int, Query(ge=160, le=480, multiple_of=160)] = 160,
+    side: Annotated[int, Query(ge=160, le=1600, multiple_of=160)] = 160,
     version: Annotated[str, Query(alias="v")] = "",
     number: Annotated[int, Query(alias="n", ge=0)] = 0,
 ) -> Response:

@@ -110,6 +110,12 @@ class EngineSnapshot(AnySnapshot):
             return np.zeros((0, 2 * self.dimension), dtype=np.float32)
         return self._vectors.of(wanted)
 
+    def sample(self, count: int) -> IntArray:
+        """See `AnySnapshot.sample`; evenly spaced numbers, of which some may have no product."""
+        wanted = np.arange(0, self._state.next_row, max(-(-self._state.next_row // count), 1))
+        scanned = self.view.scan(Where(self.generation, rows=wanted), ("row",))
+        return np.array([row for rows, _ in scanned for (row,) in rows], dtype=np.int64)
+
     def _nearest(
         self, queries: FloatArray, k: int, among: Among, weight_image: float
     ) -> Neighbours:

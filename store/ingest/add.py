@@ -118,8 +118,11 @@ def add_source(
     if isinstance(source, str):
         from kinshelf.db.formats.remote import fetched
 
-        with fetched(source, allow_private_hosts=options.allow_private_hosts) as copy:
-            return _add_file(shelf, copy.path, options, stop, progress, copy)
+        with (
+            fetched(source, allow_private_hosts=options.allow_private_hosts) as copy,
+            with_pictures(copy.path, images, options.mapping) as path,
+        ):
+            return _add_file(shelf, path, options, stop, progress, copy)
     if not isinstance(source, Path):
         with spooled(source, images, options.mapping) as path:
             return _add_file(shelf, path, options, stop, progress)
@@ -141,6 +144,7 @@ def _add_file(
     from kinshelf.db.sources.prepare import Preparation
     from kinshelf.db.sources.readers import open_source, reading_notes
     from kinshelf.db.sources.summary import Tally
+    from kinshelf.store.ingest.frames import unpacked
 
     updates = shelf.snapshot().count > 0
     reading = reading_options(options, updates=updates)
@@ -163,7 +167,8 @@ def _add_file(
         ingest.report.notes = [f"{source.name}: {note}" for note in notes]
         ingest.prepared = preparation
         tally = Tally(*opened)
-        report = ingest.run(tally.counted(batches))
+        counted = unpacked(tally.counted(batches), shelf.path / "images")
+        report = ingest.run(_listed(counted, ingest.report.ids) if options.list_ids else counted)
         report.notes += [f"{source.name}: {line}" for line in tally.lines()]
         report.training_set = TrainingSetSummary.of(preparation) if preparation else None
         return report
@@ -180,6 +185,14 @@ def _named_as(batches: Iterator[ReadBatch], copied: Fetched) -> Iterator[ReadBat
             moved = [copied.located(name) for name in pictures_of(product)]
             if moved != pictures_of(product):
                 batch.products[place] = with_pictures(product, moved)
+        yield batch
+
+
+def _listed(batches: Iterator[ReadBatch], ids: set[str]) -> Iterator[ReadBatch]:
+    """The batches, and the ids of their rows, of rejected ones too."""
+    for batch in batches:
+        ids.update(product.id for product in batch.products)
+        ids.update(entry.id for entry in batch.rejects if entry.id is not None)
         yield batch
 
 

@@ -20,6 +20,7 @@ from kinshelf.db.arrays import BoolArray, FloatArray, IntArray
 from kinshelf.db.catalog.records import Body
 from kinshelf.db.errors import KinshelfError, ShelfDamaged
 from kinshelf.db.files import read_around, reading
+from kinshelf.db.mapping import mapped
 from kinshelf.store.log import frames
 from kinshelf.store.log.frames import Frame
 from kinshelf.store.log.layout import check_entries, epochs, log_path, vectors_path
@@ -263,7 +264,7 @@ class Survey:
         self.next_row = max(self.next_row, self.manifest.first_row + have)
         if not have:
             return np.empty((0, width), dtype=np.float32)
-        return np.memmap(path, np.float32, "r", shape=(have, width))
+        return mapped(path, np.float32, (have, width))
 
     def _unreachable_rows(self) -> BoolArray:
         first = self.manifest.first_row
