@@ -103,15 +103,19 @@ class Shelf(AnyShelf):
     ) -> AddReport:
         """Upsert the products of a file, a folder or a frame by id; see `AddOptions`.
 
+        The text "-" is standard input; a URL is fetched (http, https, and what fsspec reads).
+
         A frame is anything with `__arrow_c_stream__`: pandas, polars, Arrow, DuckDB, `datasets`.
         Its columns are those of a file; pictures may stand in it as bytes.
 
         Commits a batch at a time; `stop` is asked after each. Raises InputError subclasses for a
         source that cannot be read at all; a bad row is counted in the report and nothing is lost.
         """
+        from kinshelf.db.formats.remote import is_remote
         from kinshelf.store.ingest.add import add_source
 
-        place = Path(source) if isinstance(source, str) else source
+        local = isinstance(source, str) and not is_remote(source)
+        place = Path(source) if isinstance(source, str) and local else source
         return add_source(self, place, options, stop=stop, progress=progress)
 
     def upsert(

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kinshelf.commands.help import command, option
-from kinshelf.commands.options import PATH, Share, shelf_options, source_options, wait_option
+from kinshelf.commands.options import (
+    ANY_SOURCE,
+    PATH,
+    Share,
+    shelf_options,
+    source_options,
+    wait_option,
+)
 from kinshelf.commands.terminal.output import Output
 from kinshelf.commands.terminal.progress import Interruption, build_index, progress, rows_of
 from kinshelf.db.errors import InputError, KinshelfError
@@ -37,7 +44,7 @@ _FEED = ("prune", "prune_limit", "prune_where", "skip_unchanged")
     'kinshelf add export.csv --map title="{brand} {name}" --dry-run',
     "kinshelf add --retry-rejects",
 ])  # fmt: skip
-@click.argument("sources", nargs=-1, type=PATH, metavar="SOURCE...")
+@click.argument("sources", nargs=-1, type=ANY_SOURCE, metavar="SOURCE...")
 @source_options
 @option("--on-conflict", type=click.Choice(["update", "skip", "error"]), default="update",
         group=CHANGES, help="Do this with a product whose id is on the shelf.")  # fmt: skip
@@ -116,7 +123,7 @@ _FEED = ("prune", "prune_limit", "prune_where", "skip_unchanged")
 @shelf_options
 def add(
     output: Output,
-    sources: tuple[Path, ...],
+    sources: tuple[Path | str, ...],
     retry_rejects: bool,
     max_rejects: int,
     wait: float,
@@ -128,8 +135,9 @@ def add(
     """Add products, or update them by id.
 
     SOURCE is a CSV, TSV, JSON, XML, .xlsx, Parquet or Feather file, packed or not, a folder of
-    images whose sub-folders are categories, or a folder that `encode` wrote. Exports of shops such
-    as Shopify and WooCommerce are recognised by their header.
+    images whose sub-folders are categories, a folder that `encode` wrote, a URL of such a file, or
+    - for standard input. Exports of shops such as Shopify and WooCommerce are recognised by their
+    header.
     """
     if not sources and not retry_rejects:
         raise click.UsageError("name at least one SOURCE, or --retry-rejects")
@@ -151,7 +159,7 @@ def add(
         Interruption(output) as stop,
     ):
 
-        def take(source: Path | None, options: AddOptions) -> AddReport:
+        def take(source: Path | str | None, options: AddOptions) -> AddReport:
             return _run(output, shelf, source, options, stop)
 
         done = add_feed(shelf, sources, options, feed, take, stop)
@@ -197,11 +205,15 @@ def _add_options(settings: dict[str, Any], training: TrainingSetOptions | None) 
 
 
 def _run(
-    output: Output, shelf: Shelf, source: Path | None, options: AddOptions, stop: Interruption
+    output: Output,
+    shelf: Shelf,
+    source: Path | str | None,
+    options: AddOptions,
+    stop: Interruption,
 ) -> AddReport:
-    name = "rejects" if source is None else source.name
+    name = "rejects" if source is None else Path(source).name
     exact = options.training is not None and options.training.exact
-    total = None if source is None or exact else rows_of(source, options)
+    total = rows_of(source, options) if isinstance(source, Path) and not exact else None
     with progress(output, f"adding {name}", total) as update:
 
         def show(done: int, report: AddReport) -> None:
@@ -212,18 +224,33 @@ def _run(
         return shelf.add(source, options, stop=stop, progress=show)
 
 
-def _save(output: Output, sources: tuple[Path, ...], options: AddOptions, path: Path) -> None:
+@contextlib.contextmanager
+def _local(source: Path | str, options: AddOptions) -> Iterator[Path]:
+    """The source as a file of this machine."""
+    if isinstance(source, Path):
+        yield source
+        return
+    from kinshelf.db.formats.remote import fetched
+
+    with fetched(source, allow_private_hosts=options.allow_private_hosts) as copy:
+        yield copy.path
+
+
+def _save(output: Output, sources: tuple[Path | str, ...], options: AddOptions, path: Path) -> None:
     from kinshelf.db.layouts.saved import save_mapping
     from kinshelf.db.sources.preview import used_mapping
     from kinshelf.store.ingest.add import reading_options
 
     if not sources:
         raise click.UsageError("--save-mapping needs a SOURCE")
-    save_mapping(path, used_mapping(sources[0], reading_options(options)))
+    with _local(sources[0], options) as source:
+        save_mapping(path, used_mapping(source, reading_options(options)))
     output.say(f"wrote {path}")
 
 
-def _show(output: Output, sources: tuple[Path, ...], options: AddOptions, max_rejects: int) -> None:
+def _show(
+    output: Output, sources: tuple[Path | str, ...], options: AddOptions, max_rejects: int
+) -> None:
     from kinshelf.commands.terminal.preview import preview_tables
     from kinshelf.db.sources.preview import preview
     from kinshelf.store.ingest.add import reading_options
@@ -232,12 +259,13 @@ def _show(output: Output, sources: tuple[Path, ...], options: AddOptions, max_re
         raise click.UsageError("--dry-run needs a SOURCE")
     rejected = 0
     for source in sources:
-        found = preview(source, reading_options(options))
+        with _local(source, options) as path:
+            found = preview(path, reading_options(options))
         rejected += found.rejected
         if output.as_json:
             output.emit({"source": str(source)} | found.as_dict())
         else:
-            output.console().print(preview_tables(source.name, found))
+            output.console().print(preview_tables(Path(source).name, found))
     if rejected > max_rejects:
         sys.exit(1)
 

@@ -19,17 +19,22 @@ PATH = click.Path(path_type=Path)
 
 
 class _Address(click.ParamType["Path | str"]):
-    """A directory, as a Path, or the address of a shelf on an engine, as text."""
+    """A file or directory, as a Path; what has a scheme, and `also`, as text."""
 
     name = "address"
 
+    def __init__(self, also: str = "") -> None:
+        self.also = also
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if isinstance(value, str) and "://" in value:
+        if isinstance(value, str) and ("://" in value or value == self.also):
             return value
         return PATH.convert(value, param, ctx)
 
 
 ADDRESS = _Address()
+ANY_SOURCE = _Address("-")
+"""A file, a folder, a URL, or standard input."""
 
 
 class Number(click.FloatRange):

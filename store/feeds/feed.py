@@ -16,7 +16,7 @@ from kinshelf.store.results import AddOptions, AddReport
 if TYPE_CHECKING:
     from kinshelf.store.base import AnyShelf
 
-Add = Callable[[Path | None, AddOptions], AddReport]
+Add = Callable[[Path | str | None, AddOptions], AddReport]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class FeedReport:
 
 def add_feed(
     shelf: AnyShelf,
-    sources: Sequence[Path],
+    sources: Sequence[Path | str],
     options: AddOptions,
     feed: FeedOptions,
     add: Add,
@@ -64,12 +64,14 @@ def add_feed(
     _check(shelf, options, feed)
     unchanged, changed = [], list(sources)
     if feed.skip_unchanged:
-        unchanged = [each for each in sources if is_unchanged(shelf, each, options)]
+        local = [each for each in sources if isinstance(each, Path)]
+        unchanged = [each for each in local if is_unchanged(shelf, each, options)]
         if not feed.prune or len(unchanged) == len(sources):
             changed = [each for each in sources if each not in unchanged]
-    hashes = {each: hash_of(each, options) for each in changed} if feed.skip_unchanged else {}
+    files = [each for each in changed if isinstance(each, Path)] if feed.skip_unchanged else []
+    hashes = {each: hash_of(each, options) for each in files}
     reading = replace(options, list_ids=feed.prune is not None)
-    wanted: list[Path | None] = [*changed, *([None] if feed.retry else [])]
+    wanted: list[Path | str | None] = [*changed, *([None] if feed.retry else [])]
     reports = []
     with operation():
         for source in wanted:
