@@ -103,6 +103,13 @@ def read_around(path: Path) -> tuple[bytes, list[int]]:
         os.close(fd)
 
 
+def check_writable(path: Path) -> None:
+    """Raises PermissionError for a file that is there and read-only, for root too."""
+    with contextlib.suppress(FileNotFoundError):
+        if not (path.stat().st_mode & _WRITABLE and os.access(path, os.W_OK)):
+            raise PermissionError(errno.EACCES, "it is read-only", str(path))
+
+
 @contextlib.contextmanager
 def written(path: Path) -> Iterator[Path]:
     """A path to write a file to, which gets its own name when it is whole.
@@ -115,8 +122,7 @@ def written(path: Path) -> Iterator[Path]:
     if target.exists() and not target.is_file():
         yield target
         return
-    if target.exists() and not (target.stat().st_mode & _WRITABLE and os.access(target, os.W_OK)):
-        raise PermissionError(errno.EACCES, "it is read-only", str(path))
+    check_writable(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         yield temporary

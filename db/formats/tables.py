@@ -7,6 +7,7 @@ import datetime
 import warnings
 import zipfile
 from collections.abc import Collection, Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from kinshelf.db.errors import EmptySource, InputError, UnreadableSource
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 _LARGEST_PART = 2**30
 _LARGEST_TEXTS = 256 * 2**20
 """Bytes of a sheet, and of the texts that all sheets share and that are held in memory."""
+_PEEKED = 20
 _BLANK_ROWS = 10_000
 """Empty rows in a row after which a sheet ends: its claim of a million is seldom true."""
 
@@ -50,6 +52,20 @@ class SheetSource:
         names = ["" if cell is None else str(cell) for cell in header]
         self.columns = unique_names(names[: _last(names)])
         check_width(path, self.columns)
+        if self._has_bare_formulas():
+            self.notes.append(
+                "formulas have no values saved with them, and are empty: open it in a spreadsheet"
+                " program and save it, or export it as CSV"
+            )
+
+    def _has_bare_formulas(self) -> bool:
+        """Whether a formula of the first rows has no value, as files written by programs have."""
+        values, formulas = (islice(self._cells(saved), _PEEKED) for saved in (True, False))
+        return any(
+            value is None and isinstance(formula, str) and formula.startswith("=")
+            for row in zip(values, formulas, strict=False)
+            for value, formula in zip(*row, strict=False)
+        )
 
     def count(self) -> int | None:
         """Unknown: what a sheet states of itself is often wrong."""
@@ -71,13 +87,13 @@ class SheetSource:
             row = dict.fromkeys(self.columns) | dict(zip(self.columns, cells, strict=False))
             yield {name: _cell(value) for name, value in row.items()}
 
-    def _cells(self) -> Iterator[tuple[Any, ...]]:
+    def _cells(self, saved: bool = True) -> Iterator[tuple[Any, ...]]:
         import openpyxl
 
         blank = 0
         with warnings.catch_warnings(), _as_unreadable(self._path):
             warnings.simplefilter("ignore")
-            book = openpyxl.load_workbook(self._path, read_only=True, data_only=True)
+            book = openpyxl.load_workbook(self._path, read_only=True, data_only=saved)
             with contextlib.closing(book):
                 sheet = self._chosen(book)
                 sheet.reset_dimensions()

@@ -20,7 +20,15 @@ from kinshelf.db.layouts.names import ATTRIBUTES, FIELDS, TEXT, split_text
 from kinshelf.db.product import Product, Scalar
 from kinshelf.db.sources.binding import attribute_names, bind, check_enough, mapped, without
 from kinshelf.db.sources.values import first_member, scalar, text_of, typed, unfold
-from kinshelf.db.text import clean, clean_category, clean_key, clean_split, currency_of, parse_price
+from kinshelf.db.text import (
+    clean,
+    clean_category,
+    clean_key,
+    clean_split,
+    currency_of,
+    is_range,
+    parse_price,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -214,6 +222,9 @@ class ColumnPlan:
         except ValueError as problem:
             notes.append(Note("bad-price", f"{problem}; the product is kept without a price"))
             return None
+        if amount is not None and is_range(text):
+            message = f"the price {text!r} is a range: its lower bound is taken"
+            notes.append(Note("price-range", f"{message}; the product is kept"))
         if not (text[:1] + text[-1:]).isdecimal() and (currency := currency_of(text)):
             attributes.setdefault("currency", currency)
         return amount

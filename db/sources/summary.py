@@ -34,7 +34,13 @@ def with_price_notation(source: RowSource, plan: ColumnPlan) -> ColumnPlan:
         return plan
     example = next(text for text in texts if point_groups_in([text, "1,5"]))
     amount = parse_price(example, point_groups=groups)
-    note = f"the price {example!r} is read as {amount:,.10g}, as the column's other prices show"
+    alone = sum(point_groups_in([text, "1,5"]) is not None for text in texts) == len(texts) == 1
+    why = (
+        "which no other price shows: write 1299 for the larger one"
+        if alone
+        else ("as the column's other prices show")
+    )
+    note = f"the price {example!r} is read as {amount:,.10g}, {why}"
     return replace(plan, point_groups=groups, price_note=note)
 
 

@@ -16,7 +16,7 @@ from kinshelf.store.ingest.candidate import Candidate, carry_over, pairs_of
 from kinshelf.store.ingest.merge import flat, of_values
 from kinshelf.store.log import records
 from kinshelf.store.operations.diff import Change, between
-from kinshelf.store.operations.history import CHANGES, UNDO, operation_of
+from kinshelf.store.operations.history import CHANGES, IN_PART, UNDO, operation_of
 from kinshelf.store.search import fusion
 
 if TYPE_CHECKING:
@@ -181,8 +181,9 @@ class _Undoing:
 
     def frame(self, first_row: int) -> tuple[Head, Body, FloatArray | None]:
         report = self.report
+        command = f"{UNDO}{report.operation}{IN_PART if report.left else ''}"
         head: Head = {
-            "kind": KIND, "command": f"{UNDO}{report.operation}", "removed": self.gone,
+            "kind": KIND, "command": command, "removed": self.gone,
             "counts": {
                 "inserted": report.restored, "updated": report.changed,
                 "removed": report.removed, "rejected": 0,
