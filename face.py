@@ -279,6 +279,12 @@ class Shelf(AnyShelf):
 
         return classify_stored(self, where, probe=probe, include_predicted=include_predicted)
 
+    def suggest(self, n: int = 50, where: str | None = None) -> Rows:
+        """The products whose labels would teach most, uncertain and spread out, as one row each."""
+        from kinshelf.probe.fill.suggest import suggest
+
+        return suggest(self, n, where)
+
     def train(self, settings: ProbeSettings | None = None) -> TrainReport:
         """Train and calibrate a probe from the categorised products; see `ks.train`."""
         from kinshelf.probe.train import train_shelf
@@ -319,7 +325,7 @@ class Shelf(AnyShelf):
         from kinshelf.store.results import Rows
         from kinshelf.store.similar.listing import products
 
-        found = products(self, where, search=search, limit=limit)
+        found = products(self.snapshot(), where, search=search, limit=limit)
         return Rows(each.as_dict() for each in found.products)
 
     def to_pandas(

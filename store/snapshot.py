@@ -97,7 +97,7 @@ class Snapshot(AnySnapshot):
     def pairs(self, rows: IntArray | Sequence[int]) -> FloatArray:
         """Unit image and text embeddings as stored, (len(rows), 2 * dimension) float32, a copy."""
         places = np.asarray(rows, dtype=np.int64) - self._parts.first_row
-        found = np.array(self._vectors[places], dtype=np.float32)
+        found = self._vectors[places].astype(np.float32, copy=False)
         looked_at(self._vectors, len(places), apart=True)
         check_whole(self._vectors)
         return found
