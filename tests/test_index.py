@@ -168,7 +168,7 @@ def test_the_graph_finds_what_exact_search_finds_and_states_it_is_approximate(pa
 @pytest.mark.parametrize("k", [1, 3, 30, 100])
 def test_any_number_of_neighbours_is_found(path: Path, k: int) -> None:
     rows, _ = made(ROWS, 0)
-    asked, _ = made(60, 2)
+    asked, _ = made(600, 2)
     with Shelf.open(path) as shelf:
         found = shelf.snapshot().kneighbors(asked, k)
     assert recall(found.rows, asked @ rows.T, k) >= 0.99
@@ -180,7 +180,7 @@ def test_pictures_and_texts_alone_and_weights_are_found_too(
     path: Path, weight: float, missing: str | None
 ) -> None:
     rows, _ = made(ROWS, 0)
-    asked, _ = made(40, 3)
+    asked, _ = made(300, 3)
     if missing:
         asked[:, slice(0, WIDTH) if missing == "image" else slice(WIDTH, None)] = 0
     scores = weight * asked[:, :WIDTH] @ rows[:, :WIDTH].T
@@ -197,7 +197,7 @@ def test_pictures_and_texts_alone_and_weights_are_found_too(
 
 def test_queries_of_all_kinds_may_be_asked_together(path: Path) -> None:
     rows, _ = made(ROWS, 0)
-    asked, _ = made(40, 4)
+    asked, _ = made(300, 4)
     asked[::3, :WIDTH] = 0
     asked[1::3, WIDTH:] = 0
     with Shelf.open(path) as shelf:
@@ -249,7 +249,7 @@ def test_recall_with_half_of_the_products_filtered_out_is_that_without(path: Pat
 
 def test_removed_products_are_out_at_once_however_many_they_are(path: Path) -> None:
     rows, groups = made(ROWS, 0)
-    asked, _ = made(40, 7)
+    asked, _ = made(100, 7)
     with Shelf.open(path) as shelf:
         first = shelf.snapshot()
         near = first.kneighbors(asked, 10)
@@ -312,7 +312,7 @@ def test_many_copies_of_one_product_do_not_cut_the_graph_in_pieces(tmp_path: Pat
     with Shelf.open(tmp_path / "s") as shelf:
         put(shelf, rows, groups)
         shelf.build_index()
-        asked, _ = made(100, 1)
+        asked, _ = made(300, 1)
         found = shelf.snapshot().kneighbors(asked, 10)
         right = np.sort(asked @ rows.T, axis=1)[:, ::-1][:, :10] / 2
         assert np.mean(found.similarities >= right[:, -1:] - 1e-6) >= 0.99
