@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from catalogues import DATA, check_there
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 
@@ -33,7 +34,6 @@ from kinshelf.probe.fit.split import training_set
 from kinshelf.probe.novelty.fit import fit_novelty
 from kinshelf.probe.novelty.model import NEIGHBOURS, NoveltyModel
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "amazon2020" / "embeddings"
 BAR = 0.93
 ALPHA = 0.05
 
@@ -185,18 +185,18 @@ def _right(model: HybridClassifier, data: Set, rows: IntArray) -> float:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("directory", type=Path, nargs="?", default=DATA)
+    parser.add_argument("--without-products", action="store_true", help="digits and mixture alone")
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--retrain", type=int, metavar="DRAWS")
     arguments = parser.parse_args()
     if arguments.retrain:
         return 0 if retrain(products(arguments.directory), arguments.retrain) else 1
     fine = True
-    if (arguments.directory / "products.csv").exists():
+    if not arguments.without_products:
+        check_there(arguments.directory)
         area = table(products(arguments.directory), arguments.folds)
         fine = area >= BAR
         print(f"at least {BAR}: {'yes' if fine else 'NO'}")
-    else:
-        print(f"no embeddings at {arguments.directory}: products are skipped")
     for data in (digits(), mixture()):
         table(data, arguments.folds)
     return 0 if fine else 1

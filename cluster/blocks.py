@@ -241,12 +241,12 @@ def open_parts(
     manifest = parts_of(directory)
     if manifest is None:
         raise UnreadableSource(f"{directory} is not a folder that `kinshelf encode` wrote")
-    if fingerprint is not None and manifest.fingerprint != fingerprint:
+    if fingerprint is not None and manifest.space != fingerprint:
         raise EncoderMismatch(
-            f"{directory} was encoded by {manifest.encoder} ({manifest.fingerprint}), the shelf"
+            f"{directory} was encoded by {manifest.encoder} ({manifest.space}), the shelf"
             f" holds embeddings of {fingerprint}: encode the products with the shelf's encoder"
         )
     return SpooledData(
-        part_blocks(directory, manifest), manifest.fingerprint, generation=generation,
+        part_blocks(directory, manifest), manifest.space, generation=generation,
         scratch=scratch,
     )  # fmt: skip

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
         help="Put so many rows into a part. One worker encodes a part at a time.")  # fmt: skip
 @option("--max-rejects", type=click.IntRange(0), default=0, group=PARTS,
         help="Exit with 1 if more rows than this are rejected.")  # fmt: skip
-@encoder_options("that of --shelf", "that of --shelf")
+@encoder_options("that of --shelf", "that of --shelf", "that of --shelf")
 @map_option
 @images_option
 @delimiter_option

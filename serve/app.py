@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
@@ -50,17 +50,16 @@ def create_app(settings: ServeSettings, *, encoder: Encoder | None = None) -> Fa
     named = frozenset[Origin]().union(*map(pages_of, settings.hosts))
     others = _others(settings)
     guard = Guard(_tokens(settings), _hosts(settings, named), named | others)
-    app = FastAPI(
+    app = _App(
         title="kinshelf", version=version("kinshelf"), docs_url=None, redoc_url=None,
         openapi_url=None, description=DESCRIPTION, lifespan=_lifespan,
         redirect_slashes=False,
     )  # fmt: skip
-    own = _paths(app)
+    api, own = _paths(app)
     _check_prefix(settings.prefix, own)
     service = Service(settings, encoder=encoder)
     app.state.settings, app.state.service, app.state.guard = settings, service, guard
-    _document_tokens(app)
-    answer = Answers({path.split("/")[1] for path in (*app.openapi()["paths"], "/openapi.json")})
+    answer = Answers({path.split("/")[1] for path in api})
     _answer_failures(app, answer)
     app.add_middleware(
         Limits, settings=settings, guard=guard, metrics=service.metrics, answer=answer
@@ -71,28 +70,35 @@ def create_app(settings: ServeSettings, *, encoder: Encoder | None = None) -> Fa
     return app
 
 
-def _paths(app: FastAPI) -> frozenset[str]:
-    """Add the routes. Returns their paths."""
-    parts = [part.router for part in (queries, products, judging, jobs, status)]
-    for router in parts:
+class _App(FastAPI):
+    """FastAPI, whose document is made when it is asked for, as it takes longer than the rest."""
+
+    def openapi(self) -> dict[str, Any]:
+        """Also how a token is sent; without a token file none is needed."""
+        document = super().openapi()
+        document.setdefault("components", {})["securitySchemes"] = {
+            "token": {"type": "http", "scheme": "bearer"}
+        }
+        document["security"] = [{"token": []}, {}]
+        return document
+
+
+def _paths(app: FastAPI) -> tuple[frozenset[str], frozenset[str]]:
+    """Add the routes. Returns the paths of the API, and all."""
+    api = [part.router for part in (queries, products, judging, jobs, status)]
+    for router in api:
         app.include_router(router)
-    parts += pages.install(app)
-    routes = [route for router in parts for route in router.routes]
+    return _paths_of(api), _paths_of(api + pages.install(app))
+
+
+def _paths_of(routers: list[APIRouter]) -> frozenset[str]:
+    routes = [route for router in routers for route in router.routes]
     return frozenset(route.path for route in routes if isinstance(route, APIRoute))
 
 
 def _check_prefix(prefix: str, own: frozenset[str]) -> None:
     if prefix and any(path.startswith(f"{prefix}/") for path in own):
         raise InputError(f"{prefix!r} is also an address of this server: choose another prefix")
-
-
-def _document_tokens(app: FastAPI) -> None:
-    """Tell in OpenAPI how a token is sent; without a token file none is needed."""
-    document = app.openapi()
-    document.setdefault("components", {})["securitySchemes"] = {
-        "token": {"type": "http", "scheme": "bearer"}
-    }
-    document["security"] = [{"token": []}, {}]
 
 
 def _tokens(settings: ServeSettings) -> Any:

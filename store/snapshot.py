@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kinshelf.db.arrays import BoolArray, FloatArray, IntArray
 from kinshelf.db.catalog.queries import View
+from kinshelf.db.mapping import check_whole, is_whole
 from kinshelf.store.generation import Among, AnySnapshot
 from kinshelf.store.search import fusion
 from kinshelf.store.search.neighbours import Neighbours, neighbours_of
@@ -62,6 +63,11 @@ class Snapshot(AnySnapshot):
         self._row_of: dict[str, int] = {}
         self.view = view
 
+    @property
+    def whole(self) -> bool:
+        """Whether all that was read of its vectors was there; see `db.mapping`."""
+        return is_whole(self._parts.vectors)
+
     def searched(self, keep: BoolArray | None = None) -> Rows:
         """The rows that a search covers: all products, or those whose places are flagged."""
         if keep is None and self.count < len(self._live):
@@ -88,6 +94,7 @@ class Snapshot(AnySnapshot):
         places = np.asarray(rows, dtype=np.int64) - self._parts.first_row
         found = np.array(self._parts.vectors[places], dtype=np.float32)
         looked_at(self._parts.vectors, len(places), apart=True)
+        check_whole(self._parts.vectors)
         return found
 
     def _nearest(
@@ -96,7 +103,11 @@ class Snapshot(AnySnapshot):
         weighted = fusion.Weighting(weight_image).query(queries)
         searched = self.searched(self._kept(among))
         found = nearest(searched, weighted, k)
+        if searched.graph and not searched.graph.whole:
+            searched = replace(searched, graph=None)
+            found = nearest(searched, weighted, k)
         near = searched.at(np.maximum(found.places, 0))
+        check_whole(self._parts.vectors)
         return self._neighbours(queries, found, near, weight_image)
 
     def _neighbours(
@@ -154,6 +165,16 @@ class Snapshot(AnySnapshot):
                 self._matched.clear()
             self._matched[where] = known
         return known
+
+    def rows(self, where: str | None = None) -> IntArray:
+        """See `AnySnapshot.rows`."""
+        kept = self._live if where is None else self._live & self._matching(where)
+        return np.flatnonzero(kept) + self._parts.first_row
+
+    def sample(self, count: int) -> IntArray:
+        """See `AnySnapshot.sample`."""
+        rows = np.flatnonzero(self._live) + self._parts.first_row
+        return rows[:: max(-(-len(rows) // count), 1)]
 
     def get(self, product_id: str) -> StoredProduct:
         """The product of an id. Raises ProductNotFound, naming ids that look like it."""

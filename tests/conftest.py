@@ -5,11 +5,19 @@ from __future__ import annotations
 import collections
 import csv
 import hashlib
+import os
 import shutil
 import sys
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+# Before NumPy and torch are imported, and for processes that tests begin: in matrices this small
+# threads only wait for each other, ten times as long where the machine is busy.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("MKL_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # FAISS has the threads of KINSHELF_THREADS
 
 import hypothesis
 import numpy as np

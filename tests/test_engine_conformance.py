@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,13 @@ from click.testing import CliRunner
 from conftest import FakeEncoder
 from engine_products import DIMENSION, SETTINGS, fill, products, similarities
 from engines import KINDS, running
+from similar_world import filled, filled_directory, halves
 
 from kinshelf import Shelf
 from kinshelf import create as create_shelf
 from kinshelf import open as open_shelf
 from kinshelf.cli import main
+from kinshelf.db.catalog.facets import count_facets
 from kinshelf.db.errors import (
     DuplicateId,
     EmptyShelf,
@@ -40,6 +43,8 @@ from kinshelf.probe.predict.freshness import probe_facts
 from kinshelf.probe.predict.predictor import Predictor
 from kinshelf.probe.train import train_shelf
 from kinshelf.store.base import AnyShelf
+from kinshelf.store.query import Query
+from kinshelf.store.similar.search import similar
 
 
 @pytest.fixture(scope="module", params=list(KINDS))
@@ -109,6 +114,27 @@ def test_compacting_forgets_what_only_older_generations_saw(shelf: AnyShelf) -> 
     assert [p.product.id for p in shelf.snapshot().select()] == [p.id for p in made[5:]]
     with pytest.raises(GenerationNotFound):
         shelf.snapshot(1)
+
+
+def test_words_examples_variety_and_facets_are_those_of_a_directory(
+    shelf: AnyShelf, tmp_path: Path
+) -> None:
+    image, text = halves()
+    text[::3] = 0
+    filled(shelf, image, text)
+    examples = {"like": ("p3", "p8"), "unlike": ("p17",)}
+    with filled_directory(tmp_path / "directory.shelf", image, text) as directory:
+        for asked in (
+            Query(text="q1"), Query(text="q1", against="image", where="price < 40"),
+            Query(**examples), Query(**examples, strategy="best-score"),
+            Query(id="p5", diverse=0.4, offset=3), Query(id="p5", mode="keywords"),
+            Query(id="p5", mode="hybrid", where="price > 9"), Query(id="p5", one_per="brand", k=7),
+            Query(id="p5", facets=("category", "price", "size", "brand"), where="price < 31"),
+        ):  # fmt: skip
+            found, expected = similar(shelf, asked), similar(directory, asked)
+            assert [n.id for n in found.neighbours] == [n.id for n in expected.neighbours]
+            assert found.facets == expected.facets
+            assert found.exhaustive
 
 
 def test_search_finds_what_numpy_finds(shelf: AnyShelf) -> None:
@@ -221,6 +247,21 @@ def test_a_filter_that_is_not_allowed_is_refused_everywhere(stocked: AnyShelf) -
     for expression in ("1; DROP TABLE products", "pg_sleep(9) IS NULL", "colur = 'red'"):
         with pytest.raises(FilterError):
             stocked.search(np.zeros((1, 2 * DIMENSION), np.float32), 3, where=expression)
+
+
+def test_facets_count_the_same_everywhere(stocked: AnyShelf) -> None:
+    now = stocked.snapshot()
+    found = count_facets(
+        now.view, ["category", "colour"], now.filter("price < 20"),
+        own={"colour": now.filter("colour = 'red'")},
+    )  # fmt: skip
+    cheap = [p for p in products(120)[0] if p.price is not None and p.price < 20]
+    red = Counter(p.category for p in cheap if p.attributes.get("colour") == "red")
+    colours = Counter(p.attributes["colour"] for p in cheap if p.attributes)
+    category, colour = found.facets["category"], found.facets["colour"]
+    assert dict(category.values) == {name: n for name, n in red.items() if name}
+    assert (dict(colour.values), category.lacking) == (colours, red[None])
+    assert found.total == red.total()
 
 
 def test_pages_of_a_listing_follow_each_other(stocked: AnyShelf) -> None:

@@ -22,7 +22,7 @@ from kinshelf.db.errors import GenerationNotFound, InputError
 from kinshelf.db.product import Product
 from kinshelf.store.ingest.edit import amend
 from kinshelf.store.operation import operation, user
-from kinshelf.store.operations.apply import apply_labels
+from kinshelf.store.operations.apply import Label, apply_labels
 from kinshelf.store.operations.decisions import keep
 
 DIMENSION = 6
@@ -110,6 +110,31 @@ def test_a_diff_lists_what_came_went_and_changed_field_by_field(shelf: Any) -> N
 
 
 # ---- undo
+
+
+def test_an_undo_reopens_the_rejects_that_were_settled_and_takes_back_those_that_came(
+    shelf: Any,
+) -> None:
+    def opened(at: int | None = None) -> set[str]:
+        return {str(entry["id"]) for entry in shelf.snapshot(at).view.rejects()}
+
+    image, text = embedded(3, 0)
+    text[1], image[1] = np.nan, np.nan
+    shelf.upsert([Product("a"), Product("b"), Product("c")], image, text)
+    assert opened() == {"b"}
+    put(shelf, Product("a", brand="x"), Product("b"))
+    image[0], text[0] = np.nan, np.nan
+    assert opened() == set()
+    shelf.undo()
+    assert opened() == {"b"}
+    shelf.undo(shelf.operations()[0]["operation"])
+    assert opened() == set()
+    image, text = embedded(2, 1)
+    text[:], image[:] = np.nan, np.nan
+    shelf.upsert([Product("d"), Product("e")], image, text)
+    assert opened() == {"d", "e"}
+    shelf.undo()
+    assert opened() == set()
 
 
 def test_an_undo_gives_back_every_field_and_vector_and_its_own_undo_takes_it_away(
@@ -238,7 +263,7 @@ def _change(shelf: Any, rng: random.Random, seed: int) -> None:
     if kind == "relabel":
         shelf.relabel({n: rng.choice(["A", "B", None]) for n in some})
     elif kind == "apply":
-        apply_labels(shelf, {n: (rng.choice(["A", "B"]), RECEIPT) for n in some})
+        apply_labels(shelf, {n: Label(rng.choice(["A", "B"]), RECEIPT) for n in some})
     elif kind == "edit":
         amend(shelf, some[0], {"brand": rng.choice(["u", "v"]), "price": rng.choice([1.0, 3.0])})
     elif kind == "remove":
@@ -278,7 +303,7 @@ _KILLED = """
 import os, signal, sys
 from kinshelf import Shelf
 from kinshelf.store.log import disk
-from kinshelf.store.operations.apply import apply_labels
+from kinshelf.store.operations.apply import Label, apply_labels
 
 real, calls = disk.write_synced, 0
 
@@ -296,7 +321,7 @@ with Shelf.open(sys.argv[1]) as shelf:
     if sys.argv[2] == "undo":
         shelf.undo()
     elif sys.argv[2] == "apply":
-        apply_labels(shelf, {"b": ("Mugs", {"probe": 1}), "c": ("Cups", {"probe": 1})})
+        apply_labels(shelf, {"b": Label("Mugs", {"probe": 1}), "c": Label("Cups", {"probe": 1})})
     else:
         shelf.relabel({"a": "Jugs", "b": "Jugs"})
 """

@@ -25,13 +25,14 @@ pytestmark = pytest.mark.wide
 TOKEN = "a-token-of-the-tests"
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    with Shelf.create(tmp_path / "s.shelf", encoder="fake") as shelf:
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("proxies") / "s.shelf"
+    with Shelf.create(path, encoder="fake") as shelf:
         made = [Product(f"p{i}", f"thing {i}", category="ab"[i % 2]) for i in range(40)]
         shelf.upsert(made, unit(default_rng(0).standard_normal((40, 8))), None)
         shelf.relabel({"p1": "a"})
-    return tmp_path / "s.shelf"
+    return path
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def opened(place: Path, asker: str = "127.0.0.1", **changes: Any) -> TestClient:
     return client
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def named(place: Path) -> Iterator[TestClient]:
     with opened(place, hosts=("shop.example", "shelf.example:8443")) as client:
         yield client
@@ -170,7 +171,7 @@ def test_forwarded_headers_count_from_named_proxies_alone(
     place: Path, tokens: Path, asker: str, believed: bool
 ) -> None:
     changes = {"proxies": ("10.0.0.2", "10.9.1.1/16"), "token_file": tokens, "host": "0.0.0.0"}
-    with opened(place, asker, rate=0.1, burst=2, **changes) as client:
+    with opened(place, asker, rate=0.001, burst=2, **changes) as client:
         sent = {"token": TOKEN, "to": "/shelf"}
         answer = client.post("/login", data=sent, headers=FORWARDED | {"origin": HTTPS})
         if not believed:

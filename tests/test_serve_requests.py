@@ -292,6 +292,15 @@ def _half_sent(kind: str, size: int) -> bytes:
 _PART = b"--X\r\nContent-Disposition: form-data; name="
 
 
+@pytest.fixture(scope="module")
+def alone(place: Path) -> Iterator[tuple[str, psutil.Process, int]]:
+    """A server in a process, and its memory before any body was sent."""
+    with process(place) as (url, child):
+        server = psutil.Process(child.pid)
+        assert httpx.get(f"{url}/healthz").status_code == 200
+        yield url, server, server.memory_info().rss
+
+
 @pytest.mark.parametrize(
     ("kind", "begin"),
     [
@@ -303,12 +312,10 @@ _PART = b"--X\r\nContent-Disposition: form-data; name="
     ],
 )
 def test_sixty_bodies_sent_halfway_take_little_memory(
-    place: Path, encoder: Any, kind: str, begin: bytes
+    alone: tuple[str, psutil.Process, int], kind: str, begin: bytes
 ) -> None:
-    with process(place) as (url, child), contextlib.ExitStack() as stack:
-        server = psutil.Process(child.pid)
-        assert httpx.get(f"{url}/healthz").status_code == 200
-        before = server.memory_info().rss
+    url, server, before = alone
+    with contextlib.ExitStack() as stack:
         head, half = _half_sent(kind, 24_000_000) + begin, b"x" * 12_000_000
 
         def send() -> None:

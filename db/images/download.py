@@ -92,7 +92,9 @@ class Downloader:
         self.stale: dict[str, ImageRejected] = {}
         """Pictures that were to be refreshed and could not be, by URL, and why."""
         self._decoding = threading.BoundedSemaphore(_DECODERS_AT_ONCE)
-        self._pool = _connection_pool(concurrency, allow_private_hosts)
+        self._allow_private = allow_private_hosts
+        self._pool: httpcore.ConnectionPool | None = None
+        self._opening = threading.Lock()
 
     def __enter__(self) -> Downloader:
         return self
@@ -107,7 +109,8 @@ class Downloader:
 
     def close(self) -> None:
         """Close the connections that are kept open between downloads."""
-        self._pool.close()
+        if self._pool is not None:
+            self._pool.close()
 
     def fetch(self, url: str) -> CachedImage:
         """The image at `url`, from the cache if it is there, else downloaded, checked and stored.
@@ -247,7 +250,14 @@ class Downloader:
         headers = {**_HEADERS, "Host": url.netloc, "User-Agent": self._user_agent}
         conditions = zip(("If-None-Match", "If-Modified-Since"), known, strict=True)
         headers |= {name: value for name, value in conditions if value}
-        return self._pool.stream("GET", target, headers=headers)
+        return self._opened().stream("GET", target, headers=headers)
+
+    def _opened(self) -> httpcore.ConnectionPool:
+        """The connections, opened at the first download: certificates take 0.1 s to read."""
+        with self._opening:
+            if self._pool is None:
+                self._pool = _connection_pool(self._concurrency, self._allow_private)
+            return self._pool
 
     def _body(self, url: httpx.URL, response: httpcore.Response, headers: Headers) -> bytes:
         _check_status(url, response.status, headers)

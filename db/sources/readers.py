@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -11,8 +12,10 @@ from kinshelf.db.formats.open import FormatOptions, open_file
 from kinshelf.db.formats.parquet import ParquetSource
 from kinshelf.db.layouts.known import layout_of
 from kinshelf.db.sources.batches import Assembler, ReadBatch, ReadOptions
+from kinshelf.db.sources.by_id import with_pictures_by_id
 from kinshelf.db.sources.columns import ColumnPlan, resolve_columns
 from kinshelf.db.sources.parts import PartsSource, parts_of
+from kinshelf.db.sources.sample import Sample
 from kinshelf.db.sources.shape import ShapedSource, filled_columns
 from kinshelf.db.sources.summary import with_price_notation
 
@@ -95,19 +98,32 @@ def open_source(path: Path | str, options: ReadOptions) -> Opened:
     if options.batch_size < 1:
         raise InputError(f"batch_size is {options.batch_size}, but must be 1 or more")
     source = _open(path, options)
-    known = layout_of(source.columns) is not None and not isinstance(source, PartsSource)
-    plan = resolve_columns(
-        source.columns,
-        options.mapping,
-        folder=options.images or path.parent,
-        from_text=source.from_text,
-        require_content=options.require_content and not options.updates,
-        filled=filled_columns(source) if known else None,
-    )
+    plan = _planned(source, path, options)
     if plan.choice.shapes:
         choice = plan.choice
         source = ShapedSource(source, choice.layout, choice.templates, choice.pictures)
-    return source, with_price_notation(source, plan)
+    plan = with_price_notation(source, plan)
+    if options.image_by_id is None or isinstance(source, PartsSource):
+        return source, plan
+    return with_pictures_by_id(source, options.image_by_id, plan)
+
+
+def _planned(source: RowSource, path: Path, options: ReadOptions) -> ColumnPlan:
+    """What the columns of a source are, by names and by what stands in the first rows."""
+    known = layout_of(source.columns) is not None and not isinstance(source, PartsSource)
+    sample = Sample(source, options.mapping)
+    plan = resolve_columns(
+        source.columns,
+        sample.mapping(),
+        folder=options.images or path.parent,
+        from_text=source.from_text,
+        require_content=options.require_content and not (options.updates or options.image_by_id),
+        filled=filled_columns(source) if known else None,
+        guess=sample.guess,
+    )
+    if known or isinstance(source, PartsSource | FolderSource):
+        return plan
+    return replace(plan, proposed=sample.guess(plan.fields))
 
 
 def reading_notes(source: RowSource) -> list[str]:

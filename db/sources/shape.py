@@ -175,8 +175,12 @@ class ShapedSource:
         return parent
 
     def _pictures_in(self, rows: Sequence[Row]) -> list[str]:
-        cells = [row.get(column) for column in self._pictures for row in rows]
+        cells = [self._picture_cell(column, row) for column in self._pictures for row in rows]
         return pictures_of([_plain(cell) for cell in cells])
+
+    def _picture_cell(self, column: str, row: Row) -> object:
+        made = self._templates.get(column)
+        return made.fill(row, _shown) if made else row.get(column)
 
     def _variants_of(self, rows: Sequence[Row]) -> list[dict[str, str]]:
         found = [{c: t for c in self._variant if (t := _shown(row.get(c)))} for row in rows]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from kinshelf.db.arrays import BoolArray, Float64Array, FloatArray, IntArray
 from kinshelf.probe.calibrate.new_categories import NewCategories
-from kinshelf.probe.calibrate.vote_space import Metric, similarities_in
+from kinshelf.probe.calibrate.vote_space import Metric, place_in, similarities_in
 from kinshelf.probe.fit.knn import knn_distribution
 from kinshelf.probe.fit.model import Probe, softmax
 from kinshelf.probe.fit.ridge import Ridge
@@ -42,6 +42,19 @@ class Distributions:
 
 _LEAST = 1e-300
 METHODS = ("probe", "ridge", "knn", "hybrid")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Alone:
+    """What `Predictors` know of n queries without neighbours: `probe`, `ridge` and, of the settled
+    categories, their `pool`, (n, n_classes) each, the neighbours' share `lam` (n, 1), and the
+    `mass` of new and young ones."""
+
+    probe: Float64Array
+    ridge: Float64Array
+    pool: Float64Array
+    lam: Float64Array
+    mass: Float64Array | None
 
 
 class Predictors:
@@ -84,26 +97,49 @@ class Predictors:
         `similarities` (n, k) float32, `labels` (n, k) places in `classes` or `NO_VOTE`, and `near`
         (n, k, D) float32 describe the neighbours. Raises InvalidEmbeddings.
         """
-        calibration = self.calibration
         if not self.weighs_shelf:
-            similarities = similarities_in(calibration.space, X, near, self._metric, self._probe)
-        p_knn = knn_distribution(similarities, labels, calibration.tau, len(self.classes))
-        p_probe, p_ridge = np.zeros((2, *p_knn.shape), dtype=np.float64)
+            space = self.calibration.space
+            similarities = similarities_in(space, X, near, self._metric, self._probe)
+        return self.mixed(self.alone(X), self.votes(similarities, labels))
+
+    def votes(self, similarities: FloatArray, labels: IntArray) -> Float64Array:
+        """The neighbours' part of `answer`, (n, n_classes), by similarities as they are weighed."""
+        return knn_distribution(similarities, labels, self.calibration.tau, len(self.classes))
+
+    def placed(self, X: FloatArray) -> FloatArray:
+        """Fused embeddings (n, D) where an inner product is the similarity that is weighed."""
+        return place_in(self.calibration.space, X, self._metric, self._probe)
+
+    def alone(self, X: FloatArray) -> Alone:
+        """What is known of fused embeddings (n, D) without their neighbours. Raises
+        InvalidEmbeddings."""
+        p_probe, p_ridge, pool = np.zeros((3, len(X), len(self.classes)), dtype=np.float64)
         if self._probe is None:
-            return Distributions(self.classes, p_probe, p_knn, p_knn, p_ridge)
-        own = Parameters.of(calibration, self._views, views_of(X))
+            return Alone(p_probe, p_ridge, pool, np.ones((len(X), 1)), None)
+        own = Parameters.of(self.calibration, self._views, views_of(X))
         logits, scores = self._probe.logits(X), None
         p_probe[:, self.seen] = softmax(logits / own.temperature)
         if self._ridge is not None:
             scores = self._ridge.scores(X)
             p_ridge[:, self.seen] = softmax(scores * own.sharpness)
-        pool = np.zeros_like(p_knn)
         pool[:, self.seen] = pooled(logits, scores, own)
         mass = self._mass(X, pool)
-        rest = np.where(self.settled, pool, 0.0)
-        rest /= np.maximum(rest.sum(axis=1, keepdims=True), _LEAST)
-        mixed = mix(rest, p_knn, self.settled, own.lam, mass)
-        return Distributions(self.classes, p_probe, p_knn, mixed, p_ridge)
+        pool[:, ~self.settled] = 0
+        pool /= np.maximum(pool.sum(axis=1, keepdims=True), _LEAST)
+        return Alone(p_probe, p_ridge, pool, own.lam, mass)
+
+    def mixed(self, alone: Alone, votes: Float64Array) -> Distributions:
+        """The answer of both."""
+        whole = votes
+        if self._probe is not None:
+            whole = mix(alone.pool, votes, self.settled, alone.lam, alone.mass)
+        return Distributions(self.classes, alone.probe, votes, whole, alone.ridge)
+
+    def may_reach(self, alone: Alone, probability: float) -> BoolArray:
+        """Which classes may be so probable, whatever the neighbours vote, (n, n_classes)."""
+        most = (1 - alone.lam) * alone.pool + alone.lam
+        new = np.ones_like(alone.pool) if alone.mass is None else alone.mass
+        return np.asarray(np.where(self.settled, most, new) >= probability)
 
     def _mass(self, X: FloatArray, pool: Float64Array) -> Float64Array | None:
         """What new and young categories have, (n, n_classes): the more of what their products show

@@ -28,6 +28,7 @@ from kinshelf.probe.predict.evidence import explain, gather
 from kinshelf.probe.predict.prediction import Evidence, Prediction, Receipt, TrackRecord, Vote
 from kinshelf.probe.predict.verdict import verdict_of
 from kinshelf.store.ingest import queries
+from kinshelf.store.ingest.picture_vectors import PictureVectors
 from kinshelf.store.probes import find_probe
 from kinshelf.store.query import Query, QueryFields
 from kinshelf.store.search import fusion
@@ -67,7 +68,9 @@ class Predictor:
         *,
         k: int | None = None,
         novelty: NoveltyModel | None = None,
+        pictures: PictureVectors | None = None,
     ) -> None:
+        self._pictures = pictures
         self.snapshot = snapshot
         self.probe = probe
         self.version = version
@@ -106,19 +109,23 @@ class Predictor:
         probe: int | None = None,
         at: int | None = None,
         k: int | None = None,
+        include_predicted: bool = False,
     ) -> Self:
         """The newest probe unless a version is named; neighbours alone if there is none.
 
-        Raises ProbeNotFound for a version that is not there, EmptyShelf, GenerationNotFound.
+        `include_predicted`: categories that a probe predicted vote too. Raises ProbeNotFound for a
+        version that is not there, EmptyShelf, GenerationNotFound.
         """
         snapshot = shelf.snapshot(at)
+        snapshot = snapshot.with_predicted() if include_predicted else snapshot
+        pictures = PictureVectors(shelf.path, shelf.manifest)
         try:
             entry = find_probe(shelf, snapshot, probe)
         except ProbeNotFound:
             if probe is not None:
                 raise
-            return cls(snapshot, None, None, k=k)
-        return cls(snapshot, read_probe(entry.path), entry.version, k=k)
+            return cls(snapshot, None, None, k=k, pictures=pictures)
+        return cls(snapshot, read_probe(entry.path), entry.version, k=k, pictures=pictures)
 
     def predict(
         self, pairs: FloatArray, *, where: str | None = None, ids: list[str] | None = None
@@ -175,7 +182,9 @@ class Predictor:
             self.snapshot, pairs, found.neighbours, found.codes, runner_up, self._members, self.k,
             where,
         )  # fmt: skip
-        evidence = explain(self.snapshot, shown, [b or "" for b in best], second)
+        images = pairs[:, : pairs.shape[1] // 2]
+        near = queries.neighbours(self.snapshot, shown, images, self._pictures)
+        evidence = explain(self.snapshot, shown, near, [b or "" for b in best], second)
         parts = [self._part(pairs, predicted, where, weight) for weight in (1.0, 0.0)]
         novelty = self._novelty_p(pairs, found, where)
         sets = (
@@ -355,10 +364,11 @@ def classify(
 
 
 def _checked(query: Query) -> Query:
-    if query.weight_image != Query().weight_image:
+    if others := query.beyond("image", "text", "id", "k", "where", "at", "allow_private_hosts"):
+        value = getattr(query, others[0])
         raise InputError(
-            f"weight_image is {query.weight_image}: `classify` weighs picture and text alike,"
-            " so leave it out"
+            f"{others[0]} is {value}: it is of `similar`, and `classify` weighs picture and text"
+            " alike, so leave it out"
         )
     return query
 

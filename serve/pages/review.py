@@ -200,6 +200,8 @@ def _work(
     shown = {"looking": None, "problem": None, "queue": queue, "kind": kind}
     if job is not None and job.state == "running":
         return shown | {"looking": _progress(job)}
+    if job is not None and job.state == "stopped" and queue is None:
+        return shown | {"problem": "It was stopped before the end."}
     if job is not None and job.error is not None and queue is None:
         return shown | {"problem": for_people(job.error["message"])}
     if queue is None:
@@ -235,5 +237,9 @@ def _newest(service: Service) -> Job | None:
 
 
 def _progress(job: Job) -> dict[str, Any]:
-    event = job.events[-1] if job.events else {"step": "beginning", "done": 0, "parts": 0}
-    return {"what": event["step"], "done": event["done"], "all": event["parts"]}
+    blank: dict[str, Any] = {"step": "beginning", "done": 0, "parts": 0}
+    event = job.events[-1] if job.events else blank
+    done, parts = event["done"], event["parts"]
+    left = job.left(done, parts)
+    words = "" if left is None else f"about {max(left, 1):.0f} s left"
+    return {"what": event["step"], "done": done, "all": parts, "left": words}

@@ -23,9 +23,15 @@ async def info(service: Served) -> Response:
 
 
 @router.get("/history", dependencies=_READ, **answers(Changes))
-async def history(service: Served, limit: Annotated[int, Query(ge=1, le=1000)] = 50) -> Response:
-    """The shelf's generations, newest first; each as in `kinshelf history --generations --json`."""
-    return Json({"history": await service.run(service.shelf.history, limit)})
+async def history(
+    service: Served,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 50,
+    generations: bool = False,
+) -> Response:
+    """What was done to the shelf, newest first, a command or request at a time; with `generations`
+    each of its changes. As `kinshelf history --json`."""
+    listed = service.shelf.history if generations else service.shelf.operations
+    return Json({"history": await service.run(listed, limit)})
 
 
 @router.get("/healthz", **answers(Health))
@@ -47,7 +53,7 @@ async def metrics(service: Served) -> Response:
 
 
 @router.get("/openapi.json", dependencies=_READ, include_in_schema=False)
-async def openapi(request: Request) -> Response:
+async def openapi(request: Request, service: Served) -> Response:
     """This API, for programs that make clients of it."""
     place = {"servers": [{"url": PREFIX.get()}]} if PREFIX.get() else {}
-    return Json(request.app.openapi() | place)
+    return Json(await service.run(request.app.openapi) | place)

@@ -61,7 +61,7 @@ def reading_options(options: AddOptions, *, updates: bool = False) -> ReadOption
     return ReadOptions(
         options.mapping, options.images, size, options.delimiter,
         require_content=not supplies, encoding=options.encoding, updates=updates,
-        skip_rows=options.skip_rows, sheet=options.sheet,
+        skip_rows=options.skip_rows, sheet=options.sheet, image_by_id=options.image_by_id,
     )  # fmt: skip
 
 
@@ -134,6 +134,7 @@ def _add_file(
     from kinshelf.db.sources.prepare import Preparation
     from kinshelf.db.sources.readers import open_source, reading_notes
     from kinshelf.db.sources.summary import Tally
+    from kinshelf.store.ingest.frames import unpacked
 
     updates = shelf.snapshot().count > 0
     reading = reading_options(options, updates=updates)
@@ -154,10 +155,19 @@ def _add_file(
         ingest.report.notes = [f"{source.name}: {note}" for note in notes]
         ingest.prepared = preparation
         tally = Tally(*opened)
-        report = ingest.run(tally.counted(batches))
+        counted = unpacked(tally.counted(batches), shelf.path / "images")
+        report = ingest.run(_listed(counted, ingest.report.ids) if options.list_ids else counted)
         report.notes += [f"{source.name}: {line}" for line in tally.lines()]
         report.training_set = TrainingSetSummary.of(preparation) if preparation else None
         return report
+
+
+def _listed(batches: Iterator[ReadBatch], ids: set[str]) -> Iterator[ReadBatch]:
+    """The batches, and the ids of their rows, of rejected ones too."""
+    for batch in batches:
+        ids.update(product.id for product in batch.products)
+        ids.update(entry.id for entry in batch.rejects if entry.id is not None)
+        yield batch
 
 
 def retry_rejects(

@@ -15,7 +15,7 @@ _OF_EPOCH = re.compile(r"(?:vectors|log|index)-(\d+)\.(?:f32|wal|faiss|faiss\.js
 _TEMPORARY = re.compile(r"\.(?:MANIFEST|TIP|(?:catalog|index|vectors|log)[-.].*)\.tmp.*")
 _PROBE = re.compile(r"\.\d+\.tmp")
 _FILES = re.compile(r"MANIFEST|LOCK|TIP|(?:catalog|log|vectors|index)[-.].*|\..*\.tmp.*")
-_FOLDERS = {"probes": 2, "reembed": 2, "images": 1, "quarantine": 0}
+_FOLDERS = {"probes": 2, "reembed": 2, "images": 1, "pictures": 1, "quarantine": 0}
 """How many floors of each are ours alone; single pictures are looked at when they are opened."""
 
 

@@ -60,6 +60,8 @@ class Weighting:
 
     def check(self, rows: FloatArray) -> None:
         """Raises InputError if nothing that a query has, (n, 2 * dimension), has any weight."""
+        if 0 < self.image < 1:
+            return
         image, text = (half.any(axis=1) for half in split(rows))
         if (text & ~image).any() and self.image == 1:
             raise InputError("weight_image is 1 and a query has no picture: nothing would count")

@@ -26,13 +26,17 @@ from kinshelf.db.arrays import BoolArray, FloatArray, IntArray
 from kinshelf.db.catalog.schema import is_count
 from kinshelf.db.catalog.statement import fault_of, file_hash, read_state, seal, side_file
 from kinshelf.db.errors import ShelfError
+from kinshelf.db.mapping import is_whole, mapped
 from kinshelf.db.threads import faiss_for
 from kinshelf.store.log import disk
 from kinshelf.store.search.layout import OddGraph, check_graphs
+from kinshelf.store.search.links import link_all
 from kinshelf.store.search.unindexed import UnindexedRows
 
 logger = logging.getLogger(__name__)
 KIND = "hnsw-sq8"
+RECALL = 0.99
+"""What the default search must reach, as recall@10."""
 LINKS = 24
 """Of a node. At 100,000 CLIP-like rows 24 over bytes ask as many steps as FAISS' usual 32 over
 float32; 16 build in half the time but ask twice the steps for recall 0.99."""
@@ -50,7 +54,7 @@ _ENTRY_POINTS_A_STEP = 512
 """Among many entry points the search takes more steps."""
 _COUNTED = ("rows", "doors", "trained", "measured", "size")
 """Numbers that the statement of a graph must have."""
-_MOST_STEPS = 1 << 20
+_MOST_STEPS, _MOST_LINKS, _MOST_CONSTRUCTION = 1 << 20, 64, 1000
 _TRAINING_ROWS = 20_000
 _BLOCK = 2048
 """Rows added at once, half a second of work after which it may be interrupted; or scored at once,
@@ -65,11 +69,16 @@ Progress = Callable[[int, int], None]
 class Effort:
     """The effort that finds the 10 nearest: `steps` (FAISS' efSearch), recall measured.
 
-    `steps` is None where no number of them that pays reached the recall asked for.
+    `steps` is None where no number of them that pays comes near the recall asked for.
     """
 
     steps: int | None
     recall: float
+
+    @property
+    def falls_short(self) -> bool:
+        """Whether queries are answered by the graph with less than the recall asked for."""
+        return self.steps is not None and self.recall < RECALL
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,8 +87,10 @@ class Hnsw:
 
     `anchor` tells of which vectors, `trained` on how many of them the bytes were fitted, and
     `efforts` what a query costs: of a whole product, of its picture alone, of its text alone;
-    `measured` is how many rows there were then. `vectors`, if any, are those of its rows, mapped
-    when it was opened: a mapping that was made anew since has no page in this process yet.
+    `measured` is how many rows there were then. It was made with so many `links` of a row and such
+    a `construction`, and nothing links to `unlinked` rows. `vectors`, if any, are those of its
+    rows, mapped when it was opened: a mapping that was made anew since has no page in this process
+    yet.
     """
 
     index: Any
@@ -90,6 +101,9 @@ class Hnsw:
     efforts: dict[str, Effort]
     measured: int = 0
     size: int = 0
+    links: int = LINKS
+    construction: int = CONSTRUCTION
+    unlinked: int = 0
     held: Any = field(default=None, repr=False)
     vectors: FloatArray | None = field(default=None, repr=False)
 
@@ -102,6 +116,11 @@ class Hnsw:
     def helps(self) -> bool:
         """Whether any kind of query is answered by it."""
         return any(effort.steps is not None for effort in self.efforts.values())
+
+    @property
+    def whole(self) -> bool:
+        """Whether all that was read of its file was there: it may be cut while it is searched."""
+        return self.held is None or is_whole(self.held[0])
 
     def candidates(self, queries: FloatArray, count: int, steps: int, kind: str) -> IntArray:
         """Places likely to be nearest, best guess first, (n, count) int64, -1 where none."""
@@ -191,8 +210,9 @@ def grown(
 ) -> tuple[Any, int] | None:
     """A FAISS index over all of `vectors` and the rows that its bytes were fitted to.
 
-    It goes on from `base`, which lies at `path`, or begins anew without one. None if `stop` asked
-    for it; an interruption leaves nothing either, for half a graph answers as if it were whole.
+    Every row is linked to. It goes on from `base`, which lies at `path`, or begins anew without
+    one. None if `stop` asked for it; an interruption leaves nothing either, for half a graph
+    answers as if it were whole.
     """
     faiss = faiss_for(len(vectors))
     if base is None:
@@ -204,6 +224,7 @@ def grown(
         if stop():
             return None
         index.add(np.ascontiguousarray(vectors[start : start + _BLOCK]))
+    link_all(index)
     progress(len(vectors), len(vectors))
     return index, trained
 
@@ -219,7 +240,7 @@ def _made_like(faiss: Any, graph: Hnsw, doors: int, width: int) -> list[tuple[An
     """What the file of a graph must hold: the graph, and that of its entry points."""
     if doors != math.ceil(graph.rows / _stride(graph.rows)):
         raise OddGraph(f"{doors} entry points do not lead into {graph.rows} rows")
-    whole = _untrained(faiss, width, LINKS, CONSTRUCTION)
+    whole = _untrained(faiss, width, graph.links, graph.construction)
     return [
         (whole, graph.rows),
         (_untrained(faiss, width, _ENTRY_LINKS, _ENTRY_CONSTRUCTION), doors),
@@ -239,6 +260,7 @@ def entry_points_of(vectors: FloatArray) -> Any:
     rows = np.array(vectors[:: _stride(len(vectors))], dtype=np.float32)
     entry_points = _empty(faiss, rows, _ENTRY_LINKS, _ENTRY_CONSTRUCTION)
     entry_points.add(rows)
+    link_all(entry_points)
     return entry_points
 
 
@@ -253,7 +275,7 @@ def save(graph: Hnsw, path: Path) -> Hnsw:
     state = {
         "kind": KIND, "rows": graph.rows, "trained": graph.trained, "anchor": graph.anchor,
         "measured": graph.measured, "doors": graph.entry_points.ntotal,
-        "links": LINKS, "construction": CONSTRUCTION,
+        "links": graph.links, "construction": graph.construction, "unlinked": graph.unlinked,
         "efforts": {name: [e.steps, e.recall] for name, e in graph.efforts.items()},
         "xxh3": file_hash(temporary), "size": temporary.stat().st_size,
     }  # fmt: skip
@@ -287,6 +309,15 @@ def stated(path: Path) -> dict[str, Any] | None:
     return state if counted and state is not None and state.get("kind") == KIND else None
 
 
+def _made_with(state: dict[str, Any]) -> tuple[int, int, int]:
+    """Links, construction and unlinked rows; raises ValueError for what no graph of ours has."""
+    made = state["links"], state["construction"], state.get("unlinked", 0)
+    within = zip(made, (_MOST_LINKS, _MOST_CONSTRUCTION, state["rows"]), strict=True)
+    if not all(is_count(number) and number <= most for number, most in within) or made[0] < 2:
+        raise ValueError(f"a graph made with {made!r}")
+    return made
+
+
 def _effort(steps: Any, recall: Any) -> Effort:
     """What a statement gives of an effort. Raises ValueError: FAISS allocates as many steps."""
     if steps is not None and not is_count(steps, _MOST_STEPS):
@@ -308,14 +339,14 @@ def load(path: Path, anchor: str | None, width: int, *, whole: bool = False) -> 
         efforts = {name: _effort(*found) for name, found in state["efforts"].items()}
         bare = Hnsw(
             None, None, state["rows"], state["trained"], anchor, efforts, state["measured"],
-            state["size"],
+            state["size"], *_made_with(state),
         )  # fmt: skip
         if not (whole or bare.helps):
             return bare
         # Read before it is mapped: a bad sector of a mapping would end the process.
         if fault_of(path, state["xxh3"]):
             return None
-        data = np.memmap(path, np.uint8, "r")
+        data = mapped(path, np.uint8)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # ValueError: it is empty
         return None
     faiss = faiss_for(1)

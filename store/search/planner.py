@@ -8,6 +8,7 @@ the search of the graph ends in a part of it where nothing matches: recall 0.07 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -58,7 +59,7 @@ class Found:
     exhaustive: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Rows:
     """The rows to search: the vectors, the graph over their first ones, and which are kept."""
 
@@ -66,7 +67,7 @@ class Rows:
     graph: Hnsw | None
     keep: BoolArray | None
 
-    @property
+    @functools.cached_property
     def kept(self) -> int:
         """The number of rows that may be found."""
         return len(self.vectors) if self.keep is None else int(np.count_nonzero(self.keep))
@@ -128,18 +129,18 @@ def _by_graph(
 ) -> Found:
     """`tuned`: the kind of the queries, and the steps that those need."""
     kind, steps = tuned
-    answer = nothing(len(queries), k)
-    left = np.arange(len(queries))
-    kept = rows.kept
+    answer, left = None, np.arange(len(queries))
     for depth in _depths(rows, graph, steps, k):
         effort = math.ceil(steps * max(1, _DEEPER * depth / TUNED_K))
-        if not len(left) or effort * ROWS_PER_STEP > kept:
+        if not len(left) or effort * ROWS_PER_STEP > rows.kept:
             break
         found, enough = _proposed(rows, graph, queries[left], k, (depth + k, effort, kind))
-        if len(left) == len(queries) and enough.all():
+        if answer is None and enough.all():
             return Found(*found, exhaustive=False)
+        answer = answer or nothing(len(queries), k)
         _fill(answer, left[enough], (found[0][enough], found[1][enough]))
         left = left[~enough]
+    answer = answer or nothing(len(queries), k)
     if len(left):
         _fill(answer, left, _all(rows, queries[left], k))
     return Found(*answer, exhaustive=len(left) == len(queries))
@@ -167,9 +168,10 @@ def _proposed(
 
     `asked`: how many candidates, by how many steps, for which kind of query.
     """
-    places = _matching(rows, graph.candidates(queries, *asked))
-    needed = min(_needed(rows, k, asked[0]), rows.kept - rows.after(graph.rows).kept)
-    enough = np.count_nonzero(places >= 0, axis=1) >= needed
+    places = _matching(rows, graph.rows, graph.candidates(queries, *asked))
+    later = rows.after(graph.rows).kept if len(rows.vectors) > graph.rows else 0
+    needed = min(_needed(rows, k, asked[0]), rows.kept - later)
+    enough = places[:, max(needed, 1) - 1] >= min(needed, 1) - 1  # the kept ones come first
     places = places[:, : max(2 * k, k + 20)]
     scores = products_by_place(_mapped(rows, graph), places, queries)
     return _with_later(best(scores, places, k), rows, graph, queries), enough
@@ -178,6 +180,8 @@ def _proposed(
 def _with_later(found: Answer, rows: Rows, graph: Hnsw, queries: FloatArray) -> Answer:
     """The best of those found and of the rows after the graph."""
     stop, k = graph.rows, found[0].shape[1]
+    if stop >= len(rows.vectors):
+        return found
     if len(queries) <= FEW and len(rows.vectors) - stop >= LEAST:
         least = found[0][:, -1]
         coded, stop = graph.unindexed_rows.nearest(rows.vectors, queries, least, k, rows.keep)
@@ -232,9 +236,11 @@ def _needed(rows: Rows, k: int, count: int) -> int:
     return max(k + int(_BEYOND * k), int(_EXPECTED * expected))
 
 
-def _matching(rows: Rows, places: IntArray) -> IntArray:
+def _matching(rows: Rows, graph_rows: int, places: IntArray) -> IntArray:
     """The candidates that are kept first, in their order, the others -1."""
-    there = (places >= 0) & (places < len(rows.vectors))
+    there = places >= 0
+    if graph_rows > len(rows.vectors):
+        there &= places < len(rows.vectors)
     if rows.keep is not None:
         there &= rows.keep[np.where(there, places, 0)]
     if there.all():

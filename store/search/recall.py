@@ -6,6 +6,8 @@ in it: each half plus noise of half its length, made a unit again.
 
 from __future__ import annotations
 
+import bisect
+import functools
 import math
 import time
 from dataclasses import asdict, dataclass, replace
@@ -14,21 +16,24 @@ from typing import Any
 import numpy as np
 
 from kinshelf.db.arrays import FloatArray, IntArray
-from kinshelf.store.search import fusion
+from kinshelf.store.search import fusion, hnsw
 from kinshelf.store.search.exact import exact
 from kinshelf.store.search.hnsw import Effort, Hnsw
 from kinshelf.store.search.planner import ROWS_PER_STEP, TUNED_K, Rows, nearest
 
-RECALL = 0.99
-"""What the default search must reach, as recall@10."""
 _MARGINS = {"both": 0.003, "image": 0.005, "text": 0.005}
 """Asked beyond that when the steps are chosen: the sample's own error. Of half a product, whole
 queries go astray rather than single neighbours, so the error is larger."""
+_KNEE = 0.002
+"""Where no number of steps reaches the recall asked for: so little below the best is as good."""
+_POOR = 0.95
+"""Below that the graph is of no use: vectors without structure are searched exactly."""
 _STEPS = (
-    48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 512,
+    32, 36, 40, 44, 48, 56, 64, 72, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 512,
     640, 768, 1024, 1280, 1536, 2048, 2560, 3072, 4096,
 )  # fmt: skip
-"""Those beyond 512 are for shelves of hundreds of thousands: still a tenth of scoring all."""
+"""Fewer find fewer candidates than are compared. Those beyond 512 are for shelves of hundreds of
+thousands: still a tenth of scoring all."""
 _SAMPLE = 500
 _NOISE = 0.5
 _TIE = 1e-5
@@ -53,8 +58,9 @@ class Measured:
 def tuned(graph: Hnsw, vectors: FloatArray, seed: int = 0) -> Hnsw:
     """The graph with the fewest steps that reach the recall, for each kind of query.
 
-    `vectors` are those of the epoch, (graph.rows or more, width) float32. A kind of which there
-    are no rows, or for which no number of steps pays, is answered exactly.
+    `vectors` are those of the epoch, (graph.rows or more, width) float32. Where no number of steps
+    that pays reaches it, the fewest that come as near as any are kept, and `Effort.falls_short`;
+    where that is not near, or there are no rows of a kind, it is answered exactly.
     """
     vectors = vectors[: graph.rows]
     efforts = {}
@@ -70,15 +76,17 @@ def _effort(graph: Hnsw, vectors: FloatArray, queries: FloatArray, kind: str) ->
     """By bisection: recall grows with the steps."""
     truth = exact(vectors, queries, TUNED_K)[0]
     steps = [each for each in _STEPS if each * ROWS_PER_STEP <= len(vectors)]
-    low, high, recall, reached = 0, len(steps), 0.0, None
-    while low < high:
-        middle = (low + high) // 2
-        found = _recall(graph, vectors, queries, truth, steps[middle])
-        if found >= RECALL + _MARGINS[kind]:
-            high, reached = middle, Effort(steps[middle], found)
-        else:
-            low, recall = middle + 1, max(recall, found)
-    return reached or Effort(None, recall)
+    if not steps:
+        return Effort(None, 0.0)
+    recall = functools.cache(functools.partial(_recall, graph, vectors, queries, truth))
+    at = bisect.bisect_left(steps, hnsw.RECALL + _MARGINS[kind], key=recall)
+    if at == len(steps):
+        best = recall(steps[-1])
+        if best < _POOR:
+            return Effort(None, best)
+        least = hnsw.RECALL if best >= hnsw.RECALL else _POOR
+        at = bisect.bisect_left(steps, max(best - _KNEE, least), key=recall)
+    return Effort(steps[at], recall(steps[at]))
 
 
 def _recall(
