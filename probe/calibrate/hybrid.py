@@ -46,8 +46,9 @@ METHODS = ("probe", "ridge", "knn", "hybrid")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Alone:
-    """What `Predictors` know of n queries without neighbours: `probe`, `ridge` and their `pool`,
-    (n, n_classes) each, the neighbours' share `lam` (n, 1), and the `mass` of new categories."""
+    """What `Predictors` know of n queries without neighbours: `probe`, `ridge` and, of the settled
+    categories, their `pool`, (n, n_classes) each, the neighbours' share `lam` (n, 1), and the
+    `mass` of new and young ones."""
 
     probe: Float64Array
     ridge: Float64Array
@@ -123,9 +124,9 @@ class Predictors:
             p_ridge[:, self.seen] = softmax(scores * own.sharpness)
         pool[:, self.seen] = pooled(logits, scores, own)
         mass = self._mass(X, pool)
-        rest = np.where(self.settled, pool, 0.0)
-        rest /= np.maximum(rest.sum(axis=1, keepdims=True), _LEAST)
-        return Alone(p_probe, p_ridge, rest, own.lam, mass)
+        pool[:, ~self.settled] = 0
+        pool /= np.maximum(pool.sum(axis=1, keepdims=True), _LEAST)
+        return Alone(p_probe, p_ridge, pool, own.lam, mass)
 
     def mixed(self, alone: Alone, votes: Float64Array) -> Distributions:
         """The answer of both."""

@@ -240,7 +240,7 @@ class StoredPredictor(Predictor):
         image, text = found.parts.get(i, (None, None))
         policy = self.probe.policy if self.probe else None
         verdict = verdict_of(
-            answer, probe, knn, (image, text), novelty_p, policy, arrived=arrived,
+            answer, probe, knn, (image, text), novelty_p, policy, arrived=self._unsettled(best),
             calibrated=self._calibrated,
         )  # fmt: skip
         nearest = [self.classes[code] for code in self._row_codes[voting].tolist()]

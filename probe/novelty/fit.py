@@ -49,7 +49,8 @@ def fit_novelty(source: TrainingSet, settings: ProbeSettings | None = None) -> N
     if not views:
         return None
     as_new = _signs_as_new(sample, _nearest(sample, views), seed)
-    usual = {view: usual_of(signs) for view, signs in as_new.items()}
+    n_classes = len(source.classes)
+    usual = {view: usual_of(signs, voted, n_classes) for view, (signs, voted) in as_new.items()}
     return NoveltyModel(sample.signs(np.ones(len(sample.X), dtype=np.bool_)), usual)
 
 
@@ -102,9 +103,11 @@ def _sample(source: TrainingSet, seed: int) -> _Sample:
 
 def _signs_as_new(
     sample: _Sample, found: dict[str, IntArray], seed: int
-) -> dict[str, Float64Array]:
-    """The signs (m, 3) of the judged in each view that they are complete in, by other folds."""
+) -> dict[str, tuple[Float64Array, IntArray]]:
+    """What `Signs.of` returns of the judged in each view that they are complete in, by other
+    folds."""
     signs = {view: np.zeros((len(places), 3)) for view, places in found.items()}
+    voted = {view: np.zeros(len(places), dtype=np.int64) for view, places in found.items()}
     for train, judged in cross_fit_rounds(sample.codes, seed):
         learned = sample.signs(train)
         for view, places in found.items():
@@ -112,8 +115,10 @@ def _signs_as_new(
             for start in range(0, len(rows), _GATHERED):
                 part = rows[start : start + _GATHERED]
                 near, categories = _gathered(sample.source, places[part])
-                signs[view][part] = learned.of(sample.query(view)[part], near, categories)
-    return {view: own[sample.complete(view)] for view, own in signs.items()}
+                query = sample.query(view)[part]
+                signs[view][part], voted[view][part] = learned.of(query, near, categories)
+    complete = {view: sample.complete(view) for view in signs}
+    return {view: (own[complete[view]], voted[view][complete[view]]) for view, own in signs.items()}
 
 
 def _gathered(source: TrainingSet, places: IntArray) -> tuple[FloatArray, ObjectArray]:

@@ -76,10 +76,15 @@ class Relative:
     def distance(self, X: FloatArray) -> Float64Array:
         """Relative distance to the nearest known category, (n,), of embeddings (n, d)."""
         centred = X - self.mean
-        within, squares = self._centres
-        nearest = squares - 2 * centred @ within.T
+        nearest = self.to_each(X)
         square = self._within_square(centred)
         return np.asarray(nearest.min(axis=1) + square, dtype=np.float64) - self._from_all(centred)
+
+    def to_each(self, X: FloatArray) -> FloatArray:
+        """As `distance` to each of the known categories (n, known), but for what is the same for
+        all of them."""
+        within, squares = self._centres
+        return np.asarray(squares - 2 * (X - self.mean) @ within.T, dtype=np.float32)
 
     def distance_to(self, X: FloatArray, centres: FloatArray) -> Float64Array:
         """Relative distance of each embedding (n, d) to a mean of its own, (n, d): (n,)."""
