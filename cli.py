@@ -15,12 +15,12 @@ from kinshelf.commands import (
     copy,
     demo,
     encode,
+    fill,
     history,
     maintain,
     serve,
     shelves,
     similar,
-    suggest,
     train,
 )
 from kinshelf.commands.terminal.output import speak_any_text
@@ -73,7 +73,7 @@ for command in (
     train.policy,
     shelves.show, shelves.list_products, shelves.info, shelves.sql,
     history.history, history.diff, history.undo,
-    audit.audit, audit.relabel, suggest.suggest, add.remove, copy.export, maintain.verify,
+    audit.audit, audit.relabel, fill.suggest, add.remove, copy.export, maintain.verify,
     maintain.compact, maintain.reembed, encode.encode, copy.copy, serve.serve,
 ):  # fmt: skip
     main.add_command(command)
