@@ -20,7 +20,6 @@ from kinshelf.commands import (
     serve,
     shelves,
     similar,
-    suggest,
     train,
 )
 from kinshelf.commands.terminal.output import speak_any_text
@@ -73,7 +72,7 @@ for command in (
     train.policy,
     shelves.show, shelves.list_products, shelves.info, shelves.sql,
     history.history, history.diff, history.undo,
-    audit.audit, audit.relabel, suggest.suggest, add.remove, copy.export, maintain.verify,
+    audit.audit, audit.relabel, audit.suggest, add.remove, copy.export, maintain.verify,
     maintain.compact, maintain.reembed, encode.encode, copy.copy, serve.serve,
 ):  # fmt: skip
     main.add_command(command)

@@ -19,7 +19,8 @@ from pathlib import Path
 
 import numpy as np
 from catalogues import products
-from search import BATCH, near_group, vectors
+from search import near_group
+from vectors import BATCH, Kind
 
 import kinshelf as ks
 from kinshelf.db.errors import ProbeError
@@ -79,8 +80,9 @@ def promise(splits: int, labelled: int, precision: float) -> None:
 
 def rate(rows: int, labelled: int, folder: Path) -> None:
     """The probe is trained on the first few of the labelled, which takes less time."""
-    pairs = vectors(rows, 1, "clusters")
-    groups = near_group(pairs)
+    kind = Kind("clusters")
+    pairs = kind.vectors(rows, 1)
+    groups = near_group(pairs, kind)
     with ks.create(folder / "s.shelf", encoder="bench") as shelf:
         for start in (0, *range(TRAINED, rows, BATCH)):
             part = range(start, TRAINED if start == 0 else min(start + BATCH, rows))

@@ -5,6 +5,15 @@
 Of each data set a third is held out. From no labels on, `step` products at a time are labelled:
 those that `suggest` names, or random ones. The predictor is the ridge, as in `suggest`. Prints the
 labels that reach 90 % and 95 % of the accuracy with all labels, the mean of the draws.
+
+Of 20 draws, ten labels at a time:
+
+                    90 % of the final accuracy      95 %
+    products        at random  suggested  fewer     at random  suggested  fewer
+    amazon          28         16         44 %      47         28         40 %
+    stl             72         40         45 %      109        52         52 %
+    furniture       76         50         34 %      97         65         33 %
+    myntra          124        51         59 %      184        78         57 %
 """
 
 from __future__ import annotations

@@ -63,9 +63,10 @@ def summary(report: StoredReport, where: str | None, *, apply: bool) -> Iterator
     counts = ", ".join(f"{n} {name}" for name, n in report.verdicts.most_common()) or "none match"
     more = f"; the first {_SHOWN} are shown" if report.products > _SHOWN else ""
     written = f"; wrote {report.written}" if report.written else "" if apply else more
-    yield f"{report.products} products classified: {counts}{written}"
+    products = "1 product" if report.products == 1 else f"{report.products} products"
+    yield f"{products} classified: {counts}{written}"
     if report.would_change:
-        yield f"{report.would_change} have another category now than is predicted"
+        yield f"{report.would_change} of them have another category than is predicted"
     if (done := report.applied) is not None:
         left = f", {len(done.left)} left as they were changed since" if done.left else ""
         yield (
@@ -81,17 +82,17 @@ def summary(report: StoredReport, where: str | None, *, apply: bool) -> Iterator
 def _next_step(report: StoredReport, where: str | None, *, apply: bool) -> str:
     if report.probe is None:
         return "kinshelf train"
+    matching = f" --where {_quoted(where)}" if where else ""
     if report.accepted and not apply:
         if report.policy is None:
             return "kinshelf policy --precision 0.98, before the sure ones can be written"
-        matching = f" --where {_quoted(where)}" if where else ""
         return f"kinshelf classify --stored{matching} --apply accept, for {report.accepted} of them"
     if report.written and not report.written.endswith(".html"):
         return (
             f"put yes under accept or fill in new_category, then kinshelf relabel {report.written}"
         )
     if report.products > report.verdicts["accept"]:
-        return "kinshelf classify --stored -o answers.csv, to decide on the others"
+        return f"kinshelf classify --stored{matching} -o answers.csv, to decide on the others"
     return ""
 
 

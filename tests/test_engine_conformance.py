@@ -38,11 +38,14 @@ from kinshelf.db.errors import (
     ShelfNotFound,
 )
 from kinshelf.db.product import Product
+from kinshelf.probe.calibrate.policy import set_policy
 from kinshelf.probe.evaluate.held_out import evaluate_shelf
+from kinshelf.probe.fill.answers import classify_stored
 from kinshelf.probe.predict.freshness import probe_facts
 from kinshelf.probe.predict.predictor import Predictor
 from kinshelf.probe.train import train_shelf
 from kinshelf.store.base import AnyShelf
+from kinshelf.store.operations.undo import undo
 from kinshelf.store.query import Query
 from kinshelf.store.similar.search import similar
 
@@ -307,6 +310,45 @@ def test_a_probe_is_trained_judged_and_used_as_on_a_directory(
     oracle.close()
 
 
+def test_a_shelf_is_filled_and_the_filling_taken_back_as_on_a_directory(
+    shelf: AnyShelf, tmp_path: Path
+) -> None:
+    found = []
+    with Shelf.create(tmp_path / "oracle.shelf", encoder="fake") as oracle:
+        for each in (oracle, shelf):
+            _, pairs = fill(each, 120)
+            bare = [Product(f"new{i}", f"n{i}") for i in range(20)]
+            near = np.roll(pairs[:20], 1, axis=1)
+            near[:, DIMENSION] = 0
+            each.upsert(bare, *(unit_or_zero(half) for half in np.split(near, 2, axis=1)))
+            train_shelf(each, SETTINGS)
+            set_policy(each, 0.3, confidence=0.3)
+            before = {p.product.id: p.as_dict() for p in each.snapshot().select()}
+            answers = classify_stored(each, "category IS NULL")
+            rows = [answer.as_dict() for answer in answers]
+            report = answers.run(apply=True)
+            predicted = each.snapshot().select("category_source = 'predicted'")
+            assert len(predicted) == report.accepted > 0
+            undo(each)
+            after = {p.product.id: p.as_dict() for p in each.snapshot().select()}
+            moved = {"row": 0, "added": 0}
+            assert {n: p | moved for n, p in after.items()} == {
+                n: p | moved for n, p in before.items()
+            }
+            found.append((rows, sorted(p.product.id for p in predicted)))
+    (rows, filled), (same, filled_there) = found
+    assert filled_there == filled
+    for mine, theirs in zip(rows, same, strict=True):
+        for name in ("probability", "novelty_p"):
+            assert theirs.pop(name) == pytest.approx(mine.pop(name), abs=1e-4)
+        assert theirs == mine
+
+
+def unit_or_zero(rows: np.ndarray) -> np.ndarray:
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    return (rows / np.where(length > 0, length, 1)).astype(np.float32)
+
+
 def test_a_probe_reaches_another_machine_and_tells_what_came_since(
     shelf: AnyShelf, place: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -336,7 +378,7 @@ def test_pictures_and_texts_are_encoded_once_and_found(
         assert (report.inserted, report.encoded_images, report.encoded_texts) == (30, 30, 30)
         assert shelf.add(catalogue).unchanged == 30
         assert (encoder.images, encoder.texts) == (30, 30)
-        assert shelf.fingerprint == encoder.fingerprint
+        assert shelf.manifest.fingerprint == encoder.fingerprint
         image = str(catalogue.parent / "p4.png")
         assert shelf.similar(image=image, text="green thing number 4", k=1).neighbours[0].id == "p4"
     with pytest.raises(EncoderMismatch, match="other"):

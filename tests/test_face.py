@@ -11,9 +11,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 from conftest import FakeEncoder, unit
@@ -85,7 +87,39 @@ def polars(frame: pd.DataFrame, _: Path) -> Any:
     return pytest.importorskip("polars", reason="polars is not installed").from_pandas(frame)
 
 
+def tsv(frame: pd.DataFrame, folder: Path) -> Path:
+    frame.to_csv(folder / "products.tsv", index=False, sep="\t")
+    return folder / "products.tsv"
+
+
+def json_array(frame: pd.DataFrame, folder: Path) -> Path:
+    frame.to_json(folder / "products.json", orient="records", force_ascii=False)
+    return folder / "products.json"
+
+
+def feather(frame: pd.DataFrame, folder: Path) -> Path:
+    pyarrow.feather.write_feather(as_arrow(frame), folder / "products.feather")
+    return folder / "products.feather"
+
+
+def xlsx(frame: pd.DataFrame, folder: Path) -> Path:
+    pytest.importorskip("openpyxl", reason="openpyxl is not installed")
+    frame.to_excel(folder / "products.xlsx", index=False)
+    return folder / "products.xlsx"
+
+
+def zipped(frame: pd.DataFrame, folder: Path) -> Path:
+    frame.to_csv(folder / "products.csv.gz", index=False)
+    return folder / "products.csv.gz"
+
+
 FORMS = {
+    "duckdb": lambda frame, _: duckdb.from_arrow(as_arrow(frame)),
+    "tsv": tsv,
+    "json": json_array,
+    "feather": feather,
+    "xlsx": xlsx,
+    "csv.gz": zipped,
     "pandas": lambda frame, _: frame,
     "pandas with an index": lambda frame, _: frame.set_index(pd.Index([5, 6, 9])),
     "arrow": lambda frame, _: as_arrow(frame),
@@ -263,7 +297,8 @@ def test_importing_it_takes_no_time_and_nothing_heavy() -> None:
 
 @pytest.mark.parametrize(
     "module", ["", "face", "store.query", "store.similar.search", "probe.classifier", "probe.train",
-               "probe.predict.predictor", "probe.evaluate.held_out", "probe.audit.audit"],
+               "probe.predict.predictor", "probe.evaluate.held_out", "probe.audit.audit",
+               "probe.fill.answers", "probe.fill.suggest"],
 )  # fmt: skip
 def test_the_examples_in_the_docstrings_run(
     module: str, tmp_path: Path, sample_shelf: Path

@@ -199,7 +199,7 @@ def test_what_cannot_be_taken_back_is_refused_in_a_line(shelf: Any) -> None:
 
 _UNITS = (
     ("title", "description", "text_embedding"), ("image", "picture", "image_embedding"),
-    ("category",), ("price",), ("brand",), ("split",),
+    ("category",), ("price",), ("brand",), ("split",), ("attributes",),
 )  # fmt: skip
 
 
@@ -249,7 +249,7 @@ IDS = [f"p{i}" for i in range(6)]
 def _change(shelf: Any, rng: random.Random, seed: int) -> None:
     """One operation of some kind, which may change nothing."""
     there = list(state(shelf))
-    kind = rng.choice(["add", "relabel", "apply", "edit", "remove", "keep"])
+    kind = rng.choice(["add", "relabel", "apply", "edit", "remove", "keep", "prune"])
     if kind == "add" or not there:
         names = rng.sample(IDS, rng.randint(1, 4))
         made = [
@@ -268,6 +268,8 @@ def _change(shelf: Any, rng: random.Random, seed: int) -> None:
         amend(shelf, some[0], {"brand": rng.choice(["u", "v"]), "price": rng.choice([1.0, 3.0])})
     elif kind == "remove":
         shelf.remove(some)
+    elif kind == "prune":
+        shelf.prune(some, how=rng.choice(["mark", "remove"]), limit=1)
     else:
         keep(shelf, some[0])
 
@@ -320,6 +322,8 @@ disk.write_synced = dying
 with Shelf.open(sys.argv[1]) as shelf:
     if sys.argv[2] == "undo":
         shelf.undo()
+    elif sys.argv[2] == "prune":
+        shelf.prune(["a", "b"], limit=1)
     elif sys.argv[2] == "apply":
         apply_labels(shelf, {"b": Label("Mugs", {"probe": 1}), "c": Label("Cups", {"probe": 1})})
     else:
@@ -329,7 +333,7 @@ with Shelf.open(sys.argv[1]) as shelf:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("write", [1, 2])
-@pytest.mark.parametrize("what", ["undo", "apply", "relabel"])
+@pytest.mark.parametrize("what", ["undo", "apply", "relabel", "prune"])
 def test_an_operation_that_is_killed_is_there_whole_or_not_at_all(
     tmp_path: Path, what: str, write: int
 ) -> None:

@@ -191,6 +191,16 @@ def test_predicted_categories_do_not_move_the_probe(shelf: Any) -> None:
         np.testing.assert_array_equal(weights, second.weights[name])
 
 
+def test_predicted_categories_train_only_if_asked(shelf: Any) -> None:
+    filled = shelf.classify_stored(OPEN).run(apply=True).accepted
+    rows = [
+        json.loads(invoke(shelf, "train", "--epochs", "1", "--json", *more).stdout)["trained_rows"]
+        for more in ([], ["--include-predicted"])
+    ]
+    assert rows[1] == rows[0] + filled
+    assert invoke(shelf, "train", "--include-predicted", "--from", "x").exit_code == 2
+
+
 def test_what_a_feed_or_a_person_set_stays_and_so_does_what_changed_meanwhile(shelf: Any) -> None:
     shelf.relabel({"q0": "book"})
     answers = shelf.classify_stored()

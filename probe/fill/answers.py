@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kinshelf.db.errors import InputError
-from kinshelf.probe.fill.report import ACCEPTED, StoredReport
+from kinshelf.probe.fill.report import StoredReport
 from kinshelf.probe.fill.stored import BLOCK, StoredAnswer, StoredPredictor
 from kinshelf.store.operations.apply import ApplyReport, Label, apply_labels
 from kinshelf.store.results import Rows
@@ -89,7 +89,7 @@ class StoredAnswers:
         def counted() -> Iterator[StoredAnswer]:
             for answer in self:
                 report.count(answer)
-                if apply and answer.verdict == ACCEPTED and answer.fillable:
+                if apply and answer.to_write:
                     accepted[answer.id] = self._label(answer)
                 each(report.products, answer)
                 yield answer

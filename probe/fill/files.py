@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from kinshelf.db.errors import InputError
 from kinshelf.db.files import written
 from kinshelf.db.text import for_spreadsheet
-from kinshelf.probe.fill.report import ACCEPTED, VERDICTS
-from kinshelf.probe.fill.stored import BLOCK, StoredAnswer
+from kinshelf.probe.fill.report import VERDICTS
+from kinshelf.probe.fill.stored import ACCEPTED, BLOCK, StoredAnswer
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from kinshelf.probe.fill.stored import StoredAnswer
     from kinshelf.store.operations.apply import ApplyReport
 
-ACCEPTED = "accept"
 VERDICTS = ("accept", "review", "conflict", "novel")
 
 
@@ -34,7 +33,7 @@ class StoredReport:
         self.products += 1
         self.verdicts[answer.verdict] += 1
         self.would_change += answer.category is not None and answer.changes
-        self.accepted += answer.verdict == ACCEPTED and answer.fillable
+        self.accepted += answer.to_write
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from kinshelf.db.product import StoredProduct
     from kinshelf.store.generation import ProductBlock
 
+ACCEPTED = "accept"
 BLOCK = 1024
 """Products answered together."""
 _PART = 128
@@ -74,9 +75,10 @@ class StoredAnswer:
         return self.category != self.suggested_category
 
     @property
-    def fillable(self) -> bool:
-        """Whether the prediction may be written: no feed and no person set the category."""
-        return self.category_source in (None, PREDICTED)
+    def to_write(self) -> bool:
+        """Whether the policy accepts it, it is news, and no feed and no person set the category."""
+        free = self.category_source in (None, PREDICTED)
+        return self.verdict == ACCEPTED and free and self.changes
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`, and a row of a file."""

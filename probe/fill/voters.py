@@ -6,7 +6,7 @@ is not among its neighbours; its copies are, and do not vote.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -22,8 +22,9 @@ from kinshelf.store.search import fusion
 if TYPE_CHECKING:
     from kinshelf.store.generation import AnySnapshot
 
-KEPT = 256 << 20
-"""Bytes of labelled embeddings that are kept in memory; more are read again for each block."""
+KEPT = 128 << 20
+"""Bytes of labelled embeddings that are kept in memory, and as many again where votes are weighed;
+of more, the shelf's own search finds the nearest, by its index if it has one."""
 _CHUNK = 2048
 _SPARE = 16
 """Neighbours beyond those wanted: so many copies of a product leave others to vote."""
@@ -75,9 +76,9 @@ class Voters:
         self._placed: FloatArray | None = None
         if len(rows) * snapshot.dimension * 2 * 4 <= KEPT:
             self._kept = snapshot.pairs(rows)
+            parts = [self._kept[at : at + _CHUNK] for at in range(0, len(rows), _CHUNK)]
             if place is not None:
-                parts = [place(fusion.fused(block)) for _, block in self._blocks()]
-                self._placed = np.concatenate(parts)
+                self._placed = np.concatenate([place(fusion.fused(part)) for part in parts])
 
     def pairs(self, places: IntArray) -> FloatArray:
         """The embedding pairs at some places, (len(places), 2 * dimension) float32."""
@@ -94,24 +95,33 @@ class Voters:
 
     @property
     def whole(self) -> bool:
-        """Whether each has a picture and a text."""
-        return bool(self._given.all())
+        """Whether each has a picture and a text, as far as is known."""
+        if self._kept is not None:
+            return bool(self._given.all())
+        view = self._snapshot.view
+        return not (view.any_lack("has_image") or view.any_lack("has_text"))
 
     def nearest(self, pairs: FloatArray, rows: IntArray, k: int, view: str = "both") -> Near:
         """At least k of each of the products `rows` (n,) with embedding pairs (n, 2 * dimension),
         by both modalities, `image` or `text` alone."""
         seen = only(pairs, view)
         width = min(k + _SPARE, len(self.rows))
+        if self._kept is None:
+            found = self._snapshot.kneighbors(seen, width, labelled_only=True)
+            there = found.rows >= 0
+            places = np.where(there, np.searchsorted(self.rows, np.maximum(found.rows, 0)), -1)
+            return self._without_own(pairs, rows, places, found.similarities.copy(), view)
         places = np.full((len(pairs), width), -1, dtype=np.int64)
         similarities = np.full((len(pairs), width), -np.inf, dtype=np.float32)
         given = _given(seen)
         for halves in np.unique(given, axis=0):
             chosen = np.flatnonzero((given == halves).all(axis=1))
-            similarities[chosen], places[chosen] = self._search(seen[chosen], halves, width)
+            found_there = self._search(self._kept, seen[chosen], halves, width)
+            similarities[chosen], places[chosen] = found_there
         return self._without_own(pairs, rows, places, similarities, view)
 
     def _search(
-        self, queries: FloatArray, halves: BoolArray, width: int
+        self, kept: FloatArray, queries: FloatArray, halves: BoolArray, width: int
     ) -> tuple[FloatArray, IntArray]:
         """By the modalities that the queries (2,) and a labelled row share."""
         faiss = faiss_for(len(queries))
@@ -124,24 +134,18 @@ class Voters:
         shared = np.maximum((self._given & halves).sum(axis=1), 1).astype(np.float32)
         if equal := bool((shared == shared[0]).all()):
             queries = queries / shared[0]
-        for start, block in self._blocks():
-            scores = queries @ block.T
+        for start in range(0, len(kept), _CHUNK):
+            scores = queries @ kept[start : start + _CHUNK].T
             if not equal:
-                scores /= shared[start : start + len(block)]
-            heap.addn(len(block), faiss.swig_ptr(scores), start, 0, len(queries))
+                scores /= shared[start : start + _CHUNK]
+            heap.addn(scores.shape[1], faiss.swig_ptr(scores), start, 0, len(queries))
         heap.reorder()
         return np.clip(found, -1, 1, out=found), places
 
-    def _blocks(self) -> Iterator[tuple[int, FloatArray]]:
-        for start in range(0, len(self.rows), _CHUNK):
-            if self._kept is not None:
-                yield start, self._kept[start : start + _CHUNK]
-            else:
-                yield start, self._snapshot.pairs(self.rows[start : start + _CHUNK])
-
     @cached_property
     def _given(self) -> BoolArray:
-        return np.concatenate([_given(block) for _, block in self._blocks()])
+        assert self._kept is not None
+        return _given(self._kept)
 
     def _without_own(
         self, pairs: FloatArray, rows: IntArray, places: IntArray, similarities: FloatArray,

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Depends, Form, Query, Request, Response
 
 from kinshelf.db.errors import InputError, ShelfLocked
-from kinshelf.probe.fill.report import ACCEPTED, VERDICTS
+from kinshelf.probe.fill.report import VERDICTS
+from kinshelf.probe.fill.stored import ACCEPTED
 from kinshelf.probe.pages.card import thumbnail
 from kinshelf.serve.base.errors import JobRunning, for_people
 from kinshelf.serve.http.security import reader, writer
