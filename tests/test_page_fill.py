@@ -132,9 +132,23 @@ def test_all_sure_ones_are_filled_in_as_predicted_in_one_click(
     assert {"probe", "probability", "policy"} <= record["decided"]["category"]["predicted"].keys()
 
 
+def test_a_product_without_a_category_shows_its_suggestion_and_takes_it(
+    client: TestClient, place: Path
+) -> None:
+    wanted = suggested(place)["q0"]
+    assert "Suggest a category" in client.get("/product?id=q0").text
+    part = client.get("/product/suggestion?id=q0", headers={"hx-request": "true"}).text
+    assert unescape(part).count(wanted.suggested_category.rpartition(" | ")[2]) >= 1
+    fields = {k: unescape(v) for k, v in re.findall(r'name="(\w+)" value="([^"]*)"', part)}
+    answer = client.post("/review/decide", data=fields)
+    assert answer.headers["location"].startswith("/product?id=q0&done=")
+    assert client.get("/products/q0").json()["category"] == wanted.suggested_category
+
+
 def test_what_was_changed_meanwhile_is_not_accepted(client: TestClient) -> None:
     category, ids = next(iter(sheets(client.get("/fill?verdict=accept").text).items()))
-    client.patch(f"/products/{ids[0]}", json={"category": "Books | Other"})
+    other = next(name for name in KINDS if name != category)
+    assert client.patch(f"/products/{ids[0]}", json={"category": other}).status_code == 200
     answer = client.post("/fill/accept", data={"category": category, "id": ids})
     assert (answer.status_code, "1 of the products were changed" in told(answer.text)) == (
         422,

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from kinshelf.db.errors import EmptyShelf, FilterError
 from kinshelf.db.product import pictures_of
 from kinshelf.probe.pages.card import neighbour, thumbnail
+from kinshelf.probe.predict.wording import reason
 from kinshelf.serve.http.security import reader
 from kinshelf.serve.pages.editing import FIELDS
 from kinshelf.serve.pages.files import Links
@@ -19,9 +20,10 @@ from kinshelf.serve.pages.filtering import (
     problem_of,
 )
 from kinshelf.serve.pages.notices import generation_notice, operation_notice
-from kinshelf.serve.pages.rendering import PageRoute, address, page
+from kinshelf.serve.pages.rendering import PageRoute, address, page, part, wants_part
 from kinshelf.store.ingest import queries as ingest_queries
 from kinshelf.store.operations.diff import changes_of
+from kinshelf.store.query import Query as StoreQuery
 
 if TYPE_CHECKING:
     from kinshelf.db.product import StoredProduct
@@ -123,6 +125,18 @@ def _similar(
     near = ingest_queries.neighbours(now, found)[0]
     pictures = Links(now.view.by_rows([n.row for n in near]).values())
     return [neighbour(n.as_dict(), pictures) for n in near]
+
+
+@router.get("/product/suggestion")
+async def suggestion(request: Request, product_id: Annotated[str, Query(alias="id")]) -> Response:
+    """What a product without a category may be, with the reason, and a button that accepts it."""
+    service = request.app.state.service
+    found = await service.run(lambda: service.classify(StoreQuery(id=product_id)))
+    stored = await service.run(service.product, product_id)
+    values = {"found": found, "p": stored.product, "why": reason(found)}
+    if wants_part(request):
+        return part("_suggestion.html", **values)
+    return page(request, "suggestion.html", here="/shelf", **values)
 
 
 @router.get("/compare")

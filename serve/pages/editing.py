@@ -62,11 +62,8 @@ def _edit(service: Service, fields: dict[str, str]) -> int:
     asked = checked(ProductFields, given)
     changes = changes_of(asked, old, service.pictures, None)
     changes = {name: value for name, value in changes.items() if value != getattr(old, name)}
-    category = changes.get("category")
-    if category and fields.get("new") is None:
-        check_category(service.shelf, category)
     if changes:
-        service.amend(old.id, changes)
+        service.amend(old.id, changes, new_category="new" in fields)
     return service.shelf.generation
 
 
