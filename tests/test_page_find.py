@@ -75,7 +75,7 @@ def test_the_sidebar_counts_and_its_links_find_so_many(client: TestClient) -> No
 
 def test_other_attributes_are_counted_when_they_are_opened(client: TestClient) -> None:
     assert "Count its values" in client.get("/shelf").text
-    part = client.get("/shelf/facet?name=pieces&f=colour:red&where=price>9").text
+    part = client.get("/shelf-facet?name=pieces&f=colour:red&where=price>9").text
     wanted = Counter(
         p.attributes["pieces"] for p in PRODUCTS if p.title[0] == "R" and (p.price or 0) > 9
     )
@@ -99,13 +99,13 @@ def test_words_and_an_example_picture_find_what_is_near_among_the_chosen(
     client: TestClient,
 ) -> None:
     assert "Close in meaning" in client.get("/shelf?q=red").text
-    words = client.get("/shelf/near?q=Red+thing+4&f=colour:red")
+    words = client.get("/shelf-near?q=Red+thing+4&f=colour:red")
     assert re.findall(r"Red thing \d+", told(words.text))[0] == "Red thing 4"
     form = {"at": "/shelf?f=colour:blue", "text": ""}
-    like = client.post("/shelf/near", data=form, files={"image": ("a.png", png(), "image/png")})
+    like = client.post("/shelf-near", data=form, files={"image": ("a.png", png(), "image/png")})
     found = re.findall(r"(Red|Blue) thing \d+", told(like.text))
     assert (len(found), set(found)) == (24, {"Blue"})
-    nothing = client.post("/shelf/near", data=form)
+    nothing = client.post("/shelf-near", data=form)
     assert (nothing.status_code, "nothing to look for" in told(nothing.text)) == (422, True)
 
 
@@ -116,12 +116,12 @@ def test_categories_are_a_tree_and_shared_names_have_their_parents(client: TestC
     assert f"Toys{STEP}Vintage" in page
     assert f"Cards{STEP}Vintage" in page
     assert ">Vintage<" not in page.partition('class="goods')[2]
-    found = client.get("/shelf/categories?find=vint").text
+    found = client.get("/shelf-categories?find=vint").text
     assert {w: n for w, (_, n) in links(found).items()} == {
         f"Toys{STEP}Vintage": 30, f"Cards{STEP}Vintage": 30,
     }  # fmt: skip
-    assert 'value="Cards | Vintage"' in client.get("/shelf/names?category=vint+card").text
-    assert "No category matches" in client.get("/shelf/categories?find=xyz").text
+    assert 'value="Cards | Vintage"' in client.get("/shelf-names?category=vint+card").text
+    assert "No category matches" in client.get("/shelf-categories?find=xyz").text
 
 
 @pytest.mark.parametrize(

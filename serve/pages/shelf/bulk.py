@@ -77,7 +77,7 @@ async def _chosen(
 Chosen = Annotated[_Chosen, Depends(_chosen)]
 
 
-@router.post("/shelf/do")
+@router.post("/shelf-do")
 async def change(
     request: Request, chosen: Chosen, do: Short = "", category: Short = "", new: Short = "",
     sure: Short = "",
@@ -104,7 +104,7 @@ async def change(
         return _really(request, chosen, error.count)
     except ShelfLocked as error:
         fields = _fields(chosen, do=do, category=category, new=new, sure=sure)
-        return locked_page(request, error, "/shelf/do", fields)
+        return locked_page(request, error, "/shelf-do", fields)
     place = chosen.finding.path(page=chosen.finding.page)
     return see(request, _beside(place, done))
 
@@ -193,5 +193,5 @@ def _question(
     back = chosen.finding.link(page=chosen.finding.page)
     return page(
         request, "question.html", here="/shelf", status=409, heading=heading, words=words,
-        answers=answers, back=back, action="/shelf/do",
+        answers=answers, back=back, action="/shelf-do",
     )  # fmt: skip

@@ -63,7 +63,7 @@ async def shelf(
     return page(request, "shelf.html", here="/shelf", status=status, notice=notice, **found)
 
 
-@router.get("/shelf/categories")
+@router.get("/shelf-categories")
 async def categories(
     request: Request, finding: Found, find: Annotated[str, Query(max_length=300)] = ""
 ) -> Response:
@@ -77,7 +77,7 @@ async def categories(
     return part("_categories.html", matches=await service.run(search), find=find.strip())
 
 
-@router.get("/shelf/facet")
+@router.get("/shelf-facet")
 async def facet(
     request: Request, finding: Found, name: Annotated[str, Query(max_length=300)]
 ) -> Response:
@@ -92,7 +92,7 @@ async def facet(
     return part("_facet.html", p=await service.run(count), finding=finding)
 
 
-@router.get("/shelf/names")
+@router.get("/shelf-names")
 async def names(request: Request, category: Annotated[str, Query(max_length=300)] = "") -> Response:
     """The categories that somebody who types may mean, as options."""
     service, facetted = request.app.state.service, request.app.state.facetted
@@ -105,7 +105,7 @@ def _listed(service: Service, facetted: Facetted, finding: Finding, find: str) -
     shown = {
         "finding": finding, "problem": None, "find": find, "matches": [], "products": [],
         "panels": [], "tree": None, "total": 0, "pages": 1, "views": VIEWS, "sizes": SIZES,
-        "near": finding.link().replace("/shelf", "/shelf/near", 1),
+        "near": finding.link().replace("/shelf", "/shelf-near", 1),
         "most": service.settings.max_body - FORM_BYTES,
         "chips": chips(finding), "columns": column_names(now), "sorts": _sorts(finding),
         "shelf": footer(now, service.shelf.path.name),

@@ -29,7 +29,7 @@ router = APIRouter(route_class=PageRoute, dependencies=[Depends(reader)])
 NEAR = 24
 
 
-@router.get("/shelf/near")
+@router.get("/shelf-near")
 async def near_words(request: Request, finding: Found) -> Response:
     """What the words of an address mean, beside the products that hold them."""
     return await _answer(request, finding, None)
@@ -40,7 +40,7 @@ class _Picture(BaseModel):
     text: Text = ""
 
 
-@router.post("/shelf/near")
+@router.post("/shelf-near")
 async def near_picture(request: Request) -> Response:
     """What resembles an example picture, with words or without."""
     given, data = await read_body(request, _Picture, form_only=True)
