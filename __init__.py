@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from kinshelf.probe.predict.prediction import Prediction as Prediction
     from kinshelf.probe.predict.predictor import classify as classify
     from kinshelf.probe.train import train_shelf
-    from kinshelf.store.ingest.queries import similar as similar
     from kinshelf.store.query import Query as Query
     from kinshelf.store.results import AddOptions as AddOptions
     from kinshelf.store.results import AddReport as AddReport
     from kinshelf.store.results import Neighbour as Neighbour
     from kinshelf.store.results import SearchResult as SearchResult
+    from kinshelf.store.similar.search import similar as similar
 
     audit, evaluate, train = audit_shelf, evaluate_shelf, train_shelf
     __version__: str
@@ -50,7 +50,7 @@ _HOMES = {
     "create": "face:create",
     "evaluate": "probe.evaluate.held_out:evaluate_shelf",
     "open": "face:open",
-    "similar": "store.ingest.queries:similar",
+    "similar": "store.similar.search:similar",
     "train": "probe.train:train_shelf",
 }
 

@@ -6,9 +6,9 @@ shelf. Each method here calls one function of theirs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from kinshelf.store.base import AnyShelf
 from kinshelf.store.engines.shelf import EngineShelf
@@ -16,15 +16,19 @@ from kinshelf.store.shelf import DirectoryShelf
 
 if TYPE_CHECKING:
     import pandas as pd
+    import polars as pl
+    import pyarrow as pa
 
     from kinshelf.db.arrays import FloatArray
     from kinshelf.db.product import Product
     from kinshelf.probe.audit.audit import Audit
     from kinshelf.probe.evaluate.held_out import Evaluation
+    from kinshelf.probe.fill.answers import StoredAnswers
     from kinshelf.probe.fit.settings import ProbeSettings
     from kinshelf.probe.predict.prediction import Prediction
     from kinshelf.probe.train import TrainReport
     from kinshelf.store.encode.encoder import Encoder
+    from kinshelf.store.feeds.prune import Prune, PruneReport
     from kinshelf.store.ingest.frames import Frame
     from kinshelf.store.operations.diff import Change
     from kinshelf.store.operations.undo import UndoReport
@@ -70,16 +74,21 @@ class Shelf(AnyShelf):
         encoder: str | None = None,
         revision: str | None = None,
         precision: str | None = None,
+        pictures: str | None = None,
     ) -> Shelf:
         """Make an empty shelf and open it; the encoder is loaded only when it is first needed.
 
         `encoder` is a hub id or a local directory; None is `openai/clip-vit-base-patch32`.
         `precision` is a class of store/encode/precision.py; None is the best of the machine where
-        the encoder is first used. Raises ShelfExists, or EncoderUnavailable for no such precision.
+        the encoder is first used. `pictures` "mean" (the default) embeds all pictures of a product
+        and keeps their normalised mean, "first" the first alone. Raises ShelfExists,
+        EncoderUnavailable for no such precision, InputError for no such pooling.
         """
         from kinshelf.store.engines.open import create_shelf
 
-        create_shelf(address, encoder=encoder, revision=revision, precision=precision).close()
+        create_shelf(
+            address, encoder=encoder, revision=revision, precision=precision, pictures=pictures
+        ).close()
         return Shelf.open(address)
 
     # ---- products in and out
@@ -94,15 +103,19 @@ class Shelf(AnyShelf):
     ) -> AddReport:
         """Upsert the products of a file, a folder or a frame by id; see `AddOptions`.
 
+        The text "-" is standard input; a URL is fetched (http, https, and what fsspec reads).
+
         A frame is anything with `__arrow_c_stream__`: pandas, polars, Arrow, DuckDB, `datasets`.
         Its columns are those of a file; pictures may stand in it as bytes.
 
         Commits a batch at a time; `stop` is asked after each. Raises InputError subclasses for a
         source that cannot be read at all; a bad row is counted in the report and nothing is lost.
         """
+        from kinshelf.db.formats.remote import is_remote
         from kinshelf.store.ingest.add import add_source
 
-        place = Path(source) if isinstance(source, str) else source
+        local = isinstance(source, str) and not is_remote(source)
+        place = Path(source) if isinstance(source, str) and local else source
         return add_source(self, place, options, stop=stop, progress=progress)
 
     def upsert(
@@ -143,6 +156,23 @@ class Shelf(AnyShelf):
         from kinshelf.store.ingest import edit
 
         return edit.remove(self, ids)
+
+    def prune(
+        self,
+        kept: Collection[str],
+        *,
+        how: Prune = "mark",
+        limit: float = 0.05,
+        where: str | None = None,
+    ) -> PruneReport:
+        """Mark products as `gone`, or remove them, that are not among the ids `kept` of a feed.
+
+        Nothing is done where more than `limit` of those that match `where` would go: see the
+        report. `add(..., AddOptions(list_ids=True))` gives a source's ids.
+        """
+        from kinshelf.store.feeds.prune import prune
+
+        return prune(self, kept, how=how, limit=limit, where=where)
 
     def relabel(self, changes: Mapping[str, str | None]) -> int:
         """Give products other categories, as one change; returns how many had another.
@@ -195,15 +225,17 @@ class Shelf(AnyShelf):
     # ---- answers
 
     def similar(self, query: Query | None = None, /, **fields: Unpack[QueryFields]) -> SearchResult:
-        """The k products nearest to a stored product, or to a picture, a text or both.
+        """The k products nearest to a stored product, a picture, a text or both, or to examples.
 
         Takes a `Query`, or its fields as keywords: `similar(id="T1", k=5)`. The stored product
         itself is left out. Similarity is
-        `weight_image * image cosine + (1 - weight_image) * text cosine`.
+        `weight_image * image cosine + (1 - weight_image) * text cosine`, over what query and
+        product both have. A text or picture alone is compared with pictures and texts: see
+        `Query.against`.
         Raises GenerationNotFound, ProductNotFound, FilterError, EmptyShelf, ImageRejected,
         InputError or EncoderError.
         """
-        from kinshelf.store.ingest.queries import similar
+        from kinshelf.store.similar.search import similar
 
         return similar(self, query, **fields)
 
@@ -238,6 +270,25 @@ class Shelf(AnyShelf):
                     found.append({"id": product.id, "title": product.title, **answer.as_dict()})
         return found
 
+    def classify_stored(
+        self, where: str | None = None, *, probe: int | None = None, include_predicted: bool = False
+    ) -> StoredAnswers:
+        """The answers to products on the shelf, from their stored vectors; nothing is encoded.
+
+        Iterate over them, or take `to_pandas()`, or `run(file=..., apply=True)`, which writes the
+        accepted categories as one operation that `undo` takes back. See
+        `kinshelf.probe.fill.answers.classify_stored`.
+        """
+        from kinshelf.probe.fill.answers import classify_stored
+
+        return classify_stored(self, where, probe=probe, include_predicted=include_predicted)
+
+    def suggest(self, n: int = 50, where: str | None = None) -> Rows:
+        """The products whose labels would teach most, uncertain and spread out, as one row each."""
+        from kinshelf.probe.fill.suggest import suggest
+
+        return suggest(self, n, where)
+
     def train(self, settings: ProbeSettings | None = None) -> TrainReport:
         """Train and calibrate a probe from the categorised products; see `ks.train`."""
         from kinshelf.probe.train import train_shelf
@@ -256,21 +307,83 @@ class Shelf(AnyShelf):
 
         return audit_shelf(self)
 
-    def products(self, where: str | None = None, *, limit: int | None = None) -> Rows:
+    def facets(self, *columns: str, where: str | None = None) -> dict[str, list[dict[str, Any]]]:
+        """How many products that match have each value of some columns or attributes; numbers by
+        bands. The counts of a column sum to the number of those products. Raises FilterError.
+
+        >>> facet = shelf.facets("category")["category"]
+        >>> sum(entry["count"] for entry in facet) == shelf.snapshot().count
+        True
+        """
+        return self.snapshot().facets(columns, where)
+
+    def products(
+        self, where: str | None = None, *, search: str | None = None, limit: int | None = None
+    ) -> Rows:
         """The products that match, in the order they were added, as plain dicts.
+
+        With `search`, such as "bear -brown", those that have all its words, the best first.
 
         Raises FilterError.
         """
         from kinshelf.store.results import Rows
+        from kinshelf.store.similar.listing import products
 
-        return Rows(each.as_dict() for each in self.snapshot().select(where, limit=limit))
+        found = products(self.snapshot(), where, search=search, limit=limit)
+        return Rows(each.as_dict() for each in found.products)
 
-    def to_pandas(self, where: str | None = None) -> pd.DataFrame:
-        """The products that match as a pandas.DataFrame; attributes become columns of their own."""
+    def to_pandas(
+        self,
+        where: str | None = None,
+        columns: Sequence[str] | None = None,
+        *,
+        embeddings: bool = False,
+    ) -> pd.DataFrame:
+        """The products that match as a pandas.DataFrame; attributes become columns of their own.
+
+        `columns` names those that are given; with `embeddings` each embedding is an array of
+        float32, None where the product lacks it. Raises FilterError or UnknownColumn.
+        """
         from kinshelf.store.results import Rows
 
+        if columns is not None or embeddings:
+            return self.to_arrow(where, columns, embeddings=embeddings).to_pandas()
         rows = self.products(where)
         return Rows({**row.pop("attributes"), **row} for row in rows).to_pandas()
+
+    def to_arrow(
+        self,
+        where: str | None = None,
+        columns: Sequence[str] | None = None,
+        *,
+        embeddings: bool = False,
+    ) -> pa.Table:
+        """The products that match as an Arrow table; `add` of it gives the same products.
+
+        `datasets.Dataset(table)` and DuckDB take it as it is. Raises FilterError or UnknownColumn.
+        """
+        from kinshelf.store.maintain.frames import table
+
+        return table(self.snapshot(), where, columns, embeddings=embeddings)
+
+    def to_polars(
+        self,
+        where: str | None = None,
+        columns: Sequence[str] | None = None,
+        *,
+        embeddings: bool = False,
+    ) -> pl.DataFrame:
+        """As `to_arrow`, as a polars.DataFrame over the same memory. Raises InputError where polars
+        is not installed."""
+        try:
+            import polars as pl
+        except ImportError:
+            from kinshelf.db.errors import InputError
+
+            raise InputError("polars is not installed: pip install polars") from None
+        found = pl.from_arrow(self.to_arrow(where, columns, embeddings=embeddings))
+        assert isinstance(found, pl.DataFrame)
+        return found
 
 
 class _InDirectory(Shelf, DirectoryShelf):

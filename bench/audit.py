@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from catalogues import DATA, check_there
 
 from kinshelf import Shelf
 from kinshelf.db.arrays import BoolArray, Float64Array, FloatArray, IntArray, ObjectArray
@@ -30,7 +31,6 @@ from kinshelf.probe.audit.conflicts import find_conflicts
 from kinshelf.probe.audit.facts import read_facts
 from kinshelf.store import Product
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "amazon2020" / "embeddings"
 SHARE = 0.05
 WANTED = {"labels": 0.85, "exchanged": 0.90, "other": 0.90}
 
@@ -132,9 +132,7 @@ def main() -> int:
     parser.add_argument("directory", type=Path, nargs="?", default=DATA)
     parser.add_argument("--seeds", type=int, default=5)
     arguments = parser.parse_args()
-    if not (arguments.directory / "products.csv").exists():
-        print(f"skipped: no embeddings at {arguments.directory}")
-        return 0
+    check_there(arguments.directory)
     data = Planting(arguments.directory)
     print(f"{len(data)} products, {SHARE:.0%} spoilt, {arguments.seeds} seeds; {machine()}")
     print(f"{'fault':<12}{'on top':>8}{'least':>8}{'flagged':>9}{'precision':>11}{'seconds':>9}")

@@ -17,6 +17,12 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 DATA = SHARED / "amazon2020" / "embeddings"
 
 
+def check_there(directory: Path) -> None:
+    """Exits with an error where the embeddings that were asked for are not: never other ones."""
+    if not (directory / "products.csv").exists():
+        raise SystemExit(f"no embeddings at {directory}: put them there, or ask for other data")
+
+
 @dataclass(frozen=True)
 class Catalogue:
     """Fused embeddings (n, D) float32, class codes (n,) and names."""

@@ -14,7 +14,7 @@ import math
 
 import numpy as np
 import torch
-from catalogues import DATA, Catalogue, products
+from catalogues import DATA, Catalogue, check_there, products
 from quality import accuracy, fit_recipe, machine
 
 from kinshelf.db.arrays import Float64Array, FloatArray
@@ -106,9 +106,7 @@ def main() -> int:
     parser.add_argument("--only", choices=["labels", "categories"])
     parser.add_argument("--repeats", type=int, default=8)
     arguments = parser.parse_args()
-    if not (DATA / "products.csv").exists():
-        print(f"skipped: no embeddings at {DATA}")
-        return 0
+    check_there(DATA)
     torch.set_num_threads(1)
     catalogue = products()
     print(machine())

@@ -2,9 +2,10 @@
 
     python bench/growth.py [--rows 10000 100000 1000000] [--directory DIR] | tee growth.txt
 
-To be run by hand: a million rows are 4 GB of vectors and some minutes of index. Vectors are those
-of bench/search.py; every question is asked in a fresh process, so that memory is its own; opening
-in five of them, of which the middle one counts and the slowest is reported.
+To be run by hand: a million rows are 4 GB of vectors and some minutes of index. Vectors are blends
+of bench/vectors.py, which the head of the output names; every question is asked in a fresh process,
+so that memory is its own; opening in five of them, of which the middle one counts and the slowest
+is reported.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ from typing import Any
 
 import numpy as np
 import search
+from vectors import Kind
 
 from kinshelf import Shelf
 
+KIND = Kind("blends", "amazon2020")
 STEP = 16_384
 QUERIES = 200
 
@@ -101,7 +104,7 @@ def fill(path: Path, rows: int, seed: int) -> tuple[float, float]:
     seconds = 0.0
     for start in range(0, rows, STEP):
         count = min(STEP, rows - start)
-        pairs = search.vectors(count, seed + start, "blends")
+        pairs = KIND.vectors(count, seed + start)
         begun = time.perf_counter()
         search.add(shelf, pairs, start, np.zeros(count, dtype=int))
         seconds += time.perf_counter() - begun
@@ -127,10 +130,10 @@ def printed(program: str, *arguments: Path) -> str:
 
 
 def asked(path: Path, folder: Path) -> dict[str, Any]:
-    queries = search.vectors(QUERIES, 1, "blends").reshape(QUERIES, -1)
+    queries = KIND.vectors(QUERIES, 1).reshape(QUERIES, -1)
     files = [folder / name for name in ("queries.npy", "more.npy", "found.npy")]
     np.save(files[0], queries)
-    np.save(files[1], search.vectors(7000, 2, "blends"))
+    np.save(files[1], KIND.vectors(7000, 2))
     expected = truth(path, queries)
     times = [float(printed(OPEN, path, *files)) for _ in range(5)]
     figures: dict[str, Any] = {
@@ -161,7 +164,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--directory", type=Path)
     options = parser.parse_args()
-    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; 1024 wide")
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; 1024 wide, {KIND}")
     figures = {}
     for rows in options.rows:
         figures[rows] = run(rows, options.directory)

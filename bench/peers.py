@@ -2,11 +2,14 @@
 
     pip install -r bench/peers-requirements.txt
     python bench/peers.py [--rows 100000] [--only NAME …] [-o FILE.json] [--picture FILE.png]
+                          [--data blends clusters smooth] [--source amazon2020 gaussian] [--runs 5]
+                          [--curves FILE.png]
 
 Ingest, open and first query, single queries at recall@10 >= 0.99, filters that have to do with the
 query and that have not, a batch, add, delete, disk, memory. Each peer runs in processes of its
-own, one after the other. `-o` keeps the figures: a later call with `--only` measures again what it
-names, and the table and the picture are of all that the file holds; `--draw` measures nothing.
+own, one after the other, and of several runs the median counts. `-o` keeps the figures: a later
+call with `--only` measures again what it names, and tables and pictures are of all that the file
+holds; `--draw` measures nothing. A table or picture is of one kind of vectors, which it names.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import json
 import os
 import platform
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -25,8 +29,9 @@ from pathlib import Path
 from typing import Any
 
 from peers_list import PEERS
-from peers_report import draw, table
+from peers_report import draw, draw_curves, table
 from peers_work import prepare
+from vectors import Kind, add_options, kinds
 
 CHILD = Path(__file__).with_name("peers_child.py")
 REQUIREMENTS = "pip install -r bench/peers-requirements.txt"
@@ -82,21 +87,46 @@ def measured(name: str, work: Path, directory: Path) -> dict[str, Any]:
     return figures | {"first_s": min(firsts)}
 
 
-def run(names: list[str], rows: int, data: str, directory: Path, results: dict[str, Any]) -> None:
-    """Measure the peers one after the other."""
-    for name in names:
-        peer, found = PEERS[name], version(name)
-        if found is None:
-            print(f"{peer.name} is not installed: {REQUIREMENTS}  ({peer.package})", flush=True)
-            continue
-        count = min(rows, peer.limit)
-        work = directory / f"work-{count}-{data}"
-        prepare(work, count, data)
-        print(f"{peer.name} {found}, {count:,} rows …", file=sys.stderr, flush=True)
-        figures = measured(name, work, directory)
-        figures |= {"version": found, "data": data, "machine": machine(),
-                    "load": os.getloadavg()[0], "date": time.strftime("%Y-%m-%d")}  # fmt: skip
-        results.setdefault(str(count), {})[name] = figures
+def run(options: argparse.Namespace, directory: Path, results: dict[str, Any]) -> None:
+    """Measure the peers one after the other, and again for each run: all of them share its hour."""
+    for kind in kinds(options):
+        runs: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        for number in range(options.runs):
+            for name in options.only:
+                if figures := once(name, options.rows, kind, directory, f"run {number + 1}"):
+                    runs.setdefault((figures["of"], name), []).append(figures)
+        for (of, name), found in runs.items():
+            results.setdefault(of, {})[name] = middle(found) | {"runs": found}
+
+
+def once(name: str, rows: int, kind: Kind, directory: Path, run_: str) -> dict[str, Any] | None:
+    """One run of a peer; None where it is not installed."""
+    peer, found = PEERS[name], version(name)
+    if found is None:
+        print(f"{peer.name} is not installed: {REQUIREMENTS}  ({peer.package})", flush=True)
+        return None
+    count = min(rows, peer.limit)
+    work = directory / f"work-{count}-{kind.maker}-{kind.source}"
+    prepare(work, count, kind)
+    print(f"{peer.name} {found}, {count:,} {kind}, {run_} …", file=sys.stderr, flush=True)
+    return measured(name, work, directory) | {
+        "version": found, "data": str(kind), "of": f"{count} x {kind}", "machine": machine(),
+        "load": os.getloadavg()[0], "date": time.strftime("%Y-%m-%d"),
+    }  # fmt: skip
+
+
+def middle(found: list[Any]) -> Any:
+    """The median of each number of several runs; what is no number, of the first."""
+    first = found[0]
+    if isinstance(first, dict):
+        return {key: middle([each[key] for each in found if key in each]) for key in first}
+    if isinstance(first, list) and len({len(each) for each in found}) == 1:
+        return [middle(list(each)) for each in zip(*found, strict=True)]
+    if isinstance(first, bool):
+        return all(found)
+    if isinstance(first, int | float) and None not in found:
+        return statistics.median(found)
+    return first
 
 
 def main() -> None:
@@ -105,29 +135,34 @@ def main() -> None:
     )
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--only", nargs="+", choices=list(PEERS), default=list(PEERS))
-    parser.add_argument("--data", choices=("blends", "clusters", "smooth"), default="blends")
+    add_options(parser)
+    parser.add_argument("--runs", type=int, default=1, help="of which the median counts")
     parser.add_argument("--directory", type=Path, help="the work stays there for the next call")
     parser.add_argument("-o", "--output", type=Path, help="JSON, added to")
-    parser.add_argument("--picture", type=Path)
+    parser.add_argument("--picture", type=Path, help="of the most rows of the first kind")
+    parser.add_argument("--curves", type=Path, help="recall and time of every setting, a picture")
     parser.add_argument("--draw", action="store_true", help="only what -o holds")
     options = parser.parse_args()
     known = options.output is not None and options.output.exists()
     results: dict[str, Any] = json.loads(options.output.read_text()) if known else {}
+    if any(" x " not in of for of in results):
+        parser.error(f"{options.output} does not name its data: measure again, into another file")
     if not options.draw:
         directory = options.directory or Path(tempfile.mkdtemp())
         directory.mkdir(parents=True, exist_ok=True)
         try:
-            run(options.only, options.rows, options.data, directory, results)
+            run(options, directory, results)
         finally:
             if options.directory is None:
                 shutil.rmtree(directory)
             if options.output is not None:
                 options.output.write_text(json.dumps(results, indent=1))
-    for rows in sorted(results, key=int, reverse=True):
-        print(table(int(rows), results[rows]))
-    if options.picture is not None and results:
-        largest = max(results, key=int)
-        draw(int(largest), results[largest], options.picture)
+    for of, figures in results.items():
+        print(table(of, figures))
+    largest = max(results, key=lambda of: int(of.split()[0]), default=None)
+    for path, drawn in ((options.picture, draw), (options.curves, draw_curves)):
+        if path is not None and largest is not None:
+            drawn(largest, results[largest], path)
 
 
 if __name__ == "__main__":

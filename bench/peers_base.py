@@ -90,6 +90,8 @@ class Peer:
     """What pip installs."""
     settings: ClassVar[tuple[Setting, ...]] = ({},)
     """From the cheapest on; the first that reaches the recall wanted is used."""
+    curve: ClassVar[tuple[Setting, ...]] = ()
+    """Settings of its curve of recall and time, where `settings` are not those."""
     limit: ClassVar[int] = 10**9
     """Rows that it is asked to take: beyond, building takes longer than anybody would wait."""
     note: ClassVar[str] = ""

@@ -21,7 +21,7 @@ from peers_base import Filter, Peer, Rows, Unsupported
 from peers_list import PEERS
 from peers_work import MANY, K, Work
 
-RECALL = 0.99
+RECALL, ENOUGH = 0.99, 0.999
 SECONDS = {"tune": 8.0, "query": 8.0, "filter": 5.0, "sweep": 3.0, "batch": 15.0}
 """Of a figure at most: slow peers answer fewer queries, five at least."""
 LEAST = 5
@@ -74,6 +74,8 @@ def ask(peer: Peer, work: Work) -> dict[str, Any]:
     queries = work.array("queries")
     peer.open()
     figures = tuned(peer, queries, work.plan["plain"])
+    figures |= {"curve": curve(peer, queries, work.plan["plain"])}
+    peer.use(figures["setting"])
     figures |= filtered(peer, queries, work.plan["cases"])
     figures |= batched(peer, work, figures)
     peer.use(figures["setting"])
@@ -97,6 +99,21 @@ def tuned(peer: Peer, queries: Any, truth: list[list[int]]) -> dict[str, Any]:
         "setting": setting, "recall": reached, "query_ms": float(np.median(times)),
         "query_p95_ms": float(np.percentile(times, 95)), "queries": len(times),
     }  # fmt: skip
+
+
+def curve(peer: Peer, queries: Any, truth: list[list[int]]) -> list[tuple[float, float]]:
+    """Recall and median milliseconds at each setting, up to nearly all that is to be found."""
+    points: list[tuple[float, float]] = []
+    for setting in peer.curve or peer.settings:
+        peer.use(setting)
+        answers = [
+            timed(lambda q=q: peer.search(q, K)) for q in while_time(queries, SECONDS["tune"])
+        ]
+        reached = recall([found for _, found in answers], truth)
+        points.append((reached, float(np.median([taken for taken, _ in answers]))))
+        if reached >= ENOUGH:
+            break
+    return points
 
 
 def filtered(peer: Peer, queries: Any, cases: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:

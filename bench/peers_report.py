@@ -11,7 +11,7 @@ from peers_list import PEERS
 
 Figures = dict[str, Any]
 RECALL = 0.99
-WIDTH, NAME = 24, 14
+WIDTH, NAME = 30, 14
 NONE = "-"
 
 
@@ -37,6 +37,19 @@ def _filter(case: str, title: str, key: str = "ms") -> Column:
     return Column(title, get(key), recall=get("recall"))
 
 
+def at_recall(curve: list[tuple[float, float]], recall: float = RECALL) -> float | None:
+    """The milliseconds of that recall, on a line between the two points of the curve beside it."""
+    before: tuple[float, float] | None = None
+    for reached, taken in curve:
+        if reached >= recall:
+            if before is None or reached == before[0]:
+                return taken
+            share = (recall - before[0]) / (reached - before[0])
+            return before[1] + share * (taken - before[1])
+        before = reached, taken
+    return None
+
+
 BLOCKS: tuple[tuple[str, tuple[Column, ...]], ...] = (
     ("taking in and opening", (
         _plain("ingest rows/s", "ingest_rows_s", more=True),
@@ -44,8 +57,9 @@ BLOCKS: tuple[tuple[str, tuple[Column, ...]], ...] = (
         _plain("open + 1st query s", "first_s"),
         _plain("disk MB", "disk_mb"),
     )),
-    ("queries, k = 10, at the first setting of recall 0.99", (
+    ("queries, k = 10, at the first setting of recall 0.99; and on the curve at just that", (
         _plain("one, p50 ms", "query_ms", recall="recall"),
+        Column("at equal recall, ms", lambda f: at_recall(f.get("curve", []))),
         _plain("batch queries/s", "batch_qs", more=True, recall="batch_recall"),
         _plain("resident MB", "resident_mb"),
         _plain("private MB", "private_mb"),
@@ -87,15 +101,29 @@ def _cell(column: Column, figures: Figures, ours: Figures | None) -> str:
     if base and ours is not figures:
         text += f" ({number(value / base)}x)"
     reached = column.recall(figures)
-    return (text + (f" r{reached:.3f}" if reached is not None else "")).rjust(WIDTH)
+    text += f" r{reached:.3f}" if reached is not None else ""
+    return (text + _spread(column, figures, value)).rjust(WIDTH)
 
 
-def table(rows: int, results: dict[str, Figures]) -> str:
-    """All figures as text; in brackets the multiple of kinshelf's."""
+def _spread(column: Column, figures: Figures, middle: float) -> str:
+    """How far the runs lie from their median, the farthest of them."""
+    runs = [value for run in figures.get("runs", ()) if (value := column.value(run)) is not None]
+    if len(runs) < 2 or not middle:
+        return ""
+    return f" ±{100 * max(abs(value - middle) for value in runs) / middle:.0f}%"
+
+
+def table(of: str, results: dict[str, Figures]) -> str:
+    """All figures of so many rows of one kind as text; in brackets the multiple of kinshelf's."""
     named = [name for name in PEERS if name in results]
     ours = results.get("kinshelf")
-    lines = [f"\n{rows:,} x 1024; (Nx): N times kinshelf's figure; r: recall@10; -: it has no such"]
-    lines += sorted({f"{f['machine']}, vectors: {f['data']}" for f in results.values()})
+    lines = [f"\n{of}; (Nx): N times kinshelf's figure; r: recall@10; ±: the farthest of several"]
+    lines += sorted(
+        {
+            f"{f['machine']}, {len(f.get('runs', [0]))} runs, load {f['load']:.1f}"
+            for f in results.values()
+        }
+    )
     for heading, columns in BLOCKS:
         titles = "".join(column.title.rjust(WIDTH) for column in columns)
         lines += ["", heading, " " * NAME + titles] if heading else [" " * NAME + titles]
@@ -131,14 +159,14 @@ def _notes(named: list[str], results: dict[str, Figures]) -> list[str]:
 
 PANELS = (
     ("ingest with index, rows/s →", BLOCKS[0][1][1]), ("← open + first query, s", BLOCKS[0][1][2]),
-    ("← one query, ms", BLOCKS[1][1][0]), ("batch of 1,000, queries/s →", BLOCKS[1][1][1]),
+    ("← one query, ms", BLOCKS[1][1][0]), ("batch of 1,000, queries/s →", BLOCKS[1][1][2]),
     ("← filter 1 %, other category, ms", BLOCKS[2][1][1]),
     ("← filter 10 %, other category, ms", BLOCKS[2][1][3]),
-    ("← add 1,000, durable, ms", BLOCKS[6][1][0]), ("← resident, MB", BLOCKS[1][1][2]),
+    ("← add 1,000, durable, ms", BLOCKS[6][1][0]), ("← resident, MB", BLOCKS[1][1][3]),
 )  # fmt: skip
 
 
-def draw(rows: int, results: dict[str, Figures], path: Path) -> None:
+def draw(of: str, results: dict[str, Figures], path: Path) -> None:
     """Bars on logarithmic scales; pale where recall is below 0.99."""
     import matplotlib as mpl
 
@@ -151,7 +179,7 @@ def draw(rows: int, results: dict[str, Figures], path: Path) -> None:
         _panel(axis, column, [(name, results[name]) for name in named])
         axis.set_title(title, fontsize=10, loc="left")
     machine = next(iter(results.values()))["machine"]
-    figure.suptitle(f"{rows:,} products of 1024 floats; {machine}; arrows point to better;"
+    figure.suptitle(f"{of}; {machine}; arrows point to better;"
                     " pale: recall@10 below 0.99", fontsize=9, x=0.01, ha="left")  # fmt: skip
     figure.tight_layout()
     figure.savefig(path, dpi=80)
@@ -175,3 +203,25 @@ def _panel(axis: Any, column: Column, results: list[tuple[str, Figures]]) -> Non
     axis.tick_params(axis="x", which="minor", labelbottom=False)
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)
+
+
+def draw_curves(of: str, results: dict[str, Figures], path: Path) -> None:
+    """Recall against the time of a single query, a line a peer: compare them at equal recall."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(8, 5), facecolor="white")
+    for name in (name for name in PEERS if results.get(name, {}).get("curve")):
+        recall, taken = zip(*results[name]["curve"], strict=True)
+        style = {"color": "#c2410c", "linewidth": 2.5} if name == "kinshelf" else {"linewidth": 1}
+        axis.plot(taken, recall, marker="o", markersize=3, label=PEERS[name].name, **style)
+    axis.axhline(RECALL, color="#94a3b8", linewidth=0.8, linestyle="--")
+    axis.set(xscale="log", xlabel="one query, median ms", ylabel="recall@10", ylim=(0.9, 1.002))
+    machine = next(iter(results.values()))["machine"]
+    axis.set_title(f"{of}; {machine}", fontsize=8, loc="left")
+    axis.legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(path, dpi=80)
+    plt.close(figure)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from peers_base import Filter, FloatArray, IntArray, Peer, Rows, Setting
@@ -11,6 +12,9 @@ class Kinshelf(Peer):
     """A shelf with supplied embeddings; the index is chosen and tuned by the shelf itself."""
 
     name, package = "kinshelf", "."
+    curve = tuple(
+        {"steps": steps} for steps in (24, 32, 40, 48, 64, 80, 96, 128, 192, 256, 384, 512)
+    )
     batch_rows = 1 << 14
 
     def create(self, width: int) -> None:
@@ -29,6 +33,15 @@ class Kinshelf(Peer):
         from kinshelf import Shelf
 
         self.shelf = Shelf.open(self.directory / "shelf")
+        graph = self.shelf.snapshot().searched().graph
+        self.efforts = {} if graph is None else graph.efforts
+        self.tuned = dict(self.efforts)
+
+    def use(self, setting: Setting) -> None:
+        """Its own choice, or so many steps."""
+        self.efforts.update(self.tuned)
+        if "steps" in setting and self.efforts:
+            self.efforts["both"] = replace(self.tuned["both"], steps=setting["steps"])
 
     def search(self, query: FloatArray, k: int, where: Filter | None = None) -> list[int]:
         expression = None if where is None else where.sql

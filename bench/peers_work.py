@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from peers_base import Filter, FloatArray, IntArray, Rows
+from vectors import WIDTH, Kind
 
 QUERIES, MANY, MORE = 200, 1000, 3000
 K = 10
@@ -46,15 +47,13 @@ def _rows(
     return Rows(first, vectors, *names, prices)
 
 
-def prepare(directory: Path, rows: int, data: str) -> Work:
-    """Make the work, unless the directory holds it."""
+def prepare(directory: Path, rows: int, kind: Kind) -> Work:
+    """Make the work, unless the directory holds it; exits if what it holds is of other data."""
     if not (directory / "plan.json").exists():
-        from search import WIDTH, vectors
-
         directory.mkdir(parents=True, exist_ok=True)
-        made = vectors(rows, 0, data).reshape(rows, 2 * WIDTH)
+        made = kind.vectors(rows, 0).reshape(rows, 2 * WIDTH)
         asked, many, more = (
-            vectors(count, seed, data).reshape(count, 2 * WIDTH)
+            kind.vectors(count, seed).reshape(count, 2 * WIDTH)
             for seed, count in ((1, QUERIES), (2, MANY), (3, MORE))
         )
         groups = {"categories": alike(made, 10), "brands": alike(made, 100)}
@@ -63,10 +62,13 @@ def prepare(directory: Path, rows: int, data: str) -> Work:
         arrays = {"vectors": made, "queries": asked, "many": many, "more": more, "prices": prices}
         for name, array in (arrays | groups).items():
             np.save(directory / f"{name}.npy", array)
-        plan = {"rows": rows, "data": data, "many": nearest(made @ many.T)}
+        plan = {"rows": rows, "data": str(kind), "many": nearest(made @ many.T)}
         plan |= _cases(made, asked, groups, prices)
         (directory / "plan.json").write_text(json.dumps(plan))
-    return Work(directory)
+    work = Work(directory)
+    if work.plan["data"] != str(kind):
+        raise SystemExit(f"{directory} holds {work.plan['data']}, not {kind}: remove it")
+    return work
 
 
 def alike(vectors: FloatArray, count: int) -> IntArray:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from catalogues import DATA, Catalogue, digits, mixture, products
+from catalogues import DATA, Catalogue, check_there, digits, mixture, products
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from kinshelf.db.arrays import Float64Array, FloatArray, IntArray
@@ -220,9 +220,8 @@ def main() -> int:
     parser.add_argument("--data", choices=["products", "digits", "mixture"], default="products")
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
-    if arguments.data == "products" and not (DATA / "products.csv").exists():
-        print(f"skipped: no embeddings at {DATA}")
-        return 0
+    if arguments.data == "products":
+        check_there(DATA)
     torch.set_num_threads(1)
     catalogue = {"products": products, "digits": digits, "mixture": mixture}[arguments.data]()
     largest = np.sort(np.bincount(catalogue.y))[::-1]

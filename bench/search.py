@@ -1,19 +1,19 @@
 """Search side by side with FAISS' own HNSW32, both in this run and on these vectors.
 
-    python bench/search.py [--rows 100000] [--directory DIR] [--data clusters|blends|smooth]
+    python bench/search.py [--rows 100000] [--directory DIR] [--data blends clusters smooth]
+                           [--source amazon2020 gaussian]
 
-Vectors are made around the embeddings in ../shared/amazon2020 where they are, else around seeded
-ones. Prints what the shelf takes and what FAISS takes. Single queries are timed by the processor
-time of their one thread; the rest by the clock, so on a busy machine trust the ratios alone.
+Vectors are made around the embeddings in ../shared/amazon2020 or around seeded Gaussian ones; each
+run is headed by the name and digest of its data. Prints what the shelf takes and what FAISS takes.
+Single queries are timed by the processor time of their one thread; the rest by the clock, so on a
+busy machine trust the ratios alone.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,15 +23,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import vectors
+from vectors import BATCH, WIDTH, Kind
 
 from kinshelf import Shelf
 from kinshelf.db.product import Product
 from kinshelf.store.search.exact import exact
 from kinshelf.store.search.recall import recall_of
 
-REAL = Path(__file__).resolve().parents[2] / "shared" / "amazon2020" / "embeddings"
-WIDTH = 512
-BATCH = 4096
 QUERIES = 200
 GROUPS = 20
 
@@ -58,74 +57,6 @@ with Shelf.open(sys.argv[1]) as shelf:
 """
 
 
-def unit(rows: np.ndarray) -> np.ndarray:
-    return (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
-
-
-def real() -> tuple[np.ndarray, np.ndarray]:
-    """Embedding pairs (n, 2, WIDTH) and a group for each; seeded ones where the data is not at
-    hand."""
-    if REAL.is_dir():
-        pairs = [np.load(REAL / f"{name}_embeddings.npy") for name in ("image", "text")]
-        with (REAL / "products.csv").open(encoding="utf-8") as file:
-            names = [row.get("category", "") for row in csv.DictReader(file)]
-        return unit(np.stack(pairs, axis=1)), np.unique(names, return_inverse=True)[1]
-    random = np.random.default_rng(7)
-    groups = random.integers(0, 4, 800)
-    centres = random.standard_normal((4, 2, WIDTH))
-    return unit(centres[groups] + random.standard_normal((800, 2, WIDTH))), groups
-
-
-def vectors(count: int, seed: int, data: str) -> np.ndarray:
-    """Embedding pairs (count, 2, WIDTH) like those that are known, and none of them."""
-    known, groups = real()
-    random = np.random.default_rng(seed)
-    made = np.empty((count, 2, WIDTH), dtype=np.float32)
-    for at in range(0, count, BATCH):
-        part = slice(at, min(at + BATCH, count))
-        made[part] = MAKERS[data](known, groups, random, part.stop - part.start)
-    return unit(made)
-
-
-def noise(random: np.random.Generator, count: int) -> np.ndarray:
-    return random.standard_normal((count, 2, WIDTH), dtype=np.float32) / np.sqrt(WIDTH)
-
-
-def clusters(
-    known: np.ndarray, _groups: np.ndarray, random: np.random.Generator, count: int
-) -> np.ndarray:
-    """One product each, and noise of half its length."""
-    return known[random.integers(0, len(known), count)] + 0.5 * noise(random, count)
-
-
-def blends(
-    known: np.ndarray, groups: np.ndarray, random: np.random.Generator, count: int
-) -> np.ndarray:
-    """Two products of one group, mixed, and noise of uneven length."""
-    one = random.integers(0, len(known), count)
-    members = [np.flatnonzero(groups == g) for g in range(groups.max() + 1)]
-    other = np.array([random.choice(members[groups[i]]) for i in one])
-    share, length = random.uniform((0.5, 0.2), (1, 0.8), (count, 2)).T[:, :, None, None]
-    return share * known[one] + (1 - share) * known[other] + length * noise(random, count)
-
-
-def smooth(
-    known: np.ndarray, groups: np.ndarray, random: np.random.Generator, count: int
-) -> np.ndarray:
-    """A Gaussian of each group's own covariance: no clusters at all."""
-    made = np.empty((count, 2, WIDTH), dtype=np.float32)
-    chosen = groups[random.integers(0, len(known), count)]
-    for group in np.unique(chosen):
-        rows = known[groups == group]
-        centred = (rows - rows.mean(axis=0)) / np.sqrt(len(rows))
-        mix = random.standard_normal((int((chosen == group).sum()), len(rows)))
-        made[chosen == group] = rows.mean(axis=0) + np.tensordot(mix, centred, 1)
-    return made
-
-
-MAKERS = {"clusters": clusters, "blends": blends, "smooth": smooth}
-
-
 def add(shelf: Shelf, pairs: np.ndarray, first: int, group: np.ndarray) -> None:
     products = [
         Product(f"id{first + i}", f"product {first + i}", category=f"g{group[i]}",
@@ -135,9 +66,9 @@ def add(shelf: Shelf, pairs: np.ndarray, first: int, group: np.ndarray) -> None:
     shelf.upsert(products, np.array(pairs[:, 0]), np.array(pairs[:, 1]))
 
 
-def near_group(pairs: np.ndarray) -> np.ndarray:
+def near_group(pairs: np.ndarray, kind: Kind) -> np.ndarray:
     """Groups of products that lie together: the nearest of GROUPS directions."""
-    directions = vectors(GROUPS, 99, "clusters").reshape(GROUPS, -1)
+    directions = Kind("clusters", kind.source).vectors(GROUPS, 99).reshape(GROUPS, -1)
     flat = pairs.reshape(len(pairs), -1)
     parts = [np.argmax(flat[i : i + BATCH] @ directions.T, 1) for i in range(0, len(flat), BATCH)]
     return np.concatenate(parts)
@@ -190,12 +121,13 @@ def line(name: str, ours: float, theirs: float | None, unit_: str, note: str = "
     print(f"{name:34s} {ours:10.3f} {unit_:5s}{ratio}  {note}", flush=True)
 
 
-def run(directory: Path, rows: int, data: str) -> None:
-    print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores, {rows:,} rows, {data}")
-    pairs = vectors(rows, 0, data)
+def run(directory: Path, rows: int, kind: Kind) -> None:
+    print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores, {rows:,} rows, {kind}")
+    pairs = kind.vectors(rows, 0)
     flat = pairs.reshape(rows, -1)
-    asked = vectors(QUERIES, 1, data).reshape(QUERIES, -1)
-    group, asked_group = near_group(pairs), near_group(asked.reshape(QUERIES, 2, WIDTH))
+    asked = kind.vectors(QUERIES, 1).reshape(QUERIES, -1)
+    group = near_group(pairs, kind)
+    asked_group = near_group(asked.reshape(QUERIES, 2, WIDTH), kind)
     truth = exact(flat, asked, 10)[0]
     raw = Raw(flat)
     raw.tune(asked, truth)
@@ -209,15 +141,15 @@ def run(directory: Path, rows: int, data: str) -> None:
     line("query while there is no index", before, None, "ms")
     line("index build, tuning included", timed(shelf.build_index)[0], raw.build, "s")
     print(json.dumps(shelf.info()["index"]))
-    _queries(shelf, raw, asked, truth, data)
+    _queries(shelf, raw, asked, truth, kind)
     _filters(shelf, flat, (asked, asked_group), group)
-    _grow(shelf, rows, asked, data)
+    _grow(shelf, rows, asked, kind)
     shelf.close()
     np.save(directory / "query.npy", asked[:1])
     _fresh(path, directory / "query.npy", raw)
 
 
-def _queries(shelf: Shelf, raw: Raw, asked: np.ndarray, truth: np.ndarray, data: str) -> None:
+def _queries(shelf: Shelf, raw: Raw, asked: np.ndarray, truth: np.ndarray, kind: Kind) -> None:
     now = shelf.snapshot()
     theirs, _ = one_by_one(raw.search, asked)
     raw.faiss.omp_set_num_threads(1)
@@ -234,7 +166,7 @@ def _queries(shelf: Shelf, raw: Raw, asked: np.ndarray, truth: np.ndarray, data:
         recall = recall_of(np.concatenate([f.similarities for f in found]), right)
         line(f"query p50, weight of the image {weight}", ours, None, "ms",
              f"recall {recall:.4f}, exhaustive {found[0].exhaustive}")  # fmt: skip
-    many = vectors(1000, 2, data).reshape(1000, -1)
+    many = kind.vectors(1000, 2).reshape(1000, -1)
     raw.faiss.omp_set_num_threads(os.cpu_count() or 1)
     line("batch of 1,000, queries a second", 1000 / timed(lambda: now.kneighbors(many, 10))[0],
          1000 / timed(lambda: raw.search(many))[0], "/s")  # fmt: skip
@@ -278,10 +210,10 @@ def _half(group: np.ndarray, chosen: list[int]) -> tuple[str, np.ndarray]:
     return f"category IN ({names})", np.isin(group, chosen)
 
 
-def _grow(shelf: Shelf, rows: int, asked: np.ndarray, data: str) -> None:
+def _grow(shelf: Shelf, rows: int, asked: np.ndarray, kind: Kind) -> None:
     before, _ = one_by_one(lambda q: shelf.snapshot().kneighbors(q, 10), asked)
     for i in range(3):
-        more = vectors(1000, 10 + i, data)
+        more = kind.vectors(1000, 10 + i)
         first = rows + 1000 * i
         seconds, _ = timed(lambda f=first, m=more: add(shelf, m, f, np.zeros(1000, dtype=int)))
         searched, found = timed(lambda m=more: shelf.snapshot().kneighbors(m[:1].reshape(1, -1), 1))
@@ -311,13 +243,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--directory", type=Path)
-    parser.add_argument("--data", choices=sorted(MAKERS), default="blends")
+    vectors.add_options(parser)
     options = parser.parse_args()
-    directory = Path(tempfile.mkdtemp(dir=options.directory))
-    try:
-        run(directory, options.rows, options.data)
-    finally:
-        shutil.rmtree(directory)
+    for kind in vectors.kinds(options):
+        with tempfile.TemporaryDirectory(dir=options.directory) as directory:
+            run(Path(directory), options.rows, kind)
 
 
 if __name__ == "__main__":

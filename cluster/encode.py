@@ -34,10 +34,9 @@ class EncodeOptions:
     """Options for reading and encoding a source.
 
     `encoder` is a hub id or a directory, None the default one; `precision` None is the best of
-    the machine that starts. `mapping`, `images`, `delimiter` and `encoding` see
-    `store.AddOptions`. On Ray:
-    `workers` actors (None: one a GPU or, without any, one for every `cpus` cores), `timeout`
-    seconds for one part before it is tried again elsewhere.
+    the machine that starts; `pictures` see `Shelf.create`; `mapping`, `images`, `delimiter` and
+    `encoding` see `store.AddOptions`. On Ray: `workers` actors (None: one a GPU or, without any,
+    one for every `cpus` cores), `timeout` seconds for one part before it is tried again elsewhere.
     """
 
     encoder: str | None = None
@@ -52,6 +51,7 @@ class EncodeOptions:
     workers: int | None = None
     cpus: int = 1
     timeout: float = 1800.0
+    pictures: str | None = None
 
 
 @dataclass(slots=True)
@@ -92,6 +92,7 @@ def encode_source(
     options = options or EncodeOptions()
     started = time.monotonic()
     with local_copy(source) as (path, located):
+        _check_pictures(path, options)
         spec, manifest = _identify(_named(source, path), options)
         tasks = read_tasks(path, _reading(options), spec.fingerprint, located, manifest.source)
         begin(directory, manifest)  # not before: a source that cannot be read leaves no folder
@@ -104,13 +105,20 @@ def encode_source(
     return report
 
 
+def _check_pictures(path: Path, options: EncodeOptions) -> None:
+    from kinshelf.store.ingest.frames import has_pictures
+
+    if has_pictures(path, options.mapping):
+        raise InputError(
+            f"{path} holds its pictures as bytes, which no part can name: give the file to"
+            " `kinshelf add` itself, or save the pictures as files"
+        )
+
+
 def shelf_encoder(manifest: Manifest) -> dict[str, str | None]:
     """Options of the encoder that a shelf is for, so that the shelf takes the folder."""
-    return {
-        "encoder": manifest.encoder,
-        "revision": manifest.revision,
-        "precision": manifest.precision,
-    }
+    names = ("encoder", "revision", "precision", "pictures")
+    return {name: getattr(manifest, name) for name in names}
 
 
 def _named(source: str, path: Path) -> str:
@@ -119,19 +127,25 @@ def _named(source: str, path: Path) -> str:
 
 def _identify(source: str, options: EncodeOptions) -> tuple[EncoderSpec, PartsManifest]:
     """What every part is encoded by, and the manifest that records it."""
+    from kinshelf.db.images.decode import limits_now
     from kinshelf.store.encode.canary import identity_of
     from kinshelf.store.encode.encoder import load_encoder
     from kinshelf.store.log.create import manifest_for
 
-    wanted = manifest_for(options.encoder, options.revision, options.precision)
+    wanted = manifest_for(options.encoder, options.revision, options.precision, options.pictures)
     encoder = load_encoder(wanted.encoder, revision=wanted.revision, precision=wanted.precision)
     found = identity_of(encoder)
     manifest = PartsManifest(
-        source, wanted.encoder, wanted.revision, part_rows=options.part_rows, **found
+        source,
+        wanted.encoder,
+        wanted.revision,
+        part_rows=options.part_rows,
+        pictures=wanted.pictures,
+        **found,
     )
     spec = EncoderSpec(
         wanted.encoder, wanted.revision, found["precision"], found["fingerprint"],
-        found["canary"], options.allow_private_hosts,
+        found["canary"], options.allow_private_hosts, wanted.pictures, limits=limits_now(),
     )  # fmt: skip
     return spec, manifest
 

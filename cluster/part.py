@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -20,13 +20,15 @@ from kinshelf.cluster.parts import PartCounts, part_bytes, write_once
 from kinshelf.cluster.remote import read_any, scheme_of
 from kinshelf.cluster.tasks import batch_of
 from kinshelf.db.errors import EncoderMismatch
+from kinshelf.db.images.decode import limits
+from kinshelf.db.product import FIRST
 from kinshelf.store.encode.canary import check_canary
 from kinshelf.store.encode.encoder import load_encoder
 from kinshelf.store.ingest.add import open_downloader
 from kinshelf.store.ingest.batch_encoder import BatchEncoder
-from kinshelf.store.ingest.candidate import Candidate
+from kinshelf.store.ingest.candidate import Candidate, candidates
 from kinshelf.store.ingest.pictures import Preprocessor
-from kinshelf.store.ingest.pipeline import candidates
+from kinshelf.store.ingest.several import attach, named
 from kinshelf.store.results import AddReport
 
 if TYPE_CHECKING:
@@ -41,7 +43,8 @@ GROUP = 256
 
 @dataclass(frozen=True, slots=True)
 class EncoderSpec:
-    """An encoder as every worker must have it. `canary` see store/encode/canary.py."""
+    """An encoder as every worker must have it. `canary` see store/encode/canary.py; `limits` of
+    pictures see `db.images.decode.limits`."""
 
     name: str
     revision: str | None
@@ -49,7 +52,9 @@ class EncoderSpec:
     fingerprint: str
     canary: dict[str, str] | None
     allow_private_hosts: bool = False
+    pictures: str = FIRST
     device: str | None = None
+    limits: dict[str, int] = field(default_factory=dict)
 
     def dump(self) -> str:
         """Serialise to the JSON that `read` takes."""
@@ -103,6 +108,7 @@ class PartEncoder:
         found = candidates(batch)
         with ExitStack() as stack:
             stack.enter_context(_threads_given_back())
+            stack.enter_context(limits(**self._spec.limits))
             # Its own for each task: what it remembers of others must not decide a bit.
             preprocessor = Preprocessor(self._encoder)
             stack.callback(preprocessor.close)
@@ -143,17 +149,15 @@ class _Pictures:
 
     def __init__(self, spec: EncoderSpec, found: list[Candidate], stack: ExitStack) -> None:
         self._downloader = None
-        if any(c.product.image and scheme_of(c.product.image) for c in found):
+        self._pooling = spec.pictures
+        if any(scheme_of(name) for c in found for name in named(c.product, spec.pictures)):
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="kinshelf-"))
             self._downloader = stack.enter_context(
                 open_downloader(Path(folder), allow_private_hosts=spec.allow_private_hosts)
             )
 
     def attach(self, group: list[Candidate]) -> None:
-        read = read_any([c.product.image for c in group], self._downloader)
-        for candidate, picture in zip(group, read, strict=True):
-            candidate.picture = picture
-            candidate.image_hash = picture.content_hash if picture else None
+        attach(group, self._pooling, lambda names: read_any(names, self._downloader))
 
 
 def _ahead(

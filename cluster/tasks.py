@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self
 
 import xxhash
 
-from kinshelf.db.product import Product, Reject
+from kinshelf.db.product import Product, Reject, pictures_of, with_pictures
 from kinshelf.db.sources.columns import RowFields
 from kinshelf.db.sources.readers import ReadBatch, ReadOptions, read_source
 
@@ -89,8 +89,8 @@ def _tasks(
 def _moved(product: Product, located: Located) -> Product:
     if product.image is None:
         return product
-    place = located(product.image)
-    return product if place == product.image else product.replace(image=place)
+    moved = [located(name) for name in pictures_of(product)]
+    return product if moved == pictures_of(product) else with_pictures(product, moved)
 
 
 def _renamed(rejects: Iterable[Reject], source: str) -> Iterator[Reject]:

@@ -28,6 +28,8 @@ from kinshelf.db.errors import InputError
 from kinshelf.db.files import written
 from kinshelf.store.query import Query
 
+STORED = "Products on the shelf"
+
 if TYPE_CHECKING:
     from kinshelf.face import Shelf
     from kinshelf.probe.pages.card import Asked
@@ -36,13 +38,42 @@ if TYPE_CHECKING:
 @command(examples=[
     'kinshelf classify --image new.jpg --text "Wooden train, 12 pieces"',
     "kinshelf classify --input new_products.csv --json",
-    'kinshelf classify --text "Wooden train" --html card.html',
+    'kinshelf classify --stored --where "category IS NULL" --apply accept',
 ])  # fmt: skip
 @image_option
 @text_option
 @input_option
 @k_option(None, "the probe's calibrated number")
 @where_option
+@option(
+    "--stored",
+    is_flag=True,
+    group=STORED,
+    help="Classify the products on the shelf that match --where, from their stored vectors.",
+)
+@option(
+    "--apply",
+    type=click.Choice(["accept"]),
+    group=STORED,
+    help="Write the categories that the policy accepts, as one operation: `kinshelf undo`"
+    " takes it back.",
+)
+@option(
+    "-o",
+    "--output",
+    "file",
+    type=PATH,
+    metavar="FILE",
+    group=STORED,
+    help="Write every answer to this .csv, .jsonl, .parquet or .html file. `kinshelf relabel`"
+    " takes it once you have filled in `accept` or `new_category`.",
+)
+@option(
+    "--include-predicted",
+    is_flag=True,
+    group=STORED,
+    help="Let categories that a probe predicted vote too.",
+)
 @probe_option
 @at_option
 @option("--html", type=PATH, metavar="FILE",
@@ -55,9 +86,29 @@ def classify(
     text: str | None,
     source: Path | None,
     html: Path | None,
+    stored: bool,
+    apply: str | None,
+    file: Path | None,
+    include_predicted: bool,
     **settings: Any,
 ) -> None:
-    """Predict the category, its probability, and the products that support or contradict it."""
+    """Predict the category, its probability, and the products that support or contradict it.
+
+    With --stored many products are answered at once, and nothing is changed without --apply. A
+    product's own category and those of its copies do not vote for it.
+    """
+    asked = source is not None or image is not None or text is not None
+    if stored:
+        if asked or html is not None:
+            raise click.UsageError("--stored takes no --image, --text, --input or --html")
+        from kinshelf.commands.fill import run_stored
+
+        names = ("k", "where", "at", "probe", "include_predicted")
+        how = {name: ({"include_predicted": include_predicted} | settings)[name] for name in names}
+        run_stored(output, how, file, apply=apply is not None)
+        return
+    if apply or file or include_predicted:
+        raise click.UsageError("--apply, -o and --include-predicted go with --stored")
     if (source is None) == (image is None and text is None):
         raise click.UsageError("give --image, --text or both, or else --input FILE")
     probe: int | None = settings.pop("probe")

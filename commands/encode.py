@@ -17,6 +17,7 @@ from kinshelf.commands.options import (
     encoder_options,
     encoding_option,
     images_option,
+    limit_options,
     map_option,
     private_option,
     shelf_options,
@@ -42,12 +43,13 @@ if TYPE_CHECKING:
         help="Put so many rows into a part. One worker encodes a part at a time.")  # fmt: skip
 @option("--max-rejects", type=click.IntRange(0), default=0, group=PARTS,
         help="Exit with 1 if more rows than this are rejected.")  # fmt: skip
-@encoder_options("that of --shelf", "that of --shelf")
+@encoder_options("that of --shelf", "that of --shelf", "that of --shelf")
 @map_option
 @images_option
 @delimiter_option
 @encoding_option
 @private_option
+@limit_options
 @option("--ray", metavar="ADDRESS", group=RAY, show_default="no Ray",
         help="Encode on the Ray cluster at HOST:PORT. The word local stands for this machine's"
         " cores.")  # fmt: skip

@@ -45,6 +45,7 @@ def history(output: Output, limit: int | None, generations: bool) -> None:
     generation.
     """
     from kinshelf.commands.terminal.tables import rows_table
+    from kinshelf.store.operations.history import IN_PART
 
     with output.open() as shelf:
         found = shelf.history(limit) if generations else shelf.operations(limit)
@@ -53,7 +54,11 @@ def history(output: Output, limit: int | None, generations: bool) -> None:
             output.emit(row)
     else:
         names = list(found[0] if found else ()) if generations else list(_OPERATION)
+        in_part = {r["generation"]: IN_PART for r in found if r["command"].endswith(IN_PART)}
         rows = [row | {"time": row["time"][:16].replace("T", " ")} for row in found]
+        for row in rows:
+            if by := row.get("undone_by"):
+                row["undone_by"] = f"{by}{in_part.get(by, '')}"
         output.console().print(rows_table(names, rows))
         if not found:
             output.say("nothing was done yet: `kinshelf add products.csv` adds products")

@@ -108,7 +108,7 @@ def compact(output: Output, keep: int) -> None:
     "kinshelf reembed --precision int8",
     "kinshelf reembed --encoder openai/clip-vit-large-patch14",
 ])  # fmt: skip
-@encoder_options("the shelf's own", "that of a new shelf")
+@encoder_options("the shelf's own", "that of a new shelf", "as the shelf has it")
 @wait_option()
 @shelf_options
 def reembed(output: Output, **settings: Any) -> None:

@@ -12,23 +12,29 @@ import click
 
 from kinshelf.commands.help import COMMON, option
 from kinshelf.commands.terminal.output import Output
+from kinshelf.db.product import POOLINGS
 
 DEFAULT_SHELF = "kin.shelf"
 PATH = click.Path(path_type=Path)
 
 
 class _Address(click.ParamType["Path | str"]):
-    """A directory, as a Path, or the address of a shelf on an engine, as text."""
+    """A file or directory, as a Path; what has a scheme, and `also`, as text."""
 
     name = "address"
 
+    def __init__(self, also: str = "") -> None:
+        self.also = also
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if isinstance(value, str) and "://" in value:
+        if isinstance(value, str) and ("://" in value or value == self.also):
             return value
         return PATH.convert(value, param, ctx)
 
 
 ADDRESS = _Address()
+ANY_SOURCE = _Address("-")
+"""A file, a folder, a URL, or standard input."""
 
 
 class Number(click.FloatRange):
@@ -38,6 +44,22 @@ class Number(click.FloatRange):
         found = super().convert(value, param, ctx)
         if math.isnan(found):
             self.fail(f"{value} is not a number that can be compared with.", param, ctx)
+        return found
+
+
+class Share(click.ParamType[float]):
+    """A share, as 0.05 or 5%."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        text = str(value).strip()
+        try:
+            found = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        except ValueError:
+            found = math.nan
+        if not 0 <= found <= 1:
+            self.fail(f"{value!r} is no share: write it as 5% or 0.05.", param, ctx)
         return found
 
 
@@ -95,8 +117,9 @@ def wait_option(seconds: float = 0.0) -> Decorator:
                   help="Wait so long for another writer to finish.")  # fmt: skip
 
 
-def encoder_options(default: str, precision: str) -> Decorator:
-    """Adds --encoder, --revision and --precision; the texts name what is taken without them."""
+def encoder_options(default: str, precision: str, pictures: str) -> Decorator:
+    """Adds --encoder, --revision, --precision and --pictures; the texts name what is taken
+    without them."""
     return together(
         option("--encoder", group=ENCODER, show_default=default,
                help="Use this CLIP model: its id on the Hugging Face hub, or its directory."),
@@ -105,6 +128,9 @@ def encoder_options(default: str, precision: str) -> Decorator:
         option("--precision", type=click.Choice(PRECISIONS), group=ENCODER, show_default=precision,
                help="Compute embeddings in this arithmetic. int8 is the fastest and nearly as"
                " exact as float32."),
+        option("--pictures", type=click.Choice(POOLINGS), group=ENCODER, show_default=pictures,
+               help="Of products with several pictures embed the first, or all and keep their"
+               " mean."),
     )  # fmt: skip
 
 
@@ -120,18 +146,37 @@ def together(*decorators: Decorator) -> Decorator:
 
 
 def mapping_of(_context: click.Context, _option: click.Parameter, values: Sequence[str]) -> Any:
-    """The pairs of --map FIELD="COLUMN"."""
-    pairs = dict(value.partition("=")[::2] for value in values)
-    for name, column in pairs.items():
+    """The pairs of --map FIELD="COLUMN" over those of --mapping; a field given again has both."""
+    from kinshelf.db.layouts.templates import joined
+
+    pairs: dict[str, list[str]] = {}
+    for value in values:
+        name, _, column = value.partition("=")
         if not name or not column:
             raise click.BadParameter(f'{name!r}: write it as FIELD="Column Name"')
-    return pairs
+        pairs.setdefault(name, []).append(column)
+    given = {name: joined(name, columns) for name, columns in pairs.items()}
+    return {**_context.meta.get(_SAVED, {}), **given}
+
+
+_SAVED = "kinshelf.mapping"
+
+
+def _load(context: click.Context, _option: click.Parameter, path: Path | None) -> None:
+    """Have the options that are not given come from a file that `--save-mapping` wrote."""
+    if path is not None:
+        from kinshelf.db.layouts.saved import load_mapping
+
+        saved = load_mapping(path)
+        context.meta[_SAVED] = saved.mapping
+        context.default_map = {**(context.default_map or {}), **saved.reading}
 
 
 map_option = option(
     "--map", "mapping", multiple=True, callback=mapping_of, metavar='FIELD="COLUMN"',
     group=SOURCE, show_default="columns are recognised by name",
-    help='Read this field from that column, such as title="Product Name". It can be repeated.',
+    help='Read this field from that column, such as title="Product Name", or from several, such as'
+    ' title="{brand} {name}" or image="images/{id}.jpg". It can be repeated.',
 )  # fmt: skip
 images_option = option(
     "--images", type=PATH, metavar="FOLDER", group=SOURCE, show_default="the source's folder",
@@ -167,7 +212,15 @@ encoding_option = option(
     help="Read a text file in this encoding, such as utf-8, utf-16, cp1252, shift_jis or gbk.",
 )  # fmt: skip
 source_options = together(
-    map_option, images_option, delimiter_option, encoding_option, limit_options,
+    map_option,
+    option("--mapping", "saved", type=PATH, metavar="FILE", group=SOURCE, is_eager=True,
+           expose_value=False, callback=_load,
+           help="Read the source as this file states, which `add --save-mapping` writes."),
+    images_option,
+    option("--image-by-id", type=PATH, metavar="FOLDER", group=SOURCE,
+           help="Take the pictures of this folder that are named by the products' ids, such as"
+           " ID.jpg and ID_2.jpg."),
+    delimiter_option, encoding_option, limit_options,
     option("--skip-rows", type=click.IntRange(0), group=SOURCE, show_default="recognised",
            help="Pass over so many rows above the header of a table."),
     option("--sheet", group=SOURCE, metavar="NAME", show_default="the first",
@@ -196,6 +249,23 @@ input_option = option("--input", "source", type=PATH, metavar="FILE", group=QUER
 where_option = option("--where", metavar="CONDITION", group=NEIGHBOURS,
                       show_default="every product",
                       help="Take only neighbours that match this SQL condition.")  # fmt: skip
+
+
+def _names(_context: click.Context, _option: click.Parameter, value: str | None) -> tuple[str, ...]:
+    """The names of a list with commas."""
+    return tuple(name for each in (value or "").split(",") if (name := each.strip()))
+
+
+facets_option = option(
+    "--facets", callback=_names, metavar="COLUMN,COLUMN", group="What is shown",
+    help="Count the values of these columns or attributes among the products that match --where.",
+)  # fmt: skip
+
+
+stem_option = option(
+    "--stem", metavar="LANGUAGE",
+    help="Search for words by their stem in this language, such as english: bears finds bear.",
+)  # fmt: skip
 
 
 def k_option(default: int | None, shown: str | bool = True) -> Decorator:

@@ -9,8 +9,15 @@ from typing import Any
 import click
 
 from kinshelf.commands.help import command, option
-from kinshelf.commands.options import at_option, encoder_options, shelf_options
-from kinshelf.commands.terminal.output import Output
+from kinshelf.commands.options import (
+    at_option,
+    encoder_options,
+    facets_option,
+    shelf_options,
+    stem_option,
+)
+from kinshelf.commands.terminal.output import Output, show_facets
+from kinshelf.db.product import pictures_of
 
 
 @command(examples=[
@@ -18,16 +25,18 @@ from kinshelf.commands.terminal.output import Output
     "kinshelf init --shelf toys.shelf --precision int8",
     "kinshelf init --encoder openai/clip-vit-large-patch14 --shelf large.shelf",
 ])  # fmt: skip
-@encoder_options("openai/clip-vit-base-patch32", "bf16 where the processor has it, else float32")
+@encoder_options(
+    "openai/clip-vit-base-patch32", "bf16 where the processor has it, else float32", "mean"
+)
 @shelf_options
-def init(output: Output, encoder: str | None, revision: str | None, precision: str | None) -> None:
+def init(output: Output, **settings: str | None) -> None:
     """Make an empty shelf for the embeddings of one CLIP model.
 
     The model is fetched once, when the first products are added.
     """
     from kinshelf.face import create
 
-    with create(output.address, encoder=encoder, revision=revision, precision=precision) as shelf:
+    with create(output.address, **settings) as shelf:
         made = {"shelf": shelf.name, "encoder": shelf.manifest.encoder}
     if output.as_json:
         output.emit(made)
@@ -45,17 +54,21 @@ def show(output: Output, product_id: str, at: int | None) -> None:
     from kinshelf.commands.terminal.tables import fields_table
 
     with output.open() as shelf:
-        found = shelf.snapshot(at).get(product_id).as_dict()
+        stored = shelf.snapshot(at).get(product_id)
+    found, pictures = stored.as_dict(), pictures_of(stored.product)
     if output.as_json:
-        output.emit(found)
+        output.emit(found | ({"pictures": pictures} if len(pictures) > 1 else {}))
     else:
         attributes = found.pop("attributes")
+        if len(pictures) > 1:
+            del attributes["images"]
+            found["image"] = "\n".join(pictures)
         output.console().print(fields_table(found | attributes))
 
 
 @command("list", examples=[
-    "kinshelf list --limit 5",
     'kinshelf list --where "price < 20 AND category IS NOT NULL"',
+    'kinshelf list --search "bear -brown" --limit 5 --facets category,price',
     "kinshelf list --json",
 ])  # fmt: skip
 @option("--where", metavar="CONDITION", show_default="every product",
@@ -63,26 +76,42 @@ def show(output: Output, product_id: str, at: int | None) -> None:
 @option("--limit", type=click.IntRange(1), show_default="50 in a table, all with --json",
         help="List at most so many products.")  # fmt: skip
 @option("--offset", type=click.IntRange(0), default=0, help="Leave out the first so many.")
+@option("--search", metavar="WORDS", show_default="every product",
+        help='List only products that have all these words, the best first; -brown leaves out what'
+        ' has "brown".')  # fmt: skip
+@stem_option
+@facets_option
 @at_option
 @shelf_options
 def list_products(
-    output: Output, where: str | None, limit: int | None, offset: int, at: int | None
+    output: Output,
+    where: str | None,
+    search: str | None,
+    stem: str | None,
+    limit: int | None,
+    offset: int,
+    at: int | None,
+    facets: tuple[str, ...],
 ) -> None:
     """List products, in the order in which they were added."""
     from kinshelf.commands.terminal.tables import products_table
+    from kinshelf.store.similar.listing import products
 
     with output.open() as shelf:
-        now = shelf.snapshot(at)
         shown = limit if limit or output.as_json else 50
-        found = now.select(where, limit=shown, offset=offset)
-        total = now.view.count(now.filter(where))
+        now = shelf.snapshot(at)
+        listed = products(
+            now, where, search=search, stem=stem, limit=shown, offset=offset, facets=facets
+        )
+    found, total = listed.products, listed.total
     if output.as_json:
         for stored in found:
             output.emit(stored.as_dict())
-        return
-    output.console().print(products_table(found))
-    more = offset + len(found) < total
-    output.say(f"{len(found)} of {total}" + ("; more with --limit" if more else ""))
+    else:
+        output.console().print(products_table(found))
+        more = offset + len(found) < total
+        output.say(f"{len(found)} of {total}" + ("; more with --limit" if more else ""))
+    show_facets(output, listed.facets)
 
 
 @command(examples=["kinshelf info", "kinshelf info --recall", "kinshelf info --json"])
@@ -124,8 +153,12 @@ def _index_lines(index: dict[str, Any]) -> dict[str, str]:
             for kind, found in index["queries"].items()
         )
         size = f"{index['bytes'] / 1e6:,.0f} MB, {index['tail']} unindexed rows"
+        if index.get("unlinked"):
+            size += f", {index['unlinked']} that nothing links to"
         lines = {"index": f"{index['kind']} of {index['rows']} rows, {size}"}
         lines["recall@10 when built"] = tuned
+    if shortfall := index.get("shortfall"):
+        lines["falls short"] = shortfall
     if index["due"]:
         lines["index"] += "; the next change builds it anew"
     if now := index.get("measured"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
@@ -14,37 +14,119 @@ from kinshelf.commands.options import (
     QUERY,
     Number,
     at_option,
+    facets_option,
     image_option,
     input_option,
     k_option,
     shelf_options,
     source_options,
+    stem_option,
     text_option,
     where_option,
 )
-from kinshelf.commands.terminal.output import Output, say_how_read
+from kinshelf.commands.terminal.output import Output, say_how_read, show_facets
 from kinshelf.commands.terminal.progress import progress, rows_of
-from kinshelf.store.query import Query
+from kinshelf.store.query import DIVERSE, Against, Mode, Query, Strategy
 
 if TYPE_CHECKING:
     from kinshelf.face import Shelf
     from kinshelf.store.results import SearchResult
 
 
+_HOW = (
+    "k", "where", "weight_image", "at", "against", "like", "unlike", "strategy", "offset",
+    "min_similarity", "one_per", "diverse", "facets", "mode", "weight_keywords", "stem",
+)  # fmt: skip
+
+
 @command(examples=[
-    'kinshelf similar --id KS-0116 --where "price < 20"',
-    "kinshelf similar --image new.jpg --weight-image 0.8",
+    'kinshelf similar --text "red plush bear" --where "price < 20"',
+    "kinshelf similar --like KS-0116 --like new.jpg --unlike KS-0003 --diverse",
     "kinshelf similar --input new_products.csv --json",
 ])  # fmt: skip
 @option("--id", "product_id", metavar="ID", group=QUERY,
         help="Ask about the product with this id on the shelf.")  # fmt: skip
 @image_option
 @text_option
+@option(
+    "--like",
+    multiple=True,
+    metavar="EXAMPLE",
+    group=QUERY,
+    help="Ask about products like this one: an id, a picture or a text. It can be repeated.",
+)
+@option(
+    "--unlike",
+    multiple=True,
+    metavar="EXAMPLE",
+    group=QUERY,
+    help="Ask about products unlike this one. It can be repeated.",
+)
+@option(
+    "--strategy",
+    type=click.Choice(get_args(Strategy)),
+    default="average",
+    group=QUERY,
+    help="Look for what the examples have in common, or for what is near any of them.",
+)
+@option(
+    "--against",
+    type=click.Choice(get_args(Against)),
+    group=QUERY,
+    show_default="both",
+    help="Compare a text or a picture alone with the products' pictures, texts or both.",
+)
+@option(
+    "--mode",
+    type=click.Choice(get_args(Mode)),
+    default="meaning",
+    group=QUERY,
+    help="Find by meaning, by the words of the text (BM25), or by both.",
+)
+@option(
+    "--weight-keywords",
+    type=Number(0, 1),
+    default=0.5,
+    group=QUERY,
+    help="Give the words this weight in --mode hybrid. The meaning has the rest of 1.",
+)
+@stem_option
 @input_option
 @k_option(10)
 @where_option
 @option("--weight-image", type=Number(0, 1), default=0.5, group=NEIGHBOURS,
         help="Give the picture this weight. The text has the rest of 1.")  # fmt: skip
+@option(
+    "--min-similarity",
+    type=Number(-1, 1),
+    metavar="S",
+    group=NEIGHBOURS,
+    help="Leave out what is less similar.",
+)
+@option(
+    "--one-per",
+    metavar="COLUMN",
+    group=NEIGHBOURS,
+    help="Take the nearest of each value of this column or attribute alone.",
+)
+@option(
+    "--diverse",
+    type=Number(0, 1),
+    is_flag=False,
+    flag_value=DIVERSE,
+    metavar="[LAMBDA]",
+    group=NEIGHBOURS,
+    help="Choose unlike ones among the 200 nearest (MMR). 1 is plain search; without a number"
+    f" {DIVERSE}.",
+)
+@option(
+    "--offset",
+    type=click.IntRange(0),
+    default=0,
+    group=NEIGHBOURS,
+    help="Leave out the first so many.",
+)
+@facets_option
 @at_option
 @source_options
 @shelf_options
@@ -57,10 +139,13 @@ def similar(
     **settings: Any,
 ) -> None:
     """Find the products nearest to one on the shelf, or to a picture, a text or both."""
-    ways = (product_id is not None, image is not None or text is not None, source is not None)
+    how = {name: settings.pop(name) for name in _HOW}
+    asked = image is not None or text is not None
+    ways = (product_id is not None, asked, source is not None, bool(how["like"] or how["unlike"]))
     if sum(ways) != 1:
-        raise click.UsageError("give --id, or --image, --text or both, or else --input FILE")
-    how = {name: settings.pop(name) for name in ("k", "where", "weight_image", "at")}
+        raise click.UsageError(
+            "give --id, or --image, --text or both, or --like, or else --input FILE"
+        )
     private = settings["allow_private_hosts"]
     query = Query(image, text, product_id, allow_private_hosts=private, **how)
     with output.open() as shelf:
@@ -83,6 +168,7 @@ def _show_similar(output: Output, found: SearchResult) -> None:
         output.console().print(neighbours_table(found.neighbours))
         searched = "every product" if found.exhaustive else "an approximate index"
         output.say(f"generation {found.generation}, searched {searched}")
+    show_facets(output, found.facets)
 
 
 def _similar_to_many(
@@ -91,7 +177,7 @@ def _similar_to_many(
     """One answer a product; how many rows had none."""
     from kinshelf.commands.terminal.card import nearest_table
     from kinshelf.store import AddOptions
-    from kinshelf.store.ingest.queries import similar_source
+    from kinshelf.store.similar.search import similar_source
 
     done = rejected = 0
     options = AddOptions(**settings)

@@ -57,6 +57,8 @@ MACHINES = "Machines"
         help="Start from the newest probe's weights.")  # fmt: skip
 @option("--from", "parts", type=PATH, metavar="DIR", group=START, show_default="the shelf",
         help="Train from a folder that `encode` wrote, of any size.")  # fmt: skip
+@option("--include-predicted", is_flag=True, group=START,
+        help="Learn from categories that a probe predicted too.")  # fmt: skip
 @option("--checkpoint", type=PATH, metavar="FILE", group=START,
         help="Write a torch checkpoint (.pth) to this file too.")  # fmt: skip
 @option("-v", "--verbose", is_flag=True, group=START, help="Print a line for each epoch.")
@@ -77,6 +79,7 @@ def train(
     parts: Path | None,
     ray: str | None,
     workers: int,
+    include_predicted: bool,
     **settings: Any,
 ) -> None:
     """Train a probe from the shelf's embeddings, and calibrate it.
@@ -86,6 +89,8 @@ def train(
     from kinshelf.probe.fit.settings import ProbeSettings
     from kinshelf.probe.fit.split import FOLDS
 
+    if include_predicted and (parts is not None or ray is not None):
+        raise click.UsageError("--include-predicted goes with neither --from nor --ray")
     base = ProbeSettings.from_toml(config) if config else ProbeSettings()
     chosen = base.override(**settings)
 
@@ -100,9 +105,10 @@ def train(
             if verbose:
                 output.say(epoch_line(result))
 
+        more = {"data": shelf.snapshot().with_predicted()} if include_predicted else {}
         report = train_shelf(
             shelf, chosen, on_epoch=show, checkpoint=checkpoint, warm_start=warm_start,
-            on_part=lambda done, _parts: update(1 + done, "calibrating"),
+            on_part=lambda done, _parts: update(1 + done, "calibrating"), **more,
         )  # fmt: skip
     for warning in report.warnings:
         output.warn(f"warning: {warning}")

@@ -18,6 +18,7 @@ from pathlib import Path
 from kinshelf.db.errors import ShelfDamaged, ShelfError
 
 _SECTOR = 512
+_WRITABLE = 0o222
 _UNREADABLE = {
     number for name in ("EIO", "EBADMSG", "EUCLEAN") if (number := getattr(errno, name, None))
 }
@@ -102,17 +103,26 @@ def read_around(path: Path) -> tuple[bytes, list[int]]:
         os.close(fd)
 
 
+def check_writable(path: Path) -> None:
+    """Raises PermissionError for a file that is there and read-only, for root too."""
+    with contextlib.suppress(FileNotFoundError):
+        if not (path.stat().st_mode & _WRITABLE and os.access(path, os.W_OK)):
+            raise PermissionError(errno.EACCES, "it is read-only", str(path))
+
+
 @contextlib.contextmanager
 def written(path: Path) -> Iterator[Path]:
     """A path to write a file to, which gets its own name when it is whole.
 
     So a full disk or an interruption leaves the file that was there, or none. What is no regular
-    file, as /dev/stdout, is written itself.
+    file, as /dev/stdout, is written itself. Raises PermissionError for a file that is read-only,
+    and names this path in what fails.
     """
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
         yield target
         return
+    check_writable(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         yield temporary
@@ -121,6 +131,10 @@ def written(path: Path) -> Iterator[Path]:
         if target.exists():
             shutil.copymode(target, temporary)
         temporary.replace(target)
+    except OSError as error:
+        if error.filename is not None and os.fspath(error.filename) == str(temporary):
+            raise type(error)(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

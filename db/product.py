@@ -25,8 +25,14 @@ generation) a probe set the value, without it a person; `disputed`: the source s
 since the person decided.
 """
 PREDICTED = "predicted"
+GONE = "gone"
+"""The attribute of a product that its source no longer has."""
 Origin = Literal["feed", "person", "predicted"]
 """Who set a value: the product's source, a person, a probe."""
+
+FIRST, MEAN = "first", "mean"
+POOLINGS = (FIRST, MEAN)
+"""What the image half of a product with several pictures is: that of the first, or their mean."""
 
 TEXT_COLUMNS = ("id", "title", "description", "category", "brand", "image", "split")
 
@@ -97,6 +103,11 @@ class StoredProduct:
     added: int
     decided: Decisions = field(default_factory=dict)
 
+    @property
+    def picture_hashes(self) -> list[str]:
+        """Content hashes of its embedded pictures in order, "" for one that could not be read."""
+        return self.image_hash.split(",") if self.image_hash else []
+
     def origin(self, name: str) -> Origin | None:
         """Who set a field (an attribute: "attributes.NAME"), None where it never had a value."""
         if (decision := self.decided.get(name)) is not None:
@@ -122,6 +133,21 @@ class StoredProduct:
             | {name: getattr(self, name) for name in rest}
             | {"category_source": self.origin("category")}
         )
+
+
+def pooled_by(fingerprint: str, pictures: str) -> str:
+    """A fingerprint that names how several pictures become one half, where not by the first's."""
+    return fingerprint if pictures == FIRST else f"{fingerprint}+{pictures}"
+
+
+def with_pictures(product: Product, pictures: list[str]) -> Product:
+    """The product with other pictures, the main one first."""
+    attributes = dict(product.attributes)
+    if len(pictures_of(product)) > 1:
+        del attributes["images"]
+    if len(pictures) > 1:
+        attributes["images"] = json.dumps(pictures, ensure_ascii=False)
+    return product.replace(image=pictures[0] if pictures else None, attributes=attributes)
 
 
 def pictures_of(product: Product) -> list[str]:

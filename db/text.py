@@ -136,6 +136,13 @@ def parse_price(text: str, *, point_groups: bool = False) -> float | None:
     return min(_amount(bound, text) for bound in bounds)
 
 
+def is_range(text: str) -> bool:
+    """Whether a price that can be read has two bounds, of which the lower one is taken."""
+    return (
+        _COMMON.fullmatch(text) is None and len(_RANGE.split(_AROUND.sub("", normalise(text)))) == 2
+    )
+
+
 def point_groups_in(texts: Iterable[str]) -> bool | None:
     """Whether a point groups thousands in the prices of a column, as the column itself shows.
 

@@ -14,6 +14,6 @@ At SIGTERM the server takes no new request and finishes those under way.
 
 The page is rendered on the server; htmx swaps parts, and without scripts every form still works.
 
-Addresses: the API owns /classify /similar /products /evaluate /audit /train /jobs /info /history
-/healthz /metrics /openapi.json; the page owns /, /page/... and /static/...
+Addresses: the API owns /classify /classify-stored /similar /products /evaluate /audit /train /jobs
+/info /history /healthz /metrics /openapi.json; the page owns /, /page/... and /static/...
 """

@@ -71,8 +71,8 @@ class AnyShelf(ABC):
 
     @property
     def fingerprint(self) -> str:
-        """The fingerprint of the encoder; `declared:...` while all embeddings were supplied."""
-        return self.manifest.fingerprint or f"declared:{self.manifest.encoder}"
+        """Of encoder and pooling: see `Manifest.space`."""
+        return self.manifest.space
 
     @property
     def dimension(self) -> int:

@@ -48,16 +48,17 @@ def check_parts(parts: PartsManifest, source: Path, path: Path | str, manifest: 
     Where the shelf's encoder was never used, its files are read if it goes by another name.
     """
     if manifest.fingerprint is not None:
-        fits = manifest.fingerprint == parts.fingerprint
+        fits = manifest.space == parts.space
     else:
         fits = _same_name(parts, manifest) or _same_files(parts, manifest)
     if not fits:
         raise EncoderMismatch(
-            f"{source} was encoded by {parts.encoder} ({parts.fingerprint}, {parts.precision}), but"
-            f" {path} is for {manifest.encoder} ({manifest.fingerprint or 'not used yet'},"
+            f"{source} was encoded by {parts.encoder} ({parts.space}, {parts.precision}), but"
+            f" {path} is for {manifest.encoder}"
+            f" ({manifest.space if manifest.fingerprint else 'not used yet'},"
             f" {manifest.precision or 'no precision chosen'}): encode with"
             f" `--shelf {path}`, or make a shelf with `kinshelf init --encoder {parts.encoder}"
-            f" --precision {parts.precision}`"
+            f" --precision {parts.precision} --pictures {parts.pictures}`"
         )
 
 

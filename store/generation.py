@@ -10,8 +10,9 @@ import copy
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 
@@ -21,18 +22,30 @@ from kinshelf.store.search import fusion
 from kinshelf.store.search.neighbours import nearest_of
 
 if TYPE_CHECKING:
+    from kinshelf.db.catalog.counted import Facet, Value
+    from kinshelf.db.catalog.queries import View
     from kinshelf.db.catalog.records import CommitRecord, ProbeRecord, RejectRecord
+    from kinshelf.db.catalog.tables import Catalog
     from kinshelf.db.filters.compiler import Filter
+    from kinshelf.db.filters.names import Name
     from kinshelf.db.product import StoredProduct
     from kinshelf.store.search.neighbours import Neighbours
 
 BLOCK = 4096
+_HALVES = {"has_text": 1, "has_image": 0}
+"""Which half of an embedding pair it is that a product may lack."""
 
 
 class AnyView(Protocol):
     """Questions to the metadata of one generation; `db.catalog.queries.View` documents each."""
 
+    catalog: Catalog
     generation: int
+
+    def tabled(
+        self, where: Filter | None, limit: int | None = None
+    ) -> AbstractContextManager[View]:
+        """See `View`."""
 
     def count(self, where: Filter | None = None) -> int:
         """See `View`."""
@@ -48,6 +61,9 @@ class AnyView(Protocol):
     def by_rows(self, rows: Sequence[int] | IntArray) -> dict[int, StoredProduct]:
         """See `View`."""
 
+    def written_after(self, row: int) -> Iterator[list[tuple[Any, ...]]]:
+        """See `View`."""
+
     def any_lack(self, modality: str) -> bool:
         """See `View`."""
 
@@ -55,6 +71,9 @@ class AnyView(Protocol):
         """See `View`."""
 
     def by_ids(self, ids: Sequence[str]) -> dict[str, StoredProduct]:
+        """See `View`."""
+
+    def versions(self, product_id: str) -> list[StoredProduct]:
         """See `View`."""
 
     def near_ids(self, product_id: str, limit: int = 3) -> list[str]:
@@ -66,6 +85,9 @@ class AnyView(Protocol):
         """See `View`."""
 
     def categories(self) -> dict[str | None, int]:
+        """See `View`."""
+
+    def facets(self, names: Sequence[Name], where: Filter | None = None) -> dict[str, Facet]:
         """See `View`."""
 
     def totals(self) -> dict[str, int]:
@@ -195,26 +217,29 @@ class AnySnapshot(ABC):
         among_them = Among(where, tuple(exclude), labelled_only, among)
         k = min(k, self.count)
         found = [self._nearest(queries, k, among_them, weight_image)]
-        image, text = fusion.split(queries)
-        both = image.any(axis=1) & text.any(axis=1)
-        if not both.any() or weight_image in (0, 1):
-            return nearest_of(found, k)
-        half = queries.shape[1] // 2
-        # The inner product that the search ranks by counts 0 for what a product lacks, so the
-        # products that lack a modality of the query are searched for by the other one alone.
-        for side, lacking in ((slice(half, None), "NOT has_text"), (slice(half), "NOT has_image")):
-            if not self._any_lack(lacking.removeprefix("NOT ")):
-                continue
-            alone = queries.copy()
-            alone[both, side] = 0
-            if self._may_come_among(found[0], alone, lacking):
-                lack = replace(among_them, also=lacking)
-                found.append(self._nearest(alone, k, lack, weight_image))
+        if 0 < weight_image < 1:
+            found += self._nearest_that_lack_one(queries, k, among_them, weight_image, found[0])
         # That 0 ranks them before whole products only among those unlike the query.
         if len(found) > 1 and (found[0].similarities[found[0].rows >= 0] < 0).any():
             whole = replace(among_them, also="has_image AND has_text")
             found.append(self._nearest(queries, k, whole, weight_image))
         return nearest_of(found, k)
+
+    def _nearest_that_lack_one(
+        self, queries: FloatArray, k: int, among: Among, weight_image: float, found: Neighbours
+    ) -> Iterator[Neighbours]:
+        """Those of products that lack a modality of the query, where they may be among the nearest.
+
+        The inner product that the search ranks by counts 0 for what a product lacks, so they are
+        searched for by the other modality alone.
+        """
+        lacked = [modality for modality in _HALVES if self._any_lack(modality)]
+        both = np.all([half.any(axis=1) for half in fusion.split(queries)], axis=0) if lacked else 0
+        for modality in lacked if np.any(both) else ():
+            alone, lacking = queries.copy(), f"NOT {modality}"
+            fusion.split(alone)[_HALVES[modality]][both] = 0
+            if self._may_come_among(found, alone, lacking):
+                yield self._nearest(alone, k, replace(among, also=lacking), weight_image)
 
     @abstractmethod
     def _nearest(
@@ -266,6 +291,33 @@ class AnySnapshot(ABC):
 
         return compile_where(where, FILTER_COLUMNS, self.view.attribute_types(), folds=True)
 
+    def facets(
+        self, columns: Sequence[str], where: str | None = None, *, rows: IntArray | None = None
+    ) -> dict[str, Facet]:
+        """How many products that match, or are in some rows, have each value of some columns or
+        attributes; the counts of each sum to the number of those products. Raises FilterError."""
+        names = [self._named(column) for column in dict.fromkeys(columns)]
+        if not names:
+            return {}
+        if rows is None:
+            return self.view.facets(names, self.filter(where))
+        from kinshelf.db.catalog.counted import counted, facet_of
+
+        counts = counted(names, list(self.view.by_rows(rows).values()))
+        return {name.name: facet_of(name, counts[name.name]) for name in names}
+
+    def value_of(self, column: str) -> Value:
+        """How a column or attribute is read off a stored product. Raises FilterError."""
+        from kinshelf.db.catalog.counted import value_of
+
+        return value_of(self._named(column))
+
+    def _named(self, column: str) -> Name:
+        from kinshelf.db.catalog.queries import FILTER_COLUMNS
+        from kinshelf.db.filters.names import Names
+
+        return Names(FILTER_COLUMNS, self.view.attribute_types()).find(column)
+
     def get(self, product_id: str) -> StoredProduct:
         """The product of an id. Raises ProductNotFound, naming ids that look like it."""
         found = self.view.by_ids([product_id])
@@ -274,6 +326,14 @@ class AnySnapshot(ABC):
             hint = f"; did you mean {', '.join(near)}?" if near else ": the shelf is empty"
             raise ProductNotFound(f"no product has the id {product_id!r}{hint}")
         return found[product_id]
+
+    def rows(self, where: str | None = None) -> IntArray:
+        """Row numbers of the products that match, ascending, (n,) int64. Raises FilterError."""
+        return self.view.rows(self.filter(where))
+
+    @abstractmethod
+    def sample(self, count: int) -> IntArray:
+        """Rows of at most so many products, evenly spaced and always the same, (n,) int64."""
 
     def select(
         self, where: str | None = None, *, limit: int | None = None, offset: int = 0

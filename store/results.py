@@ -21,12 +21,14 @@ OnConflict = Literal["update", "skip", "error"]
 class AddOptions:
     """Options of `Shelf.add` for reading and treating a source.
 
-    `mapping` maps our field names to the source's columns; `images` is the folder that relative
-    image paths start from; `image_embeddings` and `text_embeddings` are `.npy` files whose row i
-    belongs to data row i of the source; `batch_size` products are committed at a time;
-    `delimiter`, `encoding`, `skip_rows` (above the header) and `sheet` (of a spreadsheet) None mean
-    what the file shows. With `refresh_images` the server of
+    `mapping` maps our field names to the source's columns, or to templates such as
+    "{brand} {name}"; `images` is the folder that relative image paths start from, `image_by_id` one
+    whose pictures are named by the products' ids; `image_embeddings` and `text_embeddings` are
+    `.npy` files whose row i belongs to data row i of the source; `batch_size` products are
+    committed at a time; `delimiter`, `encoding`, `skip_rows` (above the header) and `sheet` (of a
+    spreadsheet) None mean what the file shows. With `refresh_images` the server of
     each cached picture is asked for a newer version; None: of products that are new or changed.
+    `list_ids`: have the report hold every id of the source, as `prune` needs them.
     """
 
     mapping: dict[str, str] = field(default_factory=dict)
@@ -42,6 +44,8 @@ class AddOptions:
     refresh_images: bool | None = None
     skip_rows: int | None = None
     sheet: str | None = None
+    image_by_id: Path | None = None
+    list_ids: bool = False
 
     @property
     def supplies_embeddings(self) -> bool:
@@ -102,7 +106,8 @@ class AddReport:
     `fields` counts the fields that were changed, by name. `decisions_kept` counts the values of
     the source that a person's decision stood against, `disputed` the products of which the source
     has changed since.
-    Rows that hold no product, such as a header that comes again, are in `reasons` alone. `notes`
+    Rows that hold no product, such as a header that comes again, are in `reasons` alone. `ids` are
+    those of the source where `AddOptions.list_ids` asked for them, rejected rows' included. `notes`
     state how a file was read where that is not what its suffix promises.
     """
 
@@ -125,6 +130,7 @@ class AddReport:
     examples: dict[str, str] = field(default_factory=dict)
     training_set: TrainingSetSummary | None = None
     notes: list[str] = field(default_factory=list)
+    ids: set[str] = field(default_factory=set, repr=False)
 
     def note(self, reject: Reject) -> None:
         """Count a reject and keep the first message of each reason."""
@@ -144,11 +150,14 @@ class AddReport:
             whole.examples = report.examples | whole.examples
             whole.notes = list(dict.fromkeys([*whole.notes, *report.notes]))
             whole.training_set = report.training_set or whole.training_set
+            whole.ids |= report.ids
         return whole
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
-        return asdict(self) | {"fields": dict(self.fields), "reasons": dict(self.reasons)}
+        found = asdict(self) | {"fields": dict(self.fields), "reasons": dict(self.reasons)}
+        del found["ids"]
+        return found
 
 
 class Rows(list[dict[str, Any]]):
@@ -168,7 +177,10 @@ def fields_of(value: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """One product near a query; image and text similarity are None where a modality is missing."""
+    """One product near a query; image and text similarity are None where a modality is missing.
+
+    `matched` is, of a product with several pictures, the one that the query's resembles most.
+    """
 
     id: str
     title: str
@@ -178,6 +190,7 @@ class Neighbour:
     image_similarity: float | None
     text_similarity: float | None
     row: int
+    matched: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The fields of the JSON contract."""
@@ -188,12 +201,17 @@ class Neighbour:
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """Neighbours of one query, nearest first, and the state that they were computed from."""
+    """Neighbours of one query, nearest first, and the state that they were computed from.
+
+    `facets` has for each column that was asked for the values of the products that match and their
+    counts, `{"value": ..., "count": ...}` each.
+    """
 
     neighbours: list[Neighbour]
     generation: int
     fingerprint: str
     exhaustive: bool
+    facets: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     def to_pandas(self) -> pd.DataFrame:
         """One row a neighbour, nearest first."""

@@ -123,9 +123,10 @@ class DirectoryShelf(AnyShelf):
 
     def _current(self) -> Snapshot:
         self._match()
-        if self._newest is None or self._newest.generation != self._ledger.generation:
-            self._newest = self._take_snapshot(self._ledger.generation)
-        return self._newest
+        newest = self._newest
+        if not (newest and newest.generation == self._ledger.generation and newest.whole):
+            self._newest = newest = self._take_snapshot(self._ledger.generation)
+        return newest
 
     def _at(self, generation: int) -> Snapshot:
         self._match()

@@ -9,7 +9,10 @@ import pytest
 from scipy.sparse.csgraph import connected_components
 
 from kinshelf import Shelf
+from kinshelf.cluster.blocks import open_parts, spooled
+from kinshelf.cluster.parts import PartCounts, part_bytes, write_once
 from kinshelf.db.errors import EmptyShelf, InvalidSetting, ProbeError
+from kinshelf.db.sources.parts import NAME, PartEntry, PartsManifest
 from kinshelf.probe.audit.audit import audit_shelf
 from kinshelf.probe.calibrate.mixture import HeldOut
 from kinshelf.probe.calibrate.policy import set_policy
@@ -22,6 +25,7 @@ from kinshelf.probe.fit.split import FOLDS, cross_fit_rounds, folds, hold_out, t
 from kinshelf.probe.fit.storage import read_probe
 from kinshelf.probe.train import train_shelf
 from kinshelf.store import Product
+from kinshelf.store.ingest.candidate import Candidate
 from kinshelf.store.probes import find_probe
 
 pytestmark = pytest.mark.wide
@@ -168,7 +172,7 @@ def test_what_cannot_be_learned_is_not_promised_for_its_copies(
         found = evaluate_shelf(shelf)
         assert "they are 60 products, whose copies share a fold" in found.protocol
         for method in ("probe", "knn", "hybrid"):
-            assert found.metrics[method]["n"] == 240
+            assert found.metrics[method]["n"] == 60
             assert found.metrics[method]["accuracy"] < 0.5
         judged = audit_shelf(shelf, settings=QUICK).judged
         assert judged is not None
@@ -193,12 +197,33 @@ def test_products_of_val_with_a_copy_that_trains_do_not_count(tmp_path: Path) ->
         assert all(ids[int(row)].product.id.endswith("alone") for row in found.rows)
 
 
+def test_products_of_val_with_copies_in_it_count_once(tmp_path: Path) -> None:
+    """A product that is there 30 times in `val`, and known, would be most of the accuracy."""
+    with Shelf.create(tmp_path / "a.shelf") as shelf:
+        products, image, text = offers(1, noise=0)
+        often = [products[0].replace(id=f"copy {i}", category="kind 9") for i in range(30)]
+        val = [p.replace(split="val") for p in products[:20]]
+        shelf.upsert(val + products[20:], image, text)
+        shelf.upsert([p.replace(split="val") for p in often], *(
+            np.repeat(half[:1], 30, axis=0) for half in (image, text)))  # fmt: skip
+        train_shelf(shelf, QUICK)
+        found = evaluate_shelf(shelf)
+        assert found.protocol == (
+            "20 products of split 'val', 40 others vote; 30 more are copies of these, and copies"
+            " count once"
+        )
+        ids = shelf.snapshot().view.by_rows(found.rows)
+        judged = [ids[int(row)].product.id for row in found.rows]
+        assert judged == [p.id for p in products[:20]], "the first of a group stands for it"
+        assert {m["n"] for m in found.metrics.values()} == {20}
+
+
 def test_a_split_of_nothing_but_copies_is_replaced_by_folds(tmp_path: Path) -> None:
     with filled(tmp_path / "a.shelf", 4, ["train", "train", "test", "val"]) as shelf:
         train_shelf(shelf, QUICK)
         found = evaluate_shelf(shelf)
         assert "each of the 60 products of split 'val' has a copy outside it" in found.protocol
-        assert found.metrics["hybrid"]["n"] == 120
+        assert found.metrics["hybrid"]["n"] == 60
         assert found.metrics["hybrid"]["accuracy"] < 0.5
         with pytest.raises(EmptyShelf, match="the 60 products of split 'test' has a copy outside"):
             evaluate_shelf(shelf, split="test")
@@ -248,6 +273,47 @@ def test_a_product_without_a_value_stands_alone(tmp_path: Path) -> None:
                  enumerate(products)]  # fmt: skip
         shelf.upsert(blank, image, text)
         assert training_set(shelf.snapshot(), "brand").n_groups == 31
+
+
+def test_rows_of_parts_and_of_an_engine_are_grouped_by_their_columns(tmp_path: Path) -> None:
+    """Such rows are read once into a scratch file, without what else the products have."""
+    with filled(tmp_path / "a.shelf", 4, noise=0.1) as shelf:
+        shelf.upsert([Product("none", title="no category")], np.ones((1, D)), np.ones((1, D)))
+        expected = training_set(shelf.snapshot(), "parent")
+        parts = tmp_path / "parts"
+        written = parts_of_shelf(shelf, parts)
+        with spooled(shelf) as rows, open_parts(parts, generation=1) as of_parts:
+            for data in (rows, of_parts):
+                found = training_set(data, "parent")
+                assert same_groups(found.groups, expected.groups)
+                assert found.n_groups == 60 < training_set(data).n_groups == 240
+                assert training_set(data, "title").n_groups == 240
+                with pytest.raises(InvalidSetting, match=r"no column .parnt. to group by.*parent"):
+                    training_set(data, "parnt")
+        assert written == 241
+
+
+def parts_of_shelf(shelf: Shelf, folder: Path) -> int:
+    """Two parts as `encode` writes them; returns how many products they have."""
+    folder.mkdir()
+    now = shelf.snapshot()
+    stored = now.select(None)
+    entries = []
+    for i, part in enumerate((stored[:100], stored[100:])):
+        pairs = now.pairs([each.row for each in part])
+        image, text = np.split(pairs, 2, axis=1)
+        encoded = [Candidate(each.product, each.row, "made", image=one, text=other)
+                   for each, one, other in zip(part, image, text, strict=True)]  # fmt: skip
+        counts = PartCounts(f"part-{i}.parquet", len(part), len(part), 0)
+        write_once(folder / counts.name, part_bytes(encoded, counts, "made", []))
+        size = (folder / counts.name).stat().st_size
+        entries.append(PartEntry(counts.name, len(part), size))
+    manifest = PartsManifest(
+        "made", "made", None, "made", D, "float32", 200, finished=True, rows=len(stored),
+        products=len(stored), parts=tuple(entries),
+    )  # fmt: skip
+    (folder / NAME).write_bytes(manifest.dump())
+    return len(stored)
 
 
 def test_rows_in_memory_have_no_columns() -> None:

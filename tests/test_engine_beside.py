@@ -188,3 +188,30 @@ def test_a_pgvector_that_is_too_old_is_reported_and_nothing_is_made(
         create_shelf(engine.address("tooold"), encoder="fake")
     with pytest.raises(ShelfNotFound):
         open_shelf(engine.address("tooold"))
+
+
+VARIANTS = [
+    Product("1", title="Boot 10\u00b2", brand="Nordlicht\u2122", attributes={"size": "5\u00bd"}),
+    Product(
+        "2", title="\ufb01ne \uff2dug", category="Gr\u00f6\u00dfen", attributes={"size": "\uff11"}
+    ),
+    Product("3", title="plain mug", category="Gro\u0308\u00dfen", attributes={"size": "1"}),
+]
+
+
+def test_a_text_is_found_in_either_spelling(shelf: AnyShelf) -> None:
+    image, text = products(3)[1:]
+    shelf.upsert(VARIANTS, image, text)
+    expected = {
+        "category = 'Gr\u00f6\u00dfen'": ["2", "3"], "id = '1'": ["1"], "length(title) = 7": ["2"],
+    }  # fmt: skip
+    if "milvus" not in type(shelf._backend).__module__:  # type: ignore[attr-defined]
+        expected |= {
+            "title = 'Boot 102'": ["1"], "title = 'Boot 10\u00b2'": ["1"],
+            "brand = 'NordlichtTM'": ["1"], "size = '1'": ["2", "3"], "size <> '1'": ["1"],
+            "size IN ('5\u00bd', 'x')": ["1"], "title LIKE 'fine M%'": ["2"],
+            "contains(title, 'Mug')": ["2"], "title = 'fine Mug' AND size = '\uff11'": ["2"],
+        }  # fmt: skip
+    now = shelf.snapshot()
+    found = {each: [stored.product.id for stored in now.select(each)] for each in expected}
+    assert found == expected

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,13 @@ from click.testing import CliRunner
 from conftest import FakeEncoder
 from engine_products import DIMENSION, SETTINGS, fill, products, similarities
 from engines import KINDS, running
+from similar_world import filled, filled_directory, halves
 
 from kinshelf import Shelf
 from kinshelf import create as create_shelf
 from kinshelf import open as open_shelf
 from kinshelf.cli import main
+from kinshelf.db.catalog.facets import count_facets
 from kinshelf.db.errors import (
     DuplicateId,
     EmptyShelf,
@@ -35,11 +38,16 @@ from kinshelf.db.errors import (
     ShelfNotFound,
 )
 from kinshelf.db.product import Product
+from kinshelf.probe.calibrate.policy import set_policy
 from kinshelf.probe.evaluate.held_out import evaluate_shelf
+from kinshelf.probe.fill.answers import classify_stored
 from kinshelf.probe.predict.freshness import probe_facts
 from kinshelf.probe.predict.predictor import Predictor
 from kinshelf.probe.train import train_shelf
 from kinshelf.store.base import AnyShelf
+from kinshelf.store.operations.undo import undo
+from kinshelf.store.query import Query
+from kinshelf.store.similar.search import similar
 
 
 @pytest.fixture(scope="module", params=list(KINDS))
@@ -109,6 +117,27 @@ def test_compacting_forgets_what_only_older_generations_saw(shelf: AnyShelf) -> 
     assert [p.product.id for p in shelf.snapshot().select()] == [p.id for p in made[5:]]
     with pytest.raises(GenerationNotFound):
         shelf.snapshot(1)
+
+
+def test_words_examples_variety_and_facets_are_those_of_a_directory(
+    shelf: AnyShelf, tmp_path: Path
+) -> None:
+    image, text = halves()
+    text[::3] = 0
+    filled(shelf, image, text)
+    examples = {"like": ("p3", "p8"), "unlike": ("p17",)}
+    with filled_directory(tmp_path / "directory.shelf", image, text) as directory:
+        for asked in (
+            Query(text="q1"), Query(text="q1", against="image", where="price < 40"),
+            Query(**examples), Query(**examples, strategy="best-score"),
+            Query(id="p5", diverse=0.4, offset=3), Query(id="p5", mode="keywords"),
+            Query(id="p5", mode="hybrid", where="price > 9"), Query(id="p5", one_per="brand", k=7),
+            Query(id="p5", facets=("category", "price", "size", "brand"), where="price < 31"),
+        ):  # fmt: skip
+            found, expected = similar(shelf, asked), similar(directory, asked)
+            assert [n.id for n in found.neighbours] == [n.id for n in expected.neighbours]
+            assert found.facets == expected.facets
+            assert found.exhaustive
 
 
 def test_search_finds_what_numpy_finds(shelf: AnyShelf) -> None:
@@ -223,6 +252,21 @@ def test_a_filter_that_is_not_allowed_is_refused_everywhere(stocked: AnyShelf) -
             stocked.search(np.zeros((1, 2 * DIMENSION), np.float32), 3, where=expression)
 
 
+def test_facets_count_the_same_everywhere(stocked: AnyShelf) -> None:
+    now = stocked.snapshot()
+    found = count_facets(
+        now.view, ["category", "colour"], now.filter("price < 20"),
+        own={"colour": now.filter("colour = 'red'")},
+    )  # fmt: skip
+    cheap = [p for p in products(120)[0] if p.price is not None and p.price < 20]
+    red = Counter(p.category for p in cheap if p.attributes.get("colour") == "red")
+    colours = Counter(p.attributes["colour"] for p in cheap if p.attributes)
+    category, colour = found.facets["category"], found.facets["colour"]
+    assert dict(category.values) == {name: n for name, n in red.items() if name}
+    assert (dict(colour.values), category.lacking) == (colours, red[None])
+    assert found.total == red.total()
+
+
 def test_pages_of_a_listing_follow_each_other(stocked: AnyShelf) -> None:
     pages = [stocked.snapshot().select("price > 5", limit=9, offset=at) for at in range(0, 100, 9)]
     listed = [p.product.id for page in pages for p in page]
@@ -266,6 +310,45 @@ def test_a_probe_is_trained_judged_and_used_as_on_a_directory(
     oracle.close()
 
 
+def test_a_shelf_is_filled_and_the_filling_taken_back_as_on_a_directory(
+    shelf: AnyShelf, tmp_path: Path
+) -> None:
+    found = []
+    with Shelf.create(tmp_path / "oracle.shelf", encoder="fake") as oracle:
+        for each in (oracle, shelf):
+            _, pairs = fill(each, 120)
+            bare = [Product(f"new{i}", f"n{i}") for i in range(20)]
+            near = np.roll(pairs[:20], 1, axis=1)
+            near[:, DIMENSION] = 0
+            each.upsert(bare, *(unit_or_zero(half) for half in np.split(near, 2, axis=1)))
+            train_shelf(each, SETTINGS)
+            set_policy(each, 0.3, confidence=0.3)
+            before = {p.product.id: p.as_dict() for p in each.snapshot().select()}
+            answers = classify_stored(each, "category IS NULL")
+            rows = [answer.as_dict() for answer in answers]
+            report = answers.run(apply=True)
+            predicted = each.snapshot().select("category_source = 'predicted'")
+            assert len(predicted) == report.accepted > 0
+            undo(each)
+            after = {p.product.id: p.as_dict() for p in each.snapshot().select()}
+            moved = {"row": 0, "added": 0}
+            assert {n: p | moved for n, p in after.items()} == {
+                n: p | moved for n, p in before.items()
+            }
+            found.append((rows, sorted(p.product.id for p in predicted)))
+    (rows, filled), (same, filled_there) = found
+    assert filled_there == filled
+    for mine, theirs in zip(rows, same, strict=True):
+        for name in ("probability", "novelty_p"):
+            assert theirs.pop(name) == pytest.approx(mine.pop(name), abs=1e-4)
+        assert theirs == mine
+
+
+def unit_or_zero(rows: np.ndarray) -> np.ndarray:
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    return (rows / np.where(length > 0, length, 1)).astype(np.float32)
+
+
 def test_a_probe_reaches_another_machine_and_tells_what_came_since(
     shelf: AnyShelf, place: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -295,7 +378,7 @@ def test_pictures_and_texts_are_encoded_once_and_found(
         assert (report.inserted, report.encoded_images, report.encoded_texts) == (30, 30, 30)
         assert shelf.add(catalogue).unchanged == 30
         assert (encoder.images, encoder.texts) == (30, 30)
-        assert shelf.fingerprint == encoder.fingerprint
+        assert shelf.manifest.fingerprint == encoder.fingerprint
         image = str(catalogue.parent / "p4.png")
         assert shelf.similar(image=image, text="green thing number 4", k=1).neighbours[0].id == "p4"
     with pytest.raises(EncoderMismatch, match="other"):

@@ -11,9 +11,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 from conftest import FakeEncoder, unit
@@ -85,7 +87,39 @@ def polars(frame: pd.DataFrame, _: Path) -> Any:
     return pytest.importorskip("polars", reason="polars is not installed").from_pandas(frame)
 
 
+def tsv(frame: pd.DataFrame, folder: Path) -> Path:
+    frame.to_csv(folder / "products.tsv", index=False, sep="\t")
+    return folder / "products.tsv"
+
+
+def json_array(frame: pd.DataFrame, folder: Path) -> Path:
+    frame.to_json(folder / "products.json", orient="records", force_ascii=False)
+    return folder / "products.json"
+
+
+def feather(frame: pd.DataFrame, folder: Path) -> Path:
+    pyarrow.feather.write_feather(as_arrow(frame), folder / "products.feather")
+    return folder / "products.feather"
+
+
+def xlsx(frame: pd.DataFrame, folder: Path) -> Path:
+    pytest.importorskip("openpyxl", reason="openpyxl is not installed")
+    frame.to_excel(folder / "products.xlsx", index=False)
+    return folder / "products.xlsx"
+
+
+def zipped(frame: pd.DataFrame, folder: Path) -> Path:
+    frame.to_csv(folder / "products.csv.gz", index=False)
+    return folder / "products.csv.gz"
+
+
 FORMS = {
+    "duckdb": lambda frame, _: duckdb.from_arrow(as_arrow(frame)),
+    "tsv": tsv,
+    "json": json_array,
+    "feather": feather,
+    "xlsx": xlsx,
+    "csv.gz": zipped,
     "pandas": lambda frame, _: frame,
     "pandas with an index": lambda frame, _: frame.set_index(pd.Index([5, 6, 9])),
     "arrow": lambda frame, _: as_arrow(frame),
@@ -148,6 +182,46 @@ def test_what_comes_out_is_a_frame(tmp_path: Path) -> None:
         assert len(near) == 2
         assert shelf.sql("SELECT id, price FROM products ORDER BY id").to_pandas().shape == (3, 2)
         assert shelf.history().to_pandas()["kind"].tolist() == ["add"]
+
+
+@pytest.mark.parametrize("form", ["arrow", "pandas", "polars"])
+def test_what_comes_out_as_a_frame_goes_in_as_the_same_products(form: str, tmp_path: Path) -> None:
+    if form == "polars":
+        pytest.importorskip("polars", reason="polars is not installed")
+    rows = unit(np.random.default_rng(0).standard_normal((3, 16)))
+    products = [
+        ks.Product("a1", "Train", category="Trains", attributes={"pieces": 12, "new": True}),
+        ks.Product("007", "Set", price=1.5, attributes={"pieces": 2, "code": "x"}),
+        ks.Product("b", "Ball", brand="B"),
+    ]
+    images = rows.copy()
+    images[1] = 0
+    with shelf_at(tmp_path / "one.shelf") as shelf, shelf_at(tmp_path / "two.shelf") as other:
+        shelf.upsert(products, images, rows)
+        frame = getattr(shelf, f"to_{form}")(embeddings=True)
+        other.add(frame)
+        assert [s.product for s in other.snapshot().select()] == products
+        one, two = (each.snapshot().pairs([0, 1, 2]) for each in (shelf, other))
+        assert one.tobytes() == two.tobytes()
+
+
+def test_columns_of_a_frame_are_chosen_and_keep_their_types(tmp_path: Path) -> None:
+    with shelf_at(tmp_path / "toys.shelf") as shelf:
+        shelf.add(TABLE)
+        names = ["id", "pieces", "new", "category_source", "row"]
+        table = shelf.to_arrow("price > 1", names)
+        assert table.column_names == names
+        assert table.to_pydict()["pieces"] == [12, 1]
+        assert (table.schema.field("new").type, table.schema.field("row").type) == (
+            pa.bool_(), pa.int64(),
+        )  # fmt: skip
+        assert shelf.to_arrow("id = 'none'").num_rows == 0
+        assert shelf.to_pandas(columns=["id"]).columns.tolist() == ["id"]
+        wide = shelf.to_pandas(columns=["id"], embeddings=True)
+        kept = shelf.snapshot().pairs([0])[0, 16:]
+        np.testing.assert_array_equal(wide["text_embedding"][0], kept)
+        with pytest.raises(ks.InputError, match="no column 'colour'"):
+            shelf.to_arrow(columns=["colour"])
 
 
 def test_answers_evaluation_and_audit_come_as_frames(tmp_path: Path) -> None:
@@ -222,8 +296,9 @@ def test_importing_it_takes_no_time_and_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["", "face", "store.query", "store.ingest.queries", "probe.classifier", "probe.train",
-               "probe.predict.predictor", "probe.evaluate.held_out", "probe.audit.audit"],
+    "module", ["", "face", "store.query", "store.similar.search", "probe.classifier", "probe.train",
+               "probe.predict.predictor", "probe.evaluate.held_out", "probe.audit.audit",
+               "probe.fill.answers", "probe.fill.suggest"],
 )  # fmt: skip
 def test_the_examples_in_the_docstrings_run(
     module: str, tmp_path: Path, sample_shelf: Path

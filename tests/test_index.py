@@ -168,7 +168,7 @@ def test_the_graph_finds_what_exact_search_finds_and_states_it_is_approximate(pa
 @pytest.mark.parametrize("k", [1, 3, 30, 100])
 def test_any_number_of_neighbours_is_found(path: Path, k: int) -> None:
     rows, _ = made(ROWS, 0)
-    asked, _ = made(60, 2)
+    asked, _ = made(600, 2)
     with Shelf.open(path) as shelf:
         found = shelf.snapshot().kneighbors(asked, k)
     assert recall(found.rows, asked @ rows.T, k) >= 0.99
@@ -180,7 +180,7 @@ def test_pictures_and_texts_alone_and_weights_are_found_too(
     path: Path, weight: float, missing: str | None
 ) -> None:
     rows, _ = made(ROWS, 0)
-    asked, _ = made(40, 3)
+    asked, _ = made(300, 3)
     if missing:
         asked[:, slice(0, WIDTH) if missing == "image" else slice(WIDTH, None)] = 0
     scores = weight * asked[:, :WIDTH] @ rows[:, :WIDTH].T
@@ -197,7 +197,7 @@ def test_pictures_and_texts_alone_and_weights_are_found_too(
 
 def test_queries_of_all_kinds_may_be_asked_together(path: Path) -> None:
     rows, _ = made(ROWS, 0)
-    asked, _ = made(40, 4)
+    asked, _ = made(300, 4)
     asked[::3, :WIDTH] = 0
     asked[1::3, WIDTH:] = 0
     with Shelf.open(path) as shelf:
@@ -249,7 +249,7 @@ def test_recall_with_half_of_the_products_filtered_out_is_that_without(path: Pat
 
 def test_removed_products_are_out_at_once_however_many_they_are(path: Path) -> None:
     rows, groups = made(ROWS, 0)
-    asked, _ = made(40, 7)
+    asked, _ = made(100, 7)
     with Shelf.open(path) as shelf:
         first = shelf.snapshot()
         near = first.kneighbors(asked, 10)
@@ -312,7 +312,7 @@ def test_many_copies_of_one_product_do_not_cut_the_graph_in_pieces(tmp_path: Pat
     with Shelf.open(tmp_path / "s") as shelf:
         put(shelf, rows, groups)
         shelf.build_index()
-        asked, _ = made(100, 1)
+        asked, _ = made(300, 1)
         found = shelf.snapshot().kneighbors(asked, 10)
         right = np.sort(asked @ rows.T, axis=1)[:, ::-1][:, :10] / 2
         assert np.mean(found.similarities >= right[:, -1:] - 1e-6) >= 0.99
@@ -526,6 +526,55 @@ def test_the_index_that_versions_before_wrote_goes_with_the_next_change(path: Pa
 # ---- what it states of itself
 
 
+@pytest.mark.parametrize(
+    ("curve", "chosen"),
+    [
+        ({32: 0.999}, 32),  # the fewest there are
+        ({32: 0.9, 48: 0.9925, 56: 0.9931, 64: 0.999}, 56),  # reached, with the margin
+        ({32: 0.97, 128: 0.9915, 256: 0.9925, 512: 0.9928}, 128),  # reached but for the margin
+        ({32: 0.9, 192: 0.9689, 224: 0.97, 4096: 0.9715}, 224),  # nothing beyond is worth it
+        ({32: 0.5, 4096: 0.949}, None),  # of no use
+    ],
+)
+def test_the_effort_is_the_least_that_reaches_the_recall_or_nearly_the_best(
+    curve: dict[int, float], chosen: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def recall(*asked: object) -> float:
+        return max(found for steps, found in curve.items() if steps <= int(str(asked[-1])))
+
+    monkeypatch.setattr(tuning, "_recall", recall)
+    vectors = np.zeros((4096 * 20, 2), dtype=np.float32)
+    asked = vectors[:1], np.ones(len(vectors), dtype=np.bool_)
+    found = tuning._effort(None, vectors, asked, "both")  # type: ignore[arg-type]
+    assert found.steps == chosen
+    assert found.recall == (max(curve.values()) if chosen is None else recall(chosen))
+    assert found.falls_short == (chosen is not None and found.recall < 0.99)
+
+
+def test_a_graph_that_falls_short_is_used_and_its_recall_stated_wherever_one_looks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(hnsw, "RECALL", 1.1)
+    rows, groups = made(ROWS, 0)
+    with Shelf.create(tmp_path / "toys.shelf", encoder="supplied") as shelf:
+        put(shelf, rows, groups)
+        assert shelf.build_index()
+        shortfall = shelf.info()["index"]["shortfall"]
+        assert "for whole products" in shortfall
+        assert shortfall in caplog.text
+        assert not shelf.snapshot().kneighbors(rows[:5], 3).exhaustive
+        monkeypatch.setenv("KINSHELF_EXACT", "1")
+        found = shelf.snapshot().kneighbors(rows[:5], 3)
+        assert found.exhaustive
+        assert np.array_equal(found.rows, np.argsort(-(rows[:5] @ rows.T), axis=1)[:, :3])
+        monkeypatch.setenv("KINSHELF_EXACT", "yes")
+        with pytest.raises(InputError, match="set it to 1"):
+            shelf.snapshot().kneighbors(rows[:5], 3)
+    monkeypatch.delenv("KINSHELF_EXACT")
+    told = CliRunner().invoke(main, ["info", "--shelf", str(tmp_path / "toys.shelf")]).output
+    assert "KINSHELF_EXACT" in told
+
+
 def test_info_tells_the_index_and_measures_its_recall_when_asked(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -573,7 +622,9 @@ def test_the_number_of_threads_is_one_setting(monkeypatch: pytest.MonkeyPatch) -
 def test_a_graph_that_does_not_help_costs_no_memory_and_is_not_built_again_and_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tuning, "RECALL", 1.1)  # out of reach, as for vectors without structure
+    # out of reach, as for vectors without structure
+    monkeypatch.setattr(hnsw, "RECALL", 1.1)
+    monkeypatch.setattr(tuning, "_POOR", 1.1)
     where = tmp_path / "toys.shelf"
     Shelf.create(where, encoder="supplied").close()
     rows, groups = made(ROWS, 0)

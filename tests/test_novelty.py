@@ -104,6 +104,27 @@ def test_p_values_of_new_known_products_are_uniform(shelf, fresh):
         assert (p <= alpha).mean() == pytest.approx(alpha, abs=0.035), alpha
 
 
+def test_products_of_a_rare_category_are_not_novel_for_being_unlike_the_common_one():
+    rng, found = np.random.default_rng(0), []
+    means = rng.normal(size=(2, 2, DIMENSION)) / math.sqrt(DIMENSION)
+
+    def drawn(n: int) -> tuple[FloatArray, IntArray]:
+        y = (rng.random(n) < 0.05).astype(np.int64)
+        noise = rng.normal(size=(n, 2, DIMENSION)) * np.arange(1, DIMENSION + 1) ** -0.5
+        pairs = 1 / math.sqrt(DIMENSION) + means[y] + noise
+        pairs /= np.linalg.norm(pairs, axis=2, keepdims=True) * math.sqrt(2)
+        return pairs.reshape(n, -1).astype(np.float32), y
+
+    for _ in range(3):
+        X, y = drawn(400)
+        queries, truth = drawn(1200)
+        p = judged(fitted(X, y), X, y, queries)[1]
+        found.append([(p[truth == code] <= 0.05).mean() for code in (0, 1)])
+    common, rare = np.mean(found, axis=0)
+    assert common == pytest.approx(0.05, abs=0.035)
+    assert rare <= 0.2
+
+
 def test_copies_on_the_shelf_do_not_make_other_products_look_novel(shelf, fresh):
     X, y, _ = shelf
     queries, truth = fresh

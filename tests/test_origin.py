@@ -12,7 +12,7 @@ from conftest import unit
 from kinshelf import Shelf
 from kinshelf.db.product import Product
 from kinshelf.store.ingest.edit import amend
-from kinshelf.store.operations.apply import apply_labels
+from kinshelf.store.operations.apply import Label, apply_labels
 from kinshelf.store.operations.decisions import keep
 
 RECEIPT = {"probe": 1, "probability": 0.97, "policy": 0.98, "generation": 1}
@@ -32,7 +32,7 @@ def put(shelf: Any, *products: Product) -> None:
 def shelf(tmp_path: Path) -> Any:
     with Shelf.create(tmp_path / "s.shelf", encoder="fake") as made:
         put(made, Product("a", "a cup", category="Cups"), Product("b", "b"), Product("c", "c"))
-        apply_labels(made, {"b": ("Mugs", RECEIPT)})
+        apply_labels(made, {"b": Label("Mugs", RECEIPT)})
         yield made
 
 
@@ -103,12 +103,12 @@ def test_a_feed_that_states_a_category_replaces_a_prediction(shelf: Any, stated:
 
 def test_a_prediction_never_replaces_what_a_feed_or_a_person_set(shelf: Any) -> None:
     shelf.relabel({"c": "Bowls"})
-    report = apply_labels(shelf, dict.fromkeys("abc", ("Mugs", RECEIPT)))
+    report = apply_labels(shelf, dict.fromkeys("abc", Label("Mugs", RECEIPT)))
     assert (report.applied, report.unchanged, report.left) == (0, 1, ["a", "c"])
     assert [shelf.get(n).product.category for n in "abc"] == ["Cups", "Mugs", "Bowls"]
 
 
 def test_a_later_prediction_replaces_an_earlier_one_and_keeps_the_source(shelf: Any) -> None:
-    assert apply_labels(shelf, {"b": ("Bowls", RECEIPT | {"probe": 2})}).applied == 1
+    assert apply_labels(shelf, {"b": Label("Bowls", RECEIPT | {"probe": 2})}).applied == 1
     decision = shelf.get("b").decided["category"]
     assert (decision["source"], decision["predicted"]["probe"]) == (None, 2)

@@ -45,6 +45,7 @@ def test_pages_hold_every_product_once(visit: Visit) -> None:
 def test_a_condition_filters_and_stays_while_paging(visit: Visit) -> None:
     where = "price < 25 AND title ILIKE '%puzzle%' OR colour = 'red'"
     visit.goto("/shelf")
+    visit.page.click("summary >> text=Advanced")
     visit.page.fill("#where", where)
     visit.page.keyboard.press("Enter")
     visit.page.wait_for_url("**/shelf?where=*")

@@ -12,8 +12,8 @@ import kinshelf as ks
 from kinshelf.db.errors import InputError, InvalidEmbeddings
 from kinshelf.probe.predict.predictor import classify
 from kinshelf.store import AddOptions
-from kinshelf.store.ingest.queries import similar_source
 from kinshelf.store.search.fusion import fused
+from kinshelf.store.similar.search import similar_source
 
 SAMPLES = Path(__file__).resolve().parents[1] / "samples" / "catalogue" / "images"
 

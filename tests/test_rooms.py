@@ -13,8 +13,19 @@ FOLDERS = ("cli", "commands", "serve", "cluster", "face", "probe", "store", "db"
 """From the upper to the lower; `samples` stands beside them."""
 ROOMS = {
     "db": ("catalog", "sources", "formats", "layouts", "filters", "images", ""),
-    "store": ("maintain", "engines", "operations", "ingest", "", "search", "log", "encode"),
-    "probe": ("", "audit", "pages", "predict", "evaluate", "calibrate", "novelty", "fit"),
+    "store": (
+        "maintain",
+        "engines",
+        "operations",
+        "similar",
+        "feeds",
+        "ingest",
+        "",
+        "search",
+        "log",
+        "encode",
+    ),
+    "probe": ("", "fill", "audit", "pages", "predict", "evaluate", "calibrate", "novelty", "fit"),
     "serve": ("", "pages", "routes", "http", "service", "workers", "base"),
     "commands": ("", "terminal"),
     "samples": ("training", "generator", ""),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from fastapi.testclient import TestClient
@@ -18,6 +19,8 @@ from serve_world import copied, error_of, png, sample_shelf, settings_for, until
 
 from kinshelf import Shelf
 from kinshelf.cli import main
+from kinshelf.db.product import Product
+from kinshelf.probe.calibrate.policy import set_policy
 from kinshelf.samples import catalogue_dir
 from kinshelf.serve.app import create_app
 from kinshelf.serve.http import answers
@@ -99,6 +102,30 @@ def test_similar_gives_what_the_command_line_prints(sample: Path, reading: TestC
     assert found["exhaustive"] is True
 
 
+def test_examples_variety_and_facets_are_those_of_the_command_line(
+    sample: Path, reading: TestClient
+) -> None:
+    first, second, third = (p["id"] for p in cli(sample, "list", "--limit", "3"))
+    options = ["--like", first, "--like", second, "--unlike", third, "--strategy", "best-score",
+               "--diverse", "0.6", "--one-per", "brand", "-k", "4",
+               "--facets", "category"]  # fmt: skip
+    *printed, facets = cli(sample, "similar", *options)
+    asked: dict[str, Any] = {
+        "like": [{"id": first}, {"id": second}], "unlike": [{"id": third}], "diverse": 0.6,
+        "strategy": "best-score", "one_per": "brand", "k": 4, "facets": ["category"],
+    }  # fmt: skip
+    found = reading.post("/similar", json=asked).json()
+    assert close(found["neighbours"], printed, slack=5e-3)
+    assert found["facets"] == facets["facets"]
+    listed = reading.get("/products", params={"limit": 1, "facets": "category"}).json()
+    assert listed["facets"] == found["facets"]
+    for refused in (
+        asked | {"k": 100, "offset": 150}, {"like": [{"id": "a", "text": "b"}]},
+        {"id": first, "like": [{"id": "a"}]},
+    ):  # fmt: skip
+        assert reading.post("/similar", json=refused).status_code == 422
+
+
 def test_show_list_info_and_history_give_what_the_command_line_prints(
     sample: Path, reading: TestClient
 ) -> None:
@@ -107,7 +134,9 @@ def test_show_list_info_and_history_give_what_the_command_line_prints(
     name = listed["products"][0]["id"]
     assert reading.get(f"/products/{name}").json() == cli(sample, "show", name)[0]
     assert close(reading.get("/info").json(), cli(sample, "info")[0])
-    assert reading.get("/history").json()["history"] == cli(sample, "history", "--generations")
+    assert reading.get("/history").json()["history"] == cli(sample, "history")
+    changes = reading.get("/history?generations=true").json()["history"]
+    assert changes == cli(sample, "history", "--generations")
 
 
 def test_evaluate_and_audit_give_what_the_command_line_prints(
@@ -135,7 +164,8 @@ def test_an_added_product_is_found_changed_and_removed(client: TestClient) -> No
     assert shown["attributes"] == {"pieces": 12}
     near = client.post("/similar", json={"text": "Wooden train", "k": 1}).json()["neighbours"]
     assert near[0]["id"] == "toy-1"
-    changes = {"category": "Toys | Trains | Wooden", "attributes": {"pieces": None, "age": 3}}
+    changes = {"category": "Toys | Trains | Wooden", "attributes": {"pieces": None, "age": 3},
+               "new_category": True}  # fmt: skip
     changed = client.patch("/products/toy-1", json=changes).json()
     assert changed["category"] == "Toys | Trains | Wooden"
     assert changed["attributes"] == {"age": 3}
@@ -146,6 +176,30 @@ def test_an_added_product_is_found_changed_and_removed(client: TestClient) -> No
     assert gone == {"removed": 1, "generation": client.get("/info").json()["generation"]}
     assert client.get("/products/toy-1").status_code == 404
     assert client.delete("/products/toy-1").status_code == 404
+
+
+def test_a_category_that_no_product_has_is_confirmed_or_not_made(client: TestClient) -> None:
+    client.post("/products", json={"id": "g", "title": "A game", "category": "Toys | Board Games"})
+    before = client.get("/info").json()
+    typo = {"category": "Toys | Bord Gmaes", "price": 3}
+    refused = client.patch("/products/g", json=typo)
+    assert refused.status_code == 409
+    told = refused.json()["error"]
+    assert (told["type"], told["near"][0]) == ("UnknownCategory", "Toys | Board Games")
+    assert "did you mean 'Toys | Board Games'" in told["message"]
+    assert "new_category" in told["message"]
+    assert client.get("/info").json() == before, "nothing was written"
+    for known in ("Toys | Board Games", " Toys |Board  Games", None, ""):
+        assert client.patch("/products/g", json={"category": known}).status_code == 200, known
+    made = client.patch("/products/g", json=typo | {"new_category": True})
+    assert (made.status_code, made.json()["category"]) == (200, "Toys | Bord Gmaes")
+    form = client.patch(
+        "/products/g",
+        data={"category": "Tins", "new_category": "true"},
+        files={"image": ("p.png", png(5))},
+    )
+    assert (form.status_code, form.json()["category"]) == (200, "Tins")
+    client.delete("/products/g")
 
 
 def test_an_uploaded_picture_is_kept_with_the_shelf_and_found_by_it(
@@ -325,6 +379,29 @@ def test_training_is_a_job_whose_progress_can_be_followed(client: TestClient) ->
     assert later.count("event: progress") == 1
 
 
+def test_products_on_the_shelf_are_classified_and_written_as_a_job(client: TestClient) -> None:
+    def run(**asked: Any) -> dict[str, Any]:
+        job = client.post("/classify-stored", json=asked).json()["id"]
+        until(lambda: client.get(f"/jobs/{job}").json()["state"] != "running")
+        found: dict[str, Any] = client.get(f"/jobs/{job}").json()
+        return found
+
+    assert client.post("/classify-stored", json={"where": "colour ="}).status_code == 422
+    refused = client.post("/classify-stored", json={"apply": True})
+    assert "kinshelf policy" in refused.json()["error"]["message"]
+    with Shelf.open(client.app.state.service.settings.shelf) as shelf:  # type: ignore[attr-defined]
+        set_policy(shelf, 0.5, confidence=0.5)
+        some = shelf.snapshot().select(limit=8)
+        pairs = shelf.snapshot().pairs([stored.row for stored in some])
+        shelf.upsert([Product(f"new-{s.row}") for s in some], *np.hsplit(pairs, 2))
+    done = run(where="category IS NULL", apply=True)
+    assert (done["state"], done["progress"]["done"]) == ("done", done["progress"]["of"])
+    result = done["result"]
+    assert sum(result["verdicts"].values()) == result["products"] >= 8
+    assert result["applied"]["applied"] == result["accepted"] > 0
+    assert client.get("/history?limit=1").json()["history"][0]["kind"] == "predict"
+
+
 def test_a_job_that_fails_states_why_and_the_server_goes_on(tmp_path: Path, encoder: Any) -> None:
     Shelf.create(tmp_path / "empty.shelf", encoder="fake").close()
     app = create_app(settings_for(tmp_path / "empty.shelf"), encoder=encoder)
@@ -360,8 +437,8 @@ def test_openapi_names_every_route_with_an_example_and_its_failures(reading: Tes
     paths = reading.get("/openapi.json").json()["paths"]
     assert set(paths) == {
         "/classify", "/similar", "/products", "/products/{product_id}", "/thumbnails/{product_id}",
-        "/evaluate", "/audit", "/train", "/jobs", "/jobs/{number}", "/jobs/{number}/events",
-        "/info", "/history", "/healthz", "/metrics",
+        "/evaluate", "/audit", "/train", "/classify-stored", "/jobs", "/jobs/{number}",
+        "/jobs/{number}/events", "/info", "/history", "/healthz", "/metrics",
     }  # fmt: skip
     document = reading.get("/openapi.json").json()
     assert document["components"]["securitySchemes"]["token"]["scheme"] == "bearer"

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from kinshelf.db.errors import UnreadableSource
 from kinshelf.db.product import Product, Reject
 from kinshelf.db.sources.readers import read_source
 
@@ -20,10 +21,15 @@ def read(path: Path) -> tuple[dict[str, Product], list[Reject]]:
 BROKEN = {
     "backslashes": '2,"Pan \\"wide\\"\n24,Twelve inch,steel\nend",x\n',
     "an inch sign": '2,Pan,"The 12" one:\n24,Twelve inch,steel\n26,Thirteen inch,iron\nEurope"\n',
+    "an inch sign, closed where a line ends":
+        '2,Pan,"The 12" one:\n24,Twelve inch,steel\n26,Thirteen inch,iron"\n',
+    "an inch sign, with CRLF": '2,Pan,"The 12" one:\r\n24,Twelve inch,steel"\r\n',
+    "a doubled quote": '2,""Pan"" big,x\n',
+    "text after the quote": '2,Pan,"steel"x\n',
     "too long a field": f'2,Pan,"{"A" * 140_000}\n24,Twelve inch,steel\nend"\n',
     "never closed": '2,"Pan,x\n',
     "never closed, with quotes behind": '2,"Pan,x\n5,"Quoted",y\n',
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", BROKEN)
@@ -33,6 +39,62 @@ def test_a_broken_record_is_refused_alone_and_makes_no_products(kind: str, tmp_p
     products, rejects = read(path)
     assert list(products) == (["1", "5", "3"] if "behind" in kind else ["1", "3"])
     assert [r.reason for r in rejects] == ["malformed-row"]
+
+
+@pytest.mark.parametrize("last", ['9,"Lamp', '9,Lamp,"steel"x', '9,"Lamp" big,x'])
+def test_a_broken_record_at_the_end_is_refused_alone(last: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("id,title,description\n1,Mug,plain\n" + last)
+    products, (reject,) = read(path)
+    assert (list(products), reject.reason) == (["1"], "malformed-row")
+
+
+def test_the_lines_of_a_broken_record_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('id,title,description\n1,Pan,"a 12" one\n24,Not,a product\nend"\n5,Cup,"x\n')
+    messages = [reject.message.partition(":")[0] for reject in read(path)[1]]
+    assert messages == ["lines 2 to 4", "line 5"]
+
+
+SPACED = [
+    'id, title, description\n1, "Mug, big", plain\n2, "Pan", "a\nb"\n3, Cup "x", y\n',
+    'id, title, description\n1, "Mug, big", "plain"\n2, "Pan", "a b"\n3, Cup "x", y\n',
+]
+
+
+@pytest.mark.parametrize("text", SPACED)
+def test_quotes_behind_a_space_are_quotes(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(text)
+    products, rejects = read(path)
+    assert [p.title for p in products.values()] == ["Mug, big", "Pan", 'Cup "x"']
+    assert [p.description for p in products.values()] == ["plain", "a b", "y"]
+    assert rejects == []
+
+
+def test_quotes_behind_a_space_stay_where_fields_have_spaces_of_their_own(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('id,title,description\n1,Mug, "big" size\n2,Pan,x\n')
+    assert read(path)[0]["1"].description == '"big" size'
+
+
+@pytest.mark.parametrize("mark", [",", ";"])
+def test_lines_that_stand_in_quotation_marks_as_a_whole_are_read(mark: str, tmp_path: Path) -> None:
+    """A file that was quoted twice, as when a spreadsheet saves a table as one column."""
+    path = tmp_path / "a.csv"
+    lines = ["id,title,description", '1,"Mug, big",plain', "2,Pan,steel"]
+    quoted = ('"' + line.replace(",", mark).replace('"', '""') + '"' for line in lines)
+    path.write_text("\n".join(quoted) + "\n")
+    products, rejects = read(path)
+    titles = [p.title.replace(";", ",") for p in products.values()]
+    assert (list(products), titles, rejects) == (["1", "2"], ["Mug, big", "Pan"], [])
+
+
+def test_a_header_that_cannot_be_read_says_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('id,"title,description\n1,Mug,plain\n')
+    with pytest.raises(UnreadableSource, match=r"never closed\. Close the quotation mark"):
+        read(path)
 
 
 @pytest.mark.parametrize(

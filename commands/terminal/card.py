@@ -43,7 +43,8 @@ def evidence_card(found: Prediction) -> Panel:
 def _evidence(found: Prediction) -> Table:
     table = plain_table("", "similarity", "image", "text", "category", "product", "picture")
     chosen = chosen_evidence(found.neighbours)
-    pictures = [nearby(shown.evidence.neighbour.image) for shown in chosen]
+    near = [shown.evidence.neighbour for shown in chosen]
+    pictures = [nearby(each.matched or each.image) for each in near]
     # a path in two pieces cannot be copied, but a long one would leave no room for the rest
     table.columns[-1].no_wrap = max(map(len, pictures), default=0) <= _PATH
     for shown, picture in zip(chosen, pictures, strict=True):

@@ -117,3 +117,19 @@ def say_how_read(
 
     for note in reading_notes(open_rows(path, ReadOptions(delimiter=delimiter, encoding=encoding))):
         output.say(f"{path.name}: {note}")
+
+
+def show_facets(output: Output, facets: dict[str, list[dict[str, Any]]]) -> None:
+    """A table a column; as JSON one line more, of `facets` alone."""
+    if output.as_json and facets:
+        output.emit({"facets": facets})
+        return
+    for name, entries in facets.items():
+        from kinshelf.commands.terminal.tables import rows_table
+
+        rows = [{name: _entry(each), "products": each["count"]} for each in entries]
+        output.console().print(rows_table([name, "products"], rows))
+
+
+def _entry(entry: dict[str, Any]) -> Any:
+    return f"{entry['others']} others" if "others" in entry else entry["value"]

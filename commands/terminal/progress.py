@@ -107,6 +107,10 @@ def build_index(output: Output, shelf: AnyShelf, asked: Interruption | None = No
     listening = contextlib.nullcontext(asked) if asked else Interruption(output)
     with listening as stop, progress(output, "indexing") as update:
         try:
-            shelf.build_index(stop=stop, progress=lambda done, all_: update(done, "", all_))
+            built = shelf.build_index(stop=stop, progress=lambda done, all_: update(done, "", all_))
+            shortfall = shelf.info()["index"].get("shortfall") if built else None
         except (KinshelfError, OSError) as error:
             output.warn(f"no index was built, searches stay exact: {error}")
+            return
+    if shortfall:
+        output.warn(f"warning: {shortfall}")

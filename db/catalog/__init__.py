@@ -1,4 +1,5 @@
-"""The DuckDB catalogue: its tables, migrations, queries, and SQL for users.
+"""The DuckDB catalogue: its tables, migrations, queries, facets, and SQL for users.
 
-Others use `tables.Catalog`, `queries.View`, `queries.StoredProduct` and `sql.Table`.
+Others use `tables.Catalog`, `queries.View`, `queries.StoredProduct`, `facets.count_facets` and
+`sql.Table`.
 """

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kinshelf.db.arrays import IntArray
+from kinshelf.db.catalog.counted import facet_of, read
 from kinshelf.db.filters.names import PREDICTED_CATEGORY
-from kinshelf.db.product import TEXT_COLUMNS, Product, StoredProduct
+from kinshelf.db.product import TEXT_COLUMNS, Product, StoredProduct, pictures_of
 from kinshelf.db.text import is_kept
 
 if TYPE_CHECKING:
     import duckdb
 
+    from kinshelf.db.catalog.counted import Facet
     from kinshelf.db.catalog.records import CommitRecord, ProbeRecord, RejectRecord
     from kinshelf.db.catalog.tables import Catalog
     from kinshelf.db.filters.compiler import Filter
+    from kinshelf.db.filters.names import Name
 
 FILTER_COLUMNS = {
     **dict.fromkeys(TEXT_COLUMNS, "text"),
@@ -36,11 +41,35 @@ FIELDS = (
 )  # fmt: skip
 """The columns of a stored product, `attributes` and `decided` as JSON text."""
 
+WRITTEN = ("title", "description", "brand", "category", "id", "attributes")
+"""The columns that a search for keywords reads."""
+
+_BLOCK = 4096
 _LABEL = "category IS NOT NULL AND NOT " + PREDICTED_CATEGORY
 _MOST = 1 << 30
 """Rows that are asked for at most: DuckDB takes no number of more than 63 bits."""
 _MET = 4096
 """Products that a catalogue remembers: asking DuckDB takes longer than searching a small shelf."""
+
+
+class Tabled(Protocol):
+    """What can put its products into DuckDB: the catalogue of a directory, or of an engine."""
+
+    def attribute_types(self) -> dict[str, str]:
+        """See `View`."""
+
+    def tabled(
+        self, where: Filter | None, limit: int | None = None
+    ) -> contextlib.AbstractContextManager[View]:
+        """See `View`."""
+
+    def by_rows(self, rows: Sequence[int] | IntArray) -> dict[int, StoredProduct]:
+        """See `View`."""
+
+    def select(
+        self, where: Filter | None = None, *, limit: int | None = None, offset: int = 0
+    ) -> list[StoredProduct]:
+        """See `View`."""
 
 
 class View:
@@ -49,6 +78,11 @@ class View:
     def __init__(self, catalog: Catalog, generation: int) -> None:
         self.catalog = catalog
         self.generation = generation
+
+    @contextlib.contextmanager
+    def tabled(self, where: Filter | None, limit: int | None = None) -> Iterator[View]:
+        """A view whose products are in DuckDB: at least those that match, or so many of them."""
+        yield self
 
     def _run(self, query: str, parameters: Sequence[Any] = ()) -> duckdb.DuckDBPyConnection:
         return self.catalog.cursor().execute(query, list(parameters))
@@ -81,11 +115,21 @@ class View:
         """Products that match, by row."""
         sql, parameters = self._visible(where)
         fields = ", ".join(f"p.{name}" for name in FIELDS)
-        query = f"SELECT {fields} FROM products p WHERE {sql} ORDER BY p.row LIMIT ? OFFSET ?"
         limits = [min(number, _MOST) for number in (limit, offset) if number is not None]
         if limit is None:
-            query = query.replace("LIMIT ? ", "")
+            query = f"SELECT {fields} FROM products p WHERE {sql} ORDER BY p.row OFFSET ?"
+        else:  # whole products are read of the page alone: far pages take a tenth of the time
+            page = f"SELECT row FROM products p WHERE {sql} ORDER BY row LIMIT ? OFFSET ?"
+            query = f"SELECT {fields} FROM products p WHERE p.row IN ({page}) ORDER BY p.row"
         return [stored_product(row) for row in self._run(query, parameters + limits).fetchall()]
+
+    def written_after(self, row: int) -> Iterator[list[tuple[Any, ...]]]:
+        """What is written of the products of later rows, whatever became of them: blocks of rows,
+        each row's number and its `WRITTEN`, attributes as the text of their values."""
+        query = f"SELECT row, {', '.join(WRITTEN)} FROM products WHERE row > ? ORDER BY row"
+        found = self._run(query, [row])
+        while block := found.fetchmany(_BLOCK):
+            yield [(*each[:-1], values_of(each[-1])) for each in block]
 
     def any_lack(self, modality: str) -> bool:
         """Whether there may be a product without "has_image" or "has_text": one that is there, or
@@ -109,8 +153,12 @@ class View:
 
     def pictures(self) -> tuple[set[str], set[str]]:
         """What the products of any kept generation name as their pictures, and content hashes."""
-        found = self._run("SELECT DISTINCT image, image_hash FROM products").fetchall()
-        return {name for name, _ in found if name}, {digest for _, digest in found if digest}
+        query = "SELECT DISTINCT image, image_hash, attributes->>'images' FROM products"
+        names, hashes = set[str](), set[str]()
+        for image, digests, listed in self._run(query).fetchall():
+            names.update(pictures_of(Product("", image=image, attributes={"images": listed})))
+            hashes.update(filter(None, (digests or "").split(",")))
+        return names, hashes
 
     def by_rows(self, rows: Sequence[int] | IntArray) -> dict[int, StoredProduct]:
         """The products of some row numbers, whatever became of them since."""
@@ -139,6 +187,13 @@ class View:
         )
         found = self._run(query, [*parameters, list(filter(is_kept, ids))]).fetchall()
         return {row[1]: stored_product(row) for row in found}
+
+    def versions(self, product_id: str) -> list[StoredProduct]:
+        """All rows that an id ever had, as far as they are kept, oldest first."""
+        fields = ", ".join(f"p.{name}" for name in FIELDS)
+        query = f"SELECT {fields} FROM products p WHERE p.id = ? AND p.added <= ? ORDER BY p.row"
+        found = self._run(query, [product_id, self.generation]) if is_kept(product_id) else None
+        return [stored_product(row) for row in found.fetchall()] if found else []
 
     def row_by_id(self) -> dict[str, int]:
         """Every id and its row."""
@@ -180,6 +235,23 @@ class View:
         )
         return dict(self._run(query, parameters).fetchall())
 
+    def facets(self, names: Sequence[Name], where: Filter | None = None) -> dict[str, Facet]:
+        """How many products that match have each value of some columns, in one pass."""
+        sql, parameters = self._visible(where)
+        values = ", ".join(f"CAST({name.sql} AS VARCHAR)" for name in names)
+        query = (
+            f"SELECT facet, value, count(*) FROM (SELECT unnest(range({len(names)})) AS facet,"
+            f" unnest([{values}]) AS value FROM products p WHERE {sql}) GROUP BY ALL"
+        )
+        pointers = [pointer for name in names for pointer in name.parameters]
+        found = self._run(query, [*pointers, *parameters]).fetchall() if names else []
+        return {
+            name.name: facet_of(
+                name, {read(value, name.kind): n for at, value, n in found if at == i}
+            )
+            for i, name in enumerate(names)
+        }
+
     def totals(self) -> dict[str, int]:
         """Counts for `info`."""
         sql, parameters = self._visible()
@@ -192,6 +264,10 @@ class View:
 
     def attribute_types(self) -> dict[str, str]:
         """Attribute names and their types (`text`, `number`, `boolean`); text if they differ."""
+        return self._attribute_types
+
+    @functools.cached_property
+    def _attribute_types(self) -> dict[str, str]:
         query = (
             "SELECT name, list(DISTINCT type) FROM attributes WHERE generation <= ?"
             " GROUP BY name ORDER BY name"
@@ -284,6 +360,12 @@ class View:
                 query, [self.generation]
             ).fetchall()
         ]  # fmt: skip
+
+
+def values_of(attributes: str | None) -> str:
+    """The values of attributes, as JSON text, in one text."""
+    values = json.loads(attributes).values() if attributes else ()
+    return " ".join(str(value) for value in values if value is not None)
 
 
 def stored_product(row: Sequence[Any]) -> StoredProduct:

@@ -123,7 +123,7 @@ _REJECT = {
 _IDENTITY = {
     "encoder": is_text, "revision": or_none(is_text), "fingerprint": or_none(is_text),
     "dimension": or_none(lambda value: is_count(value, 1 << 16) and value > 0),
-    "precision": or_none(is_text),
+    "precision": or_none(is_text), "pictures": is_text,
 }  # fmt: skip
 is_identity = _record(_IDENTITY)
 """Whether it states an encoder and its dimension as a manifest does."""

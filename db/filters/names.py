@@ -19,6 +19,8 @@ _CONVERSIONS = {
 }
 
 _LISTED = 30
+EXTRACTED = "json_extract_string(p.attributes, ?)"
+"""How an attribute is read, by its JSON pointer."""
 PREDICTED_CATEGORY = "(((p.decided -> 'category') -> 'predicted') IS NOT NULL)"
 _COMPUTED = {
     "category_source": f"(CASE WHEN {PREDICTED_CATEGORY} THEN 'predicted'"
@@ -92,8 +94,10 @@ def _column(name: str, kind: str) -> Name:
 
 
 def _attribute(name: str, kind: str) -> Name:
-    # A JSON pointer (RFC 6901) reaches every key, `*` and the empty one included; DuckDB's own
-    # path syntax does not.
-    pointer = "/" + name.replace("~", "~0").replace("/", "~1")
-    sql = _CONVERSIONS[kind].format("json_extract_string(p.attributes, ?)")
-    return Name(name, kind, sql, (pointer,))
+    return Name(name, kind, _CONVERSIONS[kind].format(EXTRACTED), (pointer(name),))
+
+
+def pointer(name: str) -> str:
+    """The JSON pointer (RFC 6901) of an attribute: it reaches every key, `*` and the empty one
+    included; DuckDB's own path syntax does not."""
+    return "/" + name.replace("~", "~0").replace("/", "~1")

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import itertools
 import re
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from kinshelf.db.errors import EmptySource, InputError, UnreadableSource
+from kinshelf.db.errors import EmptySource, UnreadableSource
+from kinshelf.db.formats.evidence import (
+    NAMED,
+    fit,
+    given,
+    is_spaced,
+    is_wrapped,
+    sep_line,
+    unwrapped,
+    usual,
+)
 from kinshelf.db.formats.source import (
     BadRow,
     MendedRow,
@@ -20,18 +29,13 @@ from kinshelf.db.formats.source import (
     head_lines,
     text_lines,
 )
-from kinshelf.db.layouts.known import LAYOUT_KEYS
-from kinshelf.db.layouts.names import ALIASES, KNOWN_KEYS, key_of
+from kinshelf.db.layouts.names import ALIASES, key_of
 from kinshelf.db.text import clean_key
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
     from pathlib import Path
 
-_NAMED = {"tab": "\t", "semicolon": ";", "comma": ",", "pipe": "|", "\\t": "\t"}
-
-
-_SEP_LINE = re.compile(r"\ufeff?\"?sep=(?P<mark>[^\"\s\w]|\t)\"?[\r\n]*", re.IGNORECASE)
 _SAMPLED = 50
 """Lines by which the delimiter is found."""
 
@@ -74,12 +78,18 @@ class DelimitedSource:
         check_text(path)
         self.encoding = encoding_of(path, encoding)
         self._skip = self._shown_skip() if skip is None else skip
-        self._first = _sep_line(next(self._text(), ""))
-        self._delimiter = _usual(path) if delimiter is None else _given(delimiter)
+        self._wrapped = False
+        self._wrapped = is_wrapped(next(self._text(), ""))
+        self._first = sep_line(next(self._text(), ""))
+        self._delimiter = usual(path) if delimiter is None else given(delimiter)
         if delimiter is None:
             self._delimiter = self._first or self._shown_delimiter()
+        lines = list(itertools.islice(self._text(), _SAMPLED))
+        self._spaced = is_spaced(lines, self._delimiter)
         self.notes = encoding_notes(self.encoding, encoding)
-        if delimiter is None and self._delimiter != _usual(path):
+        if self._wrapped:
+            self.notes.append("each line stands in quotation marks as a whole, which are taken off")
+        if delimiter is None and self._delimiter != usual(path):
             mark = "a tab" if self._delimiter == "\t" else repr(self._delimiter)
             self.notes.append(f"its columns are split at {mark} (--delimiter names another)")
         self._columns: list[str] = []
@@ -172,7 +182,7 @@ class DelimitedSource:
     ) -> Iterator[tuple[int, list[str] | BadRow]]:
         """Line number from 1 and fields of each record, the header among them."""
         lines = _Lines(self._text() if source is None else source)
-        reader = csv.reader(lines, delimiter=self._delimiter, strict=True)
+        reader = csv.reader(lines, strict=True, **self._how)
         number = 1
         if self._first:
             next(lines, None)
@@ -184,7 +194,9 @@ class DelimitedSource:
                 return
             except csv.Error as problem:
                 self._resynchronise(lines)
-                yield number, BadRow(f"line {number}: {_plainly(problem)}")
+                last = number + lines.count - 1
+                place = f"line {number}" if last <= number else f"lines {number} to {last}"
+                yield number, BadRow(f"{place}: {_plainly(problem)}")
             else:
                 if fields:
                     yield number, fields
@@ -207,7 +219,7 @@ class DelimitedSource:
     def _escaped(self, lines: _Lines) -> int:
         limit = csv.field_size_limit(_LONGEST_FIELD)
         try:
-            reader = csv.reader(lines, delimiter=self._delimiter, escapechar="\\", strict=True)
+            reader = csv.reader(lines, escapechar="\\", strict=True, **self._how)
             return len(next(reader, []))
         except csv.Error:
             return 0
@@ -226,7 +238,8 @@ class DelimitedSource:
                     quoted = line[at + 1 : at + 2] not in ends
                 elif mark == self._delimiter and not quoted:
                     fields += 1
-                before = mark
+                if not (mark == " " and self._spaced and before == self._delimiter):
+                    before = mark
             size += len(line)
             if not quoted or size > _LONGEST_FIELD:
                 return fields
@@ -234,16 +247,20 @@ class DelimitedSource:
 
     def _is_record(self, line: str) -> bool:
         try:
-            fields = next(csv.reader([line], delimiter=self._delimiter, strict=True), [])
+            fields = next(csv.reader([line], strict=True, **self._how), [])
         except csv.Error:
             return False
-        return len(fields) == len(self._columns)
+        ends_quotes = line.rstrip().endswith('"') and line.count('"') % 2
+        return len(fields) == len(self._columns) and not ends_quotes
 
     def _named(self, header: tuple[int, list[str] | BadRow] | None) -> list[str]:
         if header is None:
             raise EmptySource(f"{self._path} has only blank lines: it needs a header and rows")
         if isinstance(header[1], BadRow):
-            raise UnreadableSource(f"{self._path}: the header cannot be read: {header[1].message}")
+            raise UnreadableSource(
+                f"{self._path}: the header cannot be read: {header[1].message}. Close the quotation"
+                " mark in the file, or take it away"
+            )
         names = header[1]
         if len(names) == 1:
             self._check_delimiter(names[0])
@@ -259,22 +276,29 @@ class DelimitedSource:
         return unique_names(names)
 
     def _text(self) -> Iterator[str]:
-        return text_lines(self._path, self.encoding, self._skip)
+        lines = text_lines(self._path, self.encoding, self._skip)
+        return unwrapped(lines) if self._wrapped else lines
+
+    @property
+    def _how(self) -> dict[str, Any]:
+        return {"delimiter": self._delimiter, "skipinitialspace": self._spaced}
 
     def _shown_skip(self) -> int:
-        """The rows above the header of Amazon's flat files, which begin with their version."""
-        first = next(text_lines(self._path, self.encoding), "")
-        return 2 if first.lstrip('"').startswith("TemplateType=") else 0
+        """The rows above the header of Amazon's flat files, which begin with their version, and of
+        Meta's template, which state of each column whether it is required."""
+        lines = itertools.islice(text_lines(self._path, self.encoding), _SAMPLED)
+        above = list(itertools.takewhile(_is_note, (line.lstrip('\ufeff"') for line in lines)))
+        return 2 if above and above[0].startswith("TemplateType=") else len(above)
 
     def _shown_delimiter(self) -> str:
         """The delimiter that makes most known names of the header, then records of its width."""
         lines = list(itertools.islice(self._text(), _SAMPLED))
-        usual = _usual(self._path)
-        marks = [usual, *(mark for mark in ",;\t|" if mark != usual)]
-        return max(marks, key=lambda mark: _fit(lines, mark))  # the first of equals
+        first = usual(self._path)
+        marks = [first, *(mark for mark in ",;\t|" if mark != first)]
+        return max(marks, key=lambda mark: fit(lines, mark))  # the first of equals
 
     def _check_delimiter(self, name: str) -> None:
-        for word, mark in _NAMED.items():
+        for word, mark in NAMED.items():
             if mark in name and mark != self._delimiter:
                 raise UnreadableSource(
                     f"{self._path} has one column only when split at {self._delimiter!r}, but its "
@@ -305,6 +329,11 @@ class _Lines:
         """The last line of the record in hand."""
         return self._taken[-1] if self._taken else ""
 
+    @property
+    def count(self) -> int:
+        """The lines of the record in hand."""
+        return len(self._taken)
+
     def give_back(self, kept: int) -> None:
         """Take so many lines as the record, or what there is, and have the others read again."""
         if len(self._taken) < kept:
@@ -332,42 +361,14 @@ def unique_names(names: Sequence[str]) -> list[str]:
     return list(unique)
 
 
+def _is_note(line: str) -> bool:
+    return line.startswith(("TemplateType=", "# Required", "# Optional"))
+
+
 def _shape(text: str) -> str:
     """The kinds of characters in a text in turn: "AB-1234" is "a-9"."""
     kinds = ("9" if m.isdigit() else "a" if m.isalpha() else m for m in text.strip())
     return "".join(kind for kind, _ in itertools.groupby(kinds))
-
-
-def _usual(path: Path) -> str:
-    return "\t" if {".tsv", ".tab"} & {suffix.casefold() for suffix in path.suffixes} else ","
-
-
-def _given(delimiter: str) -> str:
-    mark = _NAMED.get(delimiter.casefold(), delimiter)
-    if len(mark) != 1 or mark in '"\r\n':
-        raise InputError(
-            f"the delimiter {delimiter!r} is not usable: give one character, or one of "
-            f"{', '.join(_NAMED)}"
-        )
-    return mark
-
-
-def _sep_line(line: str) -> str:
-    """The delimiter that a first line such as Excel's `sep=;` names, or ""."""
-    found = _SEP_LINE.fullmatch(line)
-    return found["mark"] if found else ""
-
-
-def _fit(lines: list[str], mark: str) -> tuple[int, float, int]:
-    """Known names in the header, share of records as wide as it, width; none for one column."""
-    records: list[list[str]] = []
-    with contextlib.suppress(csv.Error):  # what was read before a broken record tells enough
-        records.extend(filter(None, csv.reader(lines, delimiter=mark)))
-    if not records or len(records[0]) == 1:
-        return 0, 0.0, 0
-    width = len(records[0])
-    known = len((KNOWN_KEYS | LAYOUT_KEYS).intersection(map(key_of, records[0])))
-    return known, round(sum(len(r) == width for r in records) / len(records), 1), width
 
 
 def _plainly(problem: csv.Error) -> str:

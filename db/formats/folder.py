@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from kinshelf.db.errors import EmptySource, ImageRejected, UnreadableSource
 from kinshelf.db.formats.source import BadRow
 from kinshelf.db.images.decode import image_format
+from kinshelf.db.layouts.guess import is_split
 from kinshelf.db.text import clean_key
 
 if TYPE_CHECKING:
@@ -24,14 +25,14 @@ class FolderSource:
     """The pictures under a folder, in sorted order: first its own, then those of each sub-folder.
 
     The id is the path below the folder without the suffix, the category the folders on that path
-    joined by " | "; a picture directly in the folder has none. Of two pictures whose names differ
-    in their suffix alone the later keeps it in its id. A file counts as a picture by its suffix or,
-    where that states nothing, by its first bytes; any other file, and a link to a folder, is a bad
-    row, so that it is counted. Hidden files and folders are passed over.
+    joined by " | "; a picture directly in the folder has none. Where all folders directly in it are
+    named as splits (train, val, test), they are the split and no category. Of two pictures whose
+    names differ in their suffix alone the later keeps it in its id. A file counts as a picture by
+    its suffix or, where that states nothing, by its first bytes; any other file, and a link to a
+    folder, is a bad row, so that it is counted. Hidden files and folders are passed over.
     """
 
     from_text = True
-    columns: Sequence[str] = ("id", "category", "image")
 
     def __init__(self, path: Path) -> None:
         """Look for a first picture.
@@ -41,6 +42,9 @@ class FolderSource:
             UnreadableSource: the folder may not be listed.
         """
         self._path = path
+        self._has_splits = _holds_splits(path)
+        names = ("id", "category", "image")
+        self.columns: Sequence[str] = (*names, "split") if self._has_splits else names
         if next(self._pictures(), None) is None:
             raise EmptySource(
                 f"the folder {path} holds no pictures ({', '.join(sorted(IMAGE_SUFFIXES))})"
@@ -66,11 +70,10 @@ class FolderSource:
             stem = place.with_suffix("").as_posix()
             name = place.as_posix() if stem in taken else stem
             taken.add(stem)
-            yield {
-                "id": name,
-                "category": " | ".join(place.parts[:-1]),
-                "image": str(picture.absolute()),
-            }
+            folders = place.parts[:-1]
+            row: dict[str, object] = {"split": folders[0]} if self._has_splits else {}
+            category = " | ".join(folders[len(row) :])
+            yield row | {"id": name, "category": category, "image": str(picture.absolute())}
 
     def count(self) -> int | None:
         """The number of pictures."""
@@ -89,6 +92,17 @@ class FolderSource:
                     yield Path(folder, name)
 
 
+def _holds_splits(path: Path) -> bool:
+    """Whether the folder's own folders are named as splits, and no picture lies beside them."""
+    try:
+        entries = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
+    except OSError as problem:
+        raise _refusal(problem) from problem
+    folders = [entry.name for entry in entries if entry.is_dir()]
+    beside = any(entry.suffix.casefold() in IMAGE_SUFFIXES for entry in entries)
+    return not beside and is_split(folders)
+
+
 def _is_picture(path: Path) -> bool:
     """By its suffix; without one that is known, by its first bytes."""
     if path.suffix.casefold() in IMAGE_SUFFIXES:
@@ -102,4 +116,8 @@ def _is_picture(path: Path) -> bool:
 
 
 def _refuse(problem: OSError) -> None:
-    raise UnreadableSource(f"{problem.filename} cannot be listed: {problem.strerror}") from problem
+    raise _refusal(problem) from problem
+
+
+def _refusal(problem: OSError) -> UnreadableSource:
+    return UnreadableSource(f"{problem.filename} cannot be listed: {problem.strerror}")

@@ -58,8 +58,11 @@ class JsonArraySource:
     def rows(self, wanted: Collection[str] | None = None) -> Iterator[dict[str, object] | BadRow]:
         """Each object; another member is bad. Behind what is no JSON nothing more is read."""
         try:
-            with unpacked(self._path) as binary:
-                yield from self._objects(io.TextIOWrapper(binary, encoding=self.encoding))
+            with (
+                unpacked(self._path) as binary,
+                io.TextIOWrapper(binary, encoding=self.encoding) as text,
+            ):
+                yield from self._objects(text)
         except UnicodeError as problem:
             raise UnreadableSource(f"{self._path} is not {self.encoding}: {problem}") from problem
         except (OSError, EOFError) as problem:

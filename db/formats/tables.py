@@ -7,6 +7,7 @@ import datetime
 import warnings
 import zipfile
 from collections.abc import Collection, Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from kinshelf.db.errors import EmptySource, InputError, UnreadableSource
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 _LARGEST_PART = 2**30
 _LARGEST_TEXTS = 256 * 2**20
 """Bytes of a sheet, and of the texts that all sheets share and that are held in memory."""
+_PEEKED = 20
 _BLANK_ROWS = 10_000
 """Empty rows in a row after which a sheet ends: its claim of a million is seldom true."""
 
@@ -43,12 +45,27 @@ class SheetSource:
         self._path, self._sheet, self._skip = path, sheet, skip or 0
         self.notes: list[str] = []
         _check_parts(path)
+        self.columns: Sequence[str] = ()
         header = next(self._cells(), None)
         if header is None:
             raise EmptySource(f"{path} has no rows in its sheet")
         names = ["" if cell is None else str(cell) for cell in header]
-        self.columns: Sequence[str] = unique_names(names[: _last(names)])
+        self.columns = unique_names(names[: _last(names)])
         check_width(path, self.columns)
+        if self._has_bare_formulas():
+            self.notes.append(
+                "formulas have no values saved with them, and are empty: open it in a spreadsheet"
+                " program and save it, or export it as CSV"
+            )
+
+    def _has_bare_formulas(self) -> bool:
+        """Whether a formula of the first rows has no value, as files written by programs have."""
+        values, formulas = (islice(self._cells(saved), _PEEKED) for saved in (True, False))
+        return any(
+            value is None and isinstance(formula, str) and formula.startswith("=")
+            for row in zip(values, formulas, strict=False)
+            for value, formula in zip(*row, strict=False)
+        )
 
     def count(self) -> int | None:
         """Unknown: what a sheet states of itself is often wrong."""
@@ -70,18 +87,20 @@ class SheetSource:
             row = dict.fromkeys(self.columns) | dict(zip(self.columns, cells, strict=False))
             yield {name: _cell(value) for name, value in row.items()}
 
-    def _cells(self) -> Iterator[tuple[Any, ...]]:
+    def _cells(self, saved: bool = True) -> Iterator[tuple[Any, ...]]:
         import openpyxl
 
         blank = 0
         with warnings.catch_warnings(), _as_unreadable(self._path):
             warnings.simplefilter("ignore")
-            book = openpyxl.load_workbook(self._path, read_only=True, data_only=True)
+            book = openpyxl.load_workbook(self._path, read_only=True, data_only=saved)
             with contextlib.closing(book):
                 sheet = self._chosen(book)
                 sheet.reset_dimensions()
                 for cells in sheet.iter_rows(
-                    min_row=self._skip + 1, max_col=MAX_COLUMNS + 1, values_only=True
+                    min_row=self._skip + 1,
+                    max_col=(len(self.columns) or MAX_COLUMNS) + 1,  # empty rows are as wide
+                    values_only=True,
                 ):
                     blank = 0 if any(cell not in (None, "") for cell in cells) else blank + 1
                     if not blank:
@@ -113,7 +132,7 @@ class ArrowSource:
         """Read the schema. Raises EmptySource, UnreadableSource."""
         self._path = path
         with self._opened() as reader:
-            self.columns: Sequence[str] = list(reader.schema.names)
+            self.columns: Sequence[str] = unique_names(reader.schema.names)
         check_width(path, self.columns)
         if next(self.rows(()), None) is None:
             raise EmptySource(f"{path} has no rows")
@@ -124,10 +143,11 @@ class ArrowSource:
 
     def rows(self, wanted: Collection[str] | None = None) -> Iterator[dict[str, object] | BadRow]:
         """Each row; bytes come not at all."""
-        names = [name for name in self.columns if wanted is None or name in wanted]
+        places = [i for i, n in enumerate(self.columns) if wanted is None or n in wanted]
+        names = [self.columns[place] for place in places]
         with self._opened() as reader:
             for batch in _batches(reader):
-                columns = [[_cell(v) for v in batch.column(n).to_pylist()] for n in names]
+                columns = [[_cell(v) for v in batch.column(i).to_pylist()] for i in places]
                 cells = zip(*columns, strict=True) if names else iter([()] * batch.num_rows)
                 for values in cells:
                     size = sum(len(value) for value in values if isinstance(value, str))

@@ -256,7 +256,7 @@ class Downloader:
         """The connections, opened at the first download: certificates take 0.1 s to read."""
         with self._opening:
             if self._pool is None:
-                self._pool = _connection_pool(self._concurrency, self._allow_private)
+                self._pool = connection_pool(self._concurrency, self._allow_private)
             return self._pool
 
     def _body(self, url: httpx.URL, response: httpcore.Response, headers: Headers) -> bytes:
@@ -274,7 +274,8 @@ class Downloader:
         return bytes(body)
 
 
-def _connection_pool(concurrency: int, allow_private: bool) -> httpcore.ConnectionPool:
+def connection_pool(concurrency: int, allow_private: bool) -> httpcore.ConnectionPool:
+    """Connections to checked addresses alone; the caller sets `addresses.BUDGET`."""
     # Connections are pooled by host name, not by address: two hosts on one address must each
     # show their own certificate.
     import httpcore

@@ -6,12 +6,20 @@ import ast
 import html
 import json
 import re
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import PurePosixPath
 from typing import Any
 
 _LONGEST_LIST = 100_000
-_BETWEEN_URLS = re.compile(r"[|;,\s]+(?=https?://|//)|\s*\|\s*")
+_BETWEEN_URLS = re.compile(r"[|;,~\s]+(?=https?://|//)|\s*\|\s*")
+_URL = re.compile(r"(?:https?:)?//[^\s\"'<>|{}\[\]]+", re.I)
+_BETWEEN_TEXTS = re.compile(r"(?<=['\"])\s+(?=['\"])")
+"""Where NumPy, which writes no commas, has them in a list of texts."""
+_ADDRESSES = ("src", "hi_res", "original", "large", "full", "url", "href", "link", "image",
+              "medium", "path", "file", "thumb")  # fmt: skip
+"""What an object that stands for a picture may call its address, the best one first."""
+_NO_PICTURE = frozenset({"", "null", "none", "nan", "n/a", "na", "#n/a", "undefined"})
 _LEVELS = re.compile(r"\s*(?:>>|>|\||»|(?<=\s)/(?=\s))\s*")
 _MARKUP = re.compile(r"</?(?:[a-z][a-z0-9]*)(?:\s[^<>]*)?/?>|<!--", re.I)
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#x[0-9a-f]{1,6}|[a-z][a-z0-9]{1,30});", re.I)
@@ -20,7 +28,7 @@ _BLOCKS = frozenset(
      "table", "tr", "td", "th", "section", "article", "address", "blockquote"}
 )  # fmt: skip
 _UNSEEN = frozenset({"script", "style", "template", "noscript", "iframe"})
-_PICTURE = re.compile(r"\.(?:jpe?g|png|webp|gif|avif|heic)\s*$", re.I)
+PICTURE_NAME = re.compile(r"\.(?:jpe?g|png|webp|gif|avif|heic)\s*$", re.I)
 _PLACEHOLDER = "transparent-pixel"
 
 
@@ -41,20 +49,74 @@ def members_of(text: str) -> list[Any] | None:
 def pictures_of(value: object) -> list[str]:
     """The pictures that a cell names, in order, each once; placeholders are left out.
 
-    A cell is one path or URL, a list, or URLs in a row with "|", ";", "," or a space between.
+    A cell is one path or URL, a list of them as JSON, Python, NumPy or PostgreSQL writes it, an
+    object with an address in it, or several in a row with "|", ";", ",", "~" or white space
+    between. A URL is never changed, though it may be cut out of what cannot be read.
     """
-    if isinstance(value, list):
-        found = [picture for member in value for picture in pictures_of(member)]
-        return list(dict.fromkeys(found))
+    found = dict.fromkeys(_pictures(value))
+    return [part for part in found if _PLACEHOLDER not in part]
+
+
+def _pictures(value: object) -> Iterator[str]:
+    if isinstance(value, dict):
+        value = _addresses(value)
+    if isinstance(value, list | tuple):
+        for member in value:
+            yield from _pictures(member)
+        return
     text = str(value).strip() if value is not None else ""
-    if (members := members_of(text)) is not None:
-        return pictures_of([m for m in members if isinstance(m, str)])
-    many = text.startswith(("http://", "https://", "//"))
-    parts = _BETWEEN_URLS.split(text) if many else [text]
-    if not many and "," in text and all(map(_PICTURE.search, text.split(","))):
-        parts = text.split(",")
-    found = [part.strip(" ,;") for part in parts]
-    return list(dict.fromkeys(part for part in found if part and _PLACEHOLDER not in part))
+    found = _parsed(text) if text[:1] in {"[", "{", "(", '"', "'"} else text
+    if not isinstance(found, str) or found != text:
+        yield from _pictures(found)
+    elif text.casefold() not in _NO_PICTURE:
+        yield from filter(None, (part.strip(" ,;") for part in _apart(text)))
+
+
+def _apart(text: str) -> list[str]:
+    """What stands in a row in one text."""
+    if text.startswith(("http://", "https://", "//")):
+        return [part.partition(" ! ")[0] for part in _BETWEEN_URLS.split(text)]
+    if text[0] in "[{(<\"'" and (urls := _URL.findall(text.replace("\\/", "/"))):
+        parts = [part for url in urls for part in _BETWEEN_URLS.split(url)]
+        return [part if "(" in part else part.rstrip(",;)") for part in parts]
+    for mark in "|;,":
+        if mark in text and all(map(PICTURE_NAME.search, text.strip(mark + " ").split(mark))):
+            return text.split(mark)
+    if "\n" in text and all(map(PICTURE_NAME.search, text.split())):
+        return text.split()
+    return [text]
+
+
+def _addresses(picture: dict[Any, Any]) -> object:
+    """The address in an object, the best of several sizes; else whatever looks like one."""
+    known = {str(name).casefold(): member for name, member in picture.items()}
+    named = next((known[name] for name in _ADDRESSES if known.get(name)), None)
+    if named is not None:
+        return named
+    every = [each for each in (*picture, *picture.values()) if isinstance(each, str)]
+    return [each for each in every if _URL.match(each) or PICTURE_NAME.search(each)]
+
+
+def _parsed(text: str) -> Any:
+    """What a cell says that is written as JSON or as Python does; other text as it is."""
+    if len(text) > _LONGEST_LIST:
+        return text
+    plain = _BETWEEN_TEXTS.sub(", ", text)
+    in_order = f"[{plain[1:-1]}]" if text[0] == "{" else plain  # a set has none
+    for read, written in ((json.loads, text), (ast.literal_eval, in_order),
+                          (ast.literal_eval, text)):  # fmt: skip
+        try:
+            return read(written)
+        except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
+            continue
+    return text
+
+
+def first_price(text: str) -> str:
+    """The price of the first of a list of variants, as JSON."""
+    variants = members_of(text) or []
+    prices = (v.get("price") for v in variants if isinstance(v, dict))
+    return next((str(price) for price in prices if price not in (None, "")), "")
 
 
 def path_of(text: str) -> str:

@@ -7,8 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kinshelf.db.layouts.known import Layout, Read, layout_of, matching
-from kinshelf.db.layouts.names import key_of
-from kinshelf.db.layouts.templates import Template, checked_template, is_template, template_of
+from kinshelf.db.layouts.names import ALIASES, key_of
+from kinshelf.db.layouts.templates import (
+    Template,
+    checked_template,
+    is_template,
+    pictures_in,
+    template_of,
+)
 
 PICTURES, VARIANTS = "(pictures)", "variants"
 """Columns that are made: a list of pictures, and the variants as JSON."""
@@ -51,14 +57,12 @@ def choose(
     Raises UnknownColumn where a template of the mapping names a column that is not there.
     """
     by_key = {key_of(column): column for column in reversed(columns)}
-    templates = {
-        text: checked_template(name, text, by_key)
-        for name, text in mapping.items()
-        if text not in columns and is_template(text)
-    }
     layout = layout_of(columns)
+    templates, several = _mapped(mapping, columns, _with_fields(by_key, mapping, layout))
     if layout is None:
-        return Choice(templates=templates)
+        fields = {"image": PICTURES} if several else {}
+        hidden = frozenset(several) - set(mapping.values())
+        return Choice(fields=fields, templates=templates, pictures=several, hidden=hidden)
     there = set(columns if filled is None else filled)
     found = {
         name: one
@@ -70,7 +74,7 @@ def choose(
         found["image"] = beside
     templates |= {one.text: one for one in found.values() if isinstance(one, Template)}
     fields = {n: one.text if isinstance(one, Template) else one for n, one in found.items()}
-    pictures = [] if "image" in mapping else matching(columns, layout.pictures)
+    pictures = several if "image" in mapping else matching(columns, layout.pictures)
     if pictures:
         fields["image"] = PICTURES
     unused = [*matching(columns, layout.ignored), *pictures]
@@ -79,14 +83,50 @@ def choose(
     for name, one in found.items():  # of a category its levels stay, to be filtered by
         if isinstance(one, Template) and name != "category":
             unused += one.columns
+    unused = [one for one in unused if one not in matching(columns, layout.kept)]
     hidden = frozenset(unused) - set(fields.values()) - set(mapping.values())
     read = {name: one for name, one in layout.read.items() if name in fields}
     return Choice(layout, fields, templates, pictures, hidden, read, _gathers(layout, by_key))
 
 
+def _mapped(
+    mapping: Mapping[str, str], columns: Sequence[str], by_key: Mapping[str, str]
+) -> tuple[dict[str, Template], list[str]]:
+    """The templates of a user's mapping, and the columns of its pictures where these are several.
+
+    Raises UnknownColumn.
+    """
+    templates, several = dict[str, Template](), list[str]()
+    for name, text in mapping.items():
+        if text in columns or not is_template(text):
+            continue
+        parts = pictures_in(text) if name == "image" else [text]
+        for part in parts if len(parts) > 1 else [text]:
+            column = by_key.get(key_of(part))
+            if column is None:
+                templates[part] = checked_template(name, part, by_key)
+            several += [column or part] if len(parts) > 1 else []
+    return templates, several
+
+
+def _with_fields(
+    by_key: Mapping[str, str], mapping: Mapping[str, str], layout: Layout | None
+) -> dict[str, str]:
+    """The columns by their names, and by those of the fields: "{id}" may be any file's id."""
+    found = dict(by_key)
+    for name, aliases in ALIASES.items():
+        own = [mapping[name]] if name in mapping else []
+        of_layout = layout.fields.get(name, ()) if layout else ()
+        keys = (key_of(one) for one in (*own, *of_layout, *aliases))
+        if (column := next((by_key[key] for key in keys if key in by_key), None)) is not None:
+            found.setdefault(name, column)
+    return found
+
+
 def _gathers(layout: Layout, by_key: Mapping[str, str]) -> bool:
     """Whether the columns are there by which several rows are one product."""
-    by_name = {layout.group, layout.parent} & by_key.keys()
+    children = layout.children[0] if layout.children else None
+    by_name = {layout.group, layout.parent, children} & by_key.keys()
     starts = matching(by_key.values(), [layout.starts[0]]) if layout.starts else []
     return bool(by_name or starts)
 

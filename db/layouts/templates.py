@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kinshelf.db.errors import UnknownColumn
@@ -11,6 +11,7 @@ from kinshelf.db.layouts.names import key_of
 
 _PLACE = re.compile(r"\{([^{}]+)\}")
 _LEVEL = " > "
+_JOINTS = {"category": _LEVEL, "image": ", ", "id": "-"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,28 @@ class Template:
         return " | ".join(filter(None, filled)) if len(levels) > 1 else filled[0]
 
 
+def joined(field: str, parts: Sequence[str]) -> str:
+    """One text for several columns of a field: levels of a category, pictures, else words.
+
+    >>> joined("category", ["Dept", "Group"]), joined("image", ["front", "images/{sku}_2.jpg"])
+    ('{Dept} > {Group}', '{front}, images/{sku}_2.jpg')
+    """
+    if len(parts) == 1:
+        return parts[0]
+    places = [part if is_template(part) else f"{{{part}}}" for part in parts]
+    return _JOINTS.get(field, " ").join(places)
+
+
+def pictures_in(text: str) -> list[str]:
+    """The columns and templates of a text such as "{front}, images/{sku}_2.jpg".
+
+    >>> pictures_in("{front}, images/{sku}_2.jpg")
+    ['front', 'images/{sku}_2.jpg']
+    """
+    parts = [part.strip() for part in re.split(r",(?![^{]*\})", text) if part.strip()]
+    return [found[1] if (found := _PLACE.fullmatch(part)) else part for part in parts]
+
+
 def is_template(text: str) -> bool:
     """Whether a text names columns in braces."""
     return _PLACE.search(text) is not None
@@ -65,6 +88,6 @@ def checked_template(field: str, text: str, columns: Mapping[str, str]) -> Templ
     if found is None:
         raise UnknownColumn(
             f"--map {field}={text!r}: it names a column that is not there; the columns are"
-            f" {', '.join(columns.values())}"
+            f" {', '.join(list(dict.fromkeys(columns.values()))[::-1])}"
         )
     return found

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 class ReadOptions:
     """Options for reading a source.
 
-    `mapping` is {field: column}; `images` the folder of relative image paths (None: the source's
-    own); `batch_size` counts rows; `delimiter`, `encoding`, `skip_rows` and
-    `sheet` None mean what the file shows.
+    `mapping` is {field: column or template}; `images` the folder of relative image paths (None: the
+    source's own), `image_by_id` that of pictures named by ids; `batch_size` counts rows;
+    `delimiter`, `encoding`, `skip_rows` and `sheet` None mean what the file shows.
     `require_content=False` takes products with neither text nor image: their embeddings come from
     elsewhere. With `updates` a row without them may be that of a known product, which the caller
     knows.
@@ -47,6 +47,7 @@ class ReadOptions:
     updates: bool = False
     skip_rows: int | None = None
     sheet: str | None = None
+    image_by_id: Path | None = None
 
 
 @dataclass(slots=True)

@@ -2,43 +2,46 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import unicodedata
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from kinshelf.db.errors import InputError, UnknownColumn
+from kinshelf.db.errors import InputError
 from kinshelf.db.formats.source import MAX_COLUMNS
 from kinshelf.db.layouts.cells import is_markup, pictures_of, plain_text, unescaped
-from kinshelf.db.layouts.choose import Choice, choose
-from kinshelf.db.layouts.names import (
-    ALIASES,
-    ATTRIBUTES,
-    EMBEDDINGS,
-    FIELDS,
-    TEXT,
-    attribute_name,
-    key_of,
-    split_text,
-)
+from kinshelf.db.layouts.choose import PICTURES, Choice, choose
+from kinshelf.db.layouts.names import ATTRIBUTES, FIELDS, TEXT, split_text
 from kinshelf.db.product import Product, Scalar
+from kinshelf.db.sources.binding import attribute_names, bind, check_enough, mapped, without
 from kinshelf.db.sources.values import first_member, scalar, text_of, typed, unfold
-from kinshelf.db.text import clean, clean_category, clean_key, clean_split, currency_of, parse_price
+from kinshelf.db.text import (
+    clean,
+    clean_category,
+    clean_key,
+    clean_split,
+    currency_of,
+    is_range,
+    parse_price,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
+_LINE_END = re.compile(r"[ \t]*[\r\n]+[ \t]*")
+_SEVERAL = re.compile(r"[|;,\[]|^[({<\"']|^http|^//|^(?:null|nan|n/?a|none|#n/a|undefined)$", re.I)
+"""What a cell may hold that is no path of a picture."""
+_LONGEST_PATH = 255
+_PICTURES_IN_BASE64 = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR", "Qk0")
+"""How JPEG, PNG, GIF, WebP and BMP begin."""
 _DRIVE = re.compile(r"[A-Za-z]:/")
 _REMOTE = re.compile(r"[a-z][a-z0-9+.-]*://|data:|file:", re.IGNORECASE)
 """What pathlib would change in an absolute path."""
-_CONTENT = ("title", "description", "text", "image", *EMBEDDINGS)
-_MAP_HINT = """map the file's own name for it, for example --map {field}="{column}\""""
-_LISTED = 40
 _BESIDE = {"image": "images", "price": "currency", "description": "description_html"}
 """Attributes that are made of a field's cell: all pictures of several, a price's currency, the
 description as it stands where that is HTML."""
@@ -80,7 +83,8 @@ class ColumnPlan:
 
     `fields` maps a field to its column, `attributes` a column to the attribute's name. `folder` is
     where relative image paths start; `from_text` marks values as text without a type; `choice` is
-    what layout and templates make of the columns. `point_groups`: "1.299" is a price above 1,000.
+    what layout and templates make of the columns; `proposed` are columns that may be fields.
+    `point_groups`: "1.299" is a price above 1,000.
     """
 
     columns: tuple[str, ...]
@@ -92,6 +96,7 @@ class ColumnPlan:
     choice: Choice = field(default_factory=Choice)
     point_groups: bool = False
     price_note: str = ""
+    proposed: Mapping[str, str] = field(default_factory=dict)
 
     def product(self, row: Mapping[str, object]) -> tuple[Product, list[Note]]:
         """The product in `row` (column → value; a column may be absent) and what was left aside.
@@ -128,6 +133,12 @@ class ColumnPlan:
         )
         return product, notes
 
+    def id_of(self, row: Mapping[str, object]) -> str:
+        """The id alone, as `product` has it."""
+        text = text_of(row.get(self.fields["id"]))
+        read = self.choice.read.get("id")
+        return clean_key(read(text) if read else text)
+
     def fields_in(self, row: Mapping[str, object]) -> RowFields:
         """The fields of a row; where rows differ in their columns, those that stand in it."""
         found = self._every_field if self._used <= row.keys() else self._fields_among(row.keys())
@@ -151,7 +162,7 @@ class ColumnPlan:
         fields = {name for name, column in self.fields.items() if column in columns}
         if TEXT in fields:
             fields |= {"title", "description"}
-        attributes = [name for column, name in self.attributes.items() if column in columns]
+        attributes = [self.attributes[each] for each in columns if each in self.attributes]
         # What comes with a field goes with it.
         attributes += [name for of, name in _BESIDE.items() if of in fields]
         return RowFields(frozenset(fields & set(FIELDS[1:])), frozenset(attributes))
@@ -159,13 +170,13 @@ class ColumnPlan:
     def extended(self, columns: Iterable[str]) -> ColumnPlan:
         """The plan with further columns; what is bound to a column already stays bound to it."""
         new = [name for name in columns if name not in self.known]
-        fields = _bind(new, dict(self.fields))
+        fields = bind(new, dict(self.fields))
         if len(self.known) + len(new) > MAX_COLUMNS:
             raise InputError(
                 f"the rows have more than {MAX_COLUMNS:,} different names: leave out some, or put"
                 " names and values into one column as JSON text"
             )
-        names = {**self.attributes, **_attributes(new, fields)}
+        names = {**self.attributes, **attribute_names(new, fields)}
         return replace(self, columns=(*self.columns, *new), fields=fields, attributes=names)
 
     @cached_property
@@ -211,14 +222,17 @@ class ColumnPlan:
         except ValueError as problem:
             notes.append(Note("bad-price", f"{problem}; the product is kept without a price"))
             return None
+        if amount is not None and is_range(text):
+            message = f"the price {text!r} is a range: its lower bound is taken"
+            notes.append(Note("price-range", f"{message}; the product is kept"))
         if not (text[:1] + text[-1:]).isdecimal() and (currency := currency_of(text)):
             attributes.setdefault("currency", currency)
         return amount
 
     def _image(self, text: str, attributes: dict[str, Scalar]) -> str | None:
         """The first picture of a cell; where it names several, all are an attribute too."""
-        value = clean_key(text)
-        if value.startswith(("[", "http", "//")):
+        value = clean_key(_LINE_END.sub("|", text.strip()))
+        if _SEVERAL.search(value) and not _is_file(self.folder / value):
             found = [self._place(picture) for picture in pictures_of(value)]
             if len(found) > 1:
                 attributes["images"] = json.dumps(found, ensure_ascii=False)
@@ -229,6 +243,8 @@ class ColumnPlan:
         """A picture's URL as it stands, and a path below the folder."""
         if ":" in value and _REMOTE.match(value):
             return value
+        if len(value) > _LONGEST_PATH and value.startswith(_PICTURES_IN_BASE64):
+            return f"data:image/unknown;base64,{value}"
         if value.startswith("//"):  # a URL of the page's own scheme
             return f"https:{value}"
         if value[0] == "/" or "\\" in value or not value.isascii():
@@ -247,7 +263,7 @@ class ColumnPlan:
         for path in tried:
             forms = (path, unicodedata.normalize("NFC", path), unicodedata.normalize("NFD", path))
             for form in dict.fromkeys(forms):
-                if (whole := self.folder / form).is_file():
+                if _is_file(whole := self.folder / form):
                     return str(whole)
         return str(self.folder / value)
 
@@ -268,6 +284,13 @@ class ColumnPlan:
         return found
 
 
+def _is_file(path: Path) -> bool:
+    """Whether a file is there; a text that can be no path names none."""
+    with contextlib.suppress(OSError, ValueError):
+        return path.is_file()
+    return False
+
+
 def product_plan() -> ColumnPlan:
     """The plan that reads a product's own fields: products in memory are cleaned like a file's."""
     return resolve_columns((*FIELDS, ATTRIBUTES), {}, from_text=False)
@@ -281,6 +304,7 @@ def resolve_columns(
     from_text: bool = True,
     require_content: bool = True,
     filled: Collection[str] | None = None,
+    guess: Callable[[Mapping[str, str]], Mapping[str, str]] | None = None,
 ) -> ColumnPlan:
     """Decide what each of `columns` is: by `mapping` {field: column}, known layout, or its name.
 
@@ -288,7 +312,9 @@ def resolve_columns(
     product's fields it may name `text`, a column with title and description joined by " || ".
     Columns that are no field become attributes under their own names; one whose name is ours
     becomes "source_" and that name. `folder` (default: the working directory)
-    is where relative image paths start.
+    is where relative image paths start. A value of `mapping` may be a template
+    (`db.layouts.templates`), of `image` several with commas between them. `guess` gives columns
+    for the fields that have none, by which an error proposes a mapping.
 
     Raises:
         UnknownColumn: a mapped column does not exist, or no column can be the id; and, with
@@ -297,101 +323,21 @@ def resolve_columns(
     """
     choice = choose(columns, mapping, filled, folder)
     bound = {
-        name: column if column in choice.templates else _mapped(name, column, columns)
+        name: column if column in choice.templates else mapped(name, column, columns)
         for name, column in mapping.items()
+        if choice.fields.get(name) != PICTURES
     }
     if TEXT in bound and bound.keys() & {"title", "description"}:
         raise InputError(
             "text stands for title and description in one column: map either text, or the two"
         )
-    bound = _without(bound, choice.fields) | bound
+    bound = without(bound, choice.fields) | bound
     columns = [*columns, *choice.made]
-    fields = _bind([c for c in columns if c not in choice.hidden], bound)
-    _check_enough(columns, fields, require_content)
+    fields = bind([c for c in columns if c not in choice.hidden], bound)
+    check_enough(columns, fields, require_content, guess)
     where = (folder or Path()).absolute()
     layout = choice.layout.name if choice.layout else None
-    names = _attributes([c for c in columns if c not in choice.hidden], fields)
+    names = attribute_names([c for c in columns if c not in choice.hidden], fields)
     for made in choice.templates:
         names.pop(made, None)
     return ColumnPlan(tuple(columns), fields, names, layout, where, from_text, choice)
-
-
-def _without(bound: Mapping[str, str], known: Mapping[str, str]) -> dict[str, str]:
-    """What of a layout's binding stands beside the user's own."""
-    taken = bound.values()
-    return {
-        name: column
-        for name, column in known.items()
-        if name not in bound and column not in taken and _wanted(name, bound)
-    }
-
-
-def _mapped(name: str, column: str, columns: Sequence[str]) -> str:
-    if name not in ALIASES:
-        raise InputError(
-            f"there is no field {name!r} to map to{_near(name, ALIASES)}; "
-            f"the fields are {', '.join(ALIASES)}"
-        )
-    if column in columns:
-        return column
-    same = [other for other in columns if key_of(other) == key_of(column)]
-    if len(same) != 1:
-        raise UnknownColumn(
-            f"--map {name}={column!r}: there is no such column{_near(column, columns)}; "
-            f"the columns are {_listing(columns)}"
-        )
-    return same[0]
-
-
-def _bind(columns: Sequence[str], bound: Mapping[str, str]) -> dict[str, str]:
-    """`bound`, and for every other field the first column whose name means it."""
-    fields = dict(bound)
-    taken = set(bound.values())
-    by_key: dict[str, str] = {}
-    for column in columns:
-        if column not in taken:
-            by_key.setdefault(key_of(column), column)
-    for name, aliases in ALIASES.items():
-        alias = next((key for key in aliases if key in by_key), None)
-        if name not in fields and alias is not None and _wanted(name, fields):
-            fields[name] = by_key.pop(alias)
-    return fields
-
-
-def _wanted(name: str, fields: Mapping[str, str]) -> bool:
-    """Whether `name` may still be found: `text` and the pair it stands for exclude each other."""
-    if name == TEXT:
-        return "title" not in fields and "description" not in fields
-    return TEXT not in fields or name not in {"title", "description"}
-
-
-def _attributes(columns: Sequence[str], fields: Mapping[str, str]) -> dict[str, str]:
-    taken = set(fields.values())
-    return {column: attribute_name(column) for column in columns if column not in taken}
-
-
-def _check_enough(columns: Sequence[str], fields: Mapping[str, str], content: bool) -> None:
-    if "id" not in fields:
-        hint = _MAP_HINT.format(field="id", column=columns[0] if columns else "Column")
-        raise UnknownColumn(
-            f"no column is the id; the columns are {_listing(columns)}: {hint} "
-            "(a file without a header needs one)"
-        )
-    if content and not any(name in fields for name in _CONTENT):
-        hint = _MAP_HINT.format(field="title", column=columns[-1])
-        raise UnknownColumn(
-            f"no column is a title, description or image; the columns are {_listing(columns)}: "
-            f"{hint}"
-        )
-
-
-def _near(name: str, names: Iterable[str]) -> str:
-    by_key = {key_of(other): other for other in names}
-    near = get_close_matches(key_of(name), by_key, n=3)
-    return f" (near: {', '.join(by_key[key] for key in near)})" if near else ""
-
-
-def _listing(columns: Sequence[str]) -> str:
-    shown = ", ".join(map(clean_key, columns[:_LISTED]))
-    rest = len(columns) - _LISTED
-    return f"{shown} and {rest} more" if rest > 0 else shown

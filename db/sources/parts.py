@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from kinshelf.db.errors import EmptySource, UnfinishedParts, UnreadableSource
 from kinshelf.db.formats.parquet import ParquetSource
+from kinshelf.db.product import FIRST, pooled_by
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -54,6 +55,7 @@ class PartsManifest:
     precision: str
     part_rows: int
     canary: dict[str, str] | None = None
+    pictures: str = FIRST
     finished: bool = False
     rows: int = 0
     products: int = 0
@@ -75,6 +77,11 @@ class PartsManifest:
             message = f"{path} cannot be read ({problem!r}): encode into a new folder"
             raise UnreadableSource(message) from problem
 
+    @property
+    def space(self) -> str:
+        """As a shelf's fingerprint: what made the embeddings, and of which pictures."""
+        return pooled_by(self.fingerprint, self.pictures)
+
     def dump(self) -> bytes:
         """Serialise to the JSON that `read` takes."""
         return json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False).encode()
@@ -85,7 +92,7 @@ class PartsManifest:
 
     def identity(self) -> dict[str, Any]:
         """The encoder's entry in a shelf's manifest."""
-        names = ("fingerprint", "dimension", "precision", "canary")
+        names = ("fingerprint", "dimension", "precision", "canary", "pictures")
         return {name: getattr(self, name) for name in names}
 
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from kinshelf.db.errors import EmptySource, InputError, SourceNotFound
+from kinshelf.db.errors import EmptySource, InputError, SourceNotFound, UnknownColumn
 from kinshelf.db.formats.folder import FolderSource
 from kinshelf.db.formats.open import FormatOptions, open_file
 from kinshelf.db.formats.parquet import ParquetSource
 from kinshelf.db.layouts.known import layout_of
+from kinshelf.db.layouts.names import KNOWN_KEYS, key_of
 from kinshelf.db.sources.batches import Assembler, ReadBatch, ReadOptions
+from kinshelf.db.sources.by_id import with_pictures_by_id
 from kinshelf.db.sources.columns import ColumnPlan, resolve_columns
 from kinshelf.db.sources.parts import PartsSource, parts_of
+from kinshelf.db.sources.sample import Sample
 from kinshelf.db.sources.shape import ShapedSource, filled_columns
 from kinshelf.db.sources.summary import with_price_notation
 
@@ -36,6 +41,8 @@ __all__ = [
 ]
 
 _DEFAULTS = ReadOptions()
+_TITLE_ROWS = 10
+"""Rows among which a header is looked for where the first is none."""
 
 Opened: TypeAlias = "tuple[RowSource, ColumnPlan]"
 """A source that was looked at, and what its columns are; it can be read more than once."""
@@ -95,19 +102,41 @@ def open_source(path: Path | str, options: ReadOptions) -> Opened:
     if options.batch_size < 1:
         raise InputError(f"batch_size is {options.batch_size}, but must be 1 or more")
     source = _open(path, options)
-    known = layout_of(source.columns) is not None and not isinstance(source, PartsSource)
-    plan = resolve_columns(
-        source.columns,
-        options.mapping,
-        folder=options.images or path.parent,
-        from_text=source.from_text,
-        require_content=options.require_content and not options.updates,
-        filled=filled_columns(source) if known else None,
-    )
+    try:
+        plan = _planned(source, path, options)
+    except UnknownColumn:
+        if next(iter(source.rows()), None) is None:
+            raise EmptySource(f"{path} has a header but no rows") from None
+        if not (rows := _rows_above(path, options)):
+            raise
+        raise UnknownColumn(
+            f"{path}: what stands above its header is no product: give --skip-rows {rows}"
+        ) from None
     if plan.choice.shapes:
         choice = plan.choice
         source = ShapedSource(source, choice.layout, choice.templates, choice.pictures)
-    return source, with_price_notation(source, plan)
+    plan = with_price_notation(source, plan)
+    if options.image_by_id is None or isinstance(source, PartsSource):
+        return source, plan
+    return with_pictures_by_id(source, options.image_by_id, plan)
+
+
+def _planned(source: RowSource, path: Path, options: ReadOptions) -> ColumnPlan:
+    """What the columns of a source are, by names and by what stands in the first rows."""
+    known = layout_of(source.columns) is not None and not isinstance(source, PartsSource)
+    sample = Sample(source, options.mapping)
+    plan = resolve_columns(
+        source.columns,
+        sample.mapping(),
+        folder=options.images or path.parent,
+        from_text=source.from_text,
+        require_content=options.require_content and not (options.updates or options.image_by_id),
+        filled=filled_columns(source) if known else None,
+        guess=sample.guess,
+    )
+    if known or isinstance(source, PartsSource | FolderSource):
+        return plan
+    return replace(plan, proposed=sample.guess(plan.fields))
 
 
 def reading_notes(source: RowSource) -> list[str]:
@@ -131,6 +160,18 @@ def read_planned(
         raise EmptySource(f"{path} has a header but no rows")
     if len(assembler):
         yield assembler.batch()
+
+
+def _rows_above(path: Path, options: ReadOptions) -> int:
+    """How many rows stand above what looks like the header of a table; 0 where nothing does."""
+    if options.skip_rows is not None or path.is_dir():
+        return 0
+    for rows in range(1, _TITLE_ROWS):
+        with contextlib.suppress(InputError):
+            columns = _open(path, replace(options, skip_rows=rows)).columns
+            if len(KNOWN_KEYS.intersection(map(key_of, columns))) > 1:
+                return rows
+    return 0
 
 
 def _open(path: Path, options: ReadOptions) -> RowSource:

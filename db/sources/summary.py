@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from kinshelf.db.formats.source import BadRow
 from kinshelf.db.layouts.names import key_of
 from kinshelf.db.product import pictures_of
+from kinshelf.db.sources.binding import map_line
 from kinshelf.db.sources.values import text_of
 from kinshelf.db.text import parse_price, point_groups_in
 
@@ -33,7 +34,13 @@ def with_price_notation(source: RowSource, plan: ColumnPlan) -> ColumnPlan:
         return plan
     example = next(text for text in texts if point_groups_in([text, "1,5"]))
     amount = parse_price(example, point_groups=groups)
-    note = f"the price {example!r} is read as {amount:,.10g}, as the column's other prices show"
+    alone = sum(point_groups_in([text, "1,5"]) is not None for text in texts) == len(texts) == 1
+    why = (
+        "which no other price shows: write 1299 for the larger one"
+        if alone
+        else ("as the column's other prices show")
+    )
+    note = f"the price {example!r} is read as {amount:,.10g}, {why}"
     return replace(plan, point_groups=groups, price_note=note)
 
 
@@ -78,6 +85,8 @@ class Tally:
         rows: int = getattr(self.source, "rows_read", 0) or self.products + self.others
         rows += self.further
         notes = [self.plan.price_note] if self.plan.price_note else []
+        if self.plan.proposed:
+            notes.append(f"not recognised by name, but it may be {map_line(self.plan.proposed)}")
         own = all(key_of(column) == name for name, column in self.plan.fields.items())
         if self.plan.layout is None and own and not self.several:
             return notes

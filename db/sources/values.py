@@ -6,7 +6,7 @@ import ast
 import json
 import math
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,6 +24,9 @@ _LONGEST_LIST = 100_000
 _NUMBER_STARTS = frozenset("-0123456789")
 _WORDS: dict[str, bool | None] = {"": None, "True": True, "False": False}
 _NUMBER = re.compile(r"(?P<whole>0|-?[1-9]\d{0,17})|-?(?:0|[1-9]\d*)\.\d+(?:e[+-]\d+)?", re.A)
+_OPENS, _CLOSES = frozenset("[{("), frozenset("]})")
+_NAMES = ("value", "name", "@value", "#text", "label", "title")
+_LANGUAGE = re.compile(r"[a-z]{2}(?:[-_][A-Za-z]{2,4})?")
 _OPENING, _CLOSING = frozenset("[{"), frozenset("]}")
 _LARGEST = 10**18
 """A whole number from here on is a code rather than an amount, and databases would round it."""
@@ -44,30 +47,53 @@ def text_of(value: object) -> str:
 
 
 def first_member(text: str) -> str:
-    """The first or main member where a cell holds a list, as JSON or as Python writes it.
+    """The first or main member where a cell holds a list or an object, as JSON or as Python writes
+    it.
 
-    Of values by language (`[{"language_tag": "en_US", "value": "Mug"}]`) an English one is taken
-    before others. Text that is no list comes back as it is.
+    Of values by language (`[{"language_tag": "en_US", "value": "Mug"}]`, `{"en": "Mug"}`) an
+    English one is taken before others, of an object its name. Other text comes back as it is.
     """
-    if text[:1] != "[" or text[-1:] != "]" or len(text) > _LONGEST_LIST:
+    if text[:1] not in _OPENS or text[-1:] not in _CLOSES or len(text) > _LONGEST_LIST:
         return text
     try:
         members = json.loads(text)
+    except RecursionError:
+        return text
     except ValueError:
         try:
             members = ast.literal_eval(text)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
+        except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
             return text
-    except RecursionError:
+    if isinstance(members, tuple) and not all(isinstance(m, str) for m in members):
         return text
-    named = [m for m in members if isinstance(m, dict) and "value" in m]
-    english = [m for m in named if str(m.get("language_tag", "")).startswith("en")]
-    plain = [m for m in members if isinstance(m, str | int | float) and m != ""]
-    found = [m["value"] for m in english + named] or plain
+    found = _mains_of(members)
     if not found:
         return text if members else ""
     # A list in the list: what is stored must read back as itself.
     return first_member(text_of(found[0]))
+
+
+def _mains_of(members: object) -> list[Any]:
+    """The members to take of a list or an object, the best one first."""
+    if isinstance(members, dict):
+        return _main_of(members)
+    if not isinstance(members, list | tuple):
+        return []
+    named = [m for m in members if isinstance(m, dict) and "value" in m]
+    english = [m for m in named if str(m.get("language_tag", "")).startswith("en")]
+    plain = [m for m in members if isinstance(m, str | int | float) and m != ""]
+    objects = [each for m in members if isinstance(m, dict) for each in _main_of(m)]
+    lists = [m for m in members if isinstance(m, list) and m]
+    return [m["value"] for m in english + named] or plain or objects or lists
+
+
+def _main_of(members: Mapping[Any, Any]) -> list[Any]:
+    """The name that an object has, or its text in English or the first language; none else."""
+    found = [members[name] for name in _NAMES if isinstance(members.get(name), str)]
+    if members and all(isinstance(name, str) and _LANGUAGE.fullmatch(name) for name in members):
+        spoken = sorted(members, key=lambda name: not name.startswith("en"))  # stable
+        found += [members[name] for name in spoken if isinstance(members[name], str)]
+    return [member for member in found if member]
 
 
 def scalar_text(value: object) -> str:

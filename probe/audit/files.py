@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kinshelf.db.errors import InputError
+from kinshelf.db.files import written
 from kinshelf.db.text import for_spreadsheet
 from kinshelf.probe.audit.audit import Audit, AuditRow
-from kinshelf.store.log import disk
 
 if TYPE_CHECKING:
     from kinshelf.probe.pages.thumbnails import Thumbnails
@@ -34,12 +34,8 @@ def write_audit(audit: Audit, path: Path, thumbnails: Thumbnails) -> int:
     The file appears only when it is whole. Raises InputError.
     """
     check_target(path)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
+    with written(path) as temporary:
         _writers()[path.suffix.lower()](audit, temporary, thumbnails)
-        temporary.replace(path)
-    finally:
-        disk.unlink(temporary)
     return len(audit.places)
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from kinshelf.db.arrays import BoolArray, Float64Array, FloatArray, IntArray
 from kinshelf.probe.calibrate.new_categories import NewCategories
-from kinshelf.probe.calibrate.vote_space import Metric, similarities_in
+from kinshelf.probe.calibrate.vote_space import Metric, place_in, similarities_in
 from kinshelf.probe.fit.knn import knn_distribution
 from kinshelf.probe.fit.model import Probe, softmax
 from kinshelf.probe.fit.ridge import Ridge
@@ -40,7 +40,21 @@ class Distributions:
     ridge: Float64Array
 
 
+_LEAST = 1e-300
 METHODS = ("probe", "ridge", "knn", "hybrid")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Alone:
+    """What `Predictors` know of n queries without neighbours: `probe`, `ridge` and, of the settled
+    categories, their `pool`, (n, n_classes) each, the neighbours' share `lam` (n, 1), and the
+    `mass` of new and young ones."""
+
+    probe: Float64Array
+    ridge: Float64Array
+    pool: Float64Array
+    lam: Float64Array
+    mass: Float64Array | None
 
 
 class Predictors:
@@ -66,6 +80,9 @@ class Predictors:
         self._views = reference.get(VIEW_PARAMETERS) if calibration is None else None
         known = set(probe.classes) if probe else set()
         self.seen = np.array([name in known for name in self.classes], dtype=np.bool_)
+        self.settled = self.seen.copy()
+        if new_categories is not None:
+            self.settled[new_categories.places] = False
 
     @property
     def weighs_shelf(self) -> bool:
@@ -80,30 +97,59 @@ class Predictors:
         `similarities` (n, k) float32, `labels` (n, k) places in `classes` or `NO_VOTE`, and `near`
         (n, k, D) float32 describe the neighbours. Raises InvalidEmbeddings.
         """
-        calibration = self.calibration
         if not self.weighs_shelf:
-            similarities = similarities_in(calibration.space, X, near, self._metric, self._probe)
-        p_knn = knn_distribution(similarities, labels, calibration.tau, len(self.classes))
-        p_probe, p_ridge = np.zeros((2, *p_knn.shape), dtype=np.float64)
+            space = self.calibration.space
+            similarities = similarities_in(space, X, near, self._metric, self._probe)
+        return self.mixed(self.alone(X), self.votes(similarities, labels))
+
+    def votes(self, similarities: FloatArray, labels: IntArray) -> Float64Array:
+        """The neighbours' part of `answer`, (n, n_classes), by similarities as they are weighed."""
+        return knn_distribution(similarities, labels, self.calibration.tau, len(self.classes))
+
+    def placed(self, X: FloatArray) -> FloatArray:
+        """Fused embeddings (n, D) where an inner product is the similarity that is weighed."""
+        return place_in(self.calibration.space, X, self._metric, self._probe)
+
+    def alone(self, X: FloatArray) -> Alone:
+        """What is known of fused embeddings (n, D) without their neighbours. Raises
+        InvalidEmbeddings."""
+        p_probe, p_ridge, pool = np.zeros((3, len(X), len(self.classes)), dtype=np.float64)
         if self._probe is None:
-            return Distributions(self.classes, p_probe, p_knn, p_knn, p_ridge)
-        own = Parameters.of(calibration, self._views, views_of(X))
+            return Alone(p_probe, p_ridge, pool, np.ones((len(X), 1)), None)
+        own = Parameters.of(self.calibration, self._views, views_of(X))
         logits, scores = self._probe.logits(X), None
         p_probe[:, self.seen] = softmax(logits / own.temperature)
         if self._ridge is not None:
             scores = self._ridge.scores(X)
             p_ridge[:, self.seen] = softmax(scores * own.sharpness)
-        pool = np.zeros_like(p_knn)
         pool[:, self.seen] = pooled(logits, scores, own)
-        mixed = mix(pool, p_knn, self.seen, own.lam, self._mass(X))
-        return Distributions(self.classes, p_probe, p_knn, mixed, p_ridge)
+        mass = self._mass(X, pool)
+        pool[:, ~self.settled] = 0
+        pool /= np.maximum(pool.sum(axis=1, keepdims=True), _LEAST)
+        return Alone(p_probe, p_ridge, pool, own.lam, mass)
 
-    def _mass(self, X: FloatArray) -> Float64Array | None:
+    def mixed(self, alone: Alone, votes: Float64Array) -> Distributions:
+        """The answer of both."""
+        whole = votes
+        if self._probe is not None:
+            whole = mix(alone.pool, votes, self.settled, alone.lam, alone.mass)
+        return Distributions(self.classes, alone.probe, votes, whole, alone.ridge)
+
+    def may_reach(self, alone: Alone, probability: float) -> BoolArray:
+        """Which classes may be so probable, whatever the neighbours vote, (n, n_classes)."""
+        most = (1 - alone.lam) * alone.pool + alone.lam
+        new = np.ones_like(alone.pool) if alone.mass is None else alone.mass
+        return np.asarray(np.where(self.settled, most, new) >= probability)
+
+    def _mass(self, X: FloatArray, pool: Float64Array) -> Float64Array | None:
+        """What new and young categories have, (n, n_classes): the more of what their products show
+        and what the pool gives them, so that training again takes none from them."""
         if self._new_categories is None:
             return None
-        mass = np.zeros((len(X), len(self.classes)), dtype=np.float64)
-        mass[:, ~self.seen] = self._new_categories.mass(X)
-        return mass
+        mass = np.zeros_like(pool)
+        mass[:, self._new_categories.places] = self._new_categories.mass(X)
+        mass = np.maximum(mass, np.where(self.settled, 0.0, pool))
+        return np.asarray(mass / np.maximum(mass.sum(axis=1, keepdims=True), 1))
 
 
 VIEW_PARAMETERS = "mixture.views"

@@ -70,8 +70,8 @@ class Evaluation:
         rows = Rows({"method": name, **figures} for name, figures in self.metrics.items())
         return rows.to_pandas().drop(columns="per_class", errors="ignore")
 
-    def rearranged(self, order: IntArray) -> Self:
-        """The same with products in another order."""
+    def take(self, order: IntArray) -> Self:
+        """The same of these products, in this order."""
         methods = {name: proba[order] for name, proba in self.methods.items()}
         sets = None if self.sets is None else self.sets[order]
         y_true, rows = self.y_true[order], self.rows[order]
@@ -87,7 +87,8 @@ class Evaluation:
 def evaluate_shelf(
     shelf: AnyShelf, *, split: str = "val", version: int | None = None, group: str | None = None
 ) -> Evaluation:
-    """Probe, kNN and hybrid on the products of a split that have no copy outside it.
+    """Probe, kNN and hybrid on the products of a split that have no copy outside it, each once
+    that has copies in it.
 
     The neighbours that vote are categorised products outside the split. Where no product has the
     split `val`, or each has a copy outside it, all categorised products that train are judged by
@@ -118,12 +119,20 @@ def evaluate_shelf(
         if split != "val":
             raise EmptyShelf(f"{why}, so the probe knows them all: name another split")
         return _cross_validate(now, probe, group, why)
-    rows, voters = every[counted], every[~of_split]
+    once = np.flatnonzero(counted)[_first_of_each(groups[counted])]
+    rows, voters = every[once], every[~of_split]
     protocol = f"{len(rows)} products of split {split!r}, {len(voters)} others vote"
     if copied := int((of_split & ~counted).sum()):
         protocol += f"; {copied} more have copies among those others and do not count"
+    if copied := int(counted.sum()) - len(once):
+        protocol += f"; {copied} more are copies of these, and copies count once"
     judged = _judge(now, probe, rows, voters)
-    return _evaluation([judged], categories[counted], protocol, rows)
+    return _evaluation([judged], categories[once], protocol, rows)
+
+
+def _first_of_each(groups: IntArray) -> IntArray:
+    """The place of the first product of each group, as the policy counts them, ascending."""
+    return np.sort(np.unique(groups, return_index=True)[1])
 
 
 def _probe(shelf: AnyShelf, now: AnySnapshot, version: int | None) -> Probe | None:
@@ -228,6 +237,7 @@ def _cross_validate(
     protocol += f" {FOLDS}-fold cross-validation"
     if whole.n_groups < len(whole):
         protocol += f"; with copies they are {whole.n_groups} products, whose copies share a fold"
+        protocol += " and count once"
     y_true = np.array(whole.classes, dtype=object)[whole.codes[order]]
     found = _evaluation(parts, y_true, protocol, whole.rows[order])
-    return found.rearranged(np.argsort(order))
+    return found.take(np.argsort(order)[_first_of_each(whole.groups)])

@@ -98,8 +98,17 @@ def kernel(rows: Floats, landmarks: Floats, width: float) -> Floats:
 
 
 def _distances(rows: Floats, others: Floats) -> Floats:
-    found = np.vecdot(rows, rows)[:, None] + np.vecdot(others, others) - 2 * rows @ others.T
+    found = np.vecdot(rows, rows)[:, None] + np.vecdot(others, others) - 2 * _products(rows, others)
     return np.asarray(np.maximum(found, 0))
+
+
+def _products(rows: Floats, others: Floats) -> Floats:
+    """Inner products (n, m); of rows that all lack a modality, by the other one alone."""
+    half = rows.shape[1] // 2
+    for part, rest in ((slice(half), slice(half, None)), (slice(half, None), slice(half))):
+        if not rows[:, rest].any():
+            return np.asarray(rows[:, part] @ others[:, part].T)
+    return np.asarray(rows @ others.T)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -43,12 +43,14 @@ def fit_novelty(source: TrainingSet, settings: ProbeSettings | None = None) -> N
     many. Time: two covariances a half and fold, and the inner products of `JUDGED` rows with all.
     """
     seed = (settings or ProbeSettings()).seed
+    source = source.with_basis(seed)
     sample = _sample(source, seed)
     views = [view for view in VIEWS if sample.complete(view).sum() >= FEWEST]
     if not views:
         return None
     as_new = _signs_as_new(sample, _nearest(sample, views), seed)
-    usual = {view: usual_of(signs) for view, signs in as_new.items()}
+    n_classes = len(source.classes)
+    usual = {view: usual_of(signs, voted, n_classes) for view, (signs, voted) in as_new.items()}
     return NoveltyModel(sample.signs(np.ones(len(sample.X), dtype=np.bool_)), usual)
 
 
@@ -66,6 +68,11 @@ class _Sample:
         """Which of the judged have all the modalities of a view."""
         return np.asarray(present(self.X[:JUDGED])[:, _modalities_of(view)].all(axis=1))
 
+    def basis_of(self, half: str) -> FloatArray | None:
+        """The directions in which a modality differs, (r, D // 2)."""
+        basis = self.source.basis
+        return None if basis is None else getattr(basis, half)
+
     def query(self, view: str) -> FloatArray:
         """The judged as a query with no other half than those of a view."""
         kept = np.repeat(_modalities_of(view), self.X.shape[1] // 2)
@@ -80,7 +87,9 @@ class _Sample:
             rows = np.flatnonzero(given[:, i] & chosen)
             if given[:, i].sum() >= FEWEST // 2 and len(rows):
                 side = self.X[rows, i * middle : (i + 1) * middle]
-                relative[half] = Relative.fit(side, self.codes[rows], len(self.source.classes))
+                relative[half] = Relative.fit(
+                    side, self.codes[rows], len(self.source.classes), self.basis_of(half)
+                )
         return Signs(self.source.classes, relative)
 
 
@@ -94,9 +103,11 @@ def _sample(source: TrainingSet, seed: int) -> _Sample:
 
 def _signs_as_new(
     sample: _Sample, found: dict[str, IntArray], seed: int
-) -> dict[str, Float64Array]:
-    """The signs (m, 3) of the judged in each view that they are complete in, by other folds."""
+) -> dict[str, tuple[Float64Array, IntArray]]:
+    """What `Signs.of` returns of the judged in each view that they are complete in, by other
+    folds."""
     signs = {view: np.zeros((len(places), 3)) for view, places in found.items()}
+    voted = {view: np.zeros(len(places), dtype=np.int64) for view, places in found.items()}
     for train, judged in cross_fit_rounds(sample.codes, seed):
         learned = sample.signs(train)
         for view, places in found.items():
@@ -104,8 +115,10 @@ def _signs_as_new(
             for start in range(0, len(rows), _GATHERED):
                 part = rows[start : start + _GATHERED]
                 near, categories = _gathered(sample.source, places[part])
-                signs[view][part] = learned.of(sample.query(view)[part], near, categories)
-    return {view: own[sample.complete(view)] for view, own in signs.items()}
+                query = sample.query(view)[part]
+                signs[view][part], voted[view][part] = learned.of(query, near, categories)
+    complete = {view: sample.complete(view) for view in signs}
+    return {view: (own[complete[view]], voted[view][complete[view]]) for view, own in signs.items()}
 
 
 def _gathered(source: TrainingSet, places: IntArray) -> tuple[FloatArray, ObjectArray]:

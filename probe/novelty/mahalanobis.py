@@ -51,14 +51,19 @@ class Relative:
     total_rest: FloatArray
 
     @classmethod
-    def fit(cls, X: FloatArray, codes: IntArray, n_classes: int) -> Self:
-        """From embeddings (n, d) and their categories' places (n,); a category may have none."""
+    def fit(
+        cls, X: FloatArray, codes: IntArray, n_classes: int, basis: FloatArray | None = None
+    ) -> Self:
+        """From embeddings (n, d) and their categories' places (n,); a category may have none.
+        `basis` as in `Covariance.of`."""
         mean = X.mean(axis=0, dtype=np.float64)
         centred = X - mean
         counts = np.bincount(codes, minlength=n_classes).astype(np.int64)
         means = class_means(centred, codes, n_classes)
-        within = Covariance.of(centred - means[codes], SHRINKAGE, _LEAST_VARIANCE)
-        total = Covariance.of(centred, SHRINKAGE, _LEAST_VARIANCE)
+        within, total = (
+            Covariance.of(rows, SHRINKAGE, _LEAST_VARIANCE, basis=basis)
+            for rows in (centred - means[codes], centred)
+        )
         parts = (mean, means, *_precision(within), *_precision(total))
         floats = [np.ascontiguousarray(part, dtype=np.float32) for part in parts]
         return cls(floats[0], floats[1], counts, *floats[2:])
@@ -71,10 +76,15 @@ class Relative:
     def distance(self, X: FloatArray) -> Float64Array:
         """Relative distance to the nearest known category, (n,), of embeddings (n, d)."""
         centred = X - self.mean
-        within, squares = self._centres
-        nearest = squares - 2 * centred @ within.T
+        nearest = self.to_each(X)
         square = self._within_square(centred)
         return np.asarray(nearest.min(axis=1) + square, dtype=np.float64) - self._from_all(centred)
+
+    def to_each(self, X: FloatArray) -> FloatArray:
+        """As `distance` to each of the known categories (n, known), but for what is the same for
+        all of them."""
+        within, squares = self._centres
+        return np.asarray(squares - 2 * (X - self.mean) @ within.T, dtype=np.float32)
 
     def distance_to(self, X: FloatArray, centres: FloatArray) -> Float64Array:
         """Relative distance of each embedding (n, d) to a mean of its own, (n, d): (n,)."""

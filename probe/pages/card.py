@@ -66,7 +66,9 @@ def neighbour(
     folded: str = "",
 ) -> dict[str, Any]:
     """The template's values for a neighbour, from `Neighbour.as_dict`."""
-    shown = thumbnail(values["image"], thumbnails)
+    shown = thumbnail(values.get("matched") or values["image"], thumbnails)
+    if shown["uri"] is None:
+        shown = thumbnail(values["image"], thumbnails)
     return {**values, "role": role, "tone": tone, "folded": folded, "shown": shown}
 
 

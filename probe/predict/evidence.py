@@ -16,11 +16,11 @@ import numpy as np
 from kinshelf.db.arrays import BoolArray, FloatArray, IntArray
 from kinshelf.probe.fit.data import SIMILAR, SIMILAR_EACH
 from kinshelf.probe.predict.prediction import Evidence
-from kinshelf.store.ingest import queries
 from kinshelf.store.search.neighbours import Neighbours
 
 if TYPE_CHECKING:
     from kinshelf.store.generation import AnySnapshot
+    from kinshelf.store.results import Neighbour
 
 RUNNERS_UP = 2
 """Neighbours of the second most probable category that are shown, if there are as many."""
@@ -131,10 +131,13 @@ def _choose(rows: IntArray, codes: IntArray, runner_up: int, k: int) -> IntArray
 
 
 def explain(
-    snapshot: AnySnapshot, shown: Neighbours, best: Sequence[str], second: Sequence[str | None]
+    snapshot: AnySnapshot,
+    shown: Neighbours,
+    near: Sequence[Sequence[Neighbour]],
+    best: Sequence[str],
+    second: Sequence[str | None],
 ) -> list[list[Evidence]]:
-    """The shown neighbours of each query with their roles."""
-    near = queries.neighbours(snapshot, shown)
+    """The shown neighbours of each query, `near` as they are listed, with their roles."""
     named = zip(near, best, second, strict=True)
     labelled = [[Evidence(n, _role(n.category, b, s)) for n in each] for each, b, s in named]
     if not any(labelled):

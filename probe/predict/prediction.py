@@ -82,6 +82,15 @@ class Prediction:
     receipt: Receipt
     ridge: Vote | None = None
 
+    @property
+    def looked_at(self) -> int:
+        """The number of neighbours."""
+        return len(self.neighbours)
+
+    def count_of(self, category: str) -> int:
+        """The neighbours in a category."""
+        return sum(e.neighbour.category == category for e in self.neighbours)
+
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
         found = {

@@ -28,6 +28,7 @@ from kinshelf.probe.predict.evidence import explain, gather
 from kinshelf.probe.predict.prediction import Evidence, Prediction, Receipt, TrackRecord, Vote
 from kinshelf.probe.predict.verdict import verdict_of
 from kinshelf.store.ingest import queries
+from kinshelf.store.ingest.picture_vectors import PictureVectors
 from kinshelf.store.probes import find_probe
 from kinshelf.store.query import Query, QueryFields
 from kinshelf.store.search import fusion
@@ -67,7 +68,9 @@ class Predictor:
         *,
         k: int | None = None,
         novelty: NoveltyModel | None = None,
+        pictures: PictureVectors | None = None,
     ) -> None:
+        self._pictures = pictures
         self.snapshot = snapshot
         self.probe = probe
         self.version = version
@@ -106,19 +109,23 @@ class Predictor:
         probe: int | None = None,
         at: int | None = None,
         k: int | None = None,
+        include_predicted: bool = False,
     ) -> Self:
         """The newest probe unless a version is named; neighbours alone if there is none.
 
-        Raises ProbeNotFound for a version that is not there, EmptyShelf, GenerationNotFound.
+        `include_predicted`: categories that a probe predicted vote too. Raises ProbeNotFound for a
+        version that is not there, EmptyShelf, GenerationNotFound.
         """
         snapshot = shelf.snapshot(at)
+        snapshot = snapshot.with_predicted() if include_predicted else snapshot
+        pictures = PictureVectors(shelf.path, shelf.manifest)
         try:
             entry = find_probe(shelf, snapshot, probe)
         except ProbeNotFound:
             if probe is not None:
                 raise
-            return cls(snapshot, None, None, k=k)
-        return cls(snapshot, read_probe(entry.path), entry.version, k=k)
+            return cls(snapshot, None, None, k=k, pictures=pictures)
+        return cls(snapshot, read_probe(entry.path), entry.version, k=k, pictures=pictures)
 
     def predict(
         self, pairs: FloatArray, *, where: str | None = None, ids: list[str] | None = None
@@ -147,13 +154,17 @@ class Predictor:
             near = self._search(block, None, 0.5)
             answers = self._predicted(block, near).hybrid.argmax(axis=1)
             for i, p in enumerate(self._novelty_p(block, near, None)):
-                if p is not None and is_novel(p, arrived=self._arrived(answers[i])):
+                if p is not None and is_novel(p, arrived=self._unsettled(answers[i])):
                     found[start + i] = p
         return found
 
     def _arrived(self, code: int) -> bool:
         """Whether a category came after the training of the probe."""
         return self.probe is not None and not self._predictors.seen[code]
+
+    def _unsettled(self, code: int) -> bool:
+        """Whether a category is known by its few products: it arrived, or is young."""
+        return self.probe is not None and not self._predictors.settled[code]
 
     def _predict(
         self, pairs: FloatArray, where: str | None, ids: list[str | None]
@@ -171,7 +182,9 @@ class Predictor:
             self.snapshot, pairs, found.neighbours, found.codes, runner_up, self._members, self.k,
             where,
         )  # fmt: skip
-        evidence = explain(self.snapshot, shown, [b or "" for b in best], second)
+        images = pairs[:, : pairs.shape[1] // 2]
+        near = queries.neighbours(self.snapshot, shown, images, self._pictures)
+        evidence = explain(self.snapshot, shown, near, [b or "" for b in best], second)
         parts = [self._part(pairs, predicted, where, weight) for weight in (1.0, 0.0)]
         novelty = self._novelty_p(pairs, found, where)
         sets = (
@@ -284,7 +297,7 @@ class Predictor:
             category=answer.category,
             probability=answer.probability,
             verdict=verdict_of(
-                answer, probe, knn, parts, novelty_p, policy, arrived=arrived,
+                answer, probe, knn, parts, novelty_p, policy, arrived=self._unsettled(order[0]),
                 calibrated=self._calibrated,
             ),
             prediction_set=self._set(order, members),
@@ -351,10 +364,11 @@ def classify(
 
 
 def _checked(query: Query) -> Query:
-    if query.weight_image != Query().weight_image:
+    if others := query.beyond("image", "text", "id", "k", "where", "at", "allow_private_hosts"):
+        value = getattr(query, others[0])
         raise InputError(
-            f"weight_image is {query.weight_image}: `classify` weighs picture and text alike,"
-            " so leave it out"
+            f"{others[0]} is {value}: it is of `similar`, and `classify` weighs picture and text"
+            " alike, so leave it out"
         )
     return query
 

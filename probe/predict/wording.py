@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from kinshelf.db.text import percent
 from kinshelf.probe.evaluate.metrics import Metrics, PredictionSets
@@ -42,7 +42,33 @@ def chosen_evidence(neighbours: Sequence[Evidence]) -> list[Shown]:
     return [Shown(e, folded.count(e.neighbour.id)) for e in shown]
 
 
-def reason(found: Prediction) -> str:
+class Answer(Protocol):
+    """What the reason of a verdict is worded from; `Prediction` documents each."""
+
+    @property
+    def category(self) -> str: ...
+    @property
+    def verdict(self) -> str: ...
+    @property
+    def probe(self) -> Vote | None: ...
+    @property
+    def knn(self) -> Vote | None: ...
+    @property
+    def image_only(self) -> Vote | None: ...
+    @property
+    def text_only(self) -> Vote | None: ...
+    @property
+    def novelty_p(self) -> float | None: ...
+    @property
+    def is_new_category(self) -> bool: ...
+    @property
+    def agreement(self) -> bool | None: ...
+    @property
+    def looked_at(self) -> int: ...
+    def count_of(self, category: str, /) -> int: ...
+
+
+def reason(found: Answer) -> str:
     """One sentence of why the verdict is what it is."""
     if found.verdict == "novel" and found.novelty_p is not None:
         rarity = f"only 1 in {round(1 / found.novelty_p)} of the shelf's own products"
@@ -62,7 +88,7 @@ def reason(found: Prediction) -> str:
     return f"Probe and neighbours agree{unsure}: {_support(found)}."
 
 
-def _alone(found: Prediction) -> str:
+def _alone(found: Answer) -> str:
     """One sentence where the probe or the neighbours are missing."""
     if found.probe is not None:
         return "No product with a category matches, so the probe answers alone."
@@ -72,14 +98,14 @@ def _alone(found: Prediction) -> str:
     )
 
 
-def _disagreement(found: Prediction, probe: str, knn: str) -> str:
+def _disagreement(found: Answer, probe: str, knn: str) -> str:
     """The count that a person can check beside the weighted share, which may differ."""
     predicted, voted = apart(probe, knn)
     sure = ", both sure of it" if found.verdict == "conflict" else ""
-    counts = f"{_count(found, knn)} in {voted} and {_count(found, probe)} in {predicted}"
+    counts = f"{found.count_of(knn)} in {voted} and {found.count_of(probe)} in {predicted}"
     return (
         f"The probe predicts {predicted}, the neighbours, weighted by similarity, {voted}{sure}:"
-        f" of the {len(found.neighbours)} nearest products looked at, {counts}."
+        f" of the {found.looked_at} nearest products looked at, {counts}."
     )
 
 
@@ -129,17 +155,13 @@ def evaluation_notes(metrics: Metrics) -> list[str]:
     return sentences
 
 
-def _support(found: Prediction) -> str:
+def _support(found: Answer) -> str:
     named = leaf(found.category)
-    shown = f"{_count(found, found.category)} of the {len(found.neighbours)}"
+    shown = f"{found.count_of(found.category)} of the {found.looked_at}"
     return f"{shown} nearest products looked at are in {named}"
 
 
-def _count(found: Prediction, category: str) -> int:
-    return sum(e.neighbour.category == category for e in found.neighbours)
-
-
-def _modalities(found: Prediction) -> str:
+def _modalities(found: Answer) -> str:
     assert found.image_only is not None, "a conflict has both"
     assert found.text_only is not None, "a conflict has both"
     image, text = apart(found.image_only.category, found.text_only.category)

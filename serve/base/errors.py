@@ -112,6 +112,7 @@ _STATUS: tuple[tuple[type[KinshelfError], int, int | None], ...] = (
     (errors.EmptyShelf, 409, None),
     (errors.TooFewClasses, 409, None),
     (errors.DuplicateId, 409, None),
+    (errors.UnknownCategory, 409, None),
     (errors.EncoderMismatch, 409, None),
     (errors.EncoderError, 503, 30),
     (errors.ShelfError, 500, None),
@@ -142,11 +143,12 @@ def for_people(message: str) -> str:
 
 def error_body(error: KinshelfError) -> dict[str, Any]:
     """The answer that the client receives."""
-    return {
-        "error": {
-            "type": type(error).__name__,
-            "message": message_of(error),
-            "reason": getattr(error, "reason", None),
-            "retry_after": status_of(error)[1],
-        }
+    told = {
+        "type": type(error).__name__,
+        "message": message_of(error),
+        "reason": getattr(error, "reason", None),
+        "retry_after": status_of(error)[1],
     }
+    if isinstance(error, errors.UnknownCategory):
+        told["near"] = error.near
+    return {"error": told}

@@ -29,6 +29,9 @@ class Trouble(Answer):
     message: str = Field(examples=["toys.shelf is being written by process 12 on host"])
     reason: str | None
     retry_after: int | None = Field(description="Seconds after which asking again may help.")
+    near: list[str] | None = Field(
+        None, description="Of a category that no product has: those that look like it."
+    )
 
 
 class Failure(Answer):
@@ -83,6 +86,7 @@ class Listed(Answer):
     products: list[Shown]  # type: ignore[valid-type]
     total: int
     generation: int
+    facets: dict[str, list[dict[str, Any]]]
 
 
 class Removed(Answer):

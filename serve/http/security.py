@@ -3,8 +3,10 @@
 A token file has one token a line, with its scope behind it (`write`, which may read too, is the
 default):
 
-    kFv5mJY3v0m2dD1nJ8eZ        write
+    kFv5mJY3v0m2dD1nJ8eZ        write   Anna
     8yQ0C1pXfYw5sT7uR2aB        read
+
+A name behind the scope stands in the history beside what that token changed.
 
 A client sends `Authorization: Bearer TOKEN`; the page keeps it in the cookie `COOKIE` (HttpOnly,
 SameSite=Strict). Without a token file only this machine can ask (see `ServeSettings.check`), and
@@ -25,6 +27,7 @@ from urllib.parse import urlsplit
 from fastapi import Request
 
 from kinshelf.db.errors import InputError, SourceNotFound
+from kinshelf.serve.base.asker import ASKER
 from kinshelf.serve.base.errors import Forbidden, Unauthorised
 
 COOKIE = "kinshelf_token"
@@ -53,6 +56,7 @@ class Token:
 
     digest: bytes
     scopes: frozenset[str]
+    name: str | None = None
 
 
 def read_tokens(path: Path) -> list[Token]:
@@ -63,7 +67,7 @@ def read_tokens(path: Path) -> list[Token]:
         raise SourceNotFound(f"there is no token file {path}: make it, a token a line") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"the token file {path} cannot be read: {error}") from error
-    rows = [(i, line.split()) for i, line in enumerate(lines, 1)]
+    rows = [(i, line.split(None, 2)) for i, line in enumerate(lines, 1)]
     tokens = [_token(path, i, row) for i, row in rows if row and not row[0].startswith("#")]
     if not tokens:
         raise InputError(f"the token file {path} holds no token: write one a line")
@@ -78,14 +82,18 @@ def _text(data: bytes) -> str:
 
 def _token(path: Path, line: int, row: list[str]) -> Token:
     name, scope = row[0], row[1] if len(row) > 1 else "write"
-    if len(row) > 2 or scope not in SCOPES:
-        raise InputError(f"{path}, line {line}: write TOKEN, or TOKEN and `read` or `write`")
+    whose = row[2].strip() if len(row) > 2 else None
+    if scope not in SCOPES or whose in SCOPES:
+        raise InputError(
+            f"{path}, line {line}: write TOKEN, or TOKEN and `read` or `write`, and a name if you"
+            " like"
+        )
     if len(name) < _SHORTEST:
         raise InputError(
             f"{path}, line {line}: the token has {len(name)} characters, at least {_SHORTEST} are"
             " needed: make one with `openssl rand -hex 24`"
         )
-    return Token(_digest(name), SCOPES[scope])
+    return Token(_digest(name), SCOPES[scope], whose)
 
 
 def _digest(token: str) -> bytes:
@@ -123,6 +131,12 @@ class Guard:
             if hmac.compare_digest(known.digest, digest):
                 granted |= known.scopes
         return granted
+
+    def name(self, token: str | None) -> str | None:
+        """The name of a token, None where it has none."""
+        digest = _digest(token or "")
+        same = (t for t in self._tokens or () if hmac.compare_digest(t.digest, digest))
+        return next((known.name for known in same), None)
 
     def demand(self, request: Request, scope: str) -> None:
         """Raises Unauthorised or Forbidden unless the request's token has the scope."""
@@ -222,4 +236,6 @@ async def reader(request: Request) -> None:
 
 async def writer(request: Request) -> None:
     """A dependency: the request may write."""
-    request.app.state.guard.demand(request, "write")
+    guard = request.app.state.guard
+    guard.demand(request, "write")
+    ASKER.set(guard.name(token_of(request)))

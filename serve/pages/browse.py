@@ -1,4 +1,4 @@
-"""The shelf: filtered and paged, one product with what resembles it, several side by side."""
+"""One product with what resembles it, and several side by side."""
 
 from __future__ import annotations
 
@@ -7,20 +7,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from kinshelf.db.errors import EmptyShelf, FilterError
+from kinshelf.db.product import pictures_of
 from kinshelf.probe.pages.card import neighbour, thumbnail
-from kinshelf.serve.base.prefix import under
+from kinshelf.probe.predict.wording import reason
 from kinshelf.serve.http.security import reader
+from kinshelf.serve.pages.editing import FIELDS
 from kinshelf.serve.pages.files import Links
 from kinshelf.serve.pages.filtering import (
-    category_rows,
     column_names,
     footer,
     known_categories,
     problem_of,
 )
-from kinshelf.serve.pages.notices import generation_notice
-from kinshelf.serve.pages.rendering import PageRoute, address, page
+from kinshelf.serve.pages.notices import generation_notice, operation_notice
+from kinshelf.serve.pages.rendering import PageRoute, address, page, part, wants_part
 from kinshelf.store.ingest import queries as ingest_queries
+from kinshelf.store.operations.diff import changes_of
+from kinshelf.store.query import Query as StoreQuery
 
 if TYPE_CHECKING:
     from kinshelf.db.product import StoredProduct
@@ -30,47 +33,12 @@ if TYPE_CHECKING:
 router = APIRouter(route_class=PageRoute, dependencies=[Depends(reader)])
 
 Generation = Annotated[int | None, Query(ge=0, le=2**53)]
-PER_PAGE = 36
+FULL = 1600
 SIMILAR = 12
 COMPARED = 4
-_CHIPS = 12
 _FACTS = ("price", "brand", "split")
+_DERIVED = ("image_hash", "has_image", "has_text")
 _COMPARED = ("category", *_FACTS, "description")
-
-
-@router.get("/shelf")
-async def shelf(
-    request: Request,
-    where: Annotated[str, Query(max_length=20_000)] = "",
-    number: Annotated[int, Query(alias="page", ge=1, le=10_000_000)] = 1,
-) -> Response:
-    """Products, a page at a time."""
-    service = request.app.state.service
-    found = await service.run(_listed, service, where.strip(), number)
-    return page(
-        request, "shelf.html", here="/shelf", status=422 if found["problem"] else 200, **found,
-        link=lambda wanted: address(under("/shelf"), where=where.strip(), page=wanted),
-    )  # fmt: skip
-
-
-def _listed(service: Service, where: str, number: int) -> dict[str, Any]:
-    now = service.snapshot()
-    found: list[StoredProduct] = []
-    total, problem = 0, None
-    try:
-        total = now.view.count(now.filter(where or None))
-        pages = max(-(-total // PER_PAGE), 1)
-        number = min(number, pages)
-        found = now.select(where or None, limit=PER_PAGE, offset=(number - 1) * PER_PAGE)
-    except FilterError as error:
-        pages, problem = 1, problem_of(where, str(error))
-    pictures = Links(found)
-    return {
-        "where": where, "problem": problem, "total": total, "page": number, "pages": pages,
-        "products": [_values(one, pictures) for one in found],
-        "categories": category_rows(now.view.categories(), _CHIPS),
-        "columns": column_names(now), "shelf": footer(now, service.shelf.path.name),
-    }  # fmt: skip
 
 
 def _values(stored: StoredProduct, pictures: Links) -> dict[str, Any]:
@@ -91,8 +59,9 @@ async def product(
     """A product, all that is known of it, and what resembles it."""
     service = request.app.state.service
     found = await service.run(_product, service, product_id, where.strip(), weight_image)
+    place = address("/product", id=product_id)
     found["notice"] = await service.run(
-        generation_notice, service, done, address("/product", id=product_id)
+        lambda: generation_notice(service, done, place) or operation_notice(service, done, place)
     )
     return page(request, "product.html", here="/shelf", **found)
 
@@ -106,15 +75,42 @@ def _product(service: Service, product_id: str, where: str, weight: float) -> di
     except FilterError as error:
         problem = problem_of(where, str(error))
     return {
-        "p": stored.product, "shown": thumbnail(stored.product.image, Links([stored], 480)),
+        "p": stored.product, "row": stored.row, "full": full_picture(stored),
+        "fields": [(name, _field(stored, name)) for name in FIELDS],
+        "attributes": list(stored.product.attributes.items()),
+        "changes": [_change(row) for row in changes_of(service.shelf, product_id)],
+        "shown": thumbnail(stored.product.image, Links([stored], 480)),
+        "further": Links([stored]).further(stored),
         "facts": _facts(stored), "near": near, "where": where, "problem": problem,
         "weight": f"{weight:g}", "categories": known_categories(now),
         "columns": column_names(now), "shelf": footer(now, service.shelf.path.name),
     }  # fmt: skip
 
 
+def full_picture(stored: StoredProduct) -> str | None:
+    """The address of the picture as large as it is shown anywhere."""
+    return Links([stored], FULL).uri(stored.product.image)
+
+
+def _field(stored: StoredProduct, name: str) -> Any:
+    value = getattr(stored.product, name)
+    return "" if value is None else value
+
+
+def _change(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of the product's history: the fields without the origins and embeddings."""
+    fields = [
+        (name.removeprefix("attributes."), before, after)
+        for name, (before, after) in row["fields"].items()
+        if not name.startswith("origin.") and name not in _DERIVED
+    ]
+    return row | {"fields": fields, "time": row.get("time"), "who": row.get("who")}
+
+
 def _facts(stored: StoredProduct) -> list[tuple[str, Any]]:
     given = {name: getattr(stored.product, name) for name in _FACTS} | stored.product.attributes
+    if len(pictures_of(stored.product)) > 1:
+        given["images"] = None
     given |= {"added in generation": stored.added, "picture": stored.image_error or None}
     return [(name, value) for name, value in given.items() if value not in (None, "")]
 
@@ -129,6 +125,18 @@ def _similar(
     near = ingest_queries.neighbours(now, found)[0]
     pictures = Links(now.view.by_rows([n.row for n in near]).values())
     return [neighbour(n.as_dict(), pictures) for n in near]
+
+
+@router.get("/product/suggestion")
+async def suggestion(request: Request, product_id: Annotated[str, Query(alias="id")]) -> Response:
+    """What a product without a category may be, with the reason, and a button that accepts it."""
+    service = request.app.state.service
+    found = await service.run(lambda: service.classify(StoreQuery(id=product_id)))
+    stored = await service.run(service.product, product_id)
+    values = {"found": found, "p": stored.product, "why": reason(found)}
+    if wants_part(request):
+        return part("_suggestion.html", **values)
+    return page(request, "suggestion.html", here="/shelf", **values)
 
 
 @router.get("/compare")

@@ -15,8 +15,10 @@ from kinshelf.probe.pages.report import reliability_values
 from kinshelf.probe.predict.wording import freshness_lines, policy_line, track_record
 from kinshelf.serve.base.errors import JobRunning, for_people, message_of
 from kinshelf.serve.http.security import reader, writer
+from kinshelf.serve.pages.desk import JOB as REVIEW
 from kinshelf.serve.pages.filtering import category_rows, footer
 from kinshelf.serve.pages.rendering import PageRoute, page, part, see, wants_part
+from kinshelf.serve.pages.sheets import JOB as FILL
 
 if TYPE_CHECKING:
     from kinshelf.probe.predict.predictor import Predictor
@@ -52,6 +54,13 @@ async def train(request: Request, warm_start: Annotated[str, Form()] = "") -> Re
     if not wants_part(request):
         return see(request, "/dashboard#train")
     return part("_train.html", job=_training(service), fresh=True)
+
+
+@router.post("/dashboard/stop", dependencies=[Depends(writer)])
+async def stop(request: Request, kind: Annotated[str, Form(max_length=20)] = "train") -> Response:
+    """Let a job end at its next step; what it would have made is not made."""
+    request.app.state.service.jobs.stop(kind)
+    return see(request, {REVIEW: "/review", FILL: "/fill"}.get(kind, "/dashboard#train"))
 
 
 def _all(service: Service) -> dict[str, Any]:
@@ -98,7 +107,7 @@ def _change(row: Mapping[str, Any]) -> dict[str, Any]:
     counts = [f"{row[n]} {n}" for n in ("inserted", "updated", "removed", "rejected") if row[n]]
     return {
         "generation": row["generation"],
-        "when": (row["time"] or "").replace("T", " ").removesuffix("Z"),
+        "time": row["time"],
         "what": row["command"] or row["kind"],
         "counts": ", ".join(counts) or "-",
     }

@@ -11,6 +11,7 @@ import xxhash
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from kinshelf.db.errors import ImageRejected, KinshelfError
+from kinshelf.db.product import pictures_of
 from kinshelf.serve.base.errors import status_of
 from kinshelf.serve.base.prefix import under
 from kinshelf.serve.http.conditions import settled
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 router = APIRouter()
 
 KEPT = 2048
-"""Thumbnails kept in memory, some 5 KB each."""
+"""Thumbnails kept in memory, some 5 to 30 KB each."""
+LARGEST_KEPT = 480
 
 _FOREVER = "private, max-age=31536000, immutable"
 
@@ -49,45 +51,49 @@ class _Thumbnails:
         self._made: OrderedDict[str, bytes] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, service: Service, stored: StoredProduct, side: int) -> bytes:
-        """Raises ImageRejected."""
-        tag = _tag(stored, side)
+    def get(self, service: Service, stored: StoredProduct, side: int, number: int = 0) -> bytes:
+        """That of a product's main picture, `number` 0, or a further one. Raises ImageRejected."""
+        tag = _tag(stored, side, number)
         with self._lock:
             if tag is not None and tag in self._made:
                 self._made.move_to_end(tag)
                 return self._made[tag]
         # not by id: the product may have another picture by now, and `tag` is kept for good
-        made = service.pictures.thumbnail(stored.product.image, side)
+        pictures = pictures_of(stored.product) if number else [stored.product.image]
+        name = pictures[number] if number < len(pictures) else None
+        made = service.pictures.thumbnail(name, side)
         with self._lock:
-            if tag is not None:
+            if tag is not None and side <= LARGEST_KEPT:
                 self._made[tag] = made
             while len(self._made) > KEPT:
                 self._made.popitem(last=False)
         return made
 
 
-def _tag(stored: StoredProduct, side: int) -> str | None:
+def _tag(stored: StoredProduct, side: int, number: int) -> str | None:
     """None where the shelf does not know what the picture's file holds."""
-    return f"{stored.image_hash}-{side}" if stored.image_hash else None
+    hashes = stored.picture_hashes
+    return f"{hashes[number]}-{side}" if number < len(hashes) and hashes[number] else None
 
 
 @router.get("/thumbnail", dependencies=[Depends(reader)])
 async def thumbnail(
     request: Request,
     product_id: Annotated[str, Query(alias="id")],
-    side: Annotated[int, Query(ge=160, le=480, multiple_of=160)] = 160,
+    side: Annotated[int, Query(ge=160, le=1600, multiple_of=160)] = 160,
     version: Annotated[str, Query(alias="v")] = "",
+    number: Annotated[int, Query(alias="n", ge=0)] = 0,
 ) -> Response:
     """A small JPEG of a product's picture; a placeholder that states the reason where there is
     none."""
     service = request.app.state.service
     try:
         stored = await service.run(service.product, product_id)
-        etag = _tag(stored, side)
+        etag = _tag(stored, side, number)
         known = etag and settled(request, _cached(etag, version))
         if known:
             return known
-        data = await service.run(_kept(request).get, service, stored, side)
+        data = await service.run(_kept(request).get, service, stored, side, number)
     except ImageRejected as error:
         return _drawing(f"picture {error.reason.replace('-', ' ')}", 404)
     except KinshelfError as error:
@@ -137,6 +143,14 @@ class Links:
         return address(
             under("/thumbnail"), id=stored.product.id, side=side, v=(stored.image_hash or "")[:12]
         )
+
+    def further(self, stored: StoredProduct) -> list[str]:
+        """The addresses of a product's pictures behind the main one."""
+        hashes = [*stored.picture_hashes, *[""] * len(pictures_of(stored.product))]
+        return [
+            address(under("/thumbnail"), id=stored.product.id, n=number, v=hashes[number][:12])
+            for number in range(1, len(pictures_of(stored.product)))
+        ]
 
     def problem(self, image: str | None) -> str:
         """Why there is none."""

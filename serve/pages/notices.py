@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from kinshelf.probe.predict.wording import leaf
-from kinshelf.serve.pages.rendering import notice
+from kinshelf.serve.base.errors import for_people, message_of, status_of
+from kinshelf.serve.pages.rendering import notice, page
 from kinshelf.store.operations.decisions import decided_in, last_decision
+from kinshelf.store.operations.history import CHANGES, operations, undone_in
 
 if TYPE_CHECKING:
+    from fastapi import Request, Response
+
+    from kinshelf.db.errors import ShelfLocked
     from kinshelf.serve.service.service import Service
 
 MOST_WAITS = 12
@@ -37,6 +43,37 @@ def generation_notice(
     return notice(text, undo={"kind": kind, "fields": fields.items()})
 
 
+def operation_notice(service: Service, number: int | None, back: str) -> dict[str, Any] | None:
+    """A message of what an operation did, with an undo that leads to `back`; None if it did not."""
+    if not number:
+        return None
+    found = next((o for o in operations(service.shelf) if o["operation"] == number), None)
+    if found is None or found["kind"] not in CHANGES:
+        return None
+    fields = {"operation": str(number), "back": back}
+    may = found["kept"] and found["undone_by"] is None
+    undo = {"action": "/changes/undo", "kind": "", "fields": fields.items()} if may else None
+    return notice(f"{summary(found)}.", undo=undo)
+
+
+_DID = {
+    "add": "added", "relabel": "put into another category", "keep": "kept as they are",
+    "remove": "removed", "amend": "changed", "predict": "given their predicted category",
+    "prune": "removed",
+}  # fmt: skip
+
+
+def summary(operation: Mapping[str, Any]) -> str:
+    """What an operation did, in a few words."""
+    if (number := undone_in(operation["command"])) is not None:
+        return f"Operation {number} is taken back"
+    kind = operation["kind"]
+    count = operation["removed" if kind in ("remove", "prune") else "updated"]
+    if kind == "add":
+        count += operation["inserted"]
+    return f"{count:,} {'product' if count == 1 else 'products'} {_DID.get(kind, kind)}"
+
+
 def new_category_notice(
     message: str, near: list[str], fields: dict[str, str], target: str, swap: str
 ) -> dict[str, Any]:
@@ -59,6 +96,24 @@ def locked_notice(
         "text": message, "retry": action, "fields": fields.items(), "target": target,
         "swap": swap, "wait": wait,
     }  # fmt: skip
+
+
+def locked_page(
+    request: Request, error: ShelfLocked, action: str, fields: Iterable[tuple[str, str]]
+) -> Response:
+    """A page that states who holds the shelf, with the form again."""
+    message = for_people(message_of(error))
+    found = {
+        "text": message, "retry": action, "fields": fields, "target": "body", "swap": "outerHTML",
+        "wait": 0,
+    }  # fmt: skip
+    status, wait = status_of(error)
+    answer = page(
+        request, "problem.html", status=status, heading="The shelf is being written",
+        message=message, notice=found,
+    )  # fmt: skip
+    answer.headers["Retry-After"] = str(wait)
+    return answer
 
 
 def undo_word(service: Service, generation: int, undone: int, kind: str) -> dict[str, Any]:

@@ -31,7 +31,8 @@ LIKELY = 6
 """Categories listed under the card."""
 
 _UPLOADED = "uploaded"
-_FORM_BYTES = 100_000  # of a request that are not its picture
+FORM_BYTES = 100_000
+"""Of a request that are not its picture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,10 @@ async def first(request: Request) -> Response:
 class _Fields(BaseModel):
     text: Text = ""
     where: Text = ""
+    id: Text = ""
+    category: Text = ""
+    new: Text = ""
+    """These three are of the form that adds it: see `editing`."""
 
 
 @router.post("/ask")
@@ -89,7 +94,7 @@ def _form(service: Service, asked: _Question) -> dict[str, Any]:
         "where": asked.where,
         "problem": None,
         "columns": column_names(now),
-        "most": service.settings.max_body - _FORM_BYTES,
+        "most": service.settings.max_body - FORM_BYTES,
         "shelf": footer(now, service.shelf.path.name),
     }
 

@@ -11,7 +11,7 @@ from kinshelf.db.errors import InputError, ShelfLocked, UnknownCategory
 from kinshelf.probe.audit.review_queue import CHOICES, KINDS, Item
 from kinshelf.serve.base.errors import JobRunning, for_people, message_of, status_of
 from kinshelf.serve.http.security import reader, writer
-from kinshelf.serve.pages.browse import Generation
+from kinshelf.serve.pages.browse import Generation, full_picture
 from kinshelf.serve.pages.desk import JOB, Desk, kind_counts, of_kind, pick
 from kinshelf.serve.pages.files import Links
 from kinshelf.serve.pages.filtering import footer, known_categories
@@ -200,6 +200,8 @@ def _work(
     shown = {"looking": None, "problem": None, "queue": queue, "kind": kind}
     if job is not None and job.state == "running":
         return shown | {"looking": _progress(job)}
+    if job is not None and job.state == "stopped" and queue is None:
+        return shown | {"problem": "It was stopped before the end."}
     if job is not None and job.error is not None and queue is None:
         return shown | {"problem": for_people(job.error["message"])}
     if queue is None:
@@ -224,7 +226,7 @@ def _item(
     products = now.view.by_ids(ids)
     following = pick(queue, items, item.id, after=True)
     return queue.values(item, products[item.id], Links(products.values())) | {
-        "item": item, "p": products[item.id].product,
+        "item": item, "p": products[item.id].product, "full": full_picture(products[item.id]),
         "item_place": items.index(item) + 1, "item_count": len(items),
         "next_id": following.id if following else "", "categories": known_categories(now),
     }  # fmt: skip
@@ -235,5 +237,9 @@ def _newest(service: Service) -> Job | None:
 
 
 def _progress(job: Job) -> dict[str, Any]:
-    event = job.events[-1] if job.events else {"step": "beginning", "done": 0, "parts": 0}
-    return {"what": event["step"], "done": event["done"], "all": event["parts"]}
+    blank: dict[str, Any] = {"step": "beginning", "done": 0, "parts": 0}
+    event = job.events[-1] if job.events else blank
+    done, parts = event["done"], event["parts"]
+    left = job.left(done, parts)
+    words = "" if left is None else f"about {max(left, 1):.0f} s left"
+    return {"what": event["step"], "done": done, "all": parts, "left": words}

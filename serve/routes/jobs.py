@@ -11,7 +11,7 @@ from fastapi.responses import Response, StreamingResponse
 
 from kinshelf.probe.fit.settings import ProbeSettings
 from kinshelf.serve.base.prefix import under
-from kinshelf.serve.base.schemas import TrainRequest
+from kinshelf.serve.base.schemas import FillRequest, TrainRequest
 from kinshelf.serve.http.answers import JobList, JobState, Json, answers, fails
 from kinshelf.serve.http.requests import Served, body_of, read_body
 from kinshelf.serve.http.security import reader, writer
@@ -31,6 +31,19 @@ async def train(request: Request, service: Served) -> Response:
     chosen = body.model_dump(exclude={"warm_start"})
     settings = ProbeSettings().override(**chosen)
     job = await service.run(service.train, settings, warm_start=body.warm_start)
+    return Json(job.as_dict(), 202, {"Location": under(f"/jobs/{job.id}")})
+
+
+@router.post(
+    "/classify-stored", status_code=202, dependencies=_WRITE,
+    **answers(JobState, 404, 409, status=202),
+    openapi_extra=body_of(FillRequest, {"where": "category IS NULL"}, picture=False),
+)  # fmt: skip
+async def classify_stored(request: Request, service: Served) -> Response:
+    """Begin to classify products on the shelf. The job's result counts them by verdict, and has
+    what was written if `apply` was true; as `kinshelf classify --stored --apply accept --json`."""
+    body, _ = await read_body(request, FillRequest)
+    job = await service.run(service.fill, **body.model_dump())
     return Json(job.as_dict(), 202, {"Location": under(f"/jobs/{job.id}")})
 
 

@@ -6,13 +6,14 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from kinshelf.db.errors import InputError
-from kinshelf.serve.base.schemas import NewProduct, ProductFields
+from kinshelf.db.errors import InputError, UnknownCategory
+from kinshelf.serve.base.schemas import MAX_FACETS, Changes, NewProduct
 from kinshelf.serve.http.answers import Added, Json, Listed, Removed, Shown, answers, fails
 from kinshelf.serve.http.requests import Served, body_of, read_body
 from kinshelf.serve.http.security import reader, writer
 from kinshelf.serve.service.product_input import changes_of, product_of
 from kinshelf.serve.service.service import Service
+from kinshelf.store.similar.listing import products
 
 router = APIRouter(tags=["products"])
 _EXAMPLE = {
@@ -28,17 +29,24 @@ _ADDED["responses"][201] = {"model": Added, "description": "A new product."}
 async def list_products(
     service: Served,
     where: Annotated[str | None, Query(max_length=4000)] = None,
+    search: Annotated[str | None, Query(max_length=1000, examples=["bear -brown"])] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
     offset: Annotated[int, Query(ge=0, le=2**40)] = 0,
+    facets: Annotated[str, Query(max_length=1000, examples=["category,brand"])] = "",
 ) -> Response:
-    """Products in the order in which they were added; each as in `kinshelf list --json`."""
+    """Products in the order in which they were added, or those that have all words of `search`, the
+    best first; each as in `kinshelf list --json`."""
+    columns = [name for each in facets.split(",") if (name := each.strip())][:MAX_FACETS]
 
     def work() -> dict[str, Any]:
-        now = service.snapshot()
-        found = now.select(where, limit=limit, offset=offset)
-        total = now.view.count(now.filter(where))
-        listed = [stored.as_dict() for stored in found]
-        return {"products": listed, "total": total, "generation": now.generation}
+        found = products(
+            service.snapshot(), where, search=search, limit=limit, offset=offset, facets=columns
+        )
+        listed = [stored.as_dict() for stored in found.products]
+        return {
+            "products": listed, "total": found.total, "generation": found.generation,
+            "facets": found.facets,
+        }  # fmt: skip
 
     return Json(await service.run(work))
 
@@ -70,16 +78,25 @@ async def show(product_id: str, service: Served) -> Response:
 
 @router.patch(
     "/products/{product_id:path}", dependencies=_WRITE, **answers(Shown, 404, 409, 423),
-    openapi_extra=body_of(ProductFields, {"category": "Toys & Games | Puzzles"}),
+    openapi_extra=body_of(Changes, {"category": "Toys & Games | Puzzles"}),
 )  # fmt: skip
 async def change(product_id: str, request: Request, service: Served) -> Response:
-    """Change the fields that are given; null empties one. Answered once it is durable."""
-    body, data = await read_body(request, ProductFields)
+    """Change the fields that are given; null empties one. Answered once it is durable.
+
+    A category that no product has yet is refused (409), and those that look like it are named in
+    `near`, unless `new_category` is true.
+    """
+    body, data = await read_body(request, Changes)
 
     def work() -> dict[str, Any]:
         old = service.product(product_id).product
         changes = changes_of(body, old, service.pictures, data)
-        return service.amend(product_id, changes).as_dict()
+        is_new = body.new_category
+        try:
+            return service.amend(product_id, changes, new_category=is_new).as_dict()
+        except UnknownCategory as error:
+            remedy = f'{error}: send `"new_category": true` with it to make the category'
+            raise UnknownCategory(remedy, error.near) from None
 
     return Json(await service.run(work))
 

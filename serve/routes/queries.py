@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 
 from kinshelf.serve.base.errors import Unusable
-from kinshelf.serve.base.schemas import Asked, ClassifyRequest, SimilarRequest
+from kinshelf.serve.base.schemas import Asked, ClassifyRequest, Example, SimilarRequest
 from kinshelf.serve.http.answers import Classified, Json, Similar, answers
 from kinshelf.serve.http.requests import Served, body_of, read_body
 from kinshelf.serve.http.security import reader
@@ -23,13 +23,26 @@ def _query(service: Service, body: Asked, data: bytes | None) -> Query:
     if body.id is not None:
         fields["text"] = None  # which is blank
     image = service.pictures.fetched(body.image) if body.image is not None else data
+    if isinstance(body, SimilarRequest):
+        for name, examples in (("like", body.like), ("unlike", body.unlike)):
+            fields[name] = tuple(
+                _query(service, Asked(**each.model_dump()), None) for each in examples
+            )
     return Query(**fields | {"image": image})
+
+
+def _asked(example: Example) -> Asked:
+    return Asked(**example.model_dump())
 
 
 def _check(body: Asked, data: bytes | None) -> None:
     other = body.image is not None or data is not None or bool((body.text or "").strip())
-    if (body.id is not None) == other:
-        raise Unusable("give id, or else image, text or both")
+    examples = [*body.like, *body.unlike] if isinstance(body, SimilarRequest) else []
+    if (body.id is not None) + other + bool(examples) != 1:
+        either = ", or else like" if isinstance(body, SimilarRequest) else ""
+        raise Unusable(f"give id, or else image, text or both{either}")
+    for each in examples:
+        _check(_asked(each), None)
 
 
 @router.post(

@@ -23,9 +23,15 @@ async def info(service: Served) -> Response:
 
 
 @router.get("/history", dependencies=_READ, **answers(Changes))
-async def history(service: Served, limit: Annotated[int, Query(ge=1, le=1000)] = 50) -> Response:
-    """The shelf's generations, newest first; each as in `kinshelf history --generations --json`."""
-    return Json({"history": await service.run(service.shelf.history, limit)})
+async def history(
+    service: Served,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 50,
+    generations: bool = False,
+) -> Response:
+    """What was done to the shelf, newest first, a command or request at a time; with `generations`
+    each of its changes. As `kinshelf history --json`."""
+    listed = service.shelf.history if generations else service.shelf.operations
+    return Json({"history": await service.run(listed, limit)})
 
 
 @router.get("/healthz", **answers(Health))

@@ -38,6 +38,12 @@ class Job:
     events: list[dict[str, Any]] = field(default_factory=list)
     result: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
+    stopping: bool = False
+
+    def left(self, done: float, parts: float) -> float | None:
+        """Seconds until it is done, as far as the part of it tells; None at its beginning."""
+        taken = time.time() - self.started
+        return taken * (parts - done) / done if done > 0 and taken > 1 else None
 
     def as_dict(self) -> dict[str, Any]:
         """For `GET /jobs/{id}`; of the progress, the last event."""
@@ -86,6 +92,13 @@ class Jobs:
         with self._lock:
             return list(reversed(self._jobs.values()))
 
+    def stop(self, kind: str) -> None:
+        """Let the running job of a kind end at its next step."""
+        with self._lock:
+            for job in self._jobs.values():
+                if job.kind == kind and job.state == "running":
+                    job.stopping = True
+
     async def follow(
         self, number: int, seen: int = 0
     ) -> AsyncIterator[tuple[int, dict[str, Any]] | None]:
@@ -115,7 +128,7 @@ class Jobs:
     def _run(self, job: Job, work: Callable[[Tell], dict[str, Any]]) -> None:
         def tell(event: dict[str, Any]) -> None:
             with self._lock:
-                if self._ending:
+                if self._ending or job.stopping:
                     raise Stopped
                 job.events.append(event)
 

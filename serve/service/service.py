@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from kinshelf.db.errors import KinshelfError, ShelfLocked, ShelfPoisoned
 from kinshelf.db.logs import tolerated
+from kinshelf.db.product import pooled_by
 from kinshelf.face import Shelf
 from kinshelf.probe.predict.freshness import reported_facts
 from kinshelf.probe.predict.predictor import Predictor
+from kinshelf.serve.base.asker import ASKER
 from kinshelf.serve.base.errors import TooBusy
 from kinshelf.serve.service.executor import Running
 from kinshelf.serve.service.jobs import Job, Jobs
@@ -28,7 +30,9 @@ from kinshelf.serve.workers.encoder import SharedEncoder
 from kinshelf.serve.workers.encoding import EncoderProcess
 from kinshelf.serve.workers.predicting import SharedPredictor
 from kinshelf.store.ingest import queries
+from kinshelf.store.ingest.categories import check_category
 from kinshelf.store.ingest.edit import amend
+from kinshelf.store.operation import operation
 
 if TYPE_CHECKING:
     from kinshelf.db.product import Product, StoredProduct
@@ -139,7 +143,7 @@ class Service:
 
     def similar(self, query: Query) -> SearchResult:
         """See `Shelf.similar`; a picture as bytes."""
-        if query.id is not None:
+        if query.is_stored:
             return self.shelf.similar(query)
         while True:
             encoder = self.encoder()
@@ -149,7 +153,8 @@ class Service:
 
     def _fits(self, encoder: SharedEncoder, fingerprint: str) -> bool:
         """Whether what answers was embedded by it; not if `kinshelf reembed` came between."""
-        return fingerprint in (encoder.fingerprint, self._declared())
+        pictures = self.shelf.manifest.pictures
+        return fingerprint in (pooled_by(encoder.fingerprint, pictures), self._declared())
 
     def info(self, at: int | None = None) -> dict[str, Any]:
         """As `kinshelf info --json`."""
@@ -209,12 +214,17 @@ class Service:
         if not self._writing.acquire(timeout=self.settings.lock_wait):
             raise ShelfLocked("another request is writing to the shelf; try again when it is done")
         try:
+            with operation(ASKER.get()):
+                return self._work(work)
+        finally:
+            self._writing.release()
+
+    def _work(self, work: Callable[[Shelf], T]) -> T:
+        try:
             return work(self.shelf)
         except ShelfPoisoned:
             self._reopen()
             return work(self.shelf)
-        finally:
-            self._writing.release()
 
     def _reopen(self) -> None:
         fresh = self._open()
@@ -227,11 +237,23 @@ class Service:
         self.encoder()
         return self.write(lambda shelf: shelf.upsert(products))
 
-    def amend(self, product_id: str, changes: Mapping[str, Any]) -> StoredProduct:
-        """Change some fields of a product; see `changing.amend`."""
+    def amend(
+        self, product_id: str, changes: Mapping[str, Any], *, new_category: bool = True
+    ) -> StoredProduct:
+        """Change some fields of a product; see `store.ingest.edit.amend`.
+
+        Raises UnknownCategory for a category that no product has, unless `new_category`.
+        """
+
+        def change(shelf: Shelf) -> None:
+            with shelf.writing():
+                if changes.get("category") and not new_category:
+                    check_category(shelf, changes["category"])
+                amend(shelf, product_id, changes)
+
         if {"title", "description", "image"} & set(changes):
             self.encoder()
-        self.write(lambda shelf: amend(shelf, product_id, changes))
+        self.write(change)
         return self.product(product_id)
 
     def relabel(self, changes: Mapping[str, str | None]) -> int:
@@ -249,6 +271,19 @@ class Service:
         return self.jobs.start(
             "train", training(lambda: self.shelf, settings, warm_start=warm_start)
         )
+
+    def fill(
+        self, where: str | None, probe: int | None, *, apply: bool, include_predicted: bool
+    ) -> Job:
+        """Begin to classify products on the shelf; see `StoredAnswers.run`."""
+        from kinshelf.probe.fill.answers import classify_stored
+        from kinshelf.serve.service.training import filling
+
+        answers = classify_stored(
+            self.shelf, where, probe=probe, include_predicted=include_predicted
+        )
+        answers.check(apply=apply)
+        return self.jobs.start("classify", filling(answers, self.write, apply=apply))
 
     # ---- the end
 

@@ -1,6 +1,7 @@
 // What HTML and htmx do not do: pictures that are dropped or pasted, keys, and where the focus goes.
 
 const KEYS = "kinshelf-keys";
+const TOUR = "kinshelf-tour";
 
 function remember(name, value) {
   try { localStorage.setItem(name, value); } catch { /* private windows may refuse */ }
@@ -37,7 +38,9 @@ function setUpDrop(area) {
     const chosen = new DataTransfer();
     chosen.items.add(picture);
     input.files = chosen.files;
+    area.closest("details")?.setAttribute("open", "");
     show();
+    if (area.dataset.drop === "send") input.form.requestSubmit();
     return true;
   }
 
@@ -81,16 +84,87 @@ function setUpKeys() {
   });
 }
 
-function setUpCompare(form) {
-  const go = form.querySelector("[data-compare-go]");
-  if (!go) return;
+// Products are marked one by one, a row of them with Shift, or all that match.
+function setUpMany(form) {
+  const boxes = [...form.querySelectorAll("input[name=id]")];
+  const every = form.querySelector("input[name=all]");
+  const counted = form.querySelector("[data-many-count]");
+  const compare = form.querySelector("[data-compare-go]");
+  const buttons = [...form.querySelectorAll("button[name=do]")];
+  const total = Number(form.dataset.total).toLocaleString("en");
+  let last = null;
   function count() {
-    const marked = form.querySelectorAll("input[name=id]:checked").length;
-    go.disabled = marked < 2 || marked > 4;
-    go.textContent = marked ? `Compare ${marked} marked` : "Mark two to four to compare";
+    const marked = boxes.filter((box) => box.checked).length;
+    for (const button of buttons) button.disabled = !marked && !every.checked;
+    compare.disabled = every.checked || marked < 2 || marked > 4;
+    compare.textContent = marked > 4 ? "Compare (two to four)" : "Compare";
+    counted.textContent = every.checked ? `All ${total} are selected`
+      : marked ? `${marked} selected` : "Select products, then:";
   }
+  form.addEventListener("click", (event) => {
+    const place = boxes.indexOf(event.target);
+    if (place < 0) return;
+    if (event.shiftKey && last !== null) {
+      for (const box of boxes.slice(Math.min(place, last), Math.max(place, last) + 1)) box.checked = event.target.checked;
+    }
+    last = place;
+    count();
+  });
   form.addEventListener("change", count);
   count();
+}
+
+// The button of a sheet counts what is marked on it; forms that htmx brings have it too.
+document.addEventListener("change", (event) => {
+  const sheet = event.target.closest(".sheet");
+  if (!sheet) return;
+  const marked = sheet.querySelectorAll("input[name=id]:checked").length;
+  const accept = sheet.querySelector("[data-accept]");
+  accept.disabled = !marked;
+  accept.textContent = marked === 1 ? "Accept this one" : `Accept these ${marked}`;
+});
+
+// Where the browser's own time is meant: UTC in the page, the reader's zone on the screen.
+function setUpTimes() {
+  for (const time of document.querySelectorAll("time[data-when]")) {
+    const when = new Date(time.dateTime);
+    if (Number.isNaN(when.getTime())) continue;
+    time.title = time.textContent;
+    time.textContent = when.toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" });
+  }
+}
+
+// A picture at its full size, over the page; without scripts its link opens it.
+document.addEventListener("click", (event) => {
+  const link = event.target.closest("[data-zoom]");
+  if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  const shown = document.createElement("dialog");
+  shown.setAttribute("aria-label", "Picture");
+  const alt = link.querySelector("img")?.alt ?? "";
+  shown.append(Object.assign(document.createElement("img"), { src: link.href, alt }));
+  shown.append(Object.assign(document.createElement("button"), { textContent: "Close", type: "button", className: "hidden" }));
+  shown.addEventListener("click", () => shown.close());
+  shown.addEventListener("close", () => shown.remove());
+  document.body.append(shown);
+  shown.showModal();
+});
+
+// The tour is there until somebody closes it, and never again after that.
+function setUpTour(tour) {
+  tour.hidden = remembered(TOUR) === "closed";
+  tour.querySelector("[data-tour-close]").addEventListener("click", () => {
+    remember(TOUR, "closed");
+    tour.hidden = true;
+    document.getElementById("main").focus();
+  });
+}
+
+// The sidebar stays where it was when one of its links is followed.
+function setUpSidebar(side) {
+  const kept = sessionStorage.getItem("kinshelf-filters");
+  if (kept) side.scrollTop = Number(kept);
+  addEventListener("pagehide", () => sessionStorage.setItem("kinshelf-filters", side.scrollTop));
 }
 
 function say(text) {
@@ -101,11 +175,17 @@ function say(text) {
 }
 
 document.querySelectorAll("[data-drop]").forEach(setUpDrop);
-document.querySelectorAll("[data-compare]").forEach(setUpCompare);
+document.querySelectorAll("[data-many]").forEach(setUpMany);
+document.querySelectorAll(".facets").forEach(setUpSidebar);
+document.querySelectorAll("[data-tour]").forEach(setUpTour);
 setUpKeys();
+setUpTimes();
 
 document.addEventListener("click", (event) => {
   if (event.target.closest("[data-dismiss]")) document.getElementById("status").replaceChildren();
+});
+document.addEventListener("change", (event) => {
+  if (event.target.matches("[data-submit]")) event.target.form.requestSubmit();
 });
 // What never reached a page's route, such as too many requests, is answered for programs.
 document.addEventListener("htmx:beforeSwap", (event) => {

@@ -45,9 +45,9 @@ def translated(where: Filter, say: Callable[[exp.Expr], Translated], word: str) 
 
 
 def _any_spelling(node: exp.Expr) -> exp.Expr:
-    """Where a text beyond ASCII is asked for, also its NFC and NFKC: engines do not compare in one.
+    """Where a text beyond ASCII is asked for, also its NFC and NFKC, as Milvus compares in neither.
 
-    An ASCII literal, such as "102", does not find "10²" on an engine; in a directory it does.
+    An ASCII literal, such as "102", does not find "10²" in Milvus; elsewhere it does.
     """
     if isinstance(node, exp.EQ | exp.NEQ) and _is_beyond_ascii(node.expression):
         chosen = exp.In(this=node.this, expressions=_spellings(node.expression))

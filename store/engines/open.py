@@ -47,11 +47,12 @@ def create_shelf(
     encoder: str | None = None,
     revision: str | None = None,
     precision: str | None = None,
+    pictures: str | None = None,
 ) -> AnyShelf:
     """Make an empty shelf there and open it; see `Shelf.create`. Raises ShelfExists."""
     from kinshelf.store.log.create import manifest_for
 
-    return create_like(address, manifest_for(encoder, revision, precision))
+    return create_like(address, manifest_for(encoder, revision, precision, pictures))
 
 
 def create_like(address: Path | str, manifest: Manifest) -> AnyShelf:

@@ -79,7 +79,7 @@ class EngineSnapshot(AnySnapshot):
         self, backend: Backend, state: State, generation: int, view: EngineView, vectors: Vectors
     ) -> None:
         self.generation = generation
-        self.fingerprint = state.manifest.fingerprint or f"declared:{state.manifest.encoder}"
+        self.fingerprint = state.manifest.space
         self.view = view
         self._backend = backend
         self._vectors = vectors
@@ -109,6 +109,12 @@ class EngineSnapshot(AnySnapshot):
         if not len(wanted):
             return np.zeros((0, 2 * self.dimension), dtype=np.float32)
         return self._vectors.of(wanted)
+
+    def sample(self, count: int) -> IntArray:
+        """See `AnySnapshot.sample`; evenly spaced numbers, of which some may have no product."""
+        wanted = np.arange(0, self._state.next_row, max(-(-self._state.next_row // count), 1))
+        scanned = self.view.scan(Where(self.generation, rows=wanted), ("row",))
+        return np.array([row for rows, _ in scanned for (row,) in rows], dtype=np.int64)
 
     def _nearest(
         self, queries: FloatArray, k: int, among: Among, weight_image: float

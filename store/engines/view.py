@@ -6,6 +6,7 @@ the change log into DuckDB once and then followed, so it is answered as in a dir
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 from collections import Counter
@@ -16,7 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kinshelf.db.arrays import IntArray
-from kinshelf.db.catalog.queries import FIELDS, FILTER_COLUMNS, View, stored_product
+from kinshelf.db.catalog.counted import Facet, counted, facet_of
+from kinshelf.db.catalog.queries import (
+    FIELDS,
+    FILTER_COLUMNS,
+    WRITTEN,
+    View,
+    stored_product,
+    values_of,
+)
 from kinshelf.db.catalog.tables import COLUMNS, DECIDED, Catalog
 from kinshelf.db.errors import FilterError, GenerationNotFound
 from kinshelf.db.product import StoredProduct
@@ -25,6 +34,7 @@ from kinshelf.store.engines.backend import Condition, Where, lacking
 
 if TYPE_CHECKING:
     from kinshelf.db.filters.compiler import Filter
+    from kinshelf.db.filters.names import Name
     from kinshelf.store.engines.backend import Backend, Scanned
 
 READ_ROWS = 200_000
@@ -93,15 +103,32 @@ class EngineView(View):
                 f" than {READ_ROWS} products would have to be read: join it by AND with conditions"
                 " that leave fewer, such as category = 'Puzzles' or price < 20"
             )
+        with self._read(wide) as table:
+            return table.rows(wanted)
+
+    @contextlib.contextmanager
+    def _read(self, where: Where, limit: int | None = None) -> Iterator[View]:
+        """A view of some products, read from the engine into DuckDB."""
         catalog = Catalog(self.generation)
         try:
-            for rows, _ in self.scan(wide, _TABLE):
+            for rows, _ in self.scan(where, _TABLE, limit=limit):
                 columns = zip(*rows, strict=True)
                 table = dict(zip(_TABLE, map(list, columns), strict=True))
                 catalog.apply_base({"products": table})
-            return View(catalog, self.generation).rows(wanted)
+            yield View(catalog, self.generation)
         finally:
             catalog.close()
+
+    @contextlib.contextmanager
+    def tabled(self, where: Filter | None, limit: int | None = None) -> Iterator[View]:
+        asked = self.where(where)
+        if limit is None and self._backend.count(asked, READ_ROWS + 1) > READ_ROWS:
+            raise FilterError(
+                f"{self._backend.kind} cannot count by itself, and more than {READ_ROWS} products"
+                " would have to be read: give a condition that leaves fewer"
+            )
+        with self._read(asked, limit) as table:
+            yield table
 
     def _mixed(self) -> set[str]:
         """Attributes whose values are of several kinds."""
@@ -122,6 +149,10 @@ class EngineView(View):
     ) -> list[StoredProduct]:
         scanned = self.scan(self.where(where), FIELDS, limit=limit, offset=offset)
         return [stored_product(row) for rows, _ in scanned for row in rows]
+
+    def written_after(self, row: int) -> Iterator[list[tuple[Any, ...]]]:
+        for rows, _ in self.scan(Where(), ("row", *WRITTEN), after=row):
+            yield [(*each[:-1], values_of(each[-1])) for each in rows]
 
     def any_lack(self, modality: str) -> bool:
         return self.count(self.checked(f"NOT {modality}")) > 0
@@ -150,6 +181,11 @@ class EngineView(View):
             for block, _ in self.scan(part, FIELDS):
                 found |= {row[1]: stored_product(row) for row in block}
         return found
+
+    def versions(self, product_id: str) -> list[StoredProduct]:
+        scanned = self.scan(Where(ids=[product_id]), FIELDS) if is_key(product_id) else ()
+        found = [stored_product(row) for rows, _ in scanned for row in rows]
+        return [stored for stored in found if stored.added <= self.generation]
 
     @functools.cached_property
     def predicted(self) -> IntArray:
@@ -193,6 +229,13 @@ class EngineView(View):
         counted = self._backend.categories(self.where())
         order = sorted(counted.items(), key=lambda pair: (-pair[1], pair[0] is None, pair[0]))
         return dict(order)
+
+    def facets(self, names: Sequence[Name], where: Filter | None = None) -> dict[str, Facet]:
+        counts = {name.name: Counter[Any]() for name in names}
+        for rows, _ in self.scan(self.where(where), FIELDS):
+            for name, values in counted(names, [stored_product(row) for row in rows]).items():
+                counts[name].update(values)
+        return {name.name: facet_of(name, counts[name.name]) for name in names}
 
     def totals(self) -> dict[str, int]:
         asked = {

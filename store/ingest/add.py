@@ -20,6 +20,7 @@ from kinshelf.store.results import AddOptions, AddReport, OnConflict, TrainingSe
 
 if TYPE_CHECKING:
     from kinshelf.db.catalog.records import RejectRecord
+    from kinshelf.db.formats.remote import Fetched
     from kinshelf.db.images.download import Downloader
     from kinshelf.db.product import Product
     from kinshelf.db.sources.parts import PartsManifest
@@ -61,7 +62,7 @@ def reading_options(options: AddOptions, *, updates: bool = False) -> ReadOption
     return ReadOptions(
         options.mapping, options.images, size, options.delimiter,
         require_content=not supplies, encoding=options.encoding, updates=updates,
-        skip_rows=options.skip_rows, sheet=options.sheet,
+        skip_rows=options.skip_rows, sheet=options.sheet, image_by_id=options.image_by_id,
     )  # fmt: skip
 
 
@@ -103,7 +104,7 @@ def _take_identity(shelf: AnyShelf, parts: PartsManifest, source: Path) -> None:
 
 def add_source(
     shelf: AnyShelf,
-    source: Path | Frame,
+    source: Path | str | Frame,
     options: AddOptions | None = None,
     *,
     stop: Callable[[], bool] = lambda: False,
@@ -114,6 +115,14 @@ def add_source(
 
     options = options or AddOptions()
     images = shelf.path / "images"
+    if isinstance(source, str):
+        from kinshelf.db.formats.remote import fetched
+
+        with (
+            fetched(source, allow_private_hosts=options.allow_private_hosts) as copy,
+            with_pictures(copy.path, images, options.mapping) as path,
+        ):
+            return _add_file(shelf, path, options, stop, progress, copy)
     if not isinstance(source, Path):
         with spooled(source, images, options.mapping) as path:
             return _add_file(shelf, path, options, stop, progress)
@@ -129,11 +138,13 @@ def _add_file(
     options: AddOptions,
     stop: Callable[[], bool],
     progress: Progress,
+    copied: Fetched | None = None,
 ) -> AddReport:
     from kinshelf.db.sources.parts import PartsSource
     from kinshelf.db.sources.prepare import Preparation
     from kinshelf.db.sources.readers import open_source, reading_notes
     from kinshelf.db.sources.summary import Tally
+    from kinshelf.store.ingest.frames import unpacked
 
     updates = shelf.snapshot().count > 0
     reading = reading_options(options, updates=updates)
@@ -144,6 +155,8 @@ def _add_file(
     training = options.training
     preparation = Preparation.of(source, reading, training, opened) if training else None
     batches = read_batches(source, options, opened, preparation, updates=updates)
+    if copied is not None:
+        batches = _named_as(batches, copied)
     supplied = options.supplies_embeddings or parts is not None
     with shelf.writing(), _downloader(shelf, options, supplied=supplied) as d:
         if parts is not None:
@@ -154,10 +167,33 @@ def _add_file(
         ingest.report.notes = [f"{source.name}: {note}" for note in notes]
         ingest.prepared = preparation
         tally = Tally(*opened)
-        report = ingest.run(tally.counted(batches))
+        counted = unpacked(tally.counted(batches), shelf.path / "images")
+        report = ingest.run(_listed(counted, ingest.report.ids) if options.list_ids else counted)
         report.notes += [f"{source.name}: {line}" for line in tally.lines()]
         report.training_set = TrainingSetSummary.of(preparation) if preparation else None
         return report
+
+
+def _named_as(batches: Iterator[ReadBatch], copied: Fetched) -> Iterator[ReadBatch]:
+    """Batches of a copy as those of what it is a copy of."""
+    from kinshelf.db.product import pictures_of, with_pictures
+
+    for batch in batches:
+        batch.source = copied.name
+        batch.rejects = [replace(reject, source=copied.name) for reject in batch.rejects]
+        for place, product in enumerate(batch.products):
+            moved = [copied.located(name) for name in pictures_of(product)]
+            if moved != pictures_of(product):
+                batch.products[place] = with_pictures(product, moved)
+        yield batch
+
+
+def _listed(batches: Iterator[ReadBatch], ids: set[str]) -> Iterator[ReadBatch]:
+    """The batches, and the ids of their rows, of rejected ones too."""
+    for batch in batches:
+        ids.update(product.id for product in batch.products)
+        ids.update(entry.id for entry in batch.rejects if entry.id is not None)
+        yield batch
 
 
 def retry_rejects(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -10,11 +10,13 @@ from kinshelf.db.arrays import FloatArray
 from kinshelf.db.errors import ImageRejected
 from kinshelf.store.ingest.candidate import fail_image
 from kinshelf.store.ingest.pictures import Preprocessor
+from kinshelf.store.ingest.several import lose_one, pooled
 from kinshelf.store.search import fusion
 
 if TYPE_CHECKING:
     from kinshelf.store.encode.encoder import Encoder
     from kinshelf.store.ingest.candidate import Candidate
+    from kinshelf.store.ingest.picture_vectors import PictureVectors
     from kinshelf.store.results import AddReport
 
 FEW = 4
@@ -22,26 +24,35 @@ FEW = 4
 
 
 class BatchEncoder:
-    """Fills `image` and `text` of candidates; sets `image_error` or `reject` where it cannot."""
+    """Fills `image` and `text` of candidates; sets `image_error` or `reject` where it cannot.
 
-    def __init__(self, encoder: Encoder, preprocessor: Preprocessor, report: AddReport) -> None:
+    `vectors` are known embeddings of single pictures.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        preprocessor: Preprocessor,
+        report: AddReport,
+        vectors: PictureVectors | None = None,
+    ) -> None:
         self._encoder = encoder
+        self._vectors = vectors
         self._preprocessor = preprocessor
         self._report = report
 
     def begin(self, candidates: Sequence[Candidate]) -> None:
         """Start decoding the pictures of candidates that `run` will be called with later on."""
-        pictures = {c.image_hash: c.picture.data for c in candidates if _is_new(c)
-                    and c.image_hash and c.picture and c.picture.data is not None
-                    and self._preprocessor.images.get(c.image_hash) is None}  # fmt: skip
-        self._preprocessor.begin(pictures)
+        pictures = _pictures(c for c in candidates if _is_new(c))
+        new = {name: data for name, data in pictures.items() if self._embedding(name) is None}
+        self._preprocessor.begin(new)
 
     def run(
         self, candidates: Sequence[Candidate], pairs: Callable[[list[int]], FloatArray]
     ) -> None:
         """`pairs` gives the stored embedding pairs of row numbers, for what did not change."""
         self._encode(candidates, pairs)
-        self._preprocessor.drop(c.image_hash for c in candidates)
+        self._preprocessor.drop(_pictures(candidates))
 
     def _encode(
         self, candidates: Sequence[Candidate], pairs: Callable[[list[int]], FloatArray]
@@ -68,34 +79,51 @@ class BatchEncoder:
         for i, (candidate, old) in enumerate(known):
             if candidate.picture_kept or not _is_new(candidate):
                 candidate.image = image[i]
+            elif candidate.usable and old.has_image and len(old.picture_hashes) == 1:
+                self._preprocessor.images.put(old.picture_hashes[0], image[i])
             if old.has_text and old.product.text == candidate.product.text:
                 candidate.text = text[i]
 
     def _images(self, candidates: list[Candidate]) -> None:
+        pictures = _pictures(candidates)
+        known = {name: row for name in pictures if (row := self._embedding(name)) is not None}
+        new = {name: data for name, data in pictures.items() if name not in known}
+        found = self._encode_images(new) | known
         for candidate in candidates:
-            if candidate.picture and candidate.picture.error:
+            if candidate.usable:
+                self._put_together(candidate, found)
+            elif candidate.picture and candidate.picture.error:
                 fail_image(candidate, candidate.picture.error)
-            elif candidate.image_hash:
-                candidate.image = self._preprocessor.images.get(candidate.image_hash)
-        data = {
-            c.image_hash: c.picture.data
-            for c in candidates
-            if c.image is None and c.image_hash and c.picture and c.picture.data is not None
-        }
-        results = self._encode_images(data)
-        for candidate in candidates:
-            if candidate.image_hash in results:
-                result = results[candidate.image_hash]
-                if isinstance(result, ImageRejected):
-                    fail_image(candidate, result)
-                else:
-                    candidate.image = result
 
-    def _encode_images(
-        self, data: dict[str, bytes]
-    ) -> dict[str | None, FloatArray | ImageRejected]:
+    def _embedding(self, name: str) -> FloatArray | None:
+        """That of a picture by its content hash, where it was encoded before."""
+        row = self._preprocessor.images.get(name)
+        return row if row is not None or self._vectors is None else self._vectors.get(name)
+
+    def _put_together(
+        self, candidate: Candidate, found: Mapping[str, FloatArray | ImageRejected]
+    ) -> None:
+        """The image half of what its pictures were encoded to."""
+        rows: dict[str, FloatArray] = {}
+        failed: list[tuple[int, ImageRejected]] = []
+        for number, picture in enumerate(candidate.pictures or candidate.usable, start=1):
+            result = found.get(picture.content_hash or "")
+            if isinstance(result, ImageRejected):
+                failed.append((number, result))
+            elif result is not None:
+                rows[picture.content_hash or ""] = result
+        if not rows:
+            fail_image(candidate, failed[0][1])
+            return
+        for number, error in failed:
+            lose_one(candidate, error, number)
+        candidate.image = pooled(list(rows.values()))
+        if self._vectors is not None and len(candidate.pictures) > 1:
+            self._vectors.put(rows)
+
+    def _encode_images(self, data: dict[str, bytes]) -> dict[str, FloatArray | ImageRejected]:
         pixels = self._preprocessor.take(data)
-        results: dict[str | None, FloatArray | ImageRejected] = {
+        results: dict[str, FloatArray | ImageRejected] = {
             name: result for name, result in pixels.items() if isinstance(result, ImageRejected)
         }
         good = {n: p for n, p in pixels.items() if not isinstance(p, ImageRejected)}
@@ -118,6 +146,16 @@ class BatchEncoder:
             candidate.text = found[candidate.product.text]
         self._report.encoded_texts += len(new)
         self._report.truncated_texts += self._encoder.count_truncated(new) if new else 0
+
+
+def _pictures(candidates: Iterable[Candidate]) -> dict[str, bytes]:
+    """The bytes of pictures by their content hashes."""
+    return {
+        picture.content_hash: picture.data
+        for candidate in candidates
+        for picture in candidate.usable
+        if picture.content_hash and picture.data is not None
+    }
 
 
 def _is_new(candidate: Candidate) -> bool:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kinshelf.db.arrays import FloatArray
-from kinshelf.db.errors import ImageRejected
+from kinshelf.db.errors import ImageRejected, InvalidEmbeddings
 from kinshelf.db.product import Product, Reject
 from kinshelf.store.log import records
 from kinshelf.store.search import fusion
@@ -17,13 +19,18 @@ from kinshelf.store.search import fusion
 if TYPE_CHECKING:
     from kinshelf.db.product import Decisions, StoredProduct
     from kinshelf.db.sources.columns import RowFields
+    from kinshelf.db.sources.readers import ReadBatch
     from kinshelf.store.ingest.pictures import Picture
 
 
 @dataclass(slots=True)
 class Candidate:
-    """A row on its way in. `image` and `text` are unit embeddings, None where missing; `carried`:
-    they are those of the product before, and nothing is to be encoded."""
+    """A row on its way in.
+
+    `picture` is its main one, `pictures` are all where they are several and one can be read,
+    `image_hash` their hashes with commas between. `image` and `text` are unit embeddings, None
+    where missing; `carried`: they are those of the product before, and nothing is to be encoded.
+    """
 
     product: Product
     position: int
@@ -32,6 +39,7 @@ class Candidate:
     old: StoredProduct | None = None
     decided: Decisions = field(default_factory=dict)
     picture: Picture | None = None
+    pictures: list[Picture] = field(default_factory=list)
     image: FloatArray | None = None
     text: FloatArray | None = None
     content_hash: str = ""
@@ -41,6 +49,12 @@ class Candidate:
     carried: bool = False
     kept: list[str] = field(default_factory=list)
     picture_kept: bool = False
+
+    @property
+    def usable(self) -> list[Picture]:
+        """The pictures whose bytes are there."""
+        own = self.pictures or ([self.picture] if self.picture else [])
+        return [picture for picture in own if picture.data is not None]
 
     @property
     def image_error(self) -> str | None:
@@ -90,6 +104,7 @@ def keep_picture(candidate: Candidate, error: ImageRejected) -> Reject:
     """Keep the picture that the shelf already has; return the reject to report."""
     assert candidate.old
     candidate.product = candidate.product.replace(image=candidate.old.product.image)
+    candidate.picture, candidate.pictures = None, []
     candidate.image_hash = candidate.old.image_hash
     candidate.decided.pop("image", None)
     message = f"{error}; the picture that the shelf has of it is kept"
@@ -113,3 +128,38 @@ def pairs_of(candidates: Sequence[records.Row], dimension: int) -> FloatArray:
         if candidate.text is not None:
             text[i] = candidate.text
     return rows
+
+
+def candidates(batch: ReadBatch) -> list[Candidate]:
+    """A batch's products on their way in."""
+    return [
+        Candidate(product, position, batch.source, row_fields)
+        for product, position, row_fields in zip(
+            batch.products, batch.positions, batch.row_fields or repeat(None), strict=False
+        )
+    ]
+
+
+def bring(found: list[Candidate], batch: ReadBatch) -> None:
+    """Take each candidate's embeddings from its batch; one that has none is rejected."""
+    for name in ("image", "text"):
+        rows: FloatArray | None = getattr(batch, f"{name}_embeddings")
+        if rows is not None:
+            given: NDArray[np.bool_] = np.any(rows, axis=1)
+            for candidate, row, there in zip(found, rows, given, strict=True):
+                setattr(candidate, name, row if there else None)
+    for candidate in found:
+        if candidate.image is None and candidate.text is None:
+            candidate.reject = reject(candidate, "no-embedding", "it has no embedding")
+
+
+def width_of(batch: ReadBatch) -> int:
+    """Numbers a row of a batch's embeddings. Raises InvalidEmbeddings where image and text differ
+    in it."""
+    given = [e for e in (batch.image_embeddings, batch.text_embeddings) if e is not None]
+    if len({e.shape[1] for e in given}) != 1:
+        raise InvalidEmbeddings(
+            f"image embeddings have {given[0].shape[1]} numbers a row and text embeddings"
+            f" {given[-1].shape[1]}: both must come from one model's projection"
+        )
+    return int(given[0].shape[1])

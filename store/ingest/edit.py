@@ -16,7 +16,7 @@ from kinshelf.db.errors import (
     UnknownColumn,
     UnreadableSource,
 )
-from kinshelf.db.product import PREDICTED
+from kinshelf.db.product import PREDICTED, pictures_of, with_pictures
 
 if TYPE_CHECKING:
     from kinshelf.db.catalog.records import Body, Head
@@ -85,6 +85,9 @@ def amend(shelf: AnyShelf, product_id: str, changes: Mapping[str, Any]) -> bool:
     with shelf.writing():
         old = shelf.snapshot().get(product_id)
         product = old.product.replace(**changes)
+        if product.image != old.product.image:
+            further = [one for one in pictures_of(old.product) if one != old.product.image]
+            product = with_pictures(product, [one for one in (product.image, *further) if one])
         if product == old.product and decide(old, product, changes) == old.decided:
             return False
         if product.image != old.product.image:

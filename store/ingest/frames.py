@@ -7,11 +7,14 @@ bytes are kept in the shelf's `images/` and named by what is in them.
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from urllib.parse import unquote
 
 from kinshelf.db.errors import ImageRejected, InputError
 from kinshelf.db.images.cache import UPLOAD, ImageCache
@@ -21,10 +24,16 @@ from kinshelf.db.sources.columns import resolve_columns
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from kinshelf.db.sources.batches import ReadBatch
     from kinshelf.store.results import AddOptions
 
 _ROWS = 1024
 _INDEX = "__index_level_"
+_PARQUET, _ARROW = {".parquet", ".pq"}, {".feather", ".arrow", ".arrows"}
+_SHOWN = 60
+"""Characters that are kept of a `data:` URI that cannot be read."""
+_PATHS = ("path", "url", "file_name", "filename", "src")
+"""What stands beside the bytes in a structure, or in their place."""
 
 
 @runtime_checkable
@@ -62,26 +71,68 @@ def opened(source: Path | str | Frame, options: AddOptions) -> Iterator[Path]:
 @contextlib.contextmanager
 def with_pictures(source: Path, images: Path, mapping: Mapping[str, str]) -> Iterator[Path]:
     """A Parquet source whose pictures stand in it as bytes, with these kept; others as they are."""
+    with contextlib.ExitStack() as stack:
+        reader = _reader(source, stack)
+        if reader is None or _picture_column(reader.schema, mapping) is None:
+            yield source
+            return
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="kinshelf-pictures-"))
+        path = Path(folder) / source.with_suffix(".parquet").name
+        _write(path, reader, images, mapping)
+        yield path
+
+
+def _reader(source: Path, stack: contextlib.ExitStack) -> pa.RecordBatchReader | None:
+    """The batches of a Parquet or Arrow file; None of another, or of one that cannot be read."""
+    if source.suffix.casefold() not in _PARQUET | _ARROW or not source.is_file():
+        return None
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if source.suffix.casefold() not in {".parquet", ".pq"} or not source.is_file():
-        yield source
-        return
     try:
-        file = pq.ParquetFile(source)
+        if source.suffix.casefold() in _PARQUET:
+            file = stack.enter_context(pq.ParquetFile(source))
+            return pa.RecordBatchReader.from_batches(file.schema_arrow, file.iter_batches(_ROWS))
+        mapped = stack.enter_context(pa.memory_map(str(source)))
+        begins = mapped.read(6)
+        mapped.seek(0)
+        if begins != b"ARROW1":
+            return pa.ipc.open_stream(mapped)
+        opened = pa.ipc.open_file(mapped)
+        batches = (opened.get_batch(i) for i in range(opened.num_record_batches))
+        return pa.RecordBatchReader.from_batches(opened.schema, batches)
     except (pa.ArrowInvalid, OSError):
-        yield source  # its own reader states what is wrong with it
-        return
-    with file, tempfile.TemporaryDirectory(prefix="kinshelf-pictures-") as folder:
-        if _picture_column(file.schema_arrow, mapping) is None:
-            yield source
-            return
-        batches = file.iter_batches(_ROWS)
-        reader = pa.RecordBatchReader.from_batches(file.schema_arrow, batches)
-        path = Path(folder) / source.name
-        _write(path, reader, images, mapping)
-        yield path
+        return None
+
+
+def has_pictures(source: Path, mapping: Mapping[str, str]) -> bool:
+    """Whether pictures stand in a Parquet or Arrow file as bytes."""
+    with contextlib.ExitStack() as stack:
+        reader = _reader(source, stack)
+        return reader is not None and _picture_column(reader.schema, mapping) is not None
+
+
+def unpacked(batches: Iterable[ReadBatch], images: Path) -> Iterator[ReadBatch]:
+    """The batches, with the pictures that stand in their rows as base64 kept in `images`."""
+    cache = ImageCache(images)
+    for batch in batches:
+        for place, product in enumerate(batch.products):
+            if product.image and product.image.startswith("data:"):
+                data = bytes_of(product.image)
+                image = None if data is None else _kept(data, cache)
+                batch.products[place] = product.replace(image=image or product.image[:_SHOWN])
+        yield batch
+
+
+def bytes_of(uri: str) -> bytes | None:
+    """The bytes of a `data:` URI in base64 (RFC 2397); None for another."""
+    head, _, text = uri.partition(",")
+    if not head.endswith(";base64"):
+        return None
+    try:
+        return base64.b64decode(unquote(text))
+    except ValueError:
+        return None
 
 
 @contextlib.contextmanager
@@ -120,26 +171,53 @@ def _write(
 
 def _picture_column(schema: pa.Schema, mapping: Mapping[str, str]) -> str | None:
     """The column of the pictures, if they stand there as bytes."""
-    import pyarrow as pa
-
     plan = resolve_columns(schema.names, mapping, require_content=False)
     name = plan.fields.get("image")
-    kind = schema.field(name).type if name in schema.names else None
-    if kind is None:
-        return None
-    if pa.types.is_struct(kind):
-        names = {kind.field(i).name for i in range(kind.num_fields)}
-        return name if "bytes" in names else None
-    binary = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
-    return name if any(check(kind) for check in binary) else None
+    there = name in schema.names and _has_bytes(schema.field(name).type)
+    return name if there else None
+
+
+def _has_bytes(kind: pa.DataType) -> bool:
+    """Whether bytes stand in a type, alone or in its lists, structures and dictionaries."""
+    import pyarrow.types as of
+
+    binary = (of.is_binary, of.is_large_binary, of.is_binary_view, of.is_fixed_size_binary)
+    if any(check(kind) for check in binary):
+        return True
+    if of.is_dictionary(kind):
+        return _has_bytes(kind.value_type)
+    if of.is_map(kind):
+        return _has_bytes(kind.item_type)
+    lists = (of.is_list, of.is_large_list, of.is_fixed_size_list)
+    if any(check(kind) for check in lists):
+        return of.is_uint8(kind.value_type) or _has_bytes(kind.value_type)
+    return of.is_struct(kind) and any(_has_bytes(field.type) for field in kind)
 
 
 def _kept(cell: Any, cache: ImageCache) -> str | None:
-    """The URL of a picture's bytes, which the cache has from now on, or the path beside them."""
-    data, path = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
-    if not data:
-        return path
-    url = UPLOAD + content_hash(data)
-    with contextlib.suppress(ImageRejected):  # where it is fetched from, the row is reported why
-        cache.put(url, data)
-    return url
+    """What names the pictures of a cell, which the cache has from now on: a URL or path, or a list
+    of them as JSON."""
+    found = list(dict.fromkeys(_each_kept(cell, cache)))
+    return json.dumps(found) if len(found) > 1 else next(iter(found), None)
+
+
+def _each_kept(cell: Any, cache: ImageCache) -> Iterator[str]:
+    if isinstance(cell, list) and cell and all(isinstance(each, int) for each in cell):
+        cell = bytes(cell)
+    if isinstance(cell, list):
+        for each in cell:
+            # An item of a map is a pair of a name and a value.
+            yield from _each_kept(each[1] if isinstance(each, tuple) else each, cache)
+    elif isinstance(cell, dict):
+        inside = next((each for each in cell.values() if each and not isinstance(each, str)), None)
+        path = next((cell[name] for name in _PATHS if isinstance(cell.get(name), str)), None)
+        yield from _each_kept(inside if isinstance(inside, bytes | list) else path, cache)
+    elif isinstance(cell, bytes) and cell.startswith((b"http://", b"https://")):
+        yield cell.decode("utf-8", "replace")
+    elif isinstance(cell, bytes) and cell:
+        url = UPLOAD + content_hash(cell)
+        with contextlib.suppress(ImageRejected):  # where it is fetched from, the row reports why
+            cache.put(url, cell)
+        yield url
+    elif isinstance(cell, str) and cell:
+        yield cell

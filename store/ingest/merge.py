@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kinshelf.db.layouts.names import FIELDS
-from kinshelf.db.product import PREDICTED, Product
+from kinshelf.db.product import GONE, PREDICTED, Product
 from kinshelf.db.text import compatible
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 REVIEW = "review"
 """In the place of a field: that a person looked at the product and left it as it is."""
 _ATTRIBUTE = "attributes."
+_GONE = _ATTRIBUTE + GONE
 _SHOWN = ("title", "description", "image", "category")
 """What a person looked at; where one of them changes, the product may be reviewed again."""
 
@@ -51,6 +52,8 @@ def merged(
             kept.append(name)
             if not _same(value, decision["source"]):
                 decided[name] = {"source": value, "disputed": True}
+    if values.get(_GONE) is True and not stated.get(_GONE):
+        values[_GONE] = None  # its source has it again
     product = of_values(old.product.id, values)
     disputed = any("disputed" in decision for decision in decided.values())
     if disputed or any(getattr(product, name) != getattr(old.product, name) for name in _SHOWN):

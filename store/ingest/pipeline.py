@@ -10,17 +10,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import repeat
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
-from kinshelf.db.arrays import FloatArray
 from kinshelf.db.errors import (
     DuplicateId,
     InputError,
-    InvalidEmbeddings,
     KinshelfError,
 )
 from kinshelf.db.formats.source import MAX_COLUMNS
@@ -28,14 +22,19 @@ from kinshelf.db.product import Product, Reject
 from kinshelf.store.ingest.batch_encoder import BatchEncoder
 from kinshelf.store.ingest.candidate import (
     Candidate,
+    bring,
+    candidates,
     carry_over,
     carry_picture,
     keep_picture,
     pairs_of,
     reject,
+    width_of,
 )
 from kinshelf.store.ingest.merge import REVIEW, changed_fields, decide, merged
+from kinshelf.store.ingest.picture_vectors import PictureVectors
 from kinshelf.store.ingest.pictures import Preprocessor, is_url, read_pictures
+from kinshelf.store.ingest.several import attach, named
 from kinshelf.store.ingest.unchanged import (
     CONTENT,
     changed_among,
@@ -52,6 +51,7 @@ from kinshelf.store.search import fusion
 if TYPE_CHECKING:
     from kinshelf.db.catalog.records import Body, Counts, Head, RejectRecord
     from kinshelf.db.images.download import Downloader
+    from kinshelf.db.product import StoredProduct
     from kinshelf.db.sources.prepare import Preparation
     from kinshelf.db.sources.readers import ReadBatch
     from kinshelf.store.base import AnyShelf
@@ -80,6 +80,7 @@ class Ingest:
     prepared: Preparation | None = None
     _done: int = 0
     _preprocessor: Preprocessor | None = None
+    _vectors: PictureVectors | None = None
 
     def run(self, batches: Iterable[ReadBatch]) -> AddReport:
         """Take in every batch; the report counts each row once."""
@@ -239,18 +240,19 @@ class Ingest:
     def _pictured(self, wanted: list[Candidate]) -> list[Candidate]:
         """Those whose content is new, with their pictures' bytes."""
         fresh = [c for c in wanted if not self._failed_before(c)]
-        again = {c.product.image or "": c for c in fresh if self._is_to_refresh(c)}
-        asked = [None if keeps_picture(c) else c.product.image for c in fresh]
-        pictures = read_pictures(asked, self.downloader, again.keys())
+        again = {n: c for c in fresh if self._is_to_refresh(c) for n in self._named(c)}
+        attach(
+            [c for c in fresh if not keeps_picture(c)],
+            self.shelf.manifest.pictures,
+            lambda names: read_pictures(names, self.downloader, again.keys()),
+        )
         self._note_stale(again)
-        for candidate, picture in zip(fresh, pictures, strict=True):
-            if picture and picture.error and only_moved(candidate, picture.error):
-                self.report.note(keep_picture(candidate, picture.error))
+        for candidate in fresh:
+            error = candidate.picture.error if candidate.picture else None
+            if error and only_moved(candidate, error):
+                self.report.note(keep_picture(candidate, error))
             elif keeps_picture(candidate):
                 carry_picture(candidate)
-            else:
-                candidate.picture = picture
-                candidate.image_hash = picture.content_hash if picture else None
             if candidate.old and candidate.old.image_hash not in (None, candidate.image_hash):
                 candidate.decided.pop(REVIEW, None)
             candidate.content_hash = records.content_hash(
@@ -259,6 +261,9 @@ class Ingest:
         return changed_among(fresh) + (
             [c for c in fresh if may_be_read_now(c)] if self.retry else []
         )
+
+    def _named(self, candidate: Candidate) -> list[str]:
+        return named(candidate.product, self.shelf.manifest.pictures)
 
     def _is_to_refresh(self, candidate: Candidate) -> bool:
         """Whether to ask its picture's server for another version than the cached one."""
@@ -282,15 +287,27 @@ class Ingest:
     def _encoder(self) -> BatchEncoder:
         if self._preprocessor is None:
             self._preprocessor = Preprocessor(self.shelf.writing_encoder())
-        return BatchEncoder(self.shelf.writing_encoder(), self._preprocessor, self.report)
+            self._vectors = PictureVectors(self.shelf.path, self.shelf.manifest)
+        return BatchEncoder(
+            self.shelf.writing_encoder(), self._preprocessor, self.report, self._vectors
+        )
 
     def _failed_before(self, candidate: Candidate) -> bool:
         """A picture from the network that failed is fetched again only when asked to."""
         old, product = candidate.old, candidate.product
-        if self.retry or old is None or old.image_error is None or not product.image:
+        if self.retry or old is None or not product.image:
             return False
+        if old.image_error is None:
+            return self._has_same_links(candidate, old)
         same = records.content_hash(product, None, decided=candidate.decided)
         return is_url(product.image) and old.content_hash == same
+
+    def _has_same_links(self, candidate: Candidate, old: StoredProduct) -> bool:
+        """Whether all of its several pictures are at URLs that are kept, or failed before."""
+        names = self._named(candidate)
+        same = (candidate.product, candidate.decided) == (old.product, old.decided)
+        remote = len(names) > 1 and all(map(is_url, names))
+        return remote and same and not self.options.refresh_images
 
     # ---- the commit
 
@@ -363,38 +380,3 @@ class _Staged:
 
 def _brings(batch: ReadBatch) -> bool:
     return batch.image_embeddings is not None or batch.text_embeddings is not None
-
-
-def candidates(batch: ReadBatch) -> list[Candidate]:
-    """A batch's products on their way in."""
-    return [
-        Candidate(product, position, batch.source, row_fields)
-        for product, position, row_fields in zip(
-            batch.products, batch.positions, batch.row_fields or repeat(None), strict=False
-        )
-    ]
-
-
-def bring(found: list[Candidate], batch: ReadBatch) -> None:
-    """Take each candidate's embeddings from its batch; one that has none is rejected."""
-    for name in ("image", "text"):
-        rows: FloatArray | None = getattr(batch, f"{name}_embeddings")
-        if rows is not None:
-            given: NDArray[np.bool_] = np.any(rows, axis=1)
-            for candidate, row, there in zip(found, rows, given, strict=True):
-                setattr(candidate, name, row if there else None)
-    for candidate in found:
-        if candidate.image is None and candidate.text is None:
-            candidate.reject = reject(candidate, "no-embedding", "it has no embedding")
-
-
-def width_of(batch: ReadBatch) -> int:
-    """Numbers a row of a batch's embeddings. Raises InvalidEmbeddings where image and text differ
-    in it."""
-    given = [e for e in (batch.image_embeddings, batch.text_embeddings) if e is not None]
-    if len({e.shape[1] for e in given}) != 1:
-        raise InvalidEmbeddings(
-            f"image embeddings have {given[0].shape[1]} numbers a row and text embeddings"
-            f" {given[-1].shape[1]}: both must come from one model's projection"
-        )
-    return int(given[0].shape[1])

@@ -7,33 +7,38 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kinshelf.db.arrays import FloatArray
 from kinshelf.db.errors import InputError
-from kinshelf.db.product import Product, Reject
+from kinshelf.db.product import Product, Reject, pictures_of
 from kinshelf.db.text import normalise
 from kinshelf.store.compatibility import check_dimension
 from kinshelf.store.ingest.add import open_downloader, read_batches
 from kinshelf.store.ingest.batch_encoder import BatchEncoder
-from kinshelf.store.ingest.candidate import Candidate, pairs_of, reject
+from kinshelf.store.ingest.candidate import (
+    Candidate,
+    bring,
+    candidates,
+    pairs_of,
+    reject,
+    width_of,
+)
+from kinshelf.store.ingest.picture_vectors import PictureVectors
 from kinshelf.store.ingest.pictures import Picture, Preprocessor, is_url, read_pictures
-from kinshelf.store.ingest.pipeline import bring, candidates, width_of
+from kinshelf.store.ingest.several import attach
 from kinshelf.store.query import Query, QueryFields
-from kinshelf.store.results import AddOptions, AddReport, Neighbour, SearchResult
+from kinshelf.store.results import AddOptions, AddReport, Neighbour
 
 if TYPE_CHECKING:
     from kinshelf.db.images.download import Downloader
+    from kinshelf.db.product import StoredProduct
     from kinshelf.db.sources.readers import ReadBatch
     from kinshelf.store.base import AnyShelf
     from kinshelf.store.generation import AnySnapshot
     from kinshelf.store.search.neighbours import Neighbours
-
-
-NEIGHBOURS = 10
-"""How many `similar` gives if not reported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +59,9 @@ def embed(shelf: AnyShelf, query: Query) -> FloatArray:
     if not product.text and not query.image:
         raise InputError("the query is empty: give --image, --text or both")
     candidate = Candidate(product, 0, "query")
-    candidate.picture = _picture(query.image, allow_private_hosts=query.allow_private_hosts)
+    picture = _picture(query.image, allow_private_hosts=query.allow_private_hosts)
+    candidate.picture = picture
+    candidate.image_hash = picture.content_hash if picture else None
     _encode(shelf, [candidate])
     if candidate.image_rejected:
         raise candidate.image_rejected
@@ -76,9 +83,6 @@ def _picture(image: str | bytes | None, *, allow_private_hosts: bool) -> Picture
 
 
 def _encode(shelf: AnyShelf, candidates: Sequence[Candidate]) -> None:
-    for candidate in candidates:
-        picture: Picture | None = candidate.picture
-        candidate.image_hash = picture.content_hash if picture else None
     preprocessor = Preprocessor(shelf.encoder)
     try:
         encoder = BatchEncoder(shelf.encoder, preprocessor, AddReport())
@@ -111,9 +115,7 @@ def _query_batch(
         check_dimension(width_of(batch), shelf.name, shelf.manifest, empty=False)
         bring(found, batch)
     else:
-        pictures = read_pictures([c.product.image for c in found], downloader)
-        for candidate, picture in zip(found, pictures, strict=True):
-            candidate.picture = picture
+        attach(found, shelf.manifest.pictures, lambda names: read_pictures(names, downloader))
         _encode(shelf, found)
     usable = [c for c in found if c.image is not None or c.text is not None]
     for candidate in usable:
@@ -132,93 +134,59 @@ def _reject_weightless(candidate: Candidate, weight_image: float) -> None:
     candidate.reject = reject(candidate, "no-weight", message)
 
 
-def similar(
-    shelf: AnyShelf, query: Query | None = None, /, **fields: Unpack[QueryFields]
-) -> SearchResult:
-    """The k products nearest to a stored product, or to a picture, a text or both.
-
-    Takes a `Query`, or its fields as keywords. The stored product itself is left out. Raises
-    ProductNotFound, FilterError, EmptyShelf, ImageRejected, InputError or EncoderError.
-
-    >>> found = similar(shelf, id="KS-0116", k=3, where="price < 100")
-    >>> len(found.neighbours), "KS-0116" in [near.id for near in found.neighbours]
-    (3, False)
-    """
-    asked = Query.of(query, fields)
-    now = shelf.snapshot(asked.at)
-    if asked.id is not None:
-        row = now.get(asked.id).row
-        queries, exclude = now.pairs([row]), [row]
-    else:
-        queries, exclude = embed(shelf, asked), []
-    found = now.kneighbors(
-        queries, asked.k or NEIGHBOURS, where=asked.where, exclude=exclude,
-        weight_image=asked.weight_image,
-    )  # fmt: skip
-    return SearchResult(
-        neighbours(now, found)[0], now.generation, now.fingerprint, found.exhaustive
-    )
-
-
 def of_source(query: Query | None, fields: QueryFields) -> Query:
     """How to answer for the products of a file. Raises InputError if it names a product itself."""
     asked = Query.of(query, fields)
-    if asked.id is not None or asked.image or asked.text:
-        raise InputError("a file holds the products to ask about: leave out id, image and text")
+    if asked.id is not None or asked.image or asked.text or asked.like:
+        raise InputError(
+            "a file holds the products to ask about: leave out id, image, text and like"
+        )
     return asked
 
 
-def similar_source(
-    shelf: AnyShelf,
-    source: Path,
-    options: AddOptions,
-    query: Query | None = None,
-    /,
-    **fields: Unpack[QueryFields],
-) -> Iterator[tuple[QueryBatch, list[SearchResult]]]:
-    """Find similar products for every product of a file, a batch at a time; nothing is stored.
+def neighbours(
+    snapshot: AnySnapshot,
+    found: Neighbours,
+    images: FloatArray | None = None,
+    vectors: PictureVectors | None = None,
+) -> list[list[Neighbour]]:
+    """Found rows with their catalogue entries, one list a query.
 
-    Of a product that is on the shelf, the one with its id is left out of its answer.
+    images: the queries' image embeddings, (n, d); with `vectors`, a neighbour with several pictures
+    says which one the query's resembles most.
     """
-    asked = of_source(query, fields)
-    k = asked.k or NEIGHBOURS
-    now = shelf.snapshot(asked.at)
-    now.filter(asked.where)  # what is wrong with it is reported before anything is encoded
-    for batch in embed_source(shelf, source, options, asked.weight_image):
-        found: list[SearchResult] = []
-        if batch.products:
-            near = now.kneighbors(
-                batch.pairs, k + 1, where=asked.where, weight_image=asked.weight_image
-            )
-            for product, answer in zip(batch.products, neighbours(now, near), strict=True):
-                others = [each for each in answer if each.id != product.id][:k]
-                found.append(SearchResult(others, now.generation, now.fingerprint, near.exhaustive))
-        yield batch, found
-
-
-def neighbours(snapshot: AnySnapshot, found: Neighbours) -> list[list[Neighbour]]:
-    """Found rows with their catalogue entries, one list a query."""
     known = snapshot.view.by_rows(found.rows[found.rows >= 0])
-    answers: list[list[Neighbour]] = []
+    answers = []
     for i, rows in enumerate(found.rows):
-        answer = []
-        for j, row in enumerate(rows):
-            if row >= 0:
-                product = known[int(row)].product
-                answer.append(
-                    Neighbour(
-                        product.id,
-                        product.title,
-                        product.category,
-                        product.image,
-                        float(found.similarities[i, j]),
-                        _or_none(found.image_similarities[i, j]),
-                        _or_none(found.text_similarities[i, j]),
-                        int(row),
-                    )
-                )
-        answers.append(answer)
+        image = None if images is None or not images[i].any() else images[i]
+        there = [(j, known[int(row)]) for j, row in enumerate(rows) if row >= 0]
+        answers.append(
+            [_neighbour(one, found, (i, j), _nearest(one, vectors, image)) for j, one in there]
+        )
     return answers
+
+
+def _neighbour(
+    stored: StoredProduct, found: Neighbours, place: tuple[int, int], matched: str | None
+) -> Neighbour:
+    product = stored.product
+    return Neighbour(
+        product.id, product.title, product.category, product.image,
+        float(found.similarities[place]), _or_none(found.image_similarities[place]),
+        _or_none(found.text_similarities[place]), stored.row, matched,
+    )  # fmt: skip
+
+
+def _nearest(
+    stored: StoredProduct, vectors: PictureVectors | None, image: FloatArray | None
+) -> str | None:
+    """The picture that the query's resembles most, of a product with several that are kept."""
+    if vectors is None or image is None or len(stored.picture_hashes) < 2:
+        return None
+    hashes = zip(pictures_of(stored.product), stored.picture_hashes, strict=False)
+    rows = [(name, vectors.get(digest)) for name, digest in hashes if digest]
+    cosines = {name: float(row @ image) for name, row in rows if row is not None}
+    return max(cosines, key=lambda name: cosines[name]) if cosines else None
 
 
 def _or_none(value: np.float32) -> float | None:

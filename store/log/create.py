@@ -5,14 +5,22 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from kinshelf.db.errors import ShelfError, ShelfExists
+from kinshelf.db.errors import InputError, ShelfError, ShelfExists
+from kinshelf.db.product import MEAN, POOLINGS
 from kinshelf.store.log import disk
 from kinshelf.store.log.layout import log_path, vectors_path
 from kinshelf.store.log.manifest import Manifest, write_manifest
 
 
-def manifest_for(encoder: str | None, revision: str | None, precision: str | None) -> Manifest:
-    """The manifest of an empty shelf for an encoder; a directory by its absolute path."""
+def manifest_for(
+    encoder: str | None, revision: str | None, precision: str | None, pictures: str | None = None
+) -> Manifest:
+    """The manifest of an empty shelf for an encoder; a directory by its absolute path.
+
+    Raises EncoderUnavailable for no such precision, InputError for no such pooling of pictures.
+    """
+    if pictures not in (None, *POOLINGS):
+        raise InputError(f"pictures is {pictures!r}, but must be one of {', '.join(POOLINGS)}")
     from kinshelf.store.encode.encoder import DEFAULT_ENCODER, DEFAULT_REVISION
     from kinshelf.store.encode.precision import check_precision
 
@@ -21,7 +29,9 @@ def manifest_for(encoder: str | None, revision: str | None, precision: str | Non
     elif Path(encoder).is_dir():
         encoder = str(Path(encoder).resolve())
     checked = precision and check_precision(precision)
-    return Manifest(encoder=encoder, revision=revision, precision=checked)
+    return Manifest(
+        encoder=encoder, revision=revision, precision=checked, pictures=pictures or MEAN
+    )
 
 
 def create(directory: Path, manifest: Manifest) -> None:

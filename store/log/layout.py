@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Iterator
@@ -15,10 +16,11 @@ _OF_EPOCH = re.compile(r"(?:vectors|log|index)-(\d+)\.(?:f32|wal|faiss|faiss\.js
 _TEMPORARY = re.compile(r"\.(?:MANIFEST|TIP|(?:catalog|index|vectors|log)[-.].*)\.tmp.*")
 _PROBE = re.compile(r"\.\d+\.tmp")
 _FILES = re.compile(r"MANIFEST|LOCK|TIP|(?:catalog|log|vectors|index)[-.].*|\..*\.tmp.*")
-_FOLDERS = {"probes": 2, "reembed": 2, "images": 1, "quarantine": 0}
+_FOLDERS = {"probes": 2, "reembed": 2, "images": 1, "pictures": 1, "quarantine": 0}
 """How many floors of each are ours alone; single pictures are looked at when they are opened."""
 
 
+@functools.lru_cache(maxsize=64)  # every query asks for it, and joining takes longer than stat
 def vectors_path(directory: Path, epoch: int) -> Path:
     """The file of unit embedding pairs, `[image ; text]` float32 rows."""
     return directory / f"vectors-{epoch}.f32"

@@ -23,13 +23,14 @@ from kinshelf.db.arrays import FloatArray, IntArray
 from kinshelf.db.catalog.records import Body, Head
 from kinshelf.db.errors import ShelfDamaged, ShelfError, ShelfPoisoned
 from kinshelf.db.files import reading
+from kinshelf.db.mapping import is_whole
 from kinshelf.store.log import disk, frames
 from kinshelf.store.log.checksums import check_vectors
 from kinshelf.store.log.frames import Frame
 from kinshelf.store.log.layout import check_entries, log_path, sweep, vectors_path
 from kinshelf.store.log.lock import WriterLock, alone
 from kinshelf.store.log.manifest import Manifest, read_manifest, stamp_of, write_manifest
-from kinshelf.store.log.proof import Proof, check_length, size_of
+from kinshelf.store.log.proof import Proof, check_length, mapped_vectors, size_of
 from kinshelf.store.log.tip import NAME as TIP
 from kinshelf.store.log.tip import Tip, read_tip, write_tip
 
@@ -250,15 +251,11 @@ class Ledger:
         float32."""
         count = rows - self.first_row
         mapping = self._mapping
-        if mapping is None or len(mapping) < count:
+        if mapping is None or len(mapping) < count or not is_whole(mapping):
             if count == 0:
                 return np.empty((0, self.width), dtype=np.float32)
             path = vectors_path(self.directory, self.manifest.epoch)
-            try:
-                mapping = np.memmap(path, np.float32, "r", shape=(count, self.width))
-            except FileNotFoundError:
-                raise ShelfDamaged(f"{path} is missing: restore it from a backup") from None
-            self._mapping = mapping
+            self._mapping = mapping = mapped_vectors(path, (count, self.width))
         return mapping[:count]
 
     # ---- writing: the caller holds the writer lock

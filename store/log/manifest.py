@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import zlib
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 from kinshelf.db.catalog.schema import is_count, is_identity, is_text, or_none
 from kinshelf.db.errors import ShelfDamaged, ShelfNotFound, UnsupportedFormat
 from kinshelf.db.files import read_bytes
+from kinshelf.db.product import FIRST, POOLINGS, pooled_by
 from kinshelf.store.log import disk, migrations
 
 FORMAT = migrations.FORMAT
@@ -24,9 +26,14 @@ def _is_canary(value: Any) -> bool:
     return isinstance(value, dict) and all(map(is_text, value.values()))
 
 
+def _is_pooling(value: Any) -> bool:
+    return value in POOLINGS
+
+
 _CHECKS = {
     **dict.fromkeys(("epoch", "first_row", "base_generation", "sealed"), is_count),
     "canary": or_none(_is_canary),
+    "pictures": _is_pooling,
 }
 
 
@@ -38,7 +45,8 @@ class Manifest:
     before that are taken to be of `encoder`, on the user's word.
     `first_row` is the row number of the first vector of this epoch's file, `base_generation` the
     oldest that is kept, and `sealed` the bytes of the log that were there when the epoch began.
-    `precision` is the class of the arithmetic, None until it is chosen; `canary` see canary.py.
+    `precision` is the class of the arithmetic, None until it is chosen; `canary` see canary.py;
+    `pictures` one of `POOLINGS`.
     """
 
     format: int = FORMAT
@@ -52,21 +60,36 @@ class Manifest:
     sealed: int = 0
     precision: str | None = None
     canary: dict[str, str] | None = None
+    pictures: str = FIRST
+
+    @property
+    def space(self) -> str:
+        """What shelves and probes must share for their vectors to be comparable.
+
+        The fingerprint of the encoder, `declared:...` while all embeddings were supplied; behind
+        it the way in which several pictures become one half, if that is not the first's.
+        """
+        return pooled_by(self.fingerprint or f"declared:{self.encoder}", self.pictures)
 
     def replace(self, **changes: object) -> Manifest:
         """A copy with some fields changed."""
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
 
     def identity(self) -> dict[str, Any]:
-        """The facts that only the manifest holds: the encoder and its dimension."""
-        names = ("encoder", "revision", "fingerprint", "dimension", "precision")
+        """The facts that only the manifest holds: the encoder, its dimension, the pooling."""
+        names = ("encoder", "revision", "fingerprint", "dimension", "precision", "pictures")
         return {name: getattr(self, name) for name in names}
+
+
+@functools.lru_cache(maxsize=64)  # every query asks for it, and joining takes longer than stat
+def _path(directory: Path) -> Path:
+    return directory / NAME
 
 
 def stamp_of(directory: Path) -> tuple[int, int]:
     """What changes when the manifest is replaced."""
     try:
-        status = (directory / NAME).stat()
+        status = _path(directory).stat()
     except OSError:
         return (0, 0)  # reading it reports what is wrong
     return status.st_ino, status.st_mtime_ns

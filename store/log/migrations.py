@@ -18,7 +18,12 @@ def _to_2(fields: Fields) -> Fields:
     return fields | {"sealed": 0}
 
 
-STEPS: dict[int, Callable[[Fields], Fields]] = {1: _to_2}
+def _to_3(fields: Fields) -> Fields:
+    # Format 3 may embed all pictures of a product; those before embedded the first.
+    return fields | {"pictures": "first"}
+
+
+STEPS: dict[int, Callable[[Fields], Fields]] = {1: _to_2, 2: _to_3}
 """From a format to the next."""
 
 FORMAT = 1 + max(STEPS)

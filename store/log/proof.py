@@ -7,8 +7,12 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from kinshelf.db.arrays import FloatArray
 from kinshelf.db.errors import ShelfDamaged
 from kinshelf.db.files import reading
+from kinshelf.db.mapping import mapped
 from kinshelf.store.log.frames import HEADER, Frame
 
 
@@ -55,6 +59,14 @@ def check_length(path: Path, size: int) -> None:
                 f"{path} was cut while it was open: restore it from a backup, or keep the rest with"
                 " `kinshelf verify --repair`"
             )
+
+
+def mapped_vectors(path: Path, shape: tuple[int, int]) -> FloatArray:
+    """The vectors of a shelf where they lie, float32. Raises ShelfDamaged if they are missing."""
+    try:
+        return mapped(path, np.float32, shape)
+    except FileNotFoundError:
+        raise ShelfDamaged(f"{path} is missing: restore it from a backup") from None
 
 
 def size_of(path: Path) -> int:

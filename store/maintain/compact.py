@@ -12,6 +12,7 @@ import numpy as np
 from kinshelf.db.errors import InputError
 from kinshelf.db.images.cache import ImageCache
 from kinshelf.store.engines.shelf import EngineShelf
+from kinshelf.store.ingest.picture_vectors import PictureVectors
 from kinshelf.store.log.layout import log_path, vectors_path
 from kinshelf.store.log.ledger import Ledger
 from kinshelf.store.maintain.rewrite import Rewriting, Source
@@ -37,7 +38,9 @@ def compact(shelf: AnyShelf, keep: int = 1) -> CompactReport:
             return shelf.drop_superseded(keep)
         assert isinstance(shelf, DirectoryShelf)
         report = shelf.replace_truth(lambda ledger: _rewrite(ledger, keep))
-        count, size = drop_pictures(shelf.path, shelf.snapshot().view)
+        view = shelf.snapshot().view
+        count, size = drop_pictures(shelf.path, view)
+        PictureVectors(shelf.path, shelf.manifest).keep(view.pictures()[1])
     return replace(report, images_dropped=count, image_bytes_dropped=size)
 
 

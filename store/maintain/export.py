@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kinshelf.db.errors import InputError
+from kinshelf.db.files import check_writable
 from kinshelf.db.layouts.names import ATTRIBUTES, attribute_name
 from kinshelf.db.sources.values import typed
 from kinshelf.store.log import disk
@@ -41,6 +42,7 @@ def export(snapshot: AnySnapshot, path: Path, where: str | None = None) -> int:
         raise InputError(f"cannot export to {path.name!r}: use one of {', '.join(writers)}")
     if not path.parent.is_dir():
         raise InputError(f"there is no folder {path.parent}: make it first")
+    check_writable(path)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         count = writers[path.suffix.lower()](snapshot, temporary, where, path.suffix.lower())

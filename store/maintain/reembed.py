@@ -21,6 +21,7 @@ from kinshelf.db.catalog.records import Body, Head
 from kinshelf.db.errors import EncoderMismatch, InputError, ShelfDamaged
 from kinshelf.db.files import read_around, reading
 from kinshelf.db.images.cache import ImageCache
+from kinshelf.db.product import pictures_of, pooled_by
 from kinshelf.store.encode.canary import identity_of
 from kinshelf.store.encode.moved import found_again, has_moved_to, is_gone
 from kinshelf.store.ingest.add import open_downloader
@@ -28,6 +29,7 @@ from kinshelf.store.ingest.batch_encoder import BatchEncoder
 from kinshelf.store.ingest.candidate import Candidate
 from kinshelf.store.ingest.pictures import Preprocessor, is_url, read_pictures
 from kinshelf.store.ingest.pipeline import ENCODED_BATCH
+from kinshelf.store.ingest.several import attach
 from kinshelf.store.log import disk
 from kinshelf.store.log.create import manifest_for
 from kinshelf.store.maintain.rewrite import Left, Rewriting, Source
@@ -169,15 +171,17 @@ def reembed(
     `target` names the encoder as `creating.manifest_for` does. Raises EncoderMismatch if it is
     the shelf's own already, InputError if a product would be left with nothing.
     """
-    if encoder.fingerprint == ledger.manifest.fingerprint:
+    known = ledger.manifest
+    if (encoder.fingerprint, target.pictures) == (known.fingerprint, known.pictures):
         raise EncoderMismatch(f"{shelf.path} is embedded by {encoder.name} already: nothing to do")
     now = shelf.snapshot()
     rows = now.view.rows().tolist()
     report = ReembedReport(encoder.name, encoder.fingerprint, len(rows))
-    folder = shelf.path / FOLDER / f"{encoder.fingerprint}-{ledger.manifest.epoch}"
+    space = pooled_by(encoder.fingerprint, target.pictures)
+    folder = shelf.path / FOLDER / f"{space}-{ledger.manifest.epoch}"
     staged = _Staged(folder, ledger.first_row, 2 * encoder.dimension)
     left = [row for row in rows if staged.rows.get(row, {"image_error": "new"})["image_error"]]
-    for batch in _embedded(shelf, encoder, left):
+    for batch in _embedded(shelf, encoder, left, target.pictures):
         staged.add(*batch)
         report.done += len(batch[1])
         progress(len(rows) - len(left) + report.done, len(rows))
@@ -195,7 +199,7 @@ def reembed(
 
 
 def _embedded(
-    shelf: DirectoryShelf, encoder: Encoder, rows: Sequence[int]
+    shelf: DirectoryShelf, encoder: Encoder, rows: Sequence[int], pooling: str
 ) -> Iterator[tuple[list[Candidate], list[int], FloatArray]]:
     preprocessor = Preprocessor(encoder)
     batches = BatchEncoder(encoder, preprocessor, AddReport())
@@ -203,31 +207,38 @@ def _embedded(
         with open_downloader(shelf.path / "images", allow_private_hosts=False) as downloader:
             for start in range(0, len(rows), ENCODED_BATCH):
                 part = list(rows[start : start + ENCODED_BATCH])
-                found = _candidates(shelf, part, downloader)
+                found = _candidates(shelf, part, downloader, pooling)
                 batches.run(found, lambda _: np.empty((0, 0), dtype=np.float32))
                 yield found, part, _pairs(found, encoder.dimension)
     finally:
         preprocessor.close()
 
 
-def _candidates(shelf: DirectoryShelf, rows: list[int], downloader: Downloader) -> list[Candidate]:
+def _candidates(
+    shelf: DirectoryShelf, rows: list[int], downloader: Downloader, pooling: str
+) -> list[Candidate]:
     known = shelf.snapshot().view.by_rows(rows)
     found = [Candidate(known[row].product, place, FOLDER) for place, row in enumerate(rows)]
     cache = ImageCache(shelf.path / "images")
-    images = [_kept(cache, known[row]) for row in rows]
-    pictures = read_pictures(images, downloader)
-    for candidate, picture in zip(found, pictures, strict=True):
-        candidate.picture = picture
-        candidate.image_hash = picture.content_hash if picture else None
+    where = {
+        name: _kept(cache, name, digest) for row in rows for name, digest in _named(known[row])
+    }
+    attach(
+        found, pooling, lambda names: read_pictures([where.get(n, n) for n in names], downloader)
+    )
     return found
 
 
-def _kept(cache: ImageCache, stored: StoredProduct) -> str | None:
-    """Where a product's picture is: its file, where only the line that leads to it is lost."""
-    image = stored.product.image
-    if not image or not stored.image_hash or not is_url(image) or cache.get(image):
+def _named(stored: StoredProduct) -> Iterator[tuple[str, str]]:
+    """The pictures of a product and their content hashes, as far as these are known."""
+    yield from zip(pictures_of(stored.product), stored.picture_hashes, strict=False)
+
+
+def _kept(cache: ImageCache, image: str, digest: str) -> str:
+    """Where a picture is: its file, where only the line that leads to it is lost."""
+    if not digest or not is_url(image) or cache.get(image):
         return image
-    kept = cache.by_hash(stored.image_hash)
+    kept = cache.by_hash(digest)
     return str(kept.path) if kept else image
 
 
@@ -261,7 +272,7 @@ def _switch(
         "counts": {"updated": len(kept)},
     }  # fmt: skip
     shelf.commit(head, {})
-    names = ("encoder", "revision", "precision", "fingerprint", "dimension", "canary")
+    names = ("encoder", "revision", "precision", "fingerprint", "dimension", "canary", "pictures")
     source = Source(
         directory=ledger.directory,
         manifest=ledger.manifest.replace(**{name: identity[name] for name in names}),
@@ -290,12 +301,12 @@ def _corrected(body: Body, kept: dict[int, dict[str, Any]]) -> Body:
 
 
 def load_target(
-    encoder: str, revision: str | None, precision: str | None
+    encoder: str, revision: str | None, precision: str | None, pictures: str | None = None
 ) -> tuple[Encoder, Manifest]:
     """The encoder to change to. Raises EncoderUnavailable."""
     from kinshelf.store.encode.encoder import load_encoder
 
-    target = manifest_for(encoder, revision, precision)
+    target = manifest_for(encoder, revision, precision, pictures)
     loaded = load_encoder(target.encoder, revision=target.revision, precision=target.precision)
     return loaded, target
 
@@ -316,11 +327,14 @@ def reembed_path(
     *,
     revision: str | None = None,
     precision: str | None = None,
+    pictures: str | None = None,
     wait: float = 0.0,
     stop: Callable[[], bool] = lambda: False,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> ReembedReport:
     """Change the shelf at `path` to another encoder, or its own in another precision.
+
+    `pictures` see `Shelf.create`; None: as the shelf has it. Given alone, the precision stays.
 
     Where `encoder` is the directory that the shelf's own encoder moved to, the shelf names that
     from now on, and nothing is embedded.
@@ -335,10 +349,17 @@ def reembed_path(
         manifest = shelf.manifest
         if encoder is None:
             encoder, revision = manifest.encoder, revision or manifest.revision
+            if pictures is not None:
+                precision = precision or manifest.precision
             if is_gone(encoder):
                 encoder = found_again(path, manifest) or encoder
-        elif precision in (None, manifest.precision) and has_moved_to(Path(encoder), manifest):
+        elif (
+            precision in (None, manifest.precision)
+            and pictures in (None, manifest.pictures)
+            and has_moved_to(Path(encoder), manifest)
+        ):
             return _repointed(shelf, str(Path(encoder).resolve()))
-        loaded, target = load_target(encoder, revision, precision)
+        pictures = pictures or manifest.pictures
+        loaded, target = load_target(encoder, revision, precision, pictures)
         ledger = shelf._ledger
         return reembed(shelf, ledger, loaded, target, stop=stop, progress=progress)

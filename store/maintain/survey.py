@@ -20,6 +20,7 @@ from kinshelf.db.arrays import BoolArray, FloatArray, IntArray
 from kinshelf.db.catalog.records import Body
 from kinshelf.db.errors import KinshelfError, ShelfDamaged
 from kinshelf.db.files import read_around, reading
+from kinshelf.db.mapping import mapped
 from kinshelf.store.log import frames
 from kinshelf.store.log.frames import Frame
 from kinshelf.store.log.layout import check_entries, epochs, log_path, vectors_path
@@ -263,7 +264,7 @@ class Survey:
         self.next_row = max(self.next_row, self.manifest.first_row + have)
         if not have:
             return np.empty((0, width), dtype=np.float32)
-        return np.memmap(path, np.float32, "r", shape=(have, width))
+        return mapped(path, np.float32, (have, width))
 
     def _unreachable_rows(self) -> BoolArray:
         first = self.manifest.first_row
@@ -393,7 +394,7 @@ def _legible_identity(directory: Path) -> dict[str, Any]:
     """What a damaged manifest seems to say of the encoder; better than nothing, where it reads."""
     try:
         fields = json.loads(read_around(directory / NAME)[0][: 1 << 20].partition(b"\n")[0])
-        names = ("encoder", "revision", "fingerprint")
+        names = ("encoder", "revision", "fingerprint", "pictures")
         return {name: fields[name] for name in names if isinstance(fields.get(name), str)}
     except (OSError, ValueError, AttributeError, RecursionError):
         return {}

@@ -18,10 +18,21 @@ KIND = "predict"
 _NO_LABEL = {None, "predicted"}
 
 
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A predicted category and its receipt (probe, probability, policy, generation); `row`: that of
+    the product that it was predicted of, None: whatever it is by now."""
+
+    category: str
+    receipt: Mapping[str, Any]
+    row: int | None = None
+
+
 @dataclass(slots=True)
 class ApplyReport:
     """How many products got their predicted category, how many have it already, and the ids of
-    those left alone, as a feed or a person set their category, or they are gone."""
+    those left alone: a feed or a person set their category, or they were changed or removed since.
+    """
 
     applied: int = 0
     unchanged: int = 0
@@ -35,11 +46,10 @@ class ApplyReport:
 
 def apply_labels(
     shelf: AnyShelf,
-    labels: Mapping[str, tuple[str, Mapping[str, Any]]],
+    labels: Mapping[str, Label],
     command: str = "classify --stored --apply accept",
 ) -> ApplyReport:
-    """Give products, by id, the category that a probe predicts, with a receipt (probe,
-    probability, policy, generation): all of them as one change, or none.
+    """Give products, by id, the category that a probe predicts: all of them as one change, or none.
 
     A category that a feed or a person set stays, whatever is predicted.
     """
@@ -47,14 +57,14 @@ def apply_labels(
     with shelf.writing():
         known = shelf.known(list(labels))
         changed = []
-        for name, (label, receipt) in labels.items():
+        for name, label in labels.items():
             stored = known.get(name)
-            if stored is None or stored.origin("category") not in _NO_LABEL:
+            if stored is None or not _may_be_given(stored, label):
                 report.left.append(name)
-            elif stored.product.category == label:
+            elif stored.product.category == label.category:
                 report.unchanged += 1
             else:
-                changed.append(_predicted(stored, label, receipt))
+                changed.append(_predicted(stored, label))
         if changed:
             vectors = shelf.snapshot().pairs([c.old.row for c in changed if c.old])
             for candidate, pair in zip(changed, vectors, strict=True):
@@ -64,6 +74,11 @@ def apply_labels(
     return report
 
 
-def _predicted(stored: StoredProduct, label: str, receipt: Mapping[str, Any]) -> Candidate:
-    product = stored.product.replace(category=label)
-    return Candidate(product, 0, "stored", old=stored, decided=predict(stored, receipt))
+def _may_be_given(stored: StoredProduct, label: Label) -> bool:
+    return stored.origin("category") in _NO_LABEL and label.row in (None, stored.row)
+
+
+def _predicted(stored: StoredProduct, label: Label) -> Candidate:
+    product = stored.product.replace(category=label.category)
+    decided = predict(stored, label.receipt)
+    return Candidate(product, 0, "stored", old=stored, decided=decided)

@@ -112,6 +112,20 @@ def changes(one: StoredProduct | None, two: StoredProduct | None) -> dict[str, t
     }
 
 
+def changes_of(shelf: AnyShelf, product_id: str) -> list[dict[str, Any]]:
+    """What became of a product, newest first: a row for each change that is kept, as in
+    `operations`, with its `fields` before and after, {} where it came."""
+    commits = {commit["generation"]: commit for commit in shelf.history()}
+    found: list[dict[str, Any]] = []
+    before: StoredProduct | None = None
+    for stored in shelf.snapshot().view.versions(product_id):
+        commit = commits.get(stored.added, {"generation": stored.added})
+        fields = changes(before, stored) if before else {}
+        found.append({**commit, "fields": fields, "came": before is None})
+        before = stored
+    return found[::-1]
+
+
 def _same(one: Any, two: Any) -> bool:
     return type(one) is type(two) and one == two
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kinshelf.db.errors import InputError
+from kinshelf.db.errors import GenerationNotFound, InputError
 from kinshelf.store.results import Rows
 
 if TYPE_CHECKING:
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 COUNTS = ("inserted", "updated", "removed", "rejected")
 UNDO = "undo "
 """How the command of an operation begins that takes another back; its number follows."""
+IN_PART = " in part"
+"""How it ends where something was left, as it was changed since."""
 CHANGES = ("add", "relabel", "keep", "remove", "amend", "predict", "undo", "prune")
 """Kinds of changes to products that can be taken back."""
 
@@ -30,10 +32,20 @@ def operations(shelf: AnyShelf, limit: int | None = None) -> Rows:
         grouped.setdefault(commit["operation"], []).append(commit)
     undone = _undone(grouped)
     oldest = min((c["generation"] for own in grouped.values() for c in own if c["kept"]), default=0)
+    oldest = 0 if oldest <= 1 and _has_the_beginning(shelf) else oldest
     rows = [
         _row(number, commits, undone.get(number), oldest) for number, commits in grouped.items()
     ]
     return Rows(rows[:limit])
+
+
+def _has_the_beginning(shelf: AnyShelf) -> bool:
+    """Whether the empty shelf is kept, before the first operation."""
+    try:
+        shelf.snapshot(0)
+    except GenerationNotFound:
+        return False
+    return True
 
 
 def _row(
@@ -46,7 +58,7 @@ def _row(
         "operation": number, "generation": last["generation"], "generations": len(commits),
         "time": first["time"], "who": first["who"], "kind": first["kind"],
         "command": ", ".join(filter(None, commands)), **counts,
-        "kept": number > oldest or oldest <= 1, "undone_by": undone_by,
+        "kept": number > oldest, "undone_by": undone_by,
     }  # fmt: skip
 
 
@@ -62,7 +74,7 @@ def _undone(grouped: dict[int, list[dict[str, Any]]]) -> dict[int, int]:
 
 def undone_in(command: str) -> int | None:
     """The operation that a command took back, None for another command."""
-    digits = command.removeprefix(UNDO)
+    digits = command.removeprefix(UNDO).removesuffix(IN_PART)
     return int(digits) if command.startswith(UNDO) and digits.isdigit() else None
 
 

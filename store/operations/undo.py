@@ -7,6 +7,7 @@ hash and its embedding.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from kinshelf.db.arrays import FloatArray
@@ -15,11 +16,11 @@ from kinshelf.store.ingest.candidate import Candidate, carry_over, pairs_of
 from kinshelf.store.ingest.merge import flat, of_values
 from kinshelf.store.log import records
 from kinshelf.store.operations.diff import Change, between
-from kinshelf.store.operations.history import CHANGES, UNDO, operation_of
+from kinshelf.store.operations.history import CHANGES, IN_PART, UNDO, operation_of
 from kinshelf.store.search import fusion
 
 if TYPE_CHECKING:
-    from kinshelf.db.catalog.records import Body, Head
+    from kinshelf.db.catalog.records import Body, Head, RejectRecord
     from kinshelf.db.product import Decisions, Product, StoredProduct
     from kinshelf.store.base import AnyShelf
     from kinshelf.store.generation import AnySnapshot
@@ -100,7 +101,7 @@ def undo(shelf: AnyShelf, number: int | None = None, *, partly: bool = True) -> 
 def _check(undoing: _Undoing, wanted: dict[str, Any], count: int, *, named: bool) -> None:
     """Raises InputError where nothing is left to take back, or all would go without being named."""
     number, report = wanted["operation"], undoing.report
-    if not (undoing.gone or undoing.made):
+    if not (undoing.gone or undoing.made or any(undoing.rejects)):
         by = wanted["undone_by"]
         why = (
             f"operation {by} took it back"
@@ -115,7 +116,7 @@ def _check(undoing: _Undoing, wanted: dict[str, Any], count: int, *, named: bool
         )
 
 
-@dataclass(slots=True)
+@dataclass
 class _Undoing:
     """Collects the rows that go and those that come, from the states before, after and now."""
 
@@ -170,21 +171,30 @@ class _Undoing:
         found: FloatArray = state.pairs([stored.row])[0]
         return found
 
+    @cached_property
+    def rejects(self) -> tuple[list[RejectRecord], list[str]]:
+        """The rejects that are open again, and the keys of those that it left."""
+        states = (self.before, self.after, self.now)
+        before, after, now = ({r["key"]: r for r in state.view.rejects()} for state in states)
+        again = [r for key, r in before.items() if key not in after and key not in now]
+        return again, [key for key in after if key not in before and key in now]
+
     def frame(self, first_row: int) -> tuple[Head, Body, FloatArray | None]:
         report = self.report
+        command = f"{UNDO}{report.operation}{IN_PART if report.left else ''}"
         head: Head = {
-            "kind": KIND, "command": f"{UNDO}{report.operation}", "removed": self.gone,
+            "kind": KIND, "command": command, "removed": self.gone,
             "counts": {
                 "inserted": report.restored, "updated": report.changed,
                 "removed": report.removed, "rejected": 0,
             },
         }  # fmt: skip
+        again, settled = self.rejects
+        body: Body = {"rejects": again, "resolved": settled}
         if not self.made:
-            return head, {}, None
+            return head, body if again or settled else {}, None
         head["attributes"] = records.attribute_types(self.made)
-        body: Body = {
-            "rejects": [], "resolved": [], "products": records.columns(self.made, first_row),
-        }  # fmt: skip
+        body["products"] = records.columns(self.made, first_row)
         return head, body, pairs_of(self.made, self.now.dimension)
 
 

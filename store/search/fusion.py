@@ -7,6 +7,7 @@ two fused embeddings is the mean of the two cosines. A missing modality is a hal
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -60,6 +61,8 @@ class Weighting:
 
     def check(self, rows: FloatArray) -> None:
         """Raises InputError if nothing that a query has, (n, 2 * dimension), has any weight."""
+        if 0 < self.image < 1:
+            return
         image, text = (half.any(axis=1) for half in split(rows))
         if (text & ~image).any() and self.image == 1:
             raise InputError("weight_image is 1 and a query has no picture: nothing would count")
@@ -68,7 +71,12 @@ class Weighting:
 
     def query(self, rows: FloatArray) -> FloatArray:
         """Query rows whose inner product with a stored row is the weighted mean of the cosines."""
-        dimension = rows.shape[1] // 2
-        weights = np.full(2 * dimension, 1 - self.image, dtype=np.float32)
-        weights[:dimension] = self.image
-        return np.multiply(rows, weights, dtype=np.float32)
+        return np.multiply(rows, _weights(self.image, rows.shape[1] // 2), dtype=np.float32)
+
+
+@functools.lru_cache(maxsize=16)
+def _weights(image: float, dimension: int) -> FloatArray:
+    weights = np.full(2 * dimension, 1 - image, dtype=np.float32)
+    weights[:dimension] = image
+    weights.flags.writeable = False
+    return weights

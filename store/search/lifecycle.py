@@ -7,6 +7,8 @@ Until then, and whenever the file is missing, damaged or of other vectors, searc
 from __future__ import annotations
 
 import contextlib
+import logging
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,14 +20,18 @@ import xxhash
 
 from kinshelf.db.arrays import FloatArray
 from kinshelf.db.catalog.statement import side_file
+from kinshelf.db.errors import InputError
+from kinshelf.db.mapping import is_whole
 from kinshelf.store.log import disk
 from kinshelf.store.log.layout import index_path
 from kinshelf.store.search import hnsw
 from kinshelf.store.search.hnsw import Hnsw
+from kinshelf.store.search.links import unlinked
 
 if TYPE_CHECKING:
     from kinshelf.store.log.ledger import Ledger
 
+logger = logging.getLogger(__name__)
 Stop = Callable[[], bool]
 Steps = Callable[[int, int], None]
 """A progress callback: rows indexed, rows in all."""
@@ -39,6 +45,11 @@ _RETUNE = 1.25
 """Grown beyond this multiple of the rows that its efforts were measured on, they are again."""
 _REFIT = 2.0
 """Grown beyond this multiple of the rows that its bytes were fitted to, a graph is made anew."""
+
+
+EXACT = "KINSHELF_EXACT"
+"""The variable that has every search score all rows: 1, or 0 and unset for not."""
+_QUERIES = {"both": "whole products", "image": "pictures alone", "text": "texts alone"}
 
 
 def never() -> bool:
@@ -72,13 +83,15 @@ class EpochIndex:
 
         It may be over fewer of them, or over later ones too.
         """
-        if vectors.nbytes < MINIMUM_BYTES:
+        if not _pays(vectors):
             return None
         with self._turn:
             stamp = self._written()
             if stamp not in (None, self._stamp) and self._ledger.manifest.epoch == self._epoch:
                 self._stamp = stamp
                 self._graph = open_graph(self.path, self._ledger) or self._graph
+            if self._graph and not self._graph.whole:
+                self._graph = None
             graph = self._graph
             if graph and graph.vectors is None and graph.rows <= len(vectors):
                 self._graph = replace(graph, vectors=np.asarray(vectors[: graph.rows]))
@@ -96,7 +109,7 @@ class EpochIndex:
         graph = self.of(vectors)
         covered = 0 if graph is None else graph.rows
         unindexed = len(vectors) - covered
-        wanted = vectors.nbytes >= MINIMUM_BYTES and not self.declined
+        wanted = _pays(vectors) and not self.declined
         # where a graph did not help, much must change before it is worth another try
         share = UNINDEXED_SHARE if graph is None or graph.helps else _RETUNE - 1
         return wanted and (graph is None or unindexed > UNINDEXED_ROWS + share * covered)
@@ -127,18 +140,22 @@ class EpochIndex:
 
         index, trained = made
         graph = Hnsw(
-            index, hnsw.entry_points_of(vectors), len(vectors), trained, mark, {}, len(vectors)
-        )
+            index, hnsw.entry_points_of(vectors), len(vectors), trained, mark, {}, len(vectors),
+            links=index.hnsw.nb_neighbors(1), construction=index.hnsw.efConstruction,
+            unlinked=unlinked(index),
+        )  # fmt: skip
         if base is None or len(vectors) > _RETUNE * base.measured:
             graph = tuned(graph, vectors)
         else:
             graph = replace(graph, efforts=base.efforts, measured=base.measured)
         with writing():
             # A compaction meanwhile has made these vectors, and so the graph, a thing of the past.
-            current = anchor(self._ledger, len(vectors)) == mark
+            current = anchor(self._ledger, len(vectors)) == mark and is_whole(vectors)
             if current:
                 self._graph = hnsw.save(graph, self.path)
                 self._stamp = self._written()
+        if current and (shortfall := _shortfall(graph)):
+            logger.warning("%s: %s", self.path.parent, shortfall)
         return current
 
     def _base(self, rows: int) -> Hnsw | None:
@@ -169,11 +186,36 @@ class EpochIndex:
             "rows": rows,
             "tail": len(vectors) - rows,
             "bytes": graph.size,
-            "M": hnsw.LINKS,
-            "efConstruction": hnsw.CONSTRUCTION,
+            "M": graph.links,
+            "efConstruction": graph.construction,
+            "unlinked": graph.unlinked,
             "queries": efforts,
+            "shortfall": _shortfall(graph),
             "due": self.is_due(vectors),
         }
+
+
+def _pays(vectors: FloatArray) -> bool:
+    """Whether a graph over these vectors is wanted. Raises InputError for a wrong setting."""
+    given = os.environ.get(EXACT, "").strip()
+    if given not in ("", "0", "1"):
+        raise InputError(f"{EXACT} is {given!r}: set it to 1 to score every row, or leave it unset")
+    return given != "1" and vectors.nbytes >= MINIMUM_BYTES
+
+
+def _shortfall(graph: Hnsw) -> str | None:
+    """The kinds of queries that the graph finds too little of, and what can be done."""
+    short = [
+        f"{100 * effort.recall:.1f} % for {_QUERIES[kind]}"
+        for kind, effort in graph.efforts.items()
+        if effort.falls_short
+    ]
+    if not short:
+        return None
+    return (
+        f"of the 10 nearest the index finds {', '.join(short)}, not {100 * hnsw.RECALL:.0f} %: such"
+        f" answers are not `exhaustive`; {EXACT}=1 scores every row instead"
+    )
 
 
 def anchor(ledger: Ledger, rows: int) -> str | None:

@@ -187,7 +187,8 @@ class PostgresBackend(Backend):
     # ---- reading
 
     def translate(self, where: Filter, attributes: dict[str, str], mixed: set[str]) -> Condition:
-        return to_postgres(where, attributes, folds=self._link.folds)
+        link = self._link
+        return to_postgres(where, attributes, folds=link.folds, normalizes=link.normalizes)
 
     def _all(self, query: str, parameters: Sequence[Any], *, binary: bool = False) -> list[Any]:
         sql = query.replace("?", "%s")

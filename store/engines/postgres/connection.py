@@ -51,7 +51,7 @@ class Link:
         self._pooled = False
         self._holding: Connection | None = None
         self.locked = False
-        self.folds = False
+        self.folds = self.normalizes = False
 
     def close(self) -> None:
         """Close the connection, which releases the writer's lock."""
@@ -154,9 +154,10 @@ class Link:
         found = connection.execute(
             "SELECT to_regproc('kin_lower') IS NOT NULL, to_regtype('vector') IS NOT NULL,"
             " to_regclass('products') IS NOT NULL AND NOT EXISTS (SELECT 1 FROM pg_attribute WHERE"
-            " attrelid = to_regclass('products') AND attname = 'decided')"
+            " attrelid = to_regclass('products') AND attname = 'decided'),"
+            " to_regproc('kin_nfkc') IS NOT NULL"
         ).fetchone()
-        self.folds, has_vector, is_old = found or (False, False, False)
+        self.folds, has_vector, is_old, self.normalizes = found or (False, False, False, False)
         if is_old:  # made before a person's decisions were kept
             connection.execute("ALTER TABLE products ADD COLUMN IF NOT EXISTS decided json")
         if has_vector:

@@ -15,6 +15,7 @@ from kinshelf.db.filters.compiler import FUNCTIONS, Compiler
 from kinshelf.db.filters.literals import BOOLEAN, NULL, NUMBER, TEXT, kind_of, text_value
 from kinshelf.db.filters.names import Names
 from kinshelf.db.filters.parts import Part
+from kinshelf.db.text import compatible
 from kinshelf.store.engines.conditions import Translated, Untranslatable, translated
 
 if TYPE_CHECKING:
@@ -39,13 +40,16 @@ _ATTRIBUTES = {
 }
 
 
-def to_postgres(where: Filter, attributes: dict[str, str], *, folds: bool) -> Condition:
-    """`folds`: the server has a collation that knows upper and lower case beyond ASCII."""
+def to_postgres(
+    where: Filter, attributes: dict[str, str], *, folds: bool, normalizes: bool = False
+) -> Condition:
+    """`folds`: the server has a collation that knows upper and lower case beyond ASCII;
+    `normalizes`: the shelf has `kin_nfkc`, in which texts are compared."""
     names = Names(FILTER_COLUMNS, attributes)
 
     def say(condition: exp.Expr) -> Translated:
         compiler = _Compiler(names)
-        compiler.folds = folds
+        compiler.folds, compiler.nfkc = folds, normalizes
         part = compiler.compile(condition)
         return part.sql, tuple(compiler.parameters)
 
@@ -61,7 +65,7 @@ class _Compiler(Compiler):
     def value(self, value: Scalar) -> Part:
         if value is None:
             return Part(NULL, "NULL", "")
-        self.parameters.append(value)
+        self.parameters.append(compatible(value) if self.nfkc and type(value) is str else value)
         kind = kind_of(value)
         # numeric, so that a whole number beyond 2^53 is compared with a row as it is
         name = "numeric" if isinstance(value, int) and kind == NUMBER else self.types[kind]
@@ -69,9 +73,11 @@ class _Compiler(Compiler):
 
     def column(self, node: exp.Expr) -> Part:
         name = self.names.find(node.this.this)
+        sql = _ATTRIBUTES[name.kind] if name.parameters else name.sql
+        if self.nfkc and name.kind == TEXT:
+            sql = f"kin_nfkc({sql})"
         if not name.parameters:
-            return Part(name.kind, name.sql, "")
-        sql = _ATTRIBUTES[name.kind]
+            return Part(name.kind, sql, "")
         self.parameters += [name.name] * sql.count("?")
         return Part(name.kind, sql, "")
 
@@ -101,5 +107,10 @@ class _Compiler(Compiler):
         if name not in _CALLS or (name in ("lower", "upper") and not self.folds):
             raise Untranslatable
         kinds, kind = FUNCTIONS[name]
+        if name == "length":
+            nfkc, self.nfkc = self.nfkc, False  # as many characters as the product has
+            sql = _CALLS[name].format(self.operand(node.expressions[0], TEXT).sql)
+            self.nfkc = nfkc
+            return Part(kind, sql, "")
         parts = [self.operand(e, k) for e, k in zip(node.expressions, kinds, strict=True)]
         return Part(kind, _CALLS[name].format(*(part.sql for part in parts)), "")

@@ -10,6 +10,7 @@ from kinshelf.db.errors import EngineRefused
 if TYPE_CHECKING:
     from psycopg import Connection
 
+_HAS_NORMALIZE = 130_000
 NEEDED = (0, 8)
 """Of pgvector."""
 TABLES = (
@@ -45,6 +46,12 @@ LOWER, UPPER = (
     f' AS \'SELECT {name}($1 COLLATE "{{}}") COLLATE "C"\''
     for name in ("lower", "upper")
 )
+NFKC = (
+    "CREATE FUNCTION kin_nfkc(text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS"
+    " 'SELECT CASE WHEN octet_length($1) = char_length($1) THEN $1 ELSE normalize($1, NFKC) END'",
+    "CREATE INDEX products_category_nfkc ON products (kin_nfkc(category)) WHERE removed IS NULL",
+)
+"""The form in which texts are compared, from PostgreSQL 13 on; a text that is ASCII has it."""
 INDEX = (
     "CREATE INDEX IF NOT EXISTS products_embedding ON products USING hnsw"
     " ((embedding::halfvec({width})) halfvec_ip_ops) WITH (m = 16, ef_construction = 128)"
@@ -65,6 +72,10 @@ def create_tables(connection: Connection, schema: str) -> None:
         [list(COLLATIONS)],
     ).fetchall()
     there = {name for (name,) in found}
+    utf_8 = connection.execute("SELECT current_setting('server_encoding') = 'UTF8'").fetchone()
+    if connection.info.server_version >= _HAS_NORMALIZE and utf_8 == (True,):
+        for statement in NFKC:
+            connection.execute(statement)
     for name in [name for name in COLLATIONS if name in there][:1]:
         for statement in (LOWER, UPPER):
             connection.execute(statement.format(name))
