@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import csv
-import gc
 import hashlib
 import os
 import shutil
@@ -183,25 +182,6 @@ def pytest_configure(config: pytest.Config) -> None:
     """Say at the very end what was not tested, behind pytest's own last line."""
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(_NotTested(), "kinshelf-not-tested")
-
-
-_FEW = 100
-_frozen = 0
-"""Modules whose objects no collection looks through any more."""
-
-
-def pytest_runtest_setup() -> None:
-    """A shelf that lets its encoder go collects garbage: 0.3 s where torch is imported, else."""
-    global _frozen  # noqa: PLW0603
-    if len(sys.modules) > _frozen + _FEW:
-        _frozen = len(sys.modules)
-        gc.collect()
-        gc.freeze()
-
-
-def pytest_unconfigure() -> None:
-    """Let the interpreter's end find everything, or DuckDB's bindings report what they leaked."""
-    gc.unfreeze()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -153,7 +153,7 @@ def test_a_file_of_milvus_lite_that_is_open_elsewhere_or_none_is_reported_in_a_l
         assert holder.stdout.readline() == "open\n"
         for place in (address, f"milvus-lite://{tmp_path}/none.db/toys"):
             command = [sys.executable, "-m", "kinshelf.cli", "list", "--shelf", place]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
             assert done.returncode == 3
             assert done.stderr.startswith("Error: ")
             assert "cannot be opened" in done.stderr

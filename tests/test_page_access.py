@@ -105,7 +105,7 @@ def test_all_that_is_loaded_comes_from_the_server(browser: Any, server: Any) -> 
 
 
 def test_no_script_or_style_stands_in_a_page(server: Any) -> None:
-    with httpx.Client(base_url=server.url, timeout=30) as client:
+    with httpx.Client(base_url=server.url, timeout=240) as client:
         for path in PAGES.values():
             answer = client.get(path)
             policy = answer.headers["content-security-policy"]

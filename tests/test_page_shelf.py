@@ -18,7 +18,7 @@ from kinshelf.samples import catalogue_dir
 
 @pytest.fixture
 def client(server: Any) -> Any:
-    with httpx.Client(base_url=server.url, timeout=30) as opened:
+    with httpx.Client(base_url=server.url, timeout=240) as opened:
         yield opened
 
 

@@ -286,7 +286,9 @@ def test_none_is_left_when_the_server_has_ended(
 ) -> None:
     with process(copied(sample, tmp_path / "own.shelf")) as (url, server):
         for seed in range(3):
-            asked = httpx.post(f"{url}/classify", files={"image": ("p.png", png(seed))}, timeout=60)
+            asked = httpx.post(
+                f"{url}/classify", files={"image": ("p.png", png(seed))}, timeout=240
+            )
             assert asked.status_code == 200
         (child,) = encoders_of(server.pid)
         assert "libtorch" not in Path(f"/proc/{server.pid}/maps").read_text()
@@ -297,7 +299,7 @@ def test_none_is_left_when_the_server_has_ended(
 
 def test_a_server_answers_on_when_its_encoder_dies(sample: Path, tmp_path: Path) -> None:
     own = copied(sample, tmp_path / "own.shelf")
-    with process(own) as (url, server), httpx.Client(base_url=url, timeout=60) as client:
+    with process(own) as (url, server), httpx.Client(base_url=url, timeout=240) as client:
         before = client.post("/similar", json={"text": "wooden train"}).json()["neighbours"]
         for _ in range(2):
             (child,) = encoders_of(server.pid)

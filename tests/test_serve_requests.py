@@ -52,7 +52,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def client(place: Path) -> Iterator[httpx.Client]:
     served = in_thread(settings_for(place), FakeEncoder())
-    with served as (url, _), httpx.Client(base_url=url, timeout=60) as client:
+    with served as (url, _), httpx.Client(base_url=url, timeout=240) as client:
         yield client
 
 
@@ -75,7 +75,7 @@ def test_head_of_a_jobs_events_does_not_wait_for_them(place: Path, encoder: Any)
         gate = threading.Event()
         app.state.service.jobs.start("train", lambda _: {"waited": gate.wait(60)})
         try:
-            head = client.head("/jobs/1/events", timeout=20)
+            head = client.head("/jobs/1/events", timeout=240)
             assert head.headers["content-type"].startswith("text/event-stream")
             assert client.get("/jobs/1").json()["state"] == "running"
         finally:
@@ -327,5 +327,5 @@ def test_sixty_bodies_sent_halfway_take_little_memory(
         with ThreadPoolExecutor(60) as pool:
             for sent in [pool.submit(send) for _ in range(60)]:
                 sent.result()
-        assert httpx.get(f"{url}/healthz", timeout=20).status_code == 200
+        assert httpx.get(f"{url}/healthz", timeout=240).status_code == 200
         assert server.memory_info().rss - before < 250e6

@@ -66,7 +66,7 @@ def _hammer(strategy: Any, examples: int, statuses: Counter[int]) -> None:
     def ask(case: Case) -> None:
         if "product_id" in case.path_parameters and (place := next(turn)) % 2:
             case.path_parameters["product_id"] = f"p{place % 30}"  # one that was there
-        response = case.call(timeout=60)
+        response = case.call(timeout=240)
         statuses[response.status_code] += 1
         case.validate_response(response, checks=CHECKS)
 

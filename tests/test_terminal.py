@@ -31,7 +31,7 @@ NAMES = {"plain": "toys", "markup": "x[/b]y", "bold": "[bold]x", "emoji": ":smil
 def run(*arguments: Any, **environment: str) -> subprocess.CompletedProcess[bytes]:
     command = [sys.executable, "-m", "kinshelf.cli", *map(str, arguments)]
     return subprocess.run(
-        command, capture_output=True, check=False, env=os.environ | environment, timeout=60
+        command, capture_output=True, check=False, env=os.environ | environment, timeout=240
     )
 
 
@@ -78,7 +78,7 @@ def test_a_stream_that_is_closed_costs_only_what_was_meant_for_it(
 ) -> None:
     script = f'exec "$0" -m kinshelf.cli "$@" {CLOSED[stream]}>&-'
     words = ["bash", "-c", script, sys.executable, *command.split(), "--shelf", str(accented)]
-    done = subprocess.run(words, capture_output=True, check=False, timeout=60)
+    done = subprocess.run(words, capture_output=True, check=False, timeout=240)
     assert (done.returncode, b"Traceback" in done.stderr) == (0, False), done.stderr
     assert bool(done.stdout) == (stream == "stderr" and command != "verify")
 
