@@ -48,7 +48,7 @@ Values = Callable[[str], ObjectArray]
 class Labelled(Protocol):
     """Some products: unit embedding pairs (n, 2 d) float32, zeros where missing, and (n,) labels.
 
-    A `store.interface.VectorBlock` is one.
+    A `store.generation.VectorBlock` is one.
     """
 
     @property
@@ -171,7 +171,7 @@ def spooled(shelf: AnyShelf, *, size: int = BLOCK, scratch: Path | None = None) 
 
 
 class SpooledData:
-    """`probe.data.LabelledData` over blocks; products without a category are passed over.
+    """`probe.fit.data.LabelledData` over blocks; products without a category are passed over.
 
     The vectors lie in a nameless scratch file (in `scratch`, else in TMPDIR), gone with
     this object whatever happens. A row is a product's place among the categorised. Raises
@@ -232,7 +232,7 @@ class SpooledData:
         self._rows += len(pairs)
 
     def labelled(self, split: str | None = None) -> tuple[IntArray, ObjectArray]:
-        """See `probe.data.LabelledData`."""
+        """See `probe.fit.data.LabelledData`."""
         rows = np.arange(len(self._codes), dtype=np.int64)
         if split is not None:
             rows = np.flatnonzero(self._names[self._splits] == split).astype(np.int64)
@@ -245,7 +245,7 @@ class SpooledData:
         return self._values(column)[rows]
 
     def fused(self, rows: IntArray) -> FloatArray:
-        """See `probe.data.LabelledData`; neighbouring rows are read in one piece."""
+        """See `probe.fit.data.LabelledData`; neighbouring rows are read in one piece."""
         rows = np.asarray(rows, dtype=np.int64)
         found = np.empty((len(rows), self._width), dtype=np.float32)
         breaks = np.flatnonzero(np.diff(rows) != 1) + 1

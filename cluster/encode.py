@@ -1,7 +1,7 @@
 """Encode a source into a folder of Parquet parts, in this process or on Ray.
 
-Both ways make the same folder to the bit (see `db.parts`). Run again, an encoding goes on where it
-stopped; `Shelf.add` takes the folder.
+Both ways make the same folder to the bit (see `db.sources.parts`). Run again, an encoding goes on
+where it stopped; `Shelf.add` takes the folder.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The shapes of requests, checked; those of answers are in `answers.py`."""
+"""The shapes of requests, checked; those of answers are in `http/answers.py`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a request meets before a route: security, limits; and how answers and metrics look.
+"""What a request meets before a route: security, limits; and how answers look.
 
-Others use `security`, `limits`, `requests`, `answers` and `metrics`.
+Others use `security`, `limits`, `requests` and `answers`.
 """

@@ -1,8 +1,8 @@
 """One encoder for all requests, which encodes simultaneous ones as one batch.
 
 `SharedEncoder` is an `Encoder` like any other, so classify, similar and add need not know. Its
-pictures are decoded in other processes (`serve.decoding`), and the model has a process of its own
-too (`serve.encoding`), where pictures are gathered, unless it was loaded already.
+pictures are decoded in other processes (`workers.decoding`), and the model has a process of its own
+too (`workers.encoding`), where pictures are gathered, unless it was loaded already.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Pixels = NDArray[np.uint8]
 
 
 class SharedEncoder:
-    """`store.encoder.Encoder` for many threads at once; `inner` does the work."""
+    """`store.encode.encoder.Encoder` for many threads at once; `inner` does the work."""
 
     def __init__(
         self,

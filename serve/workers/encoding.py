@@ -132,11 +132,11 @@ class _Process(Child):
 
 
 class EncoderProcess:
-    """`store.encoder.Encoder` of the shelf at `path`, for many threads at once.
+    """`store.encode.encoder.Encoder` of the shelf at `path`, for many threads at once.
 
     Pictures of any thread are encoded together, at most `largest` a batch, of which `on_batch` is
     reported. One that answers nobody for `seconds` is killed. Raises EncoderUnavailable or
-    EncoderMismatch, as `store.canary.load_encoder_of` does.
+    EncoderMismatch, as `store.encode.canary.load_encoder_of` does.
     """
 
     def __init__(
