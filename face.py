@@ -325,7 +325,7 @@ class Shelf(AnyShelf):
         from kinshelf.store.results import Rows
         from kinshelf.store.similar.listing import products
 
-        found = products(self, where, search=search, limit=limit)
+        found = products(self.snapshot(), where, search=search, limit=limit)
         return Rows(each.as_dict() for each in found.products)
 
     def to_pandas(

@@ -8,9 +8,10 @@ a network is not asked for the same vectors in every epoch.
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -19,8 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kinshelf.db.arrays import FloatArray, IntArray, ObjectArray
-from kinshelf.db.errors import EmptySource, EncoderMismatch, InvalidEmbeddings, UnreadableSource
+from kinshelf.db.errors import (
+    EmptySource,
+    EncoderMismatch,
+    InvalidEmbeddings,
+    InvalidSetting,
+    UnreadableSource,
+)
 from kinshelf.db.sources.parts import PartsManifest, parts_of
+from kinshelf.probe.fit.copies import GROUP_FIELDS, check_column, column_values
 from kinshelf.probe.fit.split import RESERVED_SPLITS
 from kinshelf.store.log import disk
 from kinshelf.store.search import fusion
@@ -31,6 +39,10 @@ if TYPE_CHECKING:
 
 BLOCK = 4096
 """Rows read from a source at a time, 16 MB at 1,024 columns."""
+
+
+Values = Callable[[str], ObjectArray]
+"""The values of a column of all categorised products, in their order."""
 
 
 class Labelled(Protocol):
@@ -83,6 +95,28 @@ def part_blocks(
             raise UnreadableSource(f"{directory / name} cannot be read: {problem}") from problem
 
 
+def _part_values(directory: Path, manifest: PartsManifest, column: str) -> ObjectArray:
+    """A field or attribute of the categorised products of a folder, in their order."""
+    import pyarrow.parquet as pq
+
+    found: list[object] = []
+    attributes: set[str] = set()
+    wanted = {"category", "attributes", column if column in GROUP_FIELDS else "category"}
+    for part in manifest.parts:
+        if not part.products:
+            continue
+        with pq.ParquetFile(directory / part.name) as file:
+            there = sorted(wanted & set(file.schema_arrow.names))
+            rows = file.read(columns=there, use_threads=False).to_pylist()
+        for row in rows:
+            if row.get("category") is not None:
+                members = json.loads(row.get("attributes") or "{}")
+                attributes |= members.keys()
+                found.append(members.get(column, row.get(column)))
+    check_column(column, sorted(attributes))
+    return np.array([*found, None], dtype=object)[:-1]
+
+
 def _block_of(batch: Any, dimension: int) -> LabelledBlock:
     pairs = np.zeros((batch.num_rows, 2 * dimension), dtype=np.float32)
     for half, name in zip(fusion.split(pairs), ("image", "text"), strict=True):
@@ -130,7 +164,10 @@ def spooled(shelf: AnyShelf, *, size: int = BLOCK, scratch: Path | None = None) 
     """
     now = shelf.snapshot()
     blocks = now.iter_vectors("category IS NOT NULL", size=size)
-    return SpooledData(blocks, now.fingerprint, generation=now.generation, scratch=scratch)
+    return SpooledData(
+        blocks, now.fingerprint, generation=now.generation, scratch=scratch,
+        values=lambda column: column_values(now, now.labelled()[0], column),
+    )  # fmt: skip
 
 
 class SpooledData:
@@ -148,8 +185,10 @@ class SpooledData:
         *,
         generation: int = 0,
         scratch: Path | None = None,
+        values: Values | None = None,
     ) -> None:
         self.fingerprint, self.generation = fingerprint, generation
+        self._values = values
         self._file = tempfile.TemporaryFile(dir=scratch, buffering=0)  # noqa: SIM115 (see close)
         self._width, self._rows = 0, 0
         try:
@@ -198,6 +237,12 @@ class SpooledData:
         if split is not None:
             rows = np.flatnonzero(self._names[self._splits] == split).astype(np.int64)
         return rows, self._names[self._codes[rows]]
+
+    def values_of(self, column: str, rows: IntArray) -> ObjectArray:
+        """See `probe.fit.data.Grouped`; they are read again from the source."""
+        if self._values is None:
+            raise InvalidSetting(f"group {column!r}: these rows come without columns")
+        return self._values(column)[rows]
 
     def fused(self, rows: IntArray) -> FloatArray:
         """See `probe.data.LabelledData`; neighbouring rows are read in one piece."""
@@ -248,5 +293,5 @@ def open_parts(
         )
     return SpooledData(
         part_blocks(directory, manifest), manifest.space, generation=generation,
-        scratch=scratch,
+        scratch=scratch, values=lambda column: _part_values(directory, manifest, column),
     )  # fmt: skip

@@ -127,6 +127,7 @@ def _named(source: str, path: Path) -> str:
 
 def _identify(source: str, options: EncodeOptions) -> tuple[EncoderSpec, PartsManifest]:
     """What every part is encoded by, and the manifest that records it."""
+    from kinshelf.db.images.decode import limits_now
     from kinshelf.store.encode.canary import identity_of
     from kinshelf.store.encode.encoder import load_encoder
     from kinshelf.store.log.create import manifest_for
@@ -144,7 +145,7 @@ def _identify(source: str, options: EncodeOptions) -> tuple[EncoderSpec, PartsMa
     )
     spec = EncoderSpec(
         wanted.encoder, wanted.revision, found["precision"], found["fingerprint"],
-        found["canary"], options.allow_private_hosts, wanted.pictures,
+        found["canary"], options.allow_private_hosts, wanted.pictures, limits=limits_now(),
     )  # fmt: skip
     return spec, manifest
 

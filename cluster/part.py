@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -20,6 +20,7 @@ from kinshelf.cluster.parts import PartCounts, part_bytes, write_once
 from kinshelf.cluster.remote import read_any, scheme_of
 from kinshelf.cluster.tasks import batch_of
 from kinshelf.db.errors import EncoderMismatch
+from kinshelf.db.images.decode import limits
 from kinshelf.db.product import FIRST
 from kinshelf.store.encode.canary import check_canary
 from kinshelf.store.encode.encoder import load_encoder
@@ -42,7 +43,8 @@ GROUP = 256
 
 @dataclass(frozen=True, slots=True)
 class EncoderSpec:
-    """An encoder as every worker must have it. `canary` see store/encode/canary.py."""
+    """An encoder as every worker must have it. `canary` see store/encode/canary.py; `limits` of
+    pictures see `db.images.decode.limits`."""
 
     name: str
     revision: str | None
@@ -52,6 +54,7 @@ class EncoderSpec:
     allow_private_hosts: bool = False
     pictures: str = FIRST
     device: str | None = None
+    limits: dict[str, int] = field(default_factory=dict)
 
     def dump(self) -> str:
         """Serialise to the JSON that `read` takes."""
@@ -105,6 +108,7 @@ class PartEncoder:
         found = candidates(batch)
         with ExitStack() as stack:
             stack.enter_context(_threads_given_back())
+            stack.enter_context(limits(**self._spec.limits))
             # Its own for each task: what it remembers of others must not decide a bit.
             preprocessor = Preprocessor(self._encoder)
             stack.callback(preprocessor.close)

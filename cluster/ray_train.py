@@ -191,12 +191,14 @@ class SharedTrainer(Trainer):
         start: Probe | None = None,
     ) -> None:
         super().__init__(source, settings, device, start)
+        for parameter in self.network.parameters():
+            dist.broadcast(parameter.data, 0)
         # As many steps as the worker with the fewest rows can take: nobody waits for one that
         # has ended. Which rows are left out changes with every epoch.
         steps = torch.tensor([-(-len(source) // settings.batch_size)])
         dist.all_reduce(steps, op=dist.ReduceOp.MIN)
         self._steps = int(steps.item())
-        # Equal weights from equal seeds; from here on each drops units and modalities of its own.
+        # Equal weights, the first's; from here on each drops units and modalities of its own.
         torch.manual_seed(settings.seed + dist.get_rank())
         self._rng = np.random.default_rng(settings.seed + dist.get_rank())
 
@@ -207,11 +209,11 @@ class SharedTrainer(Trainer):
             dist.broadcast(array, 0)
         return Whitening(*(array.numpy() for array in arrays))
 
-    def _epoch(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        return itertools.islice(super()._epoch(), self._steps)
+    def batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        return itertools.islice(super().batches(), self._steps)
 
     def _exchange(self) -> None:
-        gradients = [p.grad for p in self._network.parameters() if p.grad is not None]
+        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
         dist.all_reduce(flat)
         flat /= dist.get_world_size()

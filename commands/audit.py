@@ -1,4 +1,4 @@
-"""The commands that find errors in the catalogue and apply corrections: audit, relabel."""
+"""The commands that find errors and what to label, and take labels: audit, relabel, suggest."""
 
 from __future__ import annotations
 
@@ -25,8 +25,11 @@ _FINDINGS = (
     ("is_near_duplicate", "near duplicates", "duplicate_group"),
     ("is_conflict", "pictures that do not fit their text", "image_says"),
     ("is_outlier", "far from all others", ""),
+    ("is_category_spelling", "categories that are another's spelling", "suggested_category"),
 )
 _LISTED = 8
+
+_SUGGESTED = ("id", "title", "category", "suggested_category", "probability", "why")
 
 
 @command(examples=["kinshelf audit", "kinshelf audit -o audit.csv", "kinshelf audit --novel"])
@@ -152,3 +155,35 @@ def _ask(output: Output, new: dict[str, list[str]]) -> None:
         )
     output.warn(message)
     click.confirm("Make them?", abort=True, err=True)
+
+
+@command(examples=["kinshelf suggest -n 50 -o label.csv", "kinshelf suggest --json"])
+@option("-n", "count", type=click.IntRange(1), default=20, help="Name at most so many products.")
+@option("--where", metavar="CONDITION", show_default="every product without a label",
+        help="Take only products that match this SQL condition.")  # fmt: skip
+@option("-o", "--output", "file", type=PATH, metavar="FILE",
+        help="Write them to this .csv file, whose column `new_category` you fill in.")  # fmt: skip
+@shelf_options
+def suggest(output: Output, count: int, where: str | None, file: Path | None) -> None:
+    """Name the products whose labels would teach a probe most: uncertain ones, spread out.
+
+    Fill in `new_category`, give the file to `kinshelf relabel`, and train. Before there are labels
+    of two categories, the most typical products come first.
+    """
+    from kinshelf.commands.terminal.tables import rows_table
+    from kinshelf.probe.fill.suggest import write_suggestions
+
+    with output.open() as shelf:
+        found = shelf.suggest(count, where)
+    if file is not None:
+        write_suggestions(found, file)
+        output.say(f"wrote {len(found)} products to {file}")
+        output.say(f"next: fill in new_category, then kinshelf relabel {file}")
+    elif output.as_json:
+        for row in found:
+            output.emit(row)
+    elif found:
+        output.console().print(rows_table(_SUGGESTED, found))
+        output.say("next: kinshelf suggest -o label.csv, fill in new_category, kinshelf relabel")
+    if not found:
+        output.say("every product that matches has a label")

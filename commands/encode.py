@@ -17,6 +17,7 @@ from kinshelf.commands.options import (
     encoder_options,
     encoding_option,
     images_option,
+    limit_options,
     map_option,
     private_option,
     shelf_options,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 @delimiter_option
 @encoding_option
 @private_option
+@limit_options
 @option("--ray", metavar="ADDRESS", group=RAY, show_default="no Ray",
         help="Encode on the Ray cluster at HOST:PORT. The word local stands for this machine's"
         " cores.")  # fmt: skip

@@ -67,10 +67,8 @@ def show(output: Output, product_id: str, at: int | None) -> None:
 
 
 @command("list", examples=[
-    "kinshelf list --limit 5",
     'kinshelf list --where "price < 20 AND category IS NOT NULL"',
-    'kinshelf list --search "bear -brown"',
-    "kinshelf list --limit 1 --facets category,brand,price",
+    'kinshelf list --search "bear -brown" --limit 5 --facets category,price',
     "kinshelf list --json",
 ])  # fmt: skip
 @option("--where", metavar="CONDITION", show_default="every product",
@@ -101,8 +99,9 @@ def list_products(
 
     with output.open() as shelf:
         shown = limit if limit or output.as_json else 50
+        now = shelf.snapshot(at)
         listed = products(
-            shelf, where, search=search, stem=stem, limit=shown, offset=offset, facets=facets, at=at
+            now, where, search=search, stem=stem, limit=shown, offset=offset, facets=facets
         )
     found, total = listed.products, listed.total
     if output.as_json:

@@ -40,12 +40,8 @@ _HOW = (
 
 
 @command(examples=[
-    'kinshelf similar --id KS-0116 --where "price < 20"',
-    "kinshelf similar --image new.jpg --weight-image 0.8",
-    'kinshelf similar --text "red plush bear" --against image',
-    "kinshelf similar --like KS-0116 --like KS-0120 --unlike KS-0003",
-    "kinshelf similar --id KS-0116 --diverse --one-per brand --facets category,price",
-    'kinshelf similar --text "B07-KMV red bear" --mode hybrid',
+    'kinshelf similar --text "red plush bear" --where "price < 20"',
+    "kinshelf similar --like KS-0116 --like new.jpg --unlike KS-0003 --diverse",
     "kinshelf similar --input new_products.csv --json",
 ])  # fmt: skip
 @option("--id", "product_id", metavar="ID", group=QUERY,

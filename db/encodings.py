@@ -1,8 +1,8 @@
 """Which encoding the bytes of a text file are in, by evidence.
 
 UTF-8 and UTF-16 prove themselves. Of the older ones each is tried on the lines that are not ASCII,
-and judged by what comes out: kana and common characters for Shift-JIS and GBK, accented letters
-within Latin words and single signs for Windows-1252.
+and judged by what comes out: kana and common characters for Shift-JIS, EUC-JP and GBK, accented
+letters within Latin words and single signs for Windows-1252.
 """
 
 from __future__ import annotations
@@ -16,7 +16,13 @@ from kinshelf.db.errors import InputError
 
 UTF_8 = "utf-8"
 _SAMPLE = 64 * 2**10
-_BOMS = {codecs.BOM_UTF8: UTF_8, codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
+_BOMS = {
+    codecs.BOM_UTF32_LE: "utf-32-le",
+    codecs.BOM_UTF32_BE: "utf-32-be",
+    codecs.BOM_UTF8: UTF_8,
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
 _WIDER = {"shift_jis": "cp932", "gb2312": "gb18030", "gbk": "gb18030", "ascii": UTF_8}
 """What Windows writes under these names, and reads all that they have."""
 _LIKELY = 0.6
@@ -182,6 +188,13 @@ def _chinese_mark(mark: str) -> float:
     return 1.0 if 0xA1 <= data[0] <= 0xA3 or 0xB0 <= data[0] <= 0xD7 else 0.3
 
 
+def _japanese_of_unix(run: str) -> float:
+    """EUC-JP, which has the kana where GBK has them: only with kana is it told from Chinese."""
+    kana = any("\u3041" <= mark <= "\u30ff" for mark in run)
+    return (0.95 if kana else 0.5) * sum(map(_japanese_mark, run)) / len(run)
+
+
 _JUDGES: dict[str, Callable[[str], float]] = {
     "cp1252": _latin, "cp932": _japanese, "gb18030": _chinese,
+    "euc_jp": _japanese_of_unix,
 }  # fmt: skip

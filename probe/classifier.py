@@ -91,8 +91,10 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         rows = np.arange(len(codes), dtype=np.int64)
         data = ArrayData(embeddings, [names[code] for code in codes])
         groups = groups_of(data, rows) if self.pairs else identical_groups(embeddings)
-        source = TrainingSet(data, rows, codes.astype(np.int64), names, groups)
-        probe = calibrate(source, fit_probe(source, self.settings).probe)
+        settings = self.settings or ProbeSettings()
+        whole = TrainingSet(data, rows, codes.astype(np.int64), names, groups)
+        source = whole.with_basis(settings.seed)
+        probe = calibrate(source, fit_probe(source, settings).probe)
         self.probe_ = self._with_named(probe)
         self._remember(embeddings, labels)
         return self

@@ -74,7 +74,8 @@ def train_shelf(
     started = time.monotonic()
     now = shelf.snapshot()
     before = find_probe(shelf, now) if warm_start else None
-    source = training_set(data or now, settings.group if settings else None)
+    settings = settings or ProbeSettings()
+    source = training_set(data or now, settings.group).with_basis(settings.seed)
     start = read_probe(before.path) if before else None
     trained = fit(source, settings, on_epoch, start)
     probe = calibrate(source, trained.probe, on_part)

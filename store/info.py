@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kinshelf.db.labels import spellings
 from kinshelf.store.results import Rows
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def facts(shelf: AnyShelf, now: AnySnapshot, index: dict[str, Any]) -> dict[str,
         "format": manifest.format,
         "index": index,
         "categories": {k or "(none)": n for k, n in now.view.categories().items()},
+        "category_spellings": spellings(now.view.categories()),
         "rejects": dict(rejects.most_common()),
         "probes": now.view.probes(),
     }

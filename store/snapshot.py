@@ -20,7 +20,7 @@ from kinshelf.store.generation import Among, AnySnapshot
 from kinshelf.store.search import fusion
 from kinshelf.store.search.neighbours import Neighbours, neighbours_of
 from kinshelf.store.search.paging import looked_at
-from kinshelf.store.search.planner import Found, Rows, nearest
+from kinshelf.store.search.planner import Rows, nearest, unranked
 
 if TYPE_CHECKING:
     from kinshelf.db.product import StoredProduct
@@ -72,7 +72,12 @@ class Snapshot(AnySnapshot):
         """The rows that a search covers: all products, or those whose places are flagged."""
         if keep is None and self.count < len(self._live):
             keep = self._live
-        return Rows(np.asarray(self._parts.vectors), self._index_of(self._parts.vectors), keep)
+        return Rows(self._vectors, self._index_of(self._vectors), keep)
+
+    @functools.cached_property
+    def _vectors(self) -> FloatArray:
+        """No longer a memmap, of which each view takes ten times as long."""
+        return np.asarray(self._parts.vectors)
 
     @functools.cached_property
     def _live(self) -> BoolArray:
@@ -92,9 +97,9 @@ class Snapshot(AnySnapshot):
     def pairs(self, rows: IntArray | Sequence[int]) -> FloatArray:
         """Unit image and text embeddings as stored, (len(rows), 2 * dimension) float32, a copy."""
         places = np.asarray(rows, dtype=np.int64) - self._parts.first_row
-        found = np.array(self._parts.vectors[places], dtype=np.float32)
-        looked_at(self._parts.vectors, len(places), apart=True)
-        check_whole(self._parts.vectors)
+        found = self._vectors[places].astype(np.float32, copy=False)
+        looked_at(self._vectors, len(places), apart=True)
+        check_whole(self._vectors)
         return found
 
     def _nearest(
@@ -102,20 +107,16 @@ class Snapshot(AnySnapshot):
     ) -> Neighbours:
         weighted = fusion.Weighting(weight_image).query(queries)
         searched = self.searched(self._kept(among))
-        found = nearest(searched, weighted, k)
+        places, exhaustive = _found(searched, weighted, k)
         if searched.graph and not searched.graph.whole:
             searched = replace(searched, graph=None)
-            found = nearest(searched, weighted, k)
-        near = searched.at(np.maximum(found.places, 0))
-        check_whole(self._parts.vectors)
-        return self._neighbours(queries, found, near, weight_image)
-
-    def _neighbours(
-        self, queries: FloatArray, found: Found, near: FloatArray, weight_image: float
-    ) -> Neighbours:
-        looked_at(self._parts.vectors, found.places.size, apart=True)
-        rows = np.where(found.places < 0, -1, found.places + self._parts.first_row)
-        return neighbours_of(queries, rows, near, weight_image, exhaustive=found.exhaustive)
+            places, exhaustive = _found(searched, weighted, k)
+        looked_at(self._vectors, places.size, apart=True)
+        rows = np.where(places < 0, -1, places + self._parts.first_row)
+        near = searched.at(np.maximum(places, 0))
+        check_whole(self._vectors)
+        found = neighbours_of(queries, rows, near, weight_image, exhaustive=exhaustive)
+        return found if places.shape[1] <= k else found.first(k)
 
     def _may_come_among(self, found: Neighbours, alone: FloatArray, lacking: str) -> bool:
         if lacking not in self._alone:
@@ -185,3 +186,11 @@ class Snapshot(AnySnapshot):
             self._row_of.clear()
         self._row_of[product_id] = found.row
         return found
+
+
+def _found(rows: Rows, queries: FloatArray, k: int) -> tuple[IntArray, bool]:
+    """Places of which the k nearest are some, (n, k or more), and whether all were scored."""
+    if len(queries) == 1 and (likely := unranked(rows, queries, k)) is not None:
+        return likely, False
+    found = nearest(rows, queries, k)
+    return found.places, found.exhaustive

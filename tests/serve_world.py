@@ -27,7 +27,7 @@ from kinshelf.samples import catalogue_dir, tiny_clip_dir
 from kinshelf.serve.app import create_app
 from kinshelf.serve.base.settings import ServeSettings
 
-FAST = {"rate": 1e6, "burst": 10**6, "decoders": 1}
+FAST = {"rate": 1e6, "burst": 10**6, "decoders": 1, "request_seconds": 300.0}
 
 
 def sample_shelf(path: Path, count: int = 160) -> Path:
@@ -58,7 +58,7 @@ def png(seed: int = 0, side: int = 64) -> bytes:
 
 
 def settings_for(shelf: Path, **changes: Any) -> ServeSettings:
-    """Settings without a rate that would get in the way, and few processes to wait for."""
+    """Settings without limits that would get in the way, and few processes to wait for."""
     return replace(ServeSettings(shelf, port=0, **FAST), **changes)
 
 

@@ -9,7 +9,10 @@ import pytest
 from scipy.sparse.csgraph import connected_components
 
 from kinshelf import Shelf
+from kinshelf.cluster.blocks import open_parts, spooled
+from kinshelf.cluster.parts import PartCounts, part_bytes, write_once
 from kinshelf.db.errors import EmptyShelf, InvalidSetting, ProbeError
+from kinshelf.db.sources.parts import NAME, PartEntry, PartsManifest
 from kinshelf.probe.audit.audit import audit_shelf
 from kinshelf.probe.calibrate.mixture import HeldOut
 from kinshelf.probe.calibrate.policy import set_policy
@@ -22,6 +25,7 @@ from kinshelf.probe.fit.split import FOLDS, cross_fit_rounds, folds, hold_out, t
 from kinshelf.probe.fit.storage import read_probe
 from kinshelf.probe.train import train_shelf
 from kinshelf.store import Product
+from kinshelf.store.ingest.candidate import Candidate
 from kinshelf.store.probes import find_probe
 
 pytestmark = pytest.mark.wide
@@ -269,6 +273,47 @@ def test_a_product_without_a_value_stands_alone(tmp_path: Path) -> None:
                  enumerate(products)]  # fmt: skip
         shelf.upsert(blank, image, text)
         assert training_set(shelf.snapshot(), "brand").n_groups == 31
+
+
+def test_rows_of_parts_and_of_an_engine_are_grouped_by_their_columns(tmp_path: Path) -> None:
+    """Such rows are read once into a scratch file, without what else the products have."""
+    with filled(tmp_path / "a.shelf", 4, noise=0.1) as shelf:
+        shelf.upsert([Product("none", title="no category")], np.ones((1, D)), np.ones((1, D)))
+        expected = training_set(shelf.snapshot(), "parent")
+        parts = tmp_path / "parts"
+        written = parts_of_shelf(shelf, parts)
+        with spooled(shelf) as rows, open_parts(parts, generation=1) as of_parts:
+            for data in (rows, of_parts):
+                found = training_set(data, "parent")
+                assert same_groups(found.groups, expected.groups)
+                assert found.n_groups == 60 < training_set(data).n_groups == 240
+                assert training_set(data, "title").n_groups == 240
+                with pytest.raises(InvalidSetting, match=r"no column .parnt. to group by.*parent"):
+                    training_set(data, "parnt")
+        assert written == 241
+
+
+def parts_of_shelf(shelf: Shelf, folder: Path) -> int:
+    """Two parts as `encode` writes them; returns how many products they have."""
+    folder.mkdir()
+    now = shelf.snapshot()
+    stored = now.select(None)
+    entries = []
+    for i, part in enumerate((stored[:100], stored[100:])):
+        pairs = now.pairs([each.row for each in part])
+        image, text = np.split(pairs, 2, axis=1)
+        encoded = [Candidate(each.product, each.row, "made", image=one, text=other)
+                   for each, one, other in zip(part, image, text, strict=True)]  # fmt: skip
+        counts = PartCounts(f"part-{i}.parquet", len(part), len(part), 0)
+        write_once(folder / counts.name, part_bytes(encoded, counts, "made", []))
+        size = (folder / counts.name).stat().st_size
+        entries.append(PartEntry(counts.name, len(part), size))
+    manifest = PartsManifest(
+        "made", "made", None, "made", D, "float32", 200, finished=True, rows=len(stored),
+        products=len(stored), parts=tuple(entries),
+    )  # fmt: skip
+    (folder / NAME).write_bytes(manifest.dump())
+    return len(stored)
 
 
 def test_rows_in_memory_have_no_columns() -> None:

@@ -304,6 +304,21 @@ def test_an_int8_row_does_not_depend_on_its_batch(tiny: Path) -> None:
     assert np.sum(alone * loaded.encode_texts(TEXTS), axis=1).min() > 0.9999
 
 
+def test_bfloat16_is_multiplied_too_where_onednn_lacks_the_instructions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import torch
+
+    from kinshelf.store.encode.clip import torch_linear
+
+    monkeypatch.setattr(torch_linear, "_has_onednn", lambda kind: kind == torch.float32)
+    x, weight = torch.randn(5, 64), torch.randn(48, 64)
+    found = torch_linear.linear(weight, torch.zeros(48), "bf16")(x.clone())
+    wanted = x.bfloat16().double() @ weight.bfloat16().double().T
+    assert found.dtype == torch.float32
+    np.testing.assert_allclose(found, wanted, rtol=2**-8, atol=1e-4)
+
+
 def test_precisions_never_share_a_fingerprint(tiny: Path) -> None:
     found = {fast(tiny, wanted=name).fingerprint for name in precision.PRECISIONS}
     assert len(found) == len(precision.PRECISIONS)

@@ -378,7 +378,7 @@ def test_pictures_and_texts_are_encoded_once_and_found(
         assert (report.inserted, report.encoded_images, report.encoded_texts) == (30, 30, 30)
         assert shelf.add(catalogue).unchanged == 30
         assert (encoder.images, encoder.texts) == (30, 30)
-        assert shelf.fingerprint == encoder.fingerprint
+        assert shelf.manifest.fingerprint == encoder.fingerprint
         image = str(catalogue.parent / "p4.png")
         assert shelf.similar(image=image, text="green thing number 4", k=1).neighbours[0].id == "p4"
     with pytest.raises(EncoderMismatch, match="other"):

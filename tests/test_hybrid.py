@@ -318,6 +318,22 @@ def test_a_new_class_is_predicted_from_its_first_rows_without_training():
     assert np.mean(model.predict(X[known]) == y[known]) > 0.95
 
 
+@pytest.mark.parametrize("n", [1, 2, 3, 5])
+def test_training_again_makes_a_new_class_no_harder_to_find(n):
+    X, y = clusters(300, n_classes=4, noise=1.1)
+    known, new = y != "class 3", np.flatnonzero(y == "class 3")
+    asked, truth = clusters(300, n_classes=4, noise=1.1, seed=3)
+    model = HybridClassifier(pairs=False, settings=QUICK).fit(X[known], y[known])
+    model.add(X[new[:n]], y[new[:n]])
+    rows = np.append(np.flatnonzero(known), new[:n])
+    again = HybridClassifier(pairs=False, settings=QUICK).fit(X[rows], y[rows])
+    assert again.probe_.classes == ("class 0", "class 1", "class 2", "class 3")
+    before, after = (np.asarray(each.predict(asked)) == truth for each in (model, again))
+    theirs = truth == "class 3"
+    assert 0.1 < before[theirs].mean() <= after[theirs].mean() + 0.02
+    assert after[~theirs].mean() >= before[~theirs].mean() - 0.01
+
+
 def test_a_new_class_may_sort_before_the_known_ones():
     X, y = clusters(90)
     known = y != "class 0"

@@ -544,7 +544,8 @@ def test_the_effort_is_the_least_that_reaches_the_recall_or_nearly_the_best(
 
     monkeypatch.setattr(tuning, "_recall", recall)
     vectors = np.zeros((4096 * 20, 2), dtype=np.float32)
-    found = tuning._effort(None, vectors, vectors[:1], "both")  # type: ignore[arg-type]
+    asked = vectors[:1], np.ones(len(vectors), dtype=np.bool_)
+    found = tuning._effort(None, vectors, asked, "both")  # type: ignore[arg-type]
     assert found.steps == chosen
     assert found.recall == (max(curve.values()) if chosen is None else recall(chosen))
     assert found.falls_short == (chosen is not None and found.recall < 0.99)

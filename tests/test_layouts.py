@@ -250,3 +250,98 @@ def test_another_sheet_and_another_header_row_are_read_where_they_are_named(tmp_
     book.save(tmp_path / "range.xlsx")
     (mug,), _ = look(tmp_path / "range.xlsx", sheet="Products", skip_rows=1)
     assert (mug.id, mug.title) == ("1", "Red mug")
+
+
+def test_magento_children_go_to_the_parent_that_lists_them(tmp_path: Path) -> None:
+    path = write(tmp_path, "catalog_product.csv", (
+        "sku,attribute_set_code,product_type,categories,name,price,base_image,"
+        "configurable_variations,visibility\n"
+        "T-R,Default,simple,,Tee red,19,/r.jpg,,Not Visible Individually\n"
+        'T,Default,configurable,"Default Category/Tees",Tee,,/t.jpg,'
+        '"sku=T-R,color=Red|sku=T-B,color=Blue","Catalog, Search"\n'
+        "T-B,Default,simple,,Tee blue,21,/b.jpg,,Not Visible Individually\n"
+        "X,Default,simple,,Other,5,/x.jpg,,Not Visible Individually\n"
+    ))  # fmt: skip
+    (tee,), lines = look(path)
+    assert (tee.id, tee.category, tee.price) == ("T", "Tees", 19.0)
+    assert [Path(one).name for one in pictures_of(tee)] == ["t.jpg", "r.jpg", "b.jpg"]
+    assert [v["sku"] for v in json.loads(str(tee.attributes["variants"]))] == ["T-R", "T-B"]
+    assert "1 product from 4 rows" in lines[0]
+
+
+def test_shopify_products_json_has_prices_and_pictures(tmp_path: Path) -> None:
+    variants = [{"id": 1, "option1": "S", "price": "9.50"}, {"id": 2, "price": "11.00"}]
+    images = [{"id": 5, "src": f"https://a.test/{i}.jpg", "position": i} for i in (1, 2)]
+    mug = {
+        "id": 77, "handle": "red-mug", "title": "Red mug", "body_html": "<p>Holds 300 ml</p>",
+        "vendor": "Acme", "product_type": "Mugs", "tags": ["a"], "variants": variants,
+        "images": images, "options": [],
+    }  # fmt: skip
+    path = write(tmp_path, "products.json", json.dumps({"products": [mug]}))
+    (found,), lines = look(path)
+    assert (found.id, found.price, found.category) == ("red-mug", 9.5, "Mugs")
+    assert pictures_of(found) == ["https://a.test/1.jpg", "https://a.test/2.jpg"]
+    assert json.loads(str(found.attributes["variants"])) == variants
+    assert lines[0].startswith("read as: Shopify products.json; 1 product, 2 pictures")
+
+
+def test_meta_catalogue_is_read_below_its_template_row(tmp_path: Path) -> None:
+    path = write(tmp_path, "catalog_products.csv", (
+        '"# Required | A unique id","# Required | A title",,,,,,\n'
+        "id,title,description,availability,price,image_link,additional_image_link,"
+        "fb_product_category\n"
+        'm1,Tea,Green,in stock,"4.50 USD",https://s.test/1.jpg,https://s.test/2.jpg,'
+        "Food & Beverages > Tea\n"
+    ))  # fmt: skip
+    (tea,), _ = look(path)
+    assert (tea.id, tea.price, tea.category) == ("m1", 4.5, "Food & Beverages | Tea")
+    assert len(pictures_of(tea)) == 2
+
+
+def test_a_hugging_face_folder_is_read_by_its_metadata(tmp_path: Path) -> None:
+    lines = [{"file_name": f"{i}.png", "text": f"mug {i}", "label": "Mugs"} for i in range(2)]
+    path = write(tmp_path, "metadata.jsonl", "\n".join(map(json.dumps, lines)))
+    products, (line,) = look(path)
+    assert [(p.title, p.category, p.image) for p in products] == [
+        (f"mug {i}", "Mugs", str(tmp_path / f"{i}.png")) for i in range(2)
+    ]
+    assert line.startswith("read as: Hugging Face picture folder; 2 products, 2 pictures")
+
+
+def test_berkeley_objects_have_their_english_texts(tmp_path: Path) -> None:
+    def tagged(**texts: str) -> list[dict[str, str]]:
+        return [{"language_tag": tag, "value": text} for tag, text in texts.items()]
+
+    mug = {
+        "item_id": "B1", "item_name": tagged(de_DE="Becher", en_GB="Mug"),
+        "product_type": [{"value": "MUG"}], "main_image_id": "81x", "brand": tagged(en_GB="Acme"),
+        "bullet_point": tagged(de_DE="Rot", en_GB="Red"), "marketplace": "Amazon",
+    }  # fmt: skip
+    path = write(tmp_path, "listings_0.json", json.dumps(mug) + "\n")
+    (found,), lines = look(path)
+    assert (found.id, found.title, found.category) == ("B1", "Mug", "MUG")
+    assert (found.description, found.brand) == ("Red", "Acme")
+    assert lines[0].startswith("read as: Amazon Berkeley Objects")
+
+
+@pytest.mark.parametrize(
+    ("text", "amount", "currency"),
+    [
+        ("1.299,00 €", 1299.0, "EUR"),
+        ("Rs. 1,299/-", 1299.0, "INR"),
+        ("299:-", 299.0, None),
+        ("1980円", 1980.0, "JPY"),
+        ("From $10", 10.0, "USD"),
+        ("€ 12,-", 12.0, "EUR"),
+        ("CHF 1'299.00", 1299.0, "CHF"),
+        ("1 299,00 zł", 1299.0, "PLN"),
+        ("47.00 INR", 47.0, "INR"),
+        ("£5.00 \u2013 £8.00", 5.0, "GBP"),
+    ],
+)
+def test_a_price_in_a_usual_notation_is_an_amount_and_a_currency(
+    text: str, amount: float, currency: str | None, tmp_path: Path
+) -> None:
+    path = write(tmp_path, "a.csv", f'id,title,price\n1,mug,"{text}"\n')
+    (mug,), _ = look(path)
+    assert (mug.price, mug.attributes.get("currency")) == (amount, currency)

@@ -13,7 +13,7 @@ from kinshelf import Shelf
 from kinshelf.db.catalog.statement import seal, side_file
 from kinshelf.db.product import Product
 from kinshelf.store.search import hnsw, lifecycle
-from kinshelf.store.search.links import link_all, unlinked
+from kinshelf.store.search.links import held_out, link_all, unlinked
 
 ROWS, WIDTH = 3000, 16
 
@@ -82,6 +82,22 @@ def test_a_graph_of_one_row_or_none_has_no_row_to_link() -> None:
         assert unlinked(index) == count
 
 
+def test_rows_that_are_held_out_are_found_by_no_search_until_they_are_back() -> None:
+    rows = made(ROWS, 0)
+    index = graph_of(rows, 8)
+    link_all(index)
+    graph = hnsw.Hnsw(index, hnsw.entry_points_of(rows), ROWS, ROWS, "", {})
+    before, out = links_of(index), np.arange(3, ROWS, 20)
+    with held_out(index, out):
+        assert lost(index) >= set(out.tolist())
+        found = graph.candidates(rows, 10, 64, "both")
+        assert not set(found.ravel().tolist()) & set(out.tolist())
+        others = np.setdiff1d(np.arange(ROWS), out)
+        assert (found[others, 0] == others).mean() > 0.95
+    assert links_of(index) == before
+    assert (graph.candidates(rows[out], 10, 64, "both")[:, 0] == out).mean() > 0.95
+
+
 @pytest.fixture
 def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty shelf; a graph pays from 2,000 rows on."""
@@ -126,6 +142,7 @@ def test_a_graph_that_an_older_version_made_with_other_numbers_is_used_and_grown
     assert state is not None
     del state["unlinked"]
     side_file(path).write_bytes(seal(state))
+    caplog.clear()
     with Shelf.open(toys) as shelf:
         assert not shelf.snapshot().kneighbors(rows[:5], 3).exhaustive
         assert not caplog.text

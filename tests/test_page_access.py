@@ -16,6 +16,7 @@ PAGES = {
     "wrong condition": f"/shelf?where={quote('pricee < 20')}",
     "found": "/shelf?q=set&f=category%3AToys+%26+Games&f=price%3A10..20&facet=colour",
     "list": "/shelf?view=list&col=category&col=price&col=id&sort=-price",
+    "fill": "/fill",
     "history": "/changes",
     "operation": "/changes/operation?number=1",
     "no match": f"/shelf?where={quote('price < 0')}",
@@ -36,6 +37,8 @@ def opened(visit: Visit, name: str) -> None:
         visit.page.wait_for_selector("#status .notice")
         if visit.page.is_visible(".keys"):  # a phone has none
             visit.page.click("summary >> text=Keys")
+    if name == "fill":
+        visit.page.wait_for_selector(".sheet")
     if name == "classify":
         visit.page.fill("#text", "a red toy car")
         visit.page.click("button.main")

@@ -12,13 +12,17 @@ import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 from conftest import FakeEncoder
 from PIL import Image
 
 from kinshelf import Shelf
+from kinshelf.cli import main
 from kinshelf.cluster.encode import EncodeOptions, encode_source
+from kinshelf.cluster.part import EncoderSpec
 from kinshelf.db.errors import InputError
-from kinshelf.db.images.decode import content_hash
+from kinshelf.db.images.decode import content_hash, limits, limits_now
+from kinshelf.samples import tiny_clip_dir
 
 
 def jpeg(colour: str) -> bytes:
@@ -109,3 +113,24 @@ def test_encode_refuses_bytes_by_name_rather_than_drop_them(kind: str, tmp_path:
     with pytest.raises(InputError, match="holds its pictures as bytes"):
         encode_source(str(path), tmp_path / "out", EncodeOptions())
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("side", "failed"), [("64", 0), ("65", 1)])
+def test_encode_has_the_limits_of_pictures_that_add_has(
+    side: str, failed: int, tmp_path: Path
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(A)
+    (tmp_path / "a.csv").write_text("id,title,image\n1,Mug,a.jpg\n")
+    out = ["-o", str(tmp_path / "out"), "--encoder", str(tiny_clip_dir()), "--json"]
+    done = CliRunner().invoke(
+        main, ["encode", str(tmp_path / "a.csv"), *out, "--min-side", side, "--max-pixels", "5000"]
+    )
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["image_failed"] == failed
+
+
+def test_workers_of_encode_are_told_the_limits() -> None:
+    with limits(pixels=9, size=8, side=7):
+        spec = EncoderSpec("clip", None, "float32", "f", None, limits=limits_now())
+    with limits(**EncoderSpec.read(spec.dump()).limits):
+        assert limits_now() == {"pixels": 9, "size": 8, "side": 7}

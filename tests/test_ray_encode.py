@@ -180,7 +180,7 @@ def test_add_takes_the_folder_bit_for_bit_and_encodes_nothing(plain: Path, tmp_p
         assert (report.inserted, report.rejected, report.encoded_texts) == (118, 0, 0)
         again = shelf.add(plain)
         assert (again.inserted, again.unchanged) == (0, 118)
-        assert shelf.fingerprint == PartsManifest.read(plain).fingerprint
+        assert shelf.fingerprint == PartsManifest.read(plain).space
         now = shelf.snapshot()
         for name, (image, text) in products_of(plain).items():
             pairs = now.pairs([now.get(name).row])[0]

@@ -17,12 +17,13 @@ from conftest import FakeEncoder, make_catalogue
 from kinshelf import Shelf
 from kinshelf.db.errors import EncoderMismatch, ShelfDamaged
 from kinshelf.db.images.cache import ImageCache
+from kinshelf.db.product import MEAN
 from kinshelf.store.log.manifest import Manifest
 from kinshelf.store.maintain import reembed
 from kinshelf.store.maintain.reembed import ReembedReport
 from kinshelf.store.maintain.verify import verify_path
 
-OTHER = Manifest(encoder="other")
+OTHER = Manifest(encoder="other", pictures=MEAN)
 
 
 @pytest.fixture

@@ -87,7 +87,7 @@ def check_every_command(name: str, sizes: list[int], tmp_path: Path) -> None:
     few = sum(1 < size < 5 for size in sizes)
     reported = f"{few} of {len(sizes)} categories have fewer than 5 products"
     assert (reported in trained.stderr) == (few > 0)
-    assert ("of the products are in one category" in trained.stderr) == (max(sizes) == 95)
+    assert ("in one category (" in trained.stderr) == (max(sizes) == 95)
     if sum(size for size in sizes if size > 1) < 20:
         assert "too few products to calibrate" in trained.stderr
     for answer in lines(call(shelf, "classify", *asked, "--json")):
@@ -95,7 +95,7 @@ def check_every_command(name: str, sizes: list[int], tmp_path: Path) -> None:
         assert answer["category"] in answer["prediction_set"]
     written = ["-o", tmp_path / "report"] if name in WRITTEN else []
     metrics = lines(call(shelf, "evaluate", "--json", *written))[0]
-    assert metrics["hybrid"]["n"] == sum(sizes)
+    assert metrics["hybrid"]["n"] == report["metrics"]["groups"] <= sum(sizes)
     assert np.isfinite(metrics["hybrid"]["nll"])
     assert call(shelf, "audit").exit_code == 0
     chosen = call(shelf, "policy", "--precision", "0.6")

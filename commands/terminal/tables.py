@@ -117,6 +117,11 @@ def info_tables(found: dict[str, Any]) -> Group:
         if found[name]:
             rows = [{name: k, "products": v} for k, v in found[name].items()]
             tables += ["", rows_table([name, "products"], rows)]
+    if found["category_spellings"]:
+        merges = found["category_spellings"].items()
+        rows = [{"category": name, "may be": usual} for name, usual in merges]
+        tables += ["", rows_table(["category", "may be"], rows)]
+        tables.append(plain_heading("kinshelf audit -o audit.csv and relabel audit.csv merge them"))
     if found["probes"]:
         names = ["probe", "generation", "trained_on", "classes", "val_accuracy"]
         rows = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -263,6 +264,10 @@ class View:
 
     def attribute_types(self) -> dict[str, str]:
         """Attribute names and their types (`text`, `number`, `boolean`); text if they differ."""
+        return self._attribute_types
+
+    @functools.cached_property
+    def _attribute_types(self) -> dict[str, str]:
         query = (
             "SELECT name, list(DISTINCT type) FROM attributes WHERE generation <= ?"
             " GROUP BY name ORDER BY name"

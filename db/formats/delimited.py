@@ -284,9 +284,11 @@ class DelimitedSource:
         return {"delimiter": self._delimiter, "skipinitialspace": self._spaced}
 
     def _shown_skip(self) -> int:
-        """The rows above the header of Amazon's flat files, which begin with their version."""
-        first = next(text_lines(self._path, self.encoding), "")
-        return 2 if first.lstrip('"').startswith("TemplateType=") else 0
+        """The rows above the header of Amazon's flat files, which begin with their version, and of
+        Meta's template, which state of each column whether it is required."""
+        lines = itertools.islice(text_lines(self._path, self.encoding), _SAMPLED)
+        above = list(itertools.takewhile(_is_note, (line.lstrip('\ufeff"') for line in lines)))
+        return 2 if above and above[0].startswith("TemplateType=") else len(above)
 
     def _shown_delimiter(self) -> str:
         """The delimiter that makes most known names of the header, then records of its width."""
@@ -357,6 +359,10 @@ def unique_names(names: Sequence[str]) -> list[str]:
             candidate = f"{clean}_{copies[clean]}"
         unique[candidate] = None
     return list(unique)
+
+
+def _is_note(line: str) -> bool:
+    return line.startswith(("TemplateType=", "# Required", "# Optional"))
 
 
 def _shape(text: str) -> str:

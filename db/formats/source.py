@@ -234,7 +234,9 @@ def _encoding_message(path: Path) -> str:
     offset, line, byte = _first_bad_byte(path)
     return (
         f"{path} is not UTF-8: byte 0x{byte:02x} at offset {offset} (line {line}), and no other"
-        " encoding fits well: mend that line, or name the encoding, such as --encoding cp1252"
+        " encoding fits well: mend that line, or name the encoding with --encoding: cp1250 is"
+        " usual for Central Europe, cp1251 for Cyrillic, cp1253 for Greek, big5 for traditional"
+        " Chinese, euc_kr for Korean, cp1252 for Western Europe"
     )
 
 

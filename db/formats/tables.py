@@ -43,11 +43,12 @@ class SheetSource:
         self._path, self._sheet, self._skip = path, sheet, skip or 0
         self.notes: list[str] = []
         _check_parts(path)
+        self.columns: Sequence[str] = ()
         header = next(self._cells(), None)
         if header is None:
             raise EmptySource(f"{path} has no rows in its sheet")
         names = ["" if cell is None else str(cell) for cell in header]
-        self.columns: Sequence[str] = unique_names(names[: _last(names)])
+        self.columns = unique_names(names[: _last(names)])
         check_width(path, self.columns)
 
     def count(self) -> int | None:
@@ -81,7 +82,9 @@ class SheetSource:
                 sheet = self._chosen(book)
                 sheet.reset_dimensions()
                 for cells in sheet.iter_rows(
-                    min_row=self._skip + 1, max_col=MAX_COLUMNS + 1, values_only=True
+                    min_row=self._skip + 1,
+                    max_col=(len(self.columns) or MAX_COLUMNS) + 1,  # empty rows are as wide
+                    values_only=True,
                 ):
                     blank = 0 if any(cell not in (None, "") for cell in cells) else blank + 1
                     if not blank:
@@ -113,7 +116,7 @@ class ArrowSource:
         """Read the schema. Raises EmptySource, UnreadableSource."""
         self._path = path
         with self._opened() as reader:
-            self.columns: Sequence[str] = list(reader.schema.names)
+            self.columns: Sequence[str] = unique_names(reader.schema.names)
         check_width(path, self.columns)
         if next(self.rows(()), None) is None:
             raise EmptySource(f"{path} has no rows")
@@ -124,10 +127,11 @@ class ArrowSource:
 
     def rows(self, wanted: Collection[str] | None = None) -> Iterator[dict[str, object] | BadRow]:
         """Each row; bytes come not at all."""
-        names = [name for name in self.columns if wanted is None or name in wanted]
+        places = [i for i, n in enumerate(self.columns) if wanted is None or n in wanted]
+        names = [self.columns[place] for place in places]
         with self._opened() as reader:
             for batch in _batches(reader):
-                columns = [[_cell(v) for v in batch.column(n).to_pylist()] for n in names]
+                columns = [[_cell(v) for v in batch.column(i).to_pylist()] for i in places]
                 cells = zip(*columns, strict=True) if names else iter([()] * batch.num_rows)
                 for values in cells:
                     size = sum(len(value) for value in values if isinstance(value, str))

@@ -147,6 +147,11 @@ def limits(
         MAX_PIXELS, MAX_BYTES, MIN_SIDE, _DRAFT_FROM = before
 
 
+def limits_now() -> dict[str, int]:
+    """The limits in force, as `limits` takes them: for another process to have the same."""
+    return {"pixels": MAX_PIXELS, "size": MAX_BYTES, "side": MIN_SIDE}
+
+
 def decode_image(data: bytes) -> Image.Image:
     """Decode to an RGB picture, 8 bits a channel, as a viewer would show it.
 

@@ -16,8 +16,8 @@ _BETWEEN_URLS = re.compile(r"[|;,~\s]+(?=https?://|//)|\s*\|\s*")
 _URL = re.compile(r"(?:https?:)?//[^\s\"'<>|{}\[\]]+", re.I)
 _BETWEEN_TEXTS = re.compile(r"(?<=['\"])\s+(?=['\"])")
 """Where NumPy, which writes no commas, has them in a list of texts."""
-_ADDRESSES = ("url", "src", "href", "link", "hi_res", "original", "large", "full", "medium", "path",
-              "file", "image", "thumb")  # fmt: skip
+_ADDRESSES = ("src", "hi_res", "original", "large", "full", "url", "href", "link", "image",
+              "medium", "path", "file", "thumb")  # fmt: skip
 """What an object that stands for a picture may call its address, the best one first."""
 _NO_PICTURE = frozenset({"", "null", "none", "nan", "n/a", "na", "#n/a", "undefined"})
 _LEVELS = re.compile(r"\s*(?:>>|>|\||»|(?<=\s)/(?=\s))\s*")
@@ -110,6 +110,13 @@ def _parsed(text: str) -> Any:
         except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
             continue
     return text
+
+
+def first_price(text: str) -> str:
+    """The price of the first of a list of variants, as JSON."""
+    variants = members_of(text) or []
+    prices = (v.get("price") for v in variants if isinstance(v, dict))
+    return next((str(price) for price in prices if price not in (None, "")), "")
 
 
 def path_of(text: str) -> str:

@@ -83,6 +83,7 @@ def choose(
     for name, one in found.items():  # of a category its levels stay, to be filtered by
         if isinstance(one, Template) and name != "category":
             unused += one.columns
+    unused = [one for one in unused if one not in matching(columns, layout.kept)]
     hidden = frozenset(unused) - set(fields.values()) - set(mapping.values())
     read = {name: one for name, one in layout.read.items() if name in fields}
     return Choice(layout, fields, templates, pictures, hidden, read, _gathers(layout, by_key))
@@ -124,7 +125,8 @@ def _with_fields(
 
 def _gathers(layout: Layout, by_key: Mapping[str, str]) -> bool:
     """Whether the columns are there by which several rows are one product."""
-    by_name = {layout.group, layout.parent} & by_key.keys()
+    children = layout.children[0] if layout.children else None
+    by_name = {layout.group, layout.parent, children} & by_key.keys()
     starts = matching(by_key.values(), [layout.starts[0]]) if layout.starts else []
     return bool(by_name or starts)
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from kinshelf.db.layouts.cells import first_path, path_of, stem, tag_path, ten_digits
+from kinshelf.db.layouts.cells import first_path, first_price, path_of, stem, tag_path, ten_digits
 from kinshelf.db.layouts.names import amazon_description, key_of
 
 Read = Callable[[str], str]
@@ -24,10 +24,12 @@ class Layout:
     those of `key_of`. `fields` gives for each field its columns or templates, of which the first
     that is there and not empty throughout is taken; `read` what is done to a field's cell.
     `pictures`, `variant` and `ignored` are patterns of columns: those with pictures, in order,
-    those that a variant has of its own, and those that say nothing of a product.
+    those that a variant has of its own, and those that say nothing of a product; `kept` are
+    attributes though a template reads them.
 
     Rows become one product where `group` has the same value as in the row before, where `parent`
-    names another row's `parent_keys`, or where `starts` (column, value) does not begin a new one.
+    names another row's `parent_keys`, where another row's `children` (column, pattern) names the
+    first of its `parent_keys`, or where `starts` (column, value) does not begin a new one.
     `hidden` (column, value) marks rows that no shop shows. `beside` is a folder next to the file,
     and the template of the pictures in it.
     """
@@ -38,10 +40,12 @@ class Layout:
     read: Mapping[str, Read] = field(default_factory=dict)
     pictures: tuple[str, ...] = ()
     variant: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     group: str | None = None
     parent: str | None = None
     parent_keys: tuple[str, ...] = ()
+    children: tuple[str, str] | None = None
     starts: tuple[str, str] | None = None
     hidden: tuple[str, str] | None = None
     beside: tuple[str, str] | None = None
@@ -49,7 +53,7 @@ class Layout:
     @property
     def gathers(self) -> bool:
         """Whether several rows may be one product."""
-        return any((self.group, self.parent, self.starts, self.hidden))
+        return any((self.group, self.parent, self.children, self.starts, self.hidden))
 
 
 def _names(text: str) -> frozenset[str]:
@@ -97,6 +101,18 @@ SHOPIFY = Layout(
              "cost per item", "unit price .*"),
     group="handle",
 )  # fmt: skip
+SHOPIFY_JSON = Layout(
+    "Shopify products.json",
+    (_names("handle, title, variants, images"),),
+    {
+        "id": ("handle",), "title": ("title",), "description": ("body html",),
+        "category": ("product type",), "price": ("{variants}",), "brand": ("vendor",),
+    },
+    {"category": path_of, "price": first_price},
+    pictures=("images", "image"),
+    ignored=("id", "published .*", "created at", "updated at", "template suffix", "admin .*"),
+    kept=("variants",),
+)  # fmt: skip
 WOOCOMMERCE = Layout(
     "WooCommerce product export",
     (_names("name, regular price, images, categories"), _names("type, sku, name, images")),
@@ -132,7 +148,10 @@ MAGENTO = Layout(
              "meta .*", "created at", "updated at", ".* label", ".* labels", "display .*",
              "new (from|to) date", "custom .*", "page layout", "use config .*", "options container",
              "msrp .*", "gift message available", "is decimal divided", "website id",
-             "related .*", "crosssell .*", "upsell .*", "bundle .*", "hide from product page"),
+             "related .*", "crosssell .*", "upsell .*", "bundle .*", "hide from product page",
+             "configurable variation.*"),
+    variant=("sku", "price", "special price", "additional attributes", "qty"),
+    parent_keys=("sku",), children=("configurable variations", r"(?:^|\|)sku=([^,|]+)"),
     hidden=("visibility", "Not Visible Individually"),
 )  # fmt: skip
 BIGCOMMERCE = Layout(
@@ -189,7 +208,8 @@ AMAZON_FLAT = Layout(
     parent="parent sku", parent_keys=("item sku", "sku"),
 )  # fmt: skip
 LAYOUTS = (
-    AMAZON_2020, SHOPIFY, WOOCOMMERCE, MAGENTO, BIGCOMMERCE, ETSY, AMAZON_FLAT, MERCHANT,
+    AMAZON_2020, SHOPIFY, SHOPIFY_JSON, WOOCOMMERCE, MAGENTO, BIGCOMMERCE, ETSY, AMAZON_FLAT,
+    MERCHANT,
     Layout(
         "Amazon products with lists",
         (_names("uniq id, title, categories, images"), _names("asin, title, categories")),

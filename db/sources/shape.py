@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import islice
@@ -48,6 +49,9 @@ class ShapedSource:
         self._variant = variant_columns(source.columns, layout) if layout else []
         self._group = by_key.get(layout.group or "") if layout else None
         self._parent = by_key.get(layout.parent or "") if layout else None
+        children = layout.children if layout else None
+        self._children = by_key.get(children[0]) if children else None
+        self._child = re.compile(children[1]) if children else None
         titles = layout.fields.get("title", ()) if layout else ()
         self._titles = [by_key[name] for name in titles if name in by_key][:1]
         keys = layout.parent_keys if layout else ()
@@ -55,7 +59,7 @@ class ShapedSource:
         self._parent_keys = [one for one in found if one]
         self._starts = self._condition(layout.starts) if layout else None
         self._hidden = self._condition(layout.hidden) if layout else None
-        self.gathers = bool(self._group or self._parent or self._starts)
+        self.gathers = bool(self._group or self._parent or self._children or self._starts)
         made = [*templates, *([PICTURES] if self._pictures else [])]
         self.columns: Sequence[str] = [
             *source.columns, *made, *([VARIANTS] if self.gathers and self._variant else []),
@@ -85,7 +89,7 @@ class ShapedSource:
         made = [column for one in self._templates.values() for column in one.columns]
         keys = [column for one in self._parent_keys for column in one.columns]
         given = (one[0] for one in (self._starts, self._hidden) if one)
-        plain = [self._group, self._parent, *self._titles, *given]
+        plain = [self._group, self._parent, self._children, *self._titles, *given]
         return [*made, *keys, *self._pictures, *self._variant, *filter(None, plain)]
 
     def _read(self, wanted: Collection[str] | None) -> Iterator[Row | BadRow]:
@@ -98,7 +102,7 @@ class ShapedSource:
                 yield BadRow(f"{place}: the variant of another product", "hidden", expected=True)
 
     def _gathered(self, wanted: Collection[str] | None) -> Iterator[Row | BadRow]:
-        if self._parent:
+        if self._parent or self._children:
             yield from self._with_children(wanted)
             return
         held: list[Row] = []
@@ -145,9 +149,10 @@ class ShapedSource:
     def _with_children(self, wanted: Collection[str] | None) -> Iterator[Row | BadRow]:
         """Parents with their variants, wherever these stand; a variant without one by itself."""
         children, parents = defaultdict(list), set[str]()
+        listed = self._listed()
         for row in self.inner.rows(wanted):
             if not isinstance(row, BadRow):
-                if key := _shown(row.get(self._parent or "")):
+                if key := self._parent_of(row, listed):
                     children[key].append(dict(row))
                 else:
                     parents |= {one.fill(row, _shown) for one in self._parent_keys}
@@ -155,13 +160,30 @@ class ShapedSource:
             if isinstance(each, BadRow):
                 yield each
                 continue
-            if _shown(each.get(self._parent or "")) in parents - {""}:
+            if self._parent_of(each, listed) in parents - {""}:
                 message = "the variant of another product"
                 yield BadRow(message, "variant", expected=True)
                 continue
             names = [one.fill(each, _shown) for one in self._parent_keys]
             found = [row for name in names for row in children.get(name, ()) if name]
             yield self._family(each, found)
+
+    def _listed(self) -> dict[str, str]:
+        """The parent of each variant that a parent lists."""
+        found: dict[str, str] = {}
+        if not self._children or not self._child or not self._parent_keys:
+            return found
+        own = self._parent_keys[0]
+        for row in self.inner.rows({self._children, *own.columns}):
+            if not isinstance(row, BadRow) and (names := _shown(row.get(self._children))):
+                key = own.fill(row, _shown)
+                found |= {name.strip(): key for name in self._child.findall(names)}
+        return found
+
+    def _parent_of(self, row: Mapping[str, object], listed: Mapping[str, str]) -> str:
+        if not self._children:
+            return _shown(row.get(self._parent or ""))
+        return listed.get(self._parent_keys[0].fill(row, _shown), "")
 
     def _family(self, parent: Row, children: list[Row]) -> Row:
         if not children:

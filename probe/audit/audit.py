@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kinshelf.db.arrays import FloatArray, IntArray
+from kinshelf.db.arrays import BoolArray, FloatArray, IntArray
 from kinshelf.db.errors import ProbeNotFound
+from kinshelf.db.labels import label_key, spellings
 from kinshelf.probe.audit.conflicts import CONFLICT, Conflicts, find_conflicts
 from kinshelf.probe.audit.duplicates import Duplicates, copies, find_duplicates
 from kinshelf.probe.audit.facts import Facts, read_facts
@@ -44,7 +46,9 @@ class AuditRow:
     Scores rise with suspicion: `label_score` from 0 to 1, 0.5 where another category is as
     probable; `outlier_score` in robust standard deviations; `conflict_score` 1 where picture and
     text fit no better than chance. None where there is nothing to judge. `accept` and
-    `new_category` are empty, for the reviewer: `relabel` reads them.
+    `new_category` are for the reviewer: `relabel` reads them. They are empty, but where the
+    category is another spelling of one that more products have and nothing else speaks against
+    it: there `accept` is "yes" for that one.
     """
 
     id: str
@@ -66,6 +70,7 @@ class AuditRow:
     image_says: str | None
     text_says: str | None
     text_fits_better: str | None
+    is_category_spelling: bool
     evidence: list[str]
     image: str | None
 
@@ -83,6 +88,7 @@ class Audit:
     outliers: Outliers
     conflicts: Conflicts
     proposals: list[Proposal] | None
+    spellings: dict[str, str] = field(default_factory=dict)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -95,12 +101,19 @@ class Audit:
             "outliers": int(self.outliers.flagged.sum()),
             "conflicts": int(self.conflicts.flagged.sum()),
         }
+        if self.spellings:
+            found["category_spellings"] = int(self._is_spelling.sum())
         return found | ({} if self.proposals is None else {"proposals": len(self.proposals)})
 
     @property
     def rows(self) -> Iterator[AuditRow]:
         """The products that something is the matter with, the most suspect first."""
         return (self.row(int(place)) for place in self.places)
+
+    @property
+    def _is_spelling(self) -> BoolArray:
+        """Which products (n,) have a category that is another's spelling."""
+        return np.array([name in self.spellings for name in self.facts.categories], dtype=np.bool_)
 
     def to_pandas(self) -> pd.DataFrame:
         """One row a product that something is the matter with, the most suspect first."""
@@ -120,6 +133,7 @@ class Audit:
             (self.conflicts.flagged, self.conflicts.score / CONFLICT),
             (self.outliers.flagged, self.outliers.score / FAR),
             (self.duplicates.flagged, 0.0),
+            (self._is_spelling, 0.0),
         ):
             score = np.maximum(score, np.where(flagged, past, -np.inf))
         order = np.lexsort((np.arange(len(score)), self.duplicates.group, -score))
@@ -134,9 +148,8 @@ class Audit:
             id=facts.ids[place],
             title=facts.titles[place],
             category=facts.categories[place],
-            accept="",
             new_category="",
-            **self._label(place),
+            **self._judged(place),
             is_near_duplicate=group >= 0,
             is_exact_duplicate=bool(self.duplicates.exact[place]),
             duplicate_group=facts.ids[group] if group >= 0 else None,
@@ -153,6 +166,15 @@ class Audit:
         """Places of the nearest products, at most `SHOWN`."""
         near = self.graph.places[place]
         return [int(other) for other in near[near >= 0][:SHOWN]]
+
+    def _judged(self, place: int) -> dict[str, Any]:
+        label = self._label(place)
+        usual = self.spellings.get(self.facts.categories[place] or "")
+        suggested = label["suggested_category"] if label["is_label_issue"] else usual
+        merge = usual is not None and label_key(suggested or "") == label_key(usual)
+        if merge:  # a probe that suggests another spelling speaks for it
+            label["suggested_category"] = usual
+        return label | {"is_category_spelling": usual is not None, "accept": "yes" if merge else ""}
 
     def _label(self, place: int) -> dict[str, Any]:
         names = ("label_score", "suggested_category", "suggested_probability", "image_says",
@@ -224,6 +246,7 @@ def audit_shelf(
         outliers=find_outliers(graph, facts, copied),
         conflicts=find_conflicts(now, facts),
         proposals=propose_categories(now, facts, probe) if novel else None,
+        spellings=spellings(Counter(facts.categories)),
     )
 
 

@@ -32,6 +32,7 @@ def calibrate(
     Its `calibration` is fitted, and `reference` holds what prediction sets, policy, novelty and
     new categories are judged by. With too few rows the defaults stay, and a warning reports it.
     """
+    source = source.with_basis(probe.settings.seed)
     reference: dict[str, NDArray[Any]] = {}
     known, novelty = fit_known(source, probe.settings.seed), fit_novelty(source, probe.settings)
     if known is not None:

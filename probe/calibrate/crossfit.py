@@ -13,12 +13,12 @@ import numpy as np
 
 from kinshelf.db.arrays import BoolArray, Float64Array, FloatArray, IntArray
 from kinshelf.probe.calibrate.hybrid import views_of
-from kinshelf.probe.calibrate.vote_space import Metric, fit_metric, similarities_in
+from kinshelf.probe.calibrate.vote_space import Metric, fit_metric
 from kinshelf.probe.fit.model import Probe
 from kinshelf.probe.fit.ridge import RidgeFit
 from kinshelf.probe.fit.settings import ProbeSettings
 from kinshelf.probe.fit.split import TrainingSet
-from kinshelf.probe.fit.training import REFIT_LONGER, fit_probe
+from kinshelf.probe.fit.training import REFIT_LONGER
 from kinshelf.store.search.exact import merged, nothing
 
 FEWEST = 20
@@ -27,8 +27,6 @@ NEAREST = 20
 """Neighbours kept of each row: the most that may vote."""
 MOST = 5000
 """Rows of a large training set that are judged."""
-SPACE = "whitened"
-"""In which the neighbours' weights are measured."""
 _BLOCK = 8192
 _QUERIES = 512
 
@@ -41,7 +39,7 @@ class CrossFit:
 
     `codes` (m,) int64 are their classes; `logits` (m, n_classes) float32 the probe's and `scores`
     (m, n_classes) float64 the ridge's; `labels` (m, k) int64 the classes of the nearest rows,
-    nearest first; `similarities` (m, k) float32 in `SPACE`. Rows with both modalities are judged
+    nearest first; `similarities` (m, k) float32, whitened. Rows with both modalities are judged
     three times, as they are and with either alone: `views` (m,) int64 are which modalities were
     seen, `masked` (m,) bool whether one was hidden.
     """
@@ -79,20 +77,23 @@ def cross_fit(
     judged = _once(source)
     if judged.sum() < FEWEST:
         return None
-    parts = []
-    rounds = list(_rounds(source, settings))
-    for done, (train, held) in enumerate(rounds, start=1):
-        places = held[judged[held]]
-        if not len(places):
-            continue
-        part = source.take(train)
-        small = len(source) < settings.refit_below
-        fitted = fit_probe(part, _as_long(probe, settings)).probe if small else probe
-        parts.append(
-            _judge(_Part(source, part, fitted, ridge, fit_metric(part, settings.seed)), places)
-        )
-        on_part(done, len(rounds))
-    return _joined(parts) if parts else None
+    rounds = [(train, held[judged[held]]) for train, held in _rounds(source, settings)]
+    rounds = [(train, places) for train, places in rounds if len(places)]
+    parts = [source.take(train) for train, _ in rounds]
+    probes = [probe] * len(parts)
+    small = len(source) < settings.refit_below
+    if small:
+        from kinshelf.probe.calibrate.stack import fit_together
+
+        fitted = fit_together(parts, _as_long(probe, settings))
+        probes = [probe.replace(weights=weights) for weights in fitted]
+    found = []
+    for part, learned, (_, places) in zip(parts, probes, rounds, strict=True):
+        metric = fit_metric(part, settings.seed)
+        placed = metric.whitened(part.data.fused(part.rows)) if small else None
+        found.append(_judge(_Part(source, part, learned, ridge, metric, placed), places))
+        on_part(len(found), len(rounds))
+    return _joined(found) if found else None
 
 
 def _as_long(probe: Probe, settings: ProbeSettings) -> ProbeSettings:
@@ -124,13 +125,24 @@ def _rounds(source: TrainingSet, settings: ProbeSettings) -> Iterator[tuple[Bool
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Part:
-    """What judges: probe, neighbours and metric of `part`, and the ridge of all of `source`."""
+    """What judges: probe, neighbours and metric of `part`, and the ridge of all of `source`.
+
+    `placed` (n, D) are the part's rows in the neighbours' space, None: too many to keep."""
 
     source: TrainingSet
     part: TrainingSet
     probe: Probe
     ridge: RidgeFit
     metric: Metric
+    placed: FloatArray | None
+
+    def similarities(self, X: FloatArray, near: IntArray) -> FloatArray:
+        """Of queries (m, D) and their nearest in the part (m, k), in the neighbours' space."""
+        if self.placed is not None:
+            found = np.vecdot(self.placed[near], self.metric.whitened(X)[:, None])
+            return np.asarray(found, dtype=np.float32)
+        vectors = self.part.data.fused(self.part.rows[near.ravel()])
+        return self.metric.whitened_cosines(X, vectors.reshape(*near.shape, -1))
 
 
 def _judge(by: _Part, places: IntArray) -> CrossFit:
@@ -152,14 +164,13 @@ def _judge(by: _Part, places: IntArray) -> CrossFit:
 
 def _judge_as(by: _Part, X: FloatArray, places: IntArray, *, masked: bool) -> CrossFit:
     near = _nearest(X, by.part)
-    vectors = by.part.data.fused(by.part.rows[near.ravel()]).reshape(*near.shape, -1)
     return CrossFit(
         places=places,
         codes=by.source.codes[places],
         logits=by.probe.logits(X),
         scores=by.ridge.left_out(X, places),
         labels=by.part.codes[near],
-        similarities=similarities_in(SPACE, X, vectors, by.metric, by.probe),
+        similarities=by.similarities(X, near),
         views=views_of(X),
         masked=np.full(len(X), masked),
     )

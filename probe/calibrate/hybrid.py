@@ -40,6 +40,7 @@ class Distributions:
     ridge: Float64Array
 
 
+_LEAST = 1e-300
 METHODS = ("probe", "ridge", "knn", "hybrid")
 
 
@@ -78,6 +79,9 @@ class Predictors:
         self._views = reference.get(VIEW_PARAMETERS) if calibration is None else None
         known = set(probe.classes) if probe else set()
         self.seen = np.array([name in known for name in self.classes], dtype=np.bool_)
+        self.settled = self.seen.copy()
+        if new_categories is not None:
+            self.settled[new_categories.places] = False
 
     @property
     def weighs_shelf(self) -> bool:
@@ -118,27 +122,33 @@ class Predictors:
             scores = self._ridge.scores(X)
             p_ridge[:, self.seen] = softmax(scores * own.sharpness)
         pool[:, self.seen] = pooled(logits, scores, own)
-        return Alone(p_probe, p_ridge, pool, own.lam, self._mass(X))
+        mass = self._mass(X, pool)
+        rest = np.where(self.settled, pool, 0.0)
+        rest /= np.maximum(rest.sum(axis=1, keepdims=True), _LEAST)
+        return Alone(p_probe, p_ridge, rest, own.lam, mass)
 
     def mixed(self, alone: Alone, votes: Float64Array) -> Distributions:
         """The answer of both."""
         whole = votes
         if self._probe is not None:
-            whole = mix(alone.pool, votes, self.seen, alone.lam, alone.mass)
+            whole = mix(alone.pool, votes, self.settled, alone.lam, alone.mass)
         return Distributions(self.classes, alone.probe, votes, whole, alone.ridge)
 
     def may_reach(self, alone: Alone, probability: float) -> BoolArray:
         """Which classes may be so probable, whatever the neighbours vote, (n, n_classes)."""
         most = (1 - alone.lam) * alone.pool + alone.lam
         new = np.ones_like(alone.pool) if alone.mass is None else alone.mass
-        return np.asarray(np.where(self.seen, most, new) >= probability)
+        return np.asarray(np.where(self.settled, most, new) >= probability)
 
-    def _mass(self, X: FloatArray) -> Float64Array | None:
+    def _mass(self, X: FloatArray, pool: Float64Array) -> Float64Array | None:
+        """What new and young categories have, (n, n_classes): the more of what their products show
+        and what the pool gives them, so that training again takes none from them."""
         if self._new_categories is None:
             return None
-        mass = np.zeros((len(X), len(self.classes)), dtype=np.float64)
-        mass[:, ~self.seen] = self._new_categories.mass(X)
-        return mass
+        mass = np.zeros_like(pool)
+        mass[:, self._new_categories.places] = self._new_categories.mass(X)
+        mass = np.maximum(mass, np.where(self.settled, 0.0, pool))
+        return np.asarray(mass / np.maximum(mass.sum(axis=1, keepdims=True), 1))
 
 
 VIEW_PARAMETERS = "mixture.views"

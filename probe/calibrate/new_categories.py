@@ -16,7 +16,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from kinshelf.db.arrays import Float64Array, FloatArray, IntArray
+from kinshelf.db.arrays import BoolArray, Float64Array, FloatArray, IntArray
 from kinshelf.probe.calibrate.vote_space import Metric, fit_metric, unit
 from kinshelf.probe.fit.covariance import class_means
 from kinshelf.probe.fit.model import Probe
@@ -29,6 +29,8 @@ its products and 0.91 by 20, and took 0.008 of the known ones."""
 
 FEWEST = 30
 """Held-out products below which no margin can be named."""
+SETTLED, BESIDE = 20, 5
+"""TODO"""
 MOST = 1000
 _HELD_OUT = 0.5
 _LEARNED = 20_000
@@ -40,21 +42,24 @@ _STEEPNESS = 6.0
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Known:
-    """Summary of the categories that the probe was trained on.
+    """Summary of the settled categories that the probe was trained on.
 
-    `prototypes` (n_classes, D) float32, the classes' unit means in the whitened space; `sample`
-    (m, D) float16, products that went into neither these nor the `metric`, in the same space.
+    `prototypes` (n, D) float32, their unit means in the whitened space, and `codes` (n,) int64,
+    their places among the probe's; `sample` (m, D) float16, products of theirs that went into
+    neither the prototypes nor the `metric`, in the same space.
     """
 
     metric: Metric
     prototypes: FloatArray
     sample: NDArray[np.float16]
+    codes: IntArray
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """By name, to be stored with a probe."""
         own: dict[str, NDArray[Any]] = {
             "unseen.prototypes": self.prototypes,
             "unseen.sample": self.sample,
+            "unseen.codes": self.codes,
         }
         return own | self.metric.arrays()
 
@@ -64,11 +69,23 @@ class Known:
         metric = Metric.of(arrays)
         if metric is None or "unseen.prototypes" not in arrays:
             return None
-        return cls(metric, arrays["unseen.prototypes"], arrays["unseen.sample"])
+        prototypes = arrays["unseen.prototypes"]
+        every = np.arange(len(prototypes), dtype=np.int64)  # of a probe that knows none as young
+        return cls(metric, prototypes, arrays["unseen.sample"], arrays.get("unseen.codes", every))
+
+
+def settled(codes: IntArray, groups: IntArray, n_classes: int) -> BoolArray:
+    """Which classes have products enough to stand beside the others, (n_classes,); copies count
+    once. The rest are young."""
+    of_group = np.unique(np.stack([codes, groups]), axis=1)[0]
+    counts = np.bincount(of_group, minlength=n_classes)
+    return np.asarray((counts >= SETTLED) | (counts * BESIDE >= np.median(counts)), dtype=np.bool_)
 
 
 def fit_known(source: TrainingSet, seed: int) -> Known | None:
-    """None where there are too few products to hold some out."""
+    """From the settled categories; None where they have too few products to hold some out."""
+    old = settled(source.codes, source.groups, len(source.classes))
+    source = source.take(old[source.codes])
     held = source.hold_out(_HELD_OUT, seed)
     if held.sum() < FEWEST:
         return None
@@ -76,10 +93,10 @@ def fit_known(source: TrainingSet, seed: int) -> Known | None:
     learned = source.take(_some(~held, _LEARNED, rng))
     metric = fit_metric(learned, seed)
     placed = metric.whitened(source.data.fused(learned.rows))
-    prototypes = unit(class_means(placed, learned.codes, len(source.classes)))
+    prototypes = unit(class_means(placed, learned.codes, len(source.classes))[old])
     sample = source.take(_some(held, MOST, rng))
     kept = metric.whitened(source.data.fused(sample.rows)).astype(np.float16)
-    return Known(metric, prototypes, kept)
+    return Known(metric, prototypes, kept, np.flatnonzero(old))
 
 
 def _some(mask: NDArray[np.bool_], most: int, rng: np.random.Generator) -> NDArray[np.bool_]:
@@ -94,7 +111,8 @@ def new_categories_of(
     codes: IntArray,
     fused_of: Callable[[IntArray], FloatArray],
 ) -> NewCategories | None:
-    """The categories among `classes` that the probe never saw, as their products show them.
+    """The categories among `classes` that the probe never saw, and its young ones, as their
+    products show them.
 
     `codes` (n,) int64 are the classes of the shelf's products, `fused_of` the embeddings of some
     of these by place. None where there are none, or the probe keeps nothing to compare with.
@@ -102,23 +120,26 @@ def new_categories_of(
     known = Known.of(probe.reference) if probe else None
     if probe is None or known is None:
         return None
-    trained = set(probe.classes)
-    new = [code for code, name in enumerate(classes) if name not in trained]
+    old = {probe.classes[code] for code in known.codes}
+    there = np.unique(codes[codes >= 0])
+    new = [int(code) for code in there if classes[code] not in old]
+    if not new:
+        return None
     rng = np.random.default_rng(0)
     places = [rng.permutation(np.flatnonzero(codes == code))[:_ENOUGH] for code in new]
-    if not new or not all(len(own) for own in places):
-        return None
-    chosen = np.concatenate(places)
     own = np.repeat(np.arange(len(new)), [len(rows) for rows in places])
-    return NewCategories(known, fused_of(chosen), own)
+    return NewCategories(known, fused_of(np.concatenate(places)), own, np.array(new))
 
 
 class NewCategories:
-    """New categories beside the known ones: `fused` (m, D) float32 are their products, `codes` (m,)
-    int64 their categories in [0, n)."""
+    """New and young categories beside the settled ones: `fused` (m, D) float32 are their products,
+    `codes` (m,) int64 their categories in [0, n), `places` (n,) where these stand among all."""
 
-    def __init__(self, known: Known, fused: FloatArray, codes: IntArray) -> None:
+    def __init__(
+        self, known: Known, fused: FloatArray, codes: IntArray, places: IntArray | None = None
+    ) -> None:
         self._known = known
+        self.places = np.unique(codes) if places is None else places
         placed = known.metric.whitened(fused)
         self._prototypes = unit(class_means(placed, codes, int(codes.max()) + 1))
         margins = self._margins(known.sample.astype(np.float32))[0]

@@ -92,10 +92,12 @@ class Metric:
 
 def fit_metric(source: TrainingSet, seed: int) -> Metric:
     """From at most some thousand of the rows, drawn by chance."""
+    source = source.with_basis(seed)
     chosen = np.sort(np.random.default_rng(seed).permutation(len(source))[:_SAMPLE])
     X, codes = source.data.fused(source.rows[chosen]), source.codes[chosen]
     mean = X.mean(axis=0, dtype=np.float64).astype(np.float32)
-    within = Covariance.within(X, codes, len(source.classes), SHRINKAGE)
+    basis = None if source.basis is None else source.basis.both
+    within = Covariance.within(X, codes, len(source.classes), SHRINKAGE, basis=basis)
     gains = np.sqrt(within.rest / within.variances[:DIRECTIONS]).astype(np.float32)
     return Metric(mean, np.ascontiguousarray(within.directions[:DIRECTIONS]), gains)
 

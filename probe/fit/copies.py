@@ -5,11 +5,13 @@ A probe that learned one copy knows the other by heart, so folds and splits keep
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from kinshelf.db.arrays import BoolArray, FloatArray, IntArray, ObjectArray
 from kinshelf.db.errors import InvalidSetting
-from kinshelf.probe.fit.data import SIMILAR, SIMILAR_EACH, LabelledData
+from kinshelf.probe.fit.data import SIMILAR, SIMILAR_EACH, Grouped, LabelledData
 from kinshelf.store.generation import AnySnapshot
 
 EXACT = 20_000
@@ -74,24 +76,40 @@ def identical_groups(X: FloatArray) -> IntArray:
 
 def _values(data: LabelledData, rows: IntArray, column: str) -> ObjectArray:
     """The column's values, (n,); None where there is none."""
-    if not isinstance(data, AnySnapshot):
-        raise InvalidSetting(
-            f"group {column!r}: parts and shelves in databases have no columns while they train"
-        )
-    names = (*_FIELDS, *data.view.attribute_types())
-    if column not in names:
-        raise InvalidSetting(f"no column {column!r} to group by: known are {', '.join(names)}")
+    if isinstance(data, Grouped):
+        return data.values_of(column, rows)
+    if isinstance(data, AnySnapshot):
+        return column_values(data, rows, column)
+    raise InvalidSetting(
+        f"group {column!r}: rows that are given as arrays have no columns: add the products to a"
+        " shelf, or leave out the group"
+    )
+
+
+def column_values(now: AnySnapshot, rows: IntArray, column: str) -> ObjectArray:
+    """A field or attribute of products of a shelf, (len(rows),); None where one has no value.
+
+    Raises InvalidSetting for a name that is neither.
+    """
+    check_column(column, now.view.attribute_types())
     found = np.full(len(rows), None, dtype=object)
     for start in range(0, len(rows), _GATHERED):
-        known = data.view.by_rows(rows[start : start + _GATHERED])
+        known = now.view.by_rows(rows[start : start + _GATHERED])
         for place, row in enumerate(rows[start : start + _GATHERED].tolist(), start):
             product = known[row].product
-            own = getattr(product, column) if column in _FIELDS else None
+            own = getattr(product, column) if column in GROUP_FIELDS else None
             found[place] = product.attributes.get(column, own)
     return found
 
 
-_FIELDS = ("title", "brand", "image", "description")
+def check_column(column: str, attributes: Iterable[str]) -> None:
+    """Raises InvalidSetting unless products can be grouped by this field or attribute."""
+    names = (*GROUP_FIELDS, *attributes)
+    if column not in names:
+        raise InvalidSetting(f"no column {column!r} to group by: known are {', '.join(names)}")
+
+
+GROUP_FIELDS = ("title", "brand", "image", "description")
 
 
 def _numbered(values: ObjectArray) -> IntArray:

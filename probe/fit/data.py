@@ -6,7 +6,7 @@ A shelf's snapshot satisfies `LabelledData`; `ArrayData` does the same for array
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -39,6 +39,14 @@ class LabelledData(Protocol):
 
     def fused(self, rows: IntArray) -> FloatArray:
         """Fused embeddings, (len(rows), D) float32, a copy."""
+
+
+@runtime_checkable
+class Grouped(Protocol):
+    """Rows whose products have further columns, by which they may be grouped."""
+
+    def values_of(self, column: str, rows: IntArray) -> ObjectArray:
+        """A column's values, (len(rows),), None where there is none. Raises InvalidSetting."""
 
 
 class ArrayData:

@@ -44,6 +44,13 @@ def weights_of(network: torch.nn.Module) -> dict[str, FloatArray]:
     }
 
 
+def load_weights(network: torch.nn.Module, weights: dict[str, FloatArray]) -> None:
+    """The inverse of `weights_of`."""
+    import torch
+
+    network.load_state_dict({name: torch.from_numpy(own) for name, own in weights.items()})
+
+
 def device_of(settings: ProbeSettings) -> torch.device:
     """The device asked for, or CUDA where there is one. Raises InvalidSetting."""
     import torch

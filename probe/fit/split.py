@@ -16,10 +16,13 @@ from kinshelf.db.arrays import BoolArray, IntArray, ObjectArray
 from kinshelf.db.errors import TooFewClasses
 from kinshelf.db.sources.prepare import UNUSED
 from kinshelf.probe.fit.copies import groups_of
+from kinshelf.probe.fit.covariance import Basis
 from kinshelf.probe.fit.data import LabelledData
 
 RESERVED_SPLITS = ("val", "test", UNUSED)
 """Splits that never train: those that are only reported on, and what preparing left aside."""
+
+_BASIS_ROWS = 4096
 
 FOLDS = 5
 """Parts that cross-fitting makes of the rows."""
@@ -29,7 +32,8 @@ FOLDS = 5
 class TrainingSet:
     """Rows of `data` (n,) int64 and their categories as places in `classes`, (n,) int64.
 
-    `groups` (n,) int64: rows of one number are copies and are never parted.
+    `groups` (n,) int64: rows of one number are copies and are never parted. `basis`: see
+    `with_basis`.
     """
 
     data: LabelledData
@@ -37,6 +41,7 @@ class TrainingSet:
     codes: IntArray
     classes: tuple[str, ...]
     groups: IntArray
+    basis: Basis | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -46,6 +51,13 @@ class TrainingSet:
         return replace(
             self, rows=self.rows[chosen], codes=self.codes[chosen], groups=self.groups[chosen]
         )
+
+    def with_basis(self, seed: int) -> Self:
+        """The same with the directions of some thousands of its rows, if it has none yet."""
+        if self.basis is not None:
+            return self
+        chosen = np.sort(np.random.default_rng(seed).permutation(len(self))[:_BASIS_ROWS])
+        return replace(self, basis=Basis.of(self.data.fused(self.rows[chosen])))
 
     @property
     def judgeable(self) -> BoolArray:

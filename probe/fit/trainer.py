@@ -14,10 +14,10 @@ from kinshelf.db.arrays import FloatArray
 from kinshelf.db.errors import ProbeError
 from kinshelf.probe.fit.batches import Batches, KeptBatches, batches_of
 from kinshelf.probe.fit.model import Probe
-from kinshelf.probe.fit.network import build_network, weights_of
+from kinshelf.probe.fit.network import build_network, load_weights, weights_of
 from kinshelf.probe.fit.settings import ProbeSettings
 from kinshelf.probe.fit.split import TrainingSet
-from kinshelf.probe.fit.warm_start import begin_from
+from kinshelf.probe.fit.start import begin_from, begin_from_linear, sums_of
 from kinshelf.probe.fit.whitening import Whitening
 
 _HELD_OUT_BATCH = 1024
@@ -41,19 +41,30 @@ class Trainer:
         self._held: tuple[TrainingSet, Batches | KeptBatches] | None = None
         self._modality_dropout = settings.modality_dropout
         self._rng = np.random.default_rng(settings.seed)
-        dimension = source.data.fused(source.rows[:1]).shape[1]
-        self._network = build_network(dimension, len(source.classes), settings).to(device)
+        self.network = self._fresh(len(source.classes))
         if start is not None:
             weights = self._whitening.unfold(start.weights)
-            begin_from(self._network, weights, start.classes, source.classes)
+            begin_from(self.network, weights, start.classes, source.classes)
         self._optimizer = torch.optim.Adam(
-            self._network.parameters(),
+            self.network.parameters(),
             lr=settings.lr,
             weight_decay=settings.weight_decay,
             fused=True,
         )
         self._half = _half_precision(settings, device)
         self._scaler = torch.amp.GradScaler(device.type, enabled=self._half is torch.float16)
+
+    def _fresh(self, n_classes: int) -> torch.nn.Module:
+        """A network that begins at the closed form (see `probe.fit.start`)."""
+        shift, middle = self._whitening.shift, self._whitening.image.shape[1]
+        network = build_network(len(shift), n_classes, self._settings)
+        blocks = self._batches.in_order()
+        linear = sums_of(blocks, n_classes, shift, middle, self._modality_dropout).solve()
+        if linear is not None:
+            weights = weights_of(network)
+            begin_from_linear(weights, linear)
+            load_weights(network, weights)
+        return network.to(self._device)
 
     def _fit_whitening(self, source: TrainingSet) -> Whitening:
         return Whitening.fit(source, self._settings.seed)
@@ -64,18 +75,23 @@ class Trainer:
     @property
     def weights(self) -> dict[str, FloatArray]:
         """A copy of the network's weights over unit embedding pairs, float32."""
-        return self._whitening.fold(weights_of(self._network))
+        return self.folded(weights_of(self.network))
+
+    def folded(self, weights: dict[str, FloatArray]) -> dict[str, FloatArray]:
+        """Weights over whitened inputs as weights over unit embedding pairs."""
+        return self._whitening.fold(weights)
 
     def train_epoch(self) -> float:
         """Go over the rows; the mean loss in nats. Raises ProbeError if it diverged."""
-        self._network.train()
+        self.network.train()
         total, seen = 0.0, 0
-        for inputs, targets in self._epoch():
+        for inputs, targets in self.batches():
             total += self._update(inputs, targets) * len(targets)
             seen += len(targets)
         return self._finite(total / seen)
 
-    def _epoch(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Inputs and classes of an epoch, each row once in a fresh order."""
         return self._batches.shuffled(self._rng, self._modality_dropout)
 
     def evaluate(self, held: TrainingSet) -> tuple[float, float]:
@@ -85,11 +101,11 @@ class Trainer:
 
     def _judged(self, held: TrainingSet) -> tuple[float, float, float]:
         """The sum of the losses, the right answers and the rows."""
-        self._network.eval()
+        self.network.eval()
         loss, right = 0.0, 0
         with torch.inference_mode():
             for inputs, targets in self._batches_of(held).in_order():
-                logits = self._network(inputs)
+                logits = self.network(inputs)
                 loss += cross_entropy(logits, targets, reduction="sum").item()
                 right += int((logits.argmax(dim=1) == targets).sum().item())
         return loss, right, len(held)
@@ -109,7 +125,7 @@ class Trainer:
     def _update(self, inputs: torch.Tensor, targets: torch.Tensor) -> float:
         self._optimizer.zero_grad()
         with self._autocast():
-            loss = cross_entropy(self._network(inputs), targets)
+            loss = cross_entropy(self.network(inputs), targets)
         torch.autograd.backward(self._scaler.scale(loss))
         self._exchange()
         self._scaler.step(self._optimizer)

@@ -13,7 +13,7 @@ from kinshelf.probe.fit.model import Probe
 from kinshelf.probe.fit.network import device_of, repeatable
 from kinshelf.probe.fit.settings import ProbeSettings
 from kinshelf.probe.fit.split import TrainingSet, training_set
-from kinshelf.probe.fit.warm_start import check_start
+from kinshelf.probe.fit.start import check_start
 from kinshelf.probe.fit.whitening import too_few
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ def fit_probe(
     InvalidSetting if `start` does not fit the settings or the rows.
     """
     settings = settings or ProbeSettings()
+    source = source.with_basis(settings.seed)
     if start is not None:
         dimension = source.data.fused(source.rows[:1]).shape[1]
         check_start(start, settings, dimension)
@@ -207,12 +208,16 @@ def warnings_of(source: TrainingSet, *, stops_early: bool) -> tuple[str, ...]:
     if single:
         shown = ", ".join(repr(name) for name in single[:3]) + (", ..." if len(single) > 3 else "")
         found.append(
-            f"{len(single)} of {len(source.classes)} categories have a single product ({shown}): "
-            "their probabilities are guesses until there are more"
+            f"{len(single)} of {len(source.classes)} categories have a single product that trains"
+            f" ({shown}): their probabilities are guesses; add products to them, or merge them by"
+            " `kinshelf relabel`"
         )
     found += [*_copied(source), *_skewed(source)]
     if not stops_early:
-        found.append("no products were held out: training ran all its epochs, not until the best")
+        found.append(
+            "no products were held out, as no category has one to spare: training ran all its"
+            " epochs, not until the best; add products, or give fewer --epochs"
+        )
     return tuple(found)
 
 
@@ -222,9 +227,9 @@ def _copied(source: TrainingSet) -> list[str]:
     if groups > (1 - FEW_COPIES) * len(source):
         return []
     return [
-        f"{len(source) - groups} of {len(source)} products are copies of others, or stand with them"
-        f" in one group: copies stay on one side of every fold and split, and calibration and"
-        f" policy count {groups}"
+        f"{len(source) - groups} of {len(source)} products that train are copies of others, or in"
+        f" one group with them: accuracy, calibration and policy count {groups}. `kinshelf audit`"
+        " lists the copies"
     ]
 
 
@@ -236,12 +241,12 @@ def _skewed(source: TrainingSet) -> list[str]:
     found = []
     if few:
         found.append(
-            f"{few} of {len(counts)} categories have fewer than {FEW} products: expect mistakes"
-            " among these until there are more"
+            f"{few} of {len(counts)} categories have fewer than {FEW} products that train: expect"
+            " mistakes among these; add products to them, or merge them by `kinshelf relabel`"
         )
     if share > MOST:
         found.append(
-            f"{share:.0%} of the products are in one category ({largest!r}): accuracy means little"
-            " then, look at macro F1 and at the recall of the others"
+            f"{share:.0%} of the products that train are in one category ({largest!r}): accuracy"
+            " means little then; `kinshelf evaluate` shows macro F1 and the recall of the others"
         )
     return found

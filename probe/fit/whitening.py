@@ -44,7 +44,8 @@ FIRST_WEIGHT, FIRST_BIAS = "net.0.weight", "net.0.bias"
 class Whitening:
     """`z = x @ blockdiag(image, text) + shift` for unit embedding pairs x (n, D).
 
-    `image` (D // 2, D // 2) and `text` (the rest, square) are symmetric, `shift` (D,); float32.
+    `image` (D // 2, r) and `text` (the rest, s) are symmetric, or reduce to the directions of a
+    `Basis`; `shift` (r + s,); float32.
     """
 
     image: FloatArray
@@ -57,19 +58,24 @@ class Whitening:
 
         A half that none has is left as it is, and so are both where there are too few rows.
         """
+        source = source.with_basis(seed)
+        basis = source.basis
+        assert basis is not None, "it was just given one"
+        turns = [half.T.astype(np.float64) for half in (basis.image, basis.text)]
         if too_few(source):
-            width = source.data.fused(source.rows[:1]).shape[1]
-            eyes = [np.eye(n, dtype=np.float32) for n in (width // 2, width - width // 2)]
-            return cls(eyes[0], eyes[1], np.zeros(width, dtype=np.float32))
+            shift = np.zeros(sum(turn.shape[1] for turn in turns), dtype=np.float32)
+            return cls(turns[0].astype(np.float32), turns[1].astype(np.float32), shift)
         chosen = np.sort(np.random.default_rng(seed).permutation(len(source))[:_SAMPLE])
         X = source.data.fused(source.rows[chosen]).astype(np.float64) * INPUT_SCALE
         middle = X.shape[1] // 2
-        parts = [_half(half, source.codes[chosen]) for half in (X[:, :middle], X[:, middle:])]
-        z = np.hstack([(X[:, :middle] - parts[0][1]) @ parts[0][0],
-                       (X[:, middle:] - parts[1][1]) @ parts[1][0]])  # fmt: skip
+        halves = [half @ turn for half, turn in
+                  zip((X[:, :middle], X[:, middle:]), turns, strict=True)]  # fmt: skip
+        parts = [_half(half, source.codes[chosen]) for half in halves]
+        z = np.hstack([(half - mean) @ matrix
+                       for half, (matrix, mean) in zip(halves, parts, strict=True)])  # fmt: skip
         size = SCALE * _length(X) / max(_length(z), _FLAT)
-        image, text = (size * matrix for matrix, _ in parts)
-        shift = -np.concatenate([parts[0][1] @ image, parts[1][1] @ text])
+        shift = -size * np.concatenate([mean @ matrix for matrix, mean in parts])
+        image, text = (size * turn @ matrix for turn, (matrix, _) in zip(turns, parts, strict=True))
         return cls(*(array.astype(np.float32) for array in (image, text, shift)))
 
     def apply(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -87,18 +93,18 @@ class Whitening:
     def fold(self, weights: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
         """Weights over whitened inputs become weights over unit embedding pairs."""
         inner = weights[FIRST_WEIGHT].astype(np.float64)
-        middle = len(self.image)
-        outer = np.hstack([inner[:, :middle] @ self.image, inner[:, middle:] @ self.text])
+        middle = self.image.shape[1]
+        outer = np.hstack([inner[:, :middle] @ self.image.T, inner[:, middle:] @ self.text.T])
         bias = weights[FIRST_BIAS] + inner @ self.shift
         return _with_first(weights, outer, bias)
 
     def unfold(self, weights: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
-        """The inverse of `fold`."""
+        """The inverse of `fold`, as near as can be where the basis leaves out directions."""
         outer = weights[FIRST_WEIGHT].astype(np.float64)
         middle = len(self.image)
         inner = np.hstack([
-            np.linalg.solve(self.image.astype(np.float64), outer[:, :middle].T).T,
-            np.linalg.solve(self.text.astype(np.float64), outer[:, middle:].T).T,
+            np.linalg.lstsq(self.image.astype(np.float64), outer[:, :middle].T)[0].T,
+            np.linalg.lstsq(self.text.astype(np.float64), outer[:, middle:].T)[0].T,
         ])  # fmt: skip
         return _with_first(weights, inner, weights[FIRST_BIAS] - inner @ self.shift)
 

@@ -43,6 +43,7 @@ def fit_novelty(source: TrainingSet, settings: ProbeSettings | None = None) -> N
     many. Time: two covariances a half and fold, and the inner products of `JUDGED` rows with all.
     """
     seed = (settings or ProbeSettings()).seed
+    source = source.with_basis(seed)
     sample = _sample(source, seed)
     views = [view for view in VIEWS if sample.complete(view).sum() >= FEWEST]
     if not views:
@@ -66,6 +67,11 @@ class _Sample:
         """Which of the judged have all the modalities of a view."""
         return np.asarray(present(self.X[:JUDGED])[:, _modalities_of(view)].all(axis=1))
 
+    def basis_of(self, half: str) -> FloatArray | None:
+        """The directions in which a modality differs, (r, D // 2)."""
+        basis = self.source.basis
+        return None if basis is None else getattr(basis, half)
+
     def query(self, view: str) -> FloatArray:
         """The judged as a query with no other half than those of a view."""
         kept = np.repeat(_modalities_of(view), self.X.shape[1] // 2)
@@ -80,7 +86,9 @@ class _Sample:
             rows = np.flatnonzero(given[:, i] & chosen)
             if given[:, i].sum() >= FEWEST // 2 and len(rows):
                 side = self.X[rows, i * middle : (i + 1) * middle]
-                relative[half] = Relative.fit(side, self.codes[rows], len(self.source.classes))
+                relative[half] = Relative.fit(
+                    side, self.codes[rows], len(self.source.classes), self.basis_of(half)
+                )
         return Signs(self.source.classes, relative)
 
 

@@ -51,14 +51,19 @@ class Relative:
     total_rest: FloatArray
 
     @classmethod
-    def fit(cls, X: FloatArray, codes: IntArray, n_classes: int) -> Self:
-        """From embeddings (n, d) and their categories' places (n,); a category may have none."""
+    def fit(
+        cls, X: FloatArray, codes: IntArray, n_classes: int, basis: FloatArray | None = None
+    ) -> Self:
+        """From embeddings (n, d) and their categories' places (n,); a category may have none.
+        `basis` as in `Covariance.of`."""
         mean = X.mean(axis=0, dtype=np.float64)
         centred = X - mean
         counts = np.bincount(codes, minlength=n_classes).astype(np.int64)
         means = class_means(centred, codes, n_classes)
-        within = Covariance.of(centred - means[codes], SHRINKAGE, _LEAST_VARIANCE)
-        total = Covariance.of(centred, SHRINKAGE, _LEAST_VARIANCE)
+        within, total = (
+            Covariance.of(rows, SHRINKAGE, _LEAST_VARIANCE, basis=basis)
+            for rows in (centred - means[codes], centred)
+        )
         parts = (mean, means, *_precision(within), *_precision(total))
         floats = [np.ascontiguousarray(part, dtype=np.float32) for part in parts]
         return cls(floats[0], floats[1], counts, *floats[2:])

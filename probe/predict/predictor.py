@@ -154,13 +154,17 @@ class Predictor:
             near = self._search(block, None, 0.5)
             answers = self._predicted(block, near).hybrid.argmax(axis=1)
             for i, p in enumerate(self._novelty_p(block, near, None)):
-                if p is not None and is_novel(p, arrived=self._arrived(answers[i])):
+                if p is not None and is_novel(p, arrived=self._unsettled(answers[i])):
                     found[start + i] = p
         return found
 
     def _arrived(self, code: int) -> bool:
         """Whether a category came after the training of the probe."""
         return self.probe is not None and not self._predictors.seen[code]
+
+    def _unsettled(self, code: int) -> bool:
+        """Whether a category is known by its few products: it arrived, or is young."""
+        return self.probe is not None and not self._predictors.settled[code]
 
     def _predict(
         self, pairs: FloatArray, where: str | None, ids: list[str | None]
@@ -293,7 +297,7 @@ class Predictor:
             category=answer.category,
             probability=answer.probability,
             verdict=verdict_of(
-                answer, probe, knn, parts, novelty_p, policy, arrived=arrived,
+                answer, probe, knn, parts, novelty_p, policy, arrived=self._unsettled(order[0]),
                 calibrated=self._calibrated,
             ),
             prediction_set=self._set(order, members),

@@ -30,7 +30,8 @@ def verdict_of(
     """`novel`, `conflict`, `accept` or `review`.
 
     `parts` are the predictions from picture and text alone; `knn` is None where no neighbour voted.
-    `arrived`: the answer is a category that the probe never saw, which it cannot agree with.
+    `arrived`: the answer is a category that the probe never saw, or hardly any of, so that it
+    cannot be asked to agree.
     `calibrated`: a probe was trained and calibrated here; nothing is accepted before that.
     """
     if is_novel(novelty_p, arrived=arrived):

@@ -82,7 +82,8 @@ def _text(data: bytes) -> str:
 
 def _token(path: Path, line: int, row: list[str]) -> Token:
     name, scope = row[0], row[1] if len(row) > 1 else "write"
-    if scope not in SCOPES:
+    whose = row[2].strip() if len(row) > 2 else None
+    if scope not in SCOPES or whose in SCOPES:
         raise InputError(
             f"{path}, line {line}: write TOKEN, or TOKEN and `read` or `write`, and a name if you"
             " like"
@@ -92,7 +93,7 @@ def _token(path: Path, line: int, row: list[str]) -> Token:
             f"{path}, line {line}: the token has {len(name)} characters, at least {_SHORTEST} are"
             " needed: make one with `openssl rand -hex 24`"
         )
-    return Token(_digest(name), SCOPES[scope], row[2].strip() if len(row) > 2 else None)
+    return Token(_digest(name), SCOPES[scope], whose)
 
 
 def _digest(token: str) -> bytes:

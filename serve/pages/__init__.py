@@ -15,29 +15,20 @@ def install(app: FastAPI) -> list[APIRouter]:
         dashboard,
         editing,
         files,
+        fill,
         history,
         login,
         query,
         review,
     )
     from kinshelf.serve.pages.desk import Desk
+    from kinshelf.serve.pages.sheets import Sheets
     from kinshelf.serve.pages.shelf import bulk, listing, meaning
     from kinshelf.serve.pages.shelf.sidebar import Facetted
 
-    app.state.desk, app.state.facetted = Desk(), Facetted()
-    parts = (
-        query,
-        listing,
-        meaning,
-        bulk,
-        browse,
-        editing,
-        review,
-        dashboard,
-        history,
-        files,
-        login,
-    )
+    app.state.desk, app.state.facetted, app.state.sheets = Desk(), Facetted(), Sheets()
+    first = (query, listing, meaning, bulk, browse, editing, fill)
+    parts = (*first, review, dashboard, history, files, login)
     routers = [part.router for part in parts]
     for router in routers:
         app.include_router(router, include_in_schema=False)

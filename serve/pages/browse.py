@@ -73,7 +73,7 @@ def _product(service: Service, product_id: str, where: str, weight: float) -> di
     except FilterError as error:
         problem = problem_of(where, str(error))
     return {
-        "p": stored.product, "row": stored.row, "full": _full(stored),
+        "p": stored.product, "row": stored.row, "full": full_picture(stored),
         "fields": [(name, _field(stored, name)) for name in FIELDS],
         "attributes": list(stored.product.attributes.items()),
         "changes": [_change(row) for row in changes_of(service.shelf, product_id)],
@@ -85,7 +85,7 @@ def _product(service: Service, product_id: str, where: str, weight: float) -> di
     }  # fmt: skip
 
 
-def _full(stored: StoredProduct) -> str | None:
+def full_picture(stored: StoredProduct) -> str | None:
     """The address of the picture as large as it is shown anywhere."""
     return Links([stored], FULL).uri(stored.product.image)
 

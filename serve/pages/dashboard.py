@@ -18,6 +18,7 @@ from kinshelf.serve.http.security import reader, writer
 from kinshelf.serve.pages.desk import JOB as REVIEW
 from kinshelf.serve.pages.filtering import category_rows, footer
 from kinshelf.serve.pages.rendering import PageRoute, page, part, see, wants_part
+from kinshelf.serve.pages.sheets import JOB as FILL
 
 if TYPE_CHECKING:
     from kinshelf.probe.predict.predictor import Predictor
@@ -59,7 +60,7 @@ async def train(request: Request, warm_start: Annotated[str, Form()] = "") -> Re
 async def stop(request: Request, kind: Annotated[str, Form(max_length=20)] = "train") -> Response:
     """Let a job end at its next step; what it would have made is not made."""
     request.app.state.service.jobs.stop(kind)
-    return see(request, "/review" if kind == REVIEW else "/dashboard#train")
+    return see(request, {REVIEW: "/review", FILL: "/fill"}.get(kind, "/dashboard#train"))
 
 
 def _all(service: Service) -> dict[str, Any]:
@@ -106,7 +107,7 @@ def _change(row: Mapping[str, Any]) -> dict[str, Any]:
     counts = [f"{row[n]} {n}" for n in ("inserted", "updated", "removed", "rejected") if row[n]]
     return {
         "generation": row["generation"],
-        "when": (row["time"] or "").replace("T", " ").removesuffix("Z"),
+        "time": row["time"],
         "what": row["command"] or row["kind"],
         "counts": ", ".join(counts) or "-",
     }

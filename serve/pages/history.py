@@ -25,6 +25,8 @@ PER_PAGE = 50
 SHOWN = 200
 """Products of one operation that its page lists."""
 _OPENED = "origin."
+_PLACES = ("/shelf", "/product", "/fill")
+"""Pages that an undo leads back to."""
 
 Generation = Annotated[int | None, Query(ge=0, le=2**53)]
 
@@ -114,5 +116,5 @@ async def take_back(
         return locked_page(request, error, "/changes/undo", fields)
     if report.left:
         return see(request, address("/changes/operation", number=report.generation))
-    place = back if back.startswith("/shelf") else "/changes"
+    place = back if back.partition("?")[0] in _PLACES else "/changes"
     return see(request, f"{place}{'&' if '?' in place else '?'}done={report.generation}")

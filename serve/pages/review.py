@@ -11,7 +11,7 @@ from kinshelf.db.errors import InputError, ShelfLocked, UnknownCategory
 from kinshelf.probe.audit.review_queue import CHOICES, KINDS, Item
 from kinshelf.serve.base.errors import JobRunning, for_people, message_of, status_of
 from kinshelf.serve.http.security import reader, writer
-from kinshelf.serve.pages.browse import Generation
+from kinshelf.serve.pages.browse import Generation, full_picture
 from kinshelf.serve.pages.desk import JOB, Desk, kind_counts, of_kind, pick
 from kinshelf.serve.pages.files import Links
 from kinshelf.serve.pages.filtering import footer, known_categories
@@ -226,7 +226,7 @@ def _item(
     products = now.view.by_ids(ids)
     following = pick(queue, items, item.id, after=True)
     return queue.values(item, products[item.id], Links(products.values())) | {
-        "item": item, "p": products[item.id].product,
+        "item": item, "p": products[item.id].product, "full": full_picture(products[item.id]),
         "item_place": items.index(item) + 1, "item_count": len(items),
         "next_id": following.id if following else "", "categories": known_categories(now),
     }  # fmt: skip

@@ -40,7 +40,7 @@ async def list_products(
 
     def work() -> dict[str, Any]:
         found = products(
-            service.shelf, where, search=search, limit=limit, offset=offset, facets=columns
+            service.snapshot(), where, search=search, limit=limit, offset=offset, facets=columns
         )
         listed = [stored.as_dict() for stored in found.products]
         return {

@@ -114,6 +114,16 @@ function setUpMany(form) {
   count();
 }
 
+// The button of a sheet counts what is marked on it; forms that htmx brings have it too.
+document.addEventListener("change", (event) => {
+  const sheet = event.target.closest(".sheet");
+  if (!sheet) return;
+  const marked = sheet.querySelectorAll("input[name=id]:checked").length;
+  const accept = sheet.querySelector("[data-accept]");
+  accept.disabled = !marked;
+  accept.textContent = marked === 1 ? "Accept this one" : `Accept these ${marked}`;
+});
+
 // Where the browser's own time is meant: UTC in the page, the reader's zone on the screen.
 function setUpTimes() {
   for (const time of document.querySelectorAll("time[data-when]")) {
@@ -125,21 +135,20 @@ function setUpTimes() {
 }
 
 // A picture at its full size, over the page; without scripts its link opens it.
-function setUpZoom(link) {
-  link.addEventListener("click", (event) => {
-    if (event.ctrlKey || event.metaKey || event.shiftKey) return;
-    event.preventDefault();
-    const shown = document.createElement("dialog");
-    shown.setAttribute("aria-label", "Picture");
-    const picture = Object.assign(document.createElement("img"), { src: link.href, alt: link.querySelector("img")?.alt ?? "" });
-    const close = Object.assign(document.createElement("button"), { textContent: "Close", type: "button", className: "hidden" });
-    shown.append(picture, close);
-    shown.addEventListener("click", () => shown.close());
-    shown.addEventListener("close", () => shown.remove());
-    document.body.append(shown);
-    shown.showModal();
-  });
-}
+document.addEventListener("click", (event) => {
+  const link = event.target.closest("[data-zoom]");
+  if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  const shown = document.createElement("dialog");
+  shown.setAttribute("aria-label", "Picture");
+  const alt = link.querySelector("img")?.alt ?? "";
+  shown.append(Object.assign(document.createElement("img"), { src: link.href, alt }));
+  shown.append(Object.assign(document.createElement("button"), { textContent: "Close", type: "button", className: "hidden" }));
+  shown.addEventListener("click", () => shown.close());
+  shown.addEventListener("close", () => shown.remove());
+  document.body.append(shown);
+  shown.showModal();
+});
 
 // The tour is there until somebody closes it, and never again after that.
 function setUpTour(tour) {
@@ -168,7 +177,6 @@ function say(text) {
 document.querySelectorAll("[data-drop]").forEach(setUpDrop);
 document.querySelectorAll("[data-many]").forEach(setUpMany);
 document.querySelectorAll(".facets").forEach(setUpSidebar);
-document.querySelectorAll("[data-zoom]").forEach(setUpZoom);
 document.querySelectorAll("[data-tour]").forEach(setUpTour);
 setUpKeys();
 setUpTimes();

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ _FOLDERS = {"probes": 2, "reembed": 2, "images": 1, "pictures": 1, "quarantine":
 """How many floors of each are ours alone; single pictures are looked at when they are opened."""
 
 
+@functools.lru_cache(maxsize=64)  # every query asks for it, and joining takes longer than stat
 def vectors_path(directory: Path, epoch: int) -> Path:
     """The file of unit embedding pairs, `[image ; text]` float32 rows."""
     return directory / f"vectors-{epoch}.f32"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import zlib
 from dataclasses import dataclass
@@ -80,10 +81,15 @@ class Manifest:
         return {name: getattr(self, name) for name in names}
 
 
+@functools.lru_cache(maxsize=64)  # every query asks for it, and joining takes longer than stat
+def _path(directory: Path) -> Path:
+    return directory / NAME
+
+
 def stamp_of(directory: Path) -> tuple[int, int]:
     """What changes when the manifest is replaced."""
     try:
-        status = (directory / NAME).stat()
+        status = _path(directory).stat()
     except OSError:
         return (0, 0)  # reading it reports what is wrong
     return status.st_ino, status.st_mtime_ns

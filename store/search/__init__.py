@@ -6,8 +6,8 @@ index), `neighbours.Neighbours`, `fusion` and `recall`.
 Search is exact over the memory-mapped vectors while that is cheap. Beyond some tens of thousands of
 rows `lifecycle` builds a graph over one byte a value (`hnsw`, FAISS), after the change is
 committed; `links` sees to it that every row is linked to. What the graph proposes is ranked again
-from the vectors. Rows that it lacks are searched
-exactly beside it, many of them by signed bytes first (`unindexed`).
+from the vectors. Rows that it lacks are searched exactly beside it, many of them by signed bytes
+first (`unindexed`).
 
 `recall` chooses the search parameter by the recall on perturbed rows of the shelf. DuckDB resolves
 a filter first: few matches are searched exactly, and a search that finds too few is done again

@@ -7,6 +7,7 @@ two fused embeddings is the mean of the two cosines. A missing modality is a hal
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -70,7 +71,12 @@ class Weighting:
 
     def query(self, rows: FloatArray) -> FloatArray:
         """Query rows whose inner product with a stored row is the weighted mean of the cosines."""
-        dimension = rows.shape[1] // 2
-        weights = np.full(2 * dimension, 1 - self.image, dtype=np.float32)
-        weights[:dimension] = self.image
-        return np.multiply(rows, weights, dtype=np.float32)
+        return np.multiply(rows, _weights(self.image, rows.shape[1] // 2), dtype=np.float32)
+
+
+@functools.lru_cache(maxsize=16)
+def _weights(image: float, dimension: int) -> FloatArray:
+    weights = np.full(2 * dimension, 1 - image, dtype=np.float32)
+    weights[:dimension] = image
+    weights.flags.writeable = False
+    return weights

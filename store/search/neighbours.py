@@ -28,6 +28,13 @@ class Neighbours:
     text_similarities: FloatArray
     exhaustive: bool
 
+    def first(self, k: int) -> Neighbours:
+        """The k nearest of them."""
+        return Neighbours(
+            self.rows[:, :k], self.similarities[:, :k], self.image_similarities[:, :k],
+            self.text_similarities[:, :k], self.exhaustive,
+        )  # fmt: skip
+
 
 def neighbours_of(
     queries: FloatArray, rows: IntArray, near: FloatArray, weight_image: float, *, exhaustive: bool
@@ -38,20 +45,26 @@ def neighbours_of(
     found = near.reshape(*rows.shape, *sides)
     cosines: FloatArray = np.vecdot(found, queries.reshape(-1, 1, *sides))
     # From the parts: the same to the bit, whichever way the rows were found.
-    whole = weight_image * cosines[..., 0] + (1 - weight_image) * cosines[..., 1]
+    whole: FloatArray = weight_image * cosines[..., 0] + (1 - weight_image) * cosines[..., 1]
     if _mark_missing(queries.reshape(-1, *sides), found, cosines):
         weights = np.where(np.isnan(cosines), 0, np.array([weight_image, 1 - weight_image]))
         shared = weights.sum(axis=-1)
         whole = np.where(shared > 0, whole / np.where(shared > 0, shared, 1), 0)
+        whole = whole.astype(np.float32)
     none = rows < 0
-    whole = np.where(none, -np.inf, whole).astype(np.float32)
-    cosines[none] = np.nan
-    at = (np.arange(len(whole))[:, None], np.lexsort((rows, -whole), axis=1))
-    # Rounding may carry a product's similarity to itself past 1.
-    whole, cosines = np.minimum(whole[at], 1), np.minimum(cosines[at], 1)
-    np.maximum(whole, -1, out=whole)
-    np.maximum(cosines, -1, out=cosines)
-    return Neighbours(rows[at], whole, cosines[..., 0], cosines[..., 1], exhaustive)
+    if none.any():
+        whole[none], cosines[none] = -np.inf, np.nan
+    if len(whole) == 1:  # the same in half the time
+        order = np.lexsort((rows[0], -whole[0]))
+        rows, whole = rows.take(order, axis=1), whole.take(order, axis=1)
+        cosines = cosines.take(order, axis=1)
+    else:
+        at = (np.arange(len(whole))[:, None], np.lexsort((rows, -whole), axis=1))
+        rows, whole, cosines = rows[at], whole[at], cosines[at]
+    for values in (whole, cosines):
+        np.minimum(values, 1, out=values)  # rounding may carry it past 1
+        np.maximum(values, -1, out=values)
+    return Neighbours(rows, whole, cosines[..., 0], cosines[..., 1], exhaustive)
 
 
 def _mark_missing(queries: FloatArray, found: FloatArray, cosines: FloatArray) -> bool:

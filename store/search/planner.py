@@ -30,6 +30,11 @@ _SPARE = 1.5
 _BEYOND, _EXPECTED = 0.5, 0.6
 """Matches wanted: so many beyond k, and so much of what a filter at random would leave. Where there
 are fewer, those found lie at the rim of what was seen, where some are overlooked."""
+_NEARLY = 0.9
+"""Where so much is kept, the first look nearly always suffices."""
+_SOME = 2
+"""Where a filter at random would leave so many of the candidates and this one leaves none, all that
+is kept is scored at once: at 100,000 rows and 10 % of them, the next look takes a third of that."""
 _WIDER = 4
 _HOPE, _CHEAP = 2, 4
 """A look so deep, in k, comes first where scoring all that is kept takes so many times as long."""
@@ -81,6 +86,8 @@ class Rows:
         """The vectors at these places, (..., width) float32, a copy."""
         if self.graph is None or self.graph.vectors is None:
             return self.vectors[places]
+        if self.graph.rows >= len(self.vectors):
+            return self.graph.vectors[places]
         found = self.graph.vectors[np.minimum(places, self.graph.rows - 1)]
         later = places >= self.graph.rows
         found[later] = self.vectors[places[later]]
@@ -99,6 +106,37 @@ def nearest(rows: Rows, queries: FloatArray, k: int) -> Found:
         _fill(answer, chosen, (found.similarities, found.places))
         exhaustive &= found.exhaustive
     return Found(*answer, exhaustive)
+
+
+def unranked(rows: Rows, query: FloatArray, k: int) -> IntArray | None:
+    """Places that the k nearest to one query, (1, width), are among, (1, k or more), -1 where none.
+
+    None where `nearest` has to look: a filter, rows after the graph, no graph for such a query. It
+    saves half of what a query takes beside the graph itself to rank them but once.
+    """
+    graph, kept = rows.graph, rows.kept
+    if graph is None or graph.rows < len(rows.vectors) or kept < _NEARLY * len(rows.vectors):
+        return None
+    kind = _kinds(query)[0][0]
+    effort = graph.efforts.get(kind)
+    depth = _depths(rows, graph, 0, k)[-2]
+    if effort is None or effort.steps is None:
+        return None
+    steps = _effort(effort.steps, depth)
+    if steps * ROWS_PER_STEP > kept:
+        return None
+    places = _matching(rows, graph.rows, graph.candidates(query, depth + k, steps, kind))
+    enough = places[0, min(_needed(rows, k, depth + k), kept) - 1] >= 0
+    return places[:, : _closely(k)] if enough else None
+
+
+def _effort(steps: int, depth: int) -> int:
+    return math.ceil(steps * max(1, _DEEPER * depth / TUNED_K))
+
+
+def _closely(k: int) -> int:
+    """How many candidates are compared by their vectors."""
+    return max(2 * k, k + 20)
 
 
 def _of_kind(rows: Rows, kind: str, queries: FloatArray, k: int) -> Found:
@@ -131,15 +169,19 @@ def _by_graph(
     kind, steps = tuned
     answer, left = None, np.arange(len(queries))
     for depth in _depths(rows, graph, steps, k):
-        effort = math.ceil(steps * max(1, _DEEPER * depth / TUNED_K))
+        effort = _effort(steps, depth)
         if not len(left) or effort * ROWS_PER_STEP > rows.kept:
             break
-        found, enough = _proposed(rows, graph, queries[left], k, (depth + k, effort, kind))
+        asked = queries if answer is None else queries[left]
+        found, enough = _proposed(rows, graph, asked, k, (depth + k, effort, kind))
         if answer is None and enough.all():
             return Found(*found, exhaustive=False)
         answer = answer or nothing(len(queries), k)
         _fill(answer, left[enough], (found[0][enough], found[1][enough]))
+        nothing_near = bool(np.isneginf(found[0][~enough, 0]).all())
         left = left[~enough]
+        if nothing_near and (depth + k) * rows.kept >= _SOME * len(rows.vectors):
+            break  # a filter of another category than the query's: a deeper look finds none either
     answer = answer or nothing(len(queries), k)
     if len(left):
         _fill(answer, left, _all(rows, queries[left], k))
@@ -172,7 +214,7 @@ def _proposed(
     later = rows.after(graph.rows).kept if len(rows.vectors) > graph.rows else 0
     needed = min(_needed(rows, k, asked[0]), rows.kept - later)
     enough = places[:, max(needed, 1) - 1] >= min(needed, 1) - 1  # the kept ones come first
-    places = places[:, : max(2 * k, k + 20)]
+    places = places[:, : _closely(k)]
     scores = products_by_place(_mapped(rows, graph), places, queries)
     return _with_later(best(scores, places, k), rows, graph, queries), enough
 
@@ -239,8 +281,9 @@ def _needed(rows: Rows, k: int, count: int) -> int:
 def _matching(rows: Rows, graph_rows: int, places: IntArray) -> IntArray:
     """The candidates that are kept first, in their order, the others -1."""
     there = places >= 0
-    if graph_rows > len(rows.vectors):
-        there &= places < len(rows.vectors)
+    if graph_rows <= len(rows.vectors) and rows.keep is None and there.all():
+        return places
+    there &= places < len(rows.vectors)
     if rows.keep is not None:
         there &= rows.keep[np.where(there, places, 0)]
     if there.all():

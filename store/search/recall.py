@@ -1,7 +1,9 @@
 """The graph's recall, measured on a shelf's own vectors, never assumed.
 
-Queries are stored products moved a little, since a new product resembles what is there but is not
-in it: each half plus noise of half its length, made a unit again.
+The effort is chosen on rows that are held out: while it is measured nothing links to them, so that
+they are to the graph what a new product is. What is mapped cannot be changed like this; `measured`
+asks for stored products moved a little: each half plus noise of half its length, made a unit again.
+Of 30,000 blends of Gaussian rows those find 0.999 where new ones find 0.985 (bench/vectors.py).
 """
 
 from __future__ import annotations
@@ -15,10 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from kinshelf.db.arrays import FloatArray, IntArray
+from kinshelf.db.arrays import BoolArray, FloatArray, IntArray
 from kinshelf.store.search import fusion, hnsw
 from kinshelf.store.search.exact import exact
 from kinshelf.store.search.hnsw import Effort, Hnsw
+from kinshelf.store.search.links import held_out
 from kinshelf.store.search.planner import ROWS_PER_STEP, TUNED_K, Rows, nearest
 
 _MARGINS = {"both": 0.003, "image": 0.005, "text": 0.005}
@@ -63,18 +66,37 @@ def tuned(graph: Hnsw, vectors: FloatArray, seed: int = 0) -> Hnsw:
     where that is not near, or there are no rows of a kind, it is answered exactly.
     """
     vectors = vectors[: graph.rows]
+    queries, out = _held_out(vectors, seed)
     efforts = {}
-    for kind in ("both", "image", "text"):
-        queries = samples(vectors, np.arange(len(vectors)), kind, _SAMPLE, seed)
-        efforts[kind] = (
-            _effort(graph, vectors, queries, kind) if len(queries) else Effort(None, 0.0)
-        )
+    with held_out(graph.index, np.flatnonzero(out)):
+        for kind, asked in queries.items():
+            efforts[kind] = (
+                _effort(graph, vectors, (asked, ~out), kind) if len(asked) else Effort(None, 0.0)
+            )
     return replace(graph, efforts=efforts)
 
 
-def _effort(graph: Hnsw, vectors: FloatArray, queries: FloatArray, kind: str) -> Effort:
-    """By bisection: recall grows with the steps."""
-    truth = exact(vectors, queries, TUNED_K)[0]
+def _held_out(vectors: FloatArray, seed: int) -> tuple[dict[str, FloatArray], BoolArray]:
+    """Rows as queries of each kind, and flags of those rows: none of them is an entry point."""
+    places = np.arange(len(vectors))
+    places = np.random.default_rng(seed).permutation(places[places % hnsw.stride(len(vectors)) > 0])
+    places = places[: 4 * _SAMPLE]
+    rows = np.array(vectors[places], dtype=np.float32)
+    out, queries = np.zeros(len(vectors), dtype=np.bool_), {}
+    for kind, usable in _usable(rows).items():
+        chosen = np.flatnonzero(usable)[:_SAMPLE]
+        out[places[chosen]] = True
+        queries[kind] = fusion.Weighting().query(_alone(rows[chosen], kind))
+    return queries, out
+
+
+def _effort(
+    graph: Hnsw, vectors: FloatArray, asked: tuple[FloatArray, BoolArray], kind: str
+) -> Effort:
+    """By bisection: recall grows with the steps. `asked`: the queries, and which rows may be
+    found."""
+    queries, keep = asked
+    truth = exact(vectors, queries, TUNED_K, keep)[0]
     steps = [each for each in _STEPS if each * ROWS_PER_STEP <= len(vectors)]
     if not steps:
         return Effort(None, 0.0)
@@ -106,12 +128,26 @@ def samples(vectors: FloatArray, pool: IntArray, kind: str, count: int, seed: in
     random = np.random.default_rng(seed)
     places = np.sort(random.permutation(pool)[: 4 * count])
     rows = np.array(vectors[places], dtype=np.float32)
-    there = np.stack([np.any(half, axis=1) for half in fusion.split(rows)])
-    usable = {"both": there.all(axis=0), "image": there[0], "text": there[1]}[kind]
-    rows = random.permutation(rows[usable])[:count]
+    rows = _alone(random.permutation(rows[_usable(rows)[kind]])[:count], kind)
     for half, name in zip(fusion.split(rows), ("image", "text"), strict=True):
-        half[:] = _moved(half, random) if kind in ("both", name) else 0
+        if kind in ("both", name):
+            half[:] = _moved(half, random)
     return fusion.Weighting().query(rows)
+
+
+def _usable(rows: FloatArray) -> dict[str, BoolArray]:
+    """Which rows have what queries of each kind are made of."""
+    image, text = (np.any(half, axis=1) for half in fusion.split(rows))
+    return {"both": image & text, "image": image, "text": text}
+
+
+def _alone(rows: FloatArray, kind: str) -> FloatArray:
+    """The rows with the embeddings that count in queries of a kind, the others 0; a copy."""
+    rows = rows.copy()
+    for half, name in zip(fusion.split(rows), ("image", "text"), strict=True):
+        if kind not in ("both", name):
+            half[:] = 0
+    return rows
 
 
 def _moved(half: FloatArray, random: np.random.Generator) -> FloatArray:

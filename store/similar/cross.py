@@ -57,7 +57,12 @@ class Space:
         self.rows = rows
         self.halves = fusion.split(pairs)
         self.there: list[BoolArray] = [np.any(half != 0, axis=1) for half in self.halves]
-        self._hubs: list[dict[int, float]] = [{}, {}]
+        self.known = [
+            (rows[there], np.ascontiguousarray(half[there]))
+            for half, there in zip(self.halves, self.there, strict=True)
+        ]
+        """Of each side the sample's rows and embeddings, of products that have it."""
+        self._hubs: list[FloatArray] = [np.zeros(0, dtype=np.float32) for _ in _KINDS]
 
     @classmethod
     def of(cls, now: AnySnapshot) -> Space:
@@ -86,13 +91,15 @@ class Space:
     def hubness(self, side: int, rows: IntArray, halves: FloatArray) -> FloatArray:
         """r(x) of embeddings of one side, (n, dimension), of products of those rows: (n,)."""
         known = self._hubs[side]
-        new = [i for i, row in enumerate(rows.tolist()) if row not in known]
-        if new:
-            other = self.there[1 - side]
-            bank, owners = self.halves[1 - side][other], self.rows[other]
-            found = _hubness(halves[new], rows[new], bank, owners)
-            known.update(zip(rows[new].tolist(), found.tolist(), strict=True))
-        return np.array([known[row] for row in rows.tolist()], dtype=np.float32)
+        if len(rows) and rows.max() >= len(known):
+            known = np.append(known, np.full(rows.max() + 1 - len(known), np.nan, np.float32))
+        new = np.isnan(known[rows])
+        if new.any():
+            owners, bank = self.known[1 - side]
+            known = known.copy()  # another thread may read it
+            known[rows[new]] = _hubness(halves[new], rows[new], bank, owners)
+            self._hubs[side] = known
+        return known[rows]
 
 
 _SPACES: weakref.WeakKeyDictionary[AnySnapshot, Space] = weakref.WeakKeyDictionary()
@@ -112,7 +119,7 @@ def _hubness(halves: FloatArray, rows: IntArray, bank: FloatArray, owners: IntAr
     return found
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class CrossModal:
     """A text alone or a picture alone, asked of what products have of both modalities."""
 
@@ -139,8 +146,9 @@ class CrossModal:
         scaled = parts.copy()
         cross = 1 - self.side
         there = ~np.isnan(parts[:, cross])
-        halves = fusion.split(pairs)[cross][there]
-        scaled[there, cross] = self._mapped(parts[there, cross], rows[there], halves)
+        if not there.all():
+            rows, pairs = rows[there], pairs[there]
+        scaled[there, cross] = self._mapped(parts[there, cross], rows, fusion.split(pairs)[cross])
         if self.against != "both":
             scaled[:, 1 - _KINDS.index(self.against)] = np.nan
         whole = weighted(scaled, self._weight)
@@ -157,17 +165,17 @@ class CrossModal:
             return nearness
         side = 1 - self.side
         lowered = nearness - self.space.hubness(side, rows, halves) / 2
-        (own, spread), (mean, width) = self._scales()
+        (own, spread), (mean, width) = self._scales
         mapped = own + (lowered - mean) * (spread / max(width, 1e-6))
         return mapped.astype(np.float32)
 
+    @functools.cached_property
     def _scales(self) -> tuple[tuple[float, float], tuple[float, float]]:
         """Mean and spread of this query's cosines with the sample: of its own kind, and of the
         other."""
         cross, space = 1 - self.side, self.space
-        own = space.halves[self.side][space.there[self.side]] @ self.query
-        there = space.there[cross]
-        halves, rows = space.halves[cross][there], space.rows[there]
+        own = space.known[self.side][1] @ self.query
+        rows, halves = space.known[cross]
         other = halves @ self.query - space.hubness(cross, rows, halves) / 2
         return (float(own.mean()), float(own.std())), (float(other.mean()), float(other.std()))
 

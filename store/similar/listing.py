@@ -11,7 +11,7 @@ from kinshelf.store.similar.keywords import found
 if TYPE_CHECKING:
     from kinshelf.db.catalog.counted import Facet
     from kinshelf.db.product import StoredProduct
-    from kinshelf.store.base import AnyShelf
+    from kinshelf.store.generation import AnySnapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Listed:
 
 
 def products(
-    shelf: AnyShelf,
+    now: AnySnapshot,
     where: str | None = None,
     *,
     search: str | None = None,
@@ -33,11 +33,9 @@ def products(
     limit: int | None = None,
     offset: int = 0,
     facets: Sequence[str] = (),
-    at: int | None = None,
 ) -> Listed:
     """Products that match a filter, in the order in which they were added, or those that have all
-    words of a search, the best first. Raises FilterError, InputError or GenerationNotFound."""
-    now = shelf.snapshot(at)
+    words of a search, the best first. Raises FilterError or InputError."""
     if search is None:
         total = now.view.count(now.filter(where))
         listed = now.select(where, limit=limit, offset=offset)

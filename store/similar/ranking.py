@@ -67,7 +67,9 @@ def cosines(query: FloatArray, pairs: FloatArray) -> FloatArray:
     where either lacks the modality."""
     halves, asked = pairs.reshape(len(pairs), 2, -1), query.reshape(2, -1)
     found: FloatArray = np.vecdot(halves, asked)
-    found[~(halves.any(axis=2) & asked.any(axis=1))] = np.nan
+    place, side = np.nonzero(found == 0)  # nearly none is exactly 0 that is there
+    lacking = ~(halves[place, side].any(axis=1) & asked[side].any(axis=1))
+    found[place[lacking], side[lacking]] = np.nan
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
@@ -23,6 +23,7 @@ from kinshelf.store.similar.ranking import Ranking
 from kinshelf.store.similar.variety import chosen
 
 if TYPE_CHECKING:
+    from kinshelf.db.product import StoredProduct
     from kinshelf.store.base import AnyShelf
     from kinshelf.store.generation import AnySnapshot
     from kinshelf.store.ingest.queries import QueryBatch
@@ -64,17 +65,20 @@ def similar(
     words = asked.text or (stored.product.text if stored else "")
     if asked.mode == "keywords":
         return _answer(now, asked, _Ready(None, [stored.row] if stored else [], words))
-    pair, rows = _pair(shelf, now, asked)
+    pair, rows = _pair(shelf, now, stored or asked)
     question = _of_pair(now, asked, pair, stored=bool(rows))
     return _answer(now, asked, _Ready(question, rows, words, pair[None, : now.dimension]), vectors)
 
 
-def _pair(shelf: AnyShelf, now: AnySnapshot, asked: Query) -> tuple[FloatArray, list[int]]:
+def _pair(
+    shelf: AnyShelf, now: AnySnapshot, asked: Query | StoredProduct
+) -> tuple[FloatArray, list[int]]:
     """The embedding pair of what is asked, (2 * dimension,), and its row if it is stored."""
-    if asked.id is None:
-        return embed(shelf, asked)[0], []
-    row = now.get(asked.id).row
-    return now.pairs([row])[0], [row]
+    if isinstance(asked, Query):
+        if asked.id is None:
+            return embed(shelf, asked)[0], []
+        asked = now.get(asked.id)
+    return now.pairs([asked.row])[0], [asked.row]
 
 
 def _of_pair(now: AnySnapshot, asked: Query, pair: FloatArray, *, stored: bool) -> Asked:
@@ -83,8 +87,11 @@ def _of_pair(now: AnySnapshot, asked: Query, pair: FloatArray, *, stored: bool) 
 
 
 def _of_examples(shelf: AnyShelf, now: AnySnapshot, asked: Query) -> tuple[Asked, list[int]]:
-    like = [_pair(shelf, now, _example(now, one, asked)) for one in asked.like]
-    unlike = [_pair(shelf, now, _example(now, one, asked)) for one in asked.unlike]
+    known = now.view.by_ids([one for one in asked.like + asked.unlike if isinstance(one, str)])
+    like, unlike = (
+        [_pair(shelf, now, _example(one, asked, known)) for one in each]
+        for each in (asked.like, asked.unlike)
+    )
     rows = list(dict.fromkeys(row for _, stored in like + unlike for row in stored))
     pairs = np.stack([pair for pair, _ in like])
     if asked.strategy == "average":
@@ -100,12 +107,14 @@ def _of_examples(shelf: AnyShelf, now: AnySnapshot, asked: Query) -> tuple[Asked
     return BestScore(liked, disliked), rows
 
 
-def _example(now: AnySnapshot, example: str | Query, asked: Query) -> Query:
+def _example(
+    example: str | Query, asked: Query, known: Mapping[str, StoredProduct]
+) -> Query | StoredProduct:
     """An example as a query: an id on the shelf, a picture's path or URL, or else a text."""
     if isinstance(example, Query):
         return example
-    if now.view.by_ids([example]):
-        return Query(id=example)
+    if example in known:
+        return known[example]
     if example.startswith(("http://", "https://")) or _is_file(example):
         return Query(image=example, allow_private_hosts=asked.allow_private_hosts)
     return Query(text=example)

@@ -29,11 +29,19 @@ def linear(
     if precision == INT8:
         return _then(_int8(weight, bias), then)
     kind = torch.bfloat16 if precision == BF16 else torch.float32
-    if weight.device.type == "cpu" and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    if weight.device.type == "cpu" and _has_onednn(kind):
         return _onednn(weight.to(kind), bias.to(kind), then)
     half, half_bias = weight.to(kind), bias.to(kind)
     plain = _then(lambda x: functional.linear(x.to(kind), half, half_bias), then)
     return plain if then else lambda x: plain(x).float()
+
+
+def _has_onednn(kind: torch.dtype) -> bool:
+    """Whether oneDNN multiplies that kind here; bfloat16 only where the processor has AVX512."""
+    ops = torch.ops.mkldnn
+    return hasattr(ops, "_linear_pointwise") and (
+        kind == torch.float32 or bool(ops._is_mkldnn_bf16_supported())
+    )
 
 
 def _then(apply: Apply, then: str | None) -> Apply:
