@@ -7,6 +7,14 @@ The first draws that many of the products of ../shared/amazon2020 with their lab
 without, trains, sets the policy and runs `classify --stored --apply accept`; then it trains again
 and compares the weights. The second prints products a second of processor time, beside the matrix
 product of the same vectors alone.
+
+Of 18 splits with 400 labelled products and a policy of 0.98, 17 could be promised one (the other
+has none, and nothing is written): 0.882 of the 428 were filled (0.741 to 0.951), 0.9917 of these
+rightly; one split fell short, with 0.9726. No second training moved the probe.
+
+90,000 products against 10,000 labelled: 1,031 a second of one core, beside 3,808 of the matrix
+product alone (by processor time: the machine was shared by many). At most 1,430 MB resident, 410 MB
+of which are the vectors that the benchmark made.
 """
 
 from __future__ import annotations

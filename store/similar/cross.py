@@ -9,6 +9,9 @@ shelf's own statistics for this very query, and the cross kind is shown on the s
     mapped  = m_own + d_own * (s_cross - m_cross) / d_cross      m, d: mean and spread over a sample
     similarity = weighted mean of mapped and own, over what the product has
 
+A picture whose `against` nobody gave is compared with pictures, and with the title of a product
+that has none: who asks with a picture wants what looks like it.
+
 The subtracted half is CSLS (Conneau et al. 2018): pictures that lie near every text would else be
 found by any. Mean and spread are of the query, not of the shelf: queries that resemble nothing
 would else find only products without a title. Rank fusion loses products that lack a modality:
@@ -44,6 +47,7 @@ _FEWEST = 8
 """Products with a modality, or with both, from which on their statistics are used."""
 _OF_ONE_MODEL = 0.75
 """The share of strange pictures that lie farther than a product's own; 0.5 by chance."""
+_IDENTICAL = 1 - 1e-5
 _KINDS = ("image", "text")
 
 
@@ -129,6 +133,8 @@ class CrossModal:
     against: Against
     weight_image: float
     space: Space
+    own_first: bool = False
+    """Whether the other kind counts only of products that lack the query's own."""
 
     @property
     def probes(self) -> list[tuple[FloatArray, float]]:
@@ -149,9 +155,14 @@ class CrossModal:
         if not there.all():
             rows, pairs = rows[there], pairs[there]
         scaled[there, cross] = self._mapped(parts[there, cross], rows, fusion.split(pairs)[cross])
+        own = parts[:, self.side]
         if self.against != "both":
             scaled[:, 1 - _KINDS.index(self.against)] = np.nan
+        elif self.own_first:
+            scaled[~np.isnan(own), cross] = np.nan
         whole = weighted(scaled, self._weight)
+        if self.against == "both" and self._weight not in (0.0, 1.0):
+            whole[own >= _IDENTICAL] = 1  # nothing resembles it more, whatever else it has
         whole[np.isnan(scaled).all(axis=1)] = 0 if self.against == "both" else -np.inf
         return Scores(whole, whole, parts[:, 0], parts[:, 1])
 
@@ -167,7 +178,7 @@ class CrossModal:
         lowered = nearness - self.space.hubness(side, rows, halves) / 2
         (own, spread), (mean, width) = self._scales
         mapped = own + (lowered - mean) * (spread / max(width, 1e-6))
-        return mapped.astype(np.float32)
+        return np.minimum(mapped, 1).astype(np.float32)
 
     @functools.cached_property
     def _scales(self) -> tuple[tuple[float, float], tuple[float, float]]:
@@ -196,7 +207,8 @@ def crossing(
     other = _KINDS[1 - side]
     if space.there[1 - side].any() and space.of_one_model:
         query = fusion.split(pair[None])[side][0]
-        return CrossModal(query, side, against or "both", weight_image, space)
+        own_first = against is None and side == 0  # a picture finds what looks like it
+        return CrossModal(query, side, against or "both", weight_image, space, own_first)
     if against == other:
         raise InputError(_refusal(other, there=bool(space.there[1 - side].any())))
     return None
