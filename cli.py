@@ -15,6 +15,7 @@ from kinshelf.commands import (
     copy,
     demo,
     encode,
+    fill,
     history,
     maintain,
     serve,
@@ -72,7 +73,7 @@ for command in (
     train.policy,
     shelves.show, shelves.list_products, shelves.info, shelves.sql,
     history.history, history.diff, history.undo,
-    audit.audit, audit.relabel, audit.suggest, add.remove, copy.export, maintain.verify,
+    audit.audit, audit.relabel, fill.suggest, add.remove, copy.export, maintain.verify,
     maintain.compact, maintain.reembed, encode.encode, copy.copy, serve.serve,
 ):  # fmt: skip
     main.add_command(command)

@@ -101,7 +101,7 @@ def classify(
     if stored:
         if asked or html is not None:
             raise click.UsageError("--stored takes no --image, --text, --input or --html")
-        from kinshelf.commands.stored import run_stored
+        from kinshelf.commands.fill import run_stored
 
         names = ("k", "where", "at", "probe", "include_predicted")
         how = {name: ({"include_predicted": include_predicted} | settings)[name] for name in names}
