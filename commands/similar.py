@@ -73,7 +73,7 @@ _HOW = (
     "--against",
     type=click.Choice(get_args(Against)),
     group=QUERY,
-    show_default="both",
+    show_default="both of a text; a picture with pictures",
     help="Compare a text or a picture alone with the products' pictures, texts or both.",
 )
 @option(

@@ -52,9 +52,9 @@ class Query:
     `allow_private_hosts` lets a URL lead into the own network.
 
     The others are of `similar` alone. A text or a picture by itself is compared with pictures,
-    texts or both of the products (`against`, None: both; see `store.similar.cross`). `like` and
-    `unlike` are examples, each an id, a path, a URL, a text or a `Query` (`store.similar.examples`
-    has the formulas of `strategy`). `offset` leaves out the nearest so many, `min_similarity` what
+    texts or both of the products (`against`, None: a text with both; see `store.similar.cross`).
+    `like` and `unlike` are examples, each an id, a path, a URL, a text or a `Query`
+    (`store.similar.examples` has the formulas of `strategy`). `offset` leaves out the nearest so many, `min_similarity` what
     is less near, `one_per` all but the nearest of each value of a column; `diverse` from 0 to 1
     chooses by maximal marginal relevance among the 200 nearest, 1 is plain search. `facets` are
     columns whose values are counted among the products that match `where`.

@@ -163,7 +163,7 @@ def test_what_cannot_be_learned_is_not_promised_for_its_copies(
     with filled(tmp_path / "a.shelf", 4, noise=noise) as shelf:
         trained = train_shelf(shelf, QUICK)
         assert trained.metrics["groups"] == 60
-        assert any("180 of 240 products are copies" in line for line in trained.warnings)
+        assert any("180 of 240 products that train are copies" in line for line in trained.warnings)
         held_out = HeldOut.of(read_probe(find_probe(shelf, shelf.snapshot()).path).reference)
         assert held_out is not None
         assert len(held_out) == 60

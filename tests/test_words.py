@@ -150,3 +150,19 @@ def test_a_shelf_without_titles_is_searched_by_its_pictures_alone(tmp_path: Path
 def test_against_needs_a_text_alone_or_a_picture_alone(fields: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="give a text alone or a picture alone"):
         ks.Query(against="image", **fields)
+
+
+def test_a_picture_finds_what_looks_like_it_and_untitled_pictures_do_not_hide_it(
+    shelf: Any, gaps: tuple[np.ndarray, np.ndarray]
+) -> None:
+    image, text = gaps
+    for row in (2, 5, 8):
+        pair = np.hstack([image[row], np.zeros(DIMENSION)]).astype(np.float32)
+        question = crossing(shelf.snapshot(), pair, None, 0.5)
+        assert question is not None
+        found = ranking(shelf.snapshot(), question, COUNT)
+        scores = np.where(image.any(axis=1), image @ image[row], -np.inf)
+        pictured = [r for r in found.rows.tolist() if image[r].any()]
+        assert pictured == np.lexsort((np.arange(COUNT), -scores))[: len(pictured)].tolist()
+        assert found.rows[0] == row
+        assert any(not image[r].any() and text[r].any() for r in found.rows[:COUNT].tolist())
