@@ -167,8 +167,8 @@ def test_a_person_that_changes_the_picture_keeps_the_others(
 def test_products_of_a_file_are_asked_about_by_all_their_pictures(
     shelf: Any, files: list[str], tmp_path: Path
 ) -> None:
-    from kinshelf.store.ingest.queries import similar_source
     from kinshelf.store.results import AddOptions
+    from kinshelf.store.similar.search import similar_source
 
     shelf.upsert([product(files[:3]), Product("2", "bowl", image=files[3])])
     source = tmp_path / "asked.jsonl"

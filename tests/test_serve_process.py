@@ -186,7 +186,7 @@ def test_reads_go_on_while_the_command_line_adds_to_the_same_shelf(
 def test_the_server_follows_a_change_of_encoder(shelf: Path) -> None:
     with process(shelf) as (url, _), httpx.Client(base_url=url, timeout=240) as client:
         before = client.post("/similar", json={"text": "red car"}).json()
-        other = "bf16" if "float32" in before["fingerprint"] else "float32"
+        other = "float32" if "bf16" in before["fingerprint"] else "bf16"
         ran = kinshelf("reembed", "--precision", other, "--quiet", "--shelf", str(shelf))
         if ran.returncode == 3 and "precision" in ran.stderr:
             pytest.skip("this processor has one precision")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import io
 import os
-import statistics
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -154,16 +153,15 @@ def test_comparing_a_token_takes_as_long_however_much_of_it_is_right(tokens: Pat
     guard = Guard(read_tokens(tokens), None)
     near, far = WRITE[:-1] + "x", "x" * len(WRITE)
 
-    def nanoseconds(token: str) -> float:
-        samples = []
-        for _ in range(200):
-            start = time.perf_counter_ns()
-            for _ in range(20):
-                guard.scopes(token)
-            samples.append(time.perf_counter_ns() - start)
-        return statistics.median(samples) / 20
+    def nanoseconds(token: str) -> int:
+        start = time.perf_counter_ns()
+        for _ in range(20):
+            guard.scopes(token)
+        return time.perf_counter_ns() - start
 
-    assert nanoseconds(near) == pytest.approx(nanoseconds(far), rel=0.3)
+    # the least of many, taken in turn: a busy machine makes some of both slow, never all of one
+    times = [(nanoseconds(near), nanoseconds(far)) for _ in range(500)]
+    assert min(n for n, _ in times) == pytest.approx(min(f for _, f in times), rel=0.3)
 
 
 # ---- other sites' pages
