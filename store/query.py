@@ -54,10 +54,11 @@ class Query:
     The others are of `similar` alone. A text or a picture by itself is compared with pictures,
     texts or both of the products (`against`, None: a text with both; see `store.similar.cross`).
     `like` and `unlike` are examples, each an id, a path, a URL, a text or a `Query`
-    (`store.similar.examples` has the formulas of `strategy`). `offset` leaves out the nearest so many, `min_similarity` what
-    is less near, `one_per` all but the nearest of each value of a column; `diverse` from 0 to 1
-    chooses by maximal marginal relevance among the 200 nearest, 1 is plain search. `facets` are
-    columns whose values are counted among the products that match `where`.
+    (`store.similar.examples` has the formulas of `strategy`). `offset` leaves out the nearest so
+    many, `min_similarity` what is less near, `one_per` all but the nearest of each value of a
+    column; `diverse` from 0 to 1 chooses by maximal marginal relevance among the 200 nearest, 1 is
+    plain search. `facets` are columns whose values are counted among the products that match
+    `where`.
 
     `mode` finds by meaning (the embeddings), by keywords (BM25 of the words of the text, or of the
     stored product's; `stem` names their language) or by both, their ranks fused: `weight_keywords`

@@ -43,10 +43,11 @@ class ProbeSettings:
     `val_fraction` of the training rows decides when to stop (0: never stop early) and is not
     reported on. `modality_dropout` is the share of products whose picture or text is hidden in an
     epoch, so that the probe answers without it; of 0.05, 0.2, 0.3 and 0.5 the last was the best for
-    a picture alone on two shops, and cost nothing with both. A training set of fewer than `refit_below` rows
-    is trained once more on all of them, for a third more epochs than was best. `group` names a
-    column: products of equal values in it are on one side of every fold and split. `device` None:
-    CUDA if there is one. `mixed_precision` None: on CUDA only. Raises InvalidSetting.
+    a picture alone on two shops, and cost nothing with both. A training set of fewer than
+    `refit_below` rows is trained once more on all of them, for a third more epochs than was best.
+    `group` names a column: products of equal values in it are on one side of every fold and split.
+    `device` None: CUDA if there is one. `mixed_precision` None: on CUDA only. Raises
+    InvalidSetting.
     """
 
     epochs: Annotated[int, _Range(1, 100_000)] = 50

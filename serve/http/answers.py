@@ -71,7 +71,10 @@ Similar = shape(
     SearchResult, "Similar", "Neighbours as `kinshelf similar --json`, nearest first.",
     given={"neighbours": list[_Neighbour]},  # type: ignore[valid-type]
 )  # fmt: skip
-Added = shape(AddReport, "Added", "As `kinshelf add --json`.", given={"reasons": dict[str, int]})
+Added = shape(
+    AddReport, "Added", "As `kinshelf add --json`.", without=("ids",),
+    given={"reasons": dict[str, int]},
+)  # fmt: skip
 _Product = shape(Product, "Product", "What a product is.")
 Shown = shape(
     StoredProduct, "Shown", "As `kinshelf show --json`.", base=_Product,
