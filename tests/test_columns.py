@@ -156,7 +156,7 @@ def test_the_amazon_layout_reads_the_right_columns() -> None:
             "Product Description": "",
         }
     )
-    assert notes == []
+    assert [note.reason for note in notes] == ["price-range"]
     assert product.description == "FLEX: bends GRIP: holds"
     assert product.price == 10.99
     assert product.image == "https://example.org/1.jpg"

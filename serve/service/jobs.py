@@ -47,7 +47,7 @@ class Job:
 
     def as_dict(self) -> dict[str, Any]:
         """For `GET /jobs/{id}`; of the progress, the last event."""
-        names = ("id", "kind", "state", "started", "finished", "result", "error")
+        names = ("id", "kind", "state", "started", "finished", "result", "error", "stopping")
         found = {name: getattr(self, name) for name in names}
         return found | {"progress": self.events[-1] if self.events else None}
 
