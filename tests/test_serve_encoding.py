@@ -121,7 +121,7 @@ def test_one_that_hangs_is_killed_and_its_questions_are_asked_of_another(sample:
 def test_one_that_hangs_while_it_is_sent_more_than_a_pipe_holds_is_killed_too(
     sample: Path,
 ) -> None:
-    elsewhere = EncoderProcess(sample, read_manifest(sample), seconds=5)
+    elsewhere = EncoderProcess(sample, read_manifest(sample), seconds=15)
     (picture,) = pictures(1)
     many = [elsewhere.preprocess(picture)] * 200
     assert sum(pixels.nbytes for pixels in many) > 2 * encoding._PIPE
@@ -131,7 +131,7 @@ def test_one_that_hangs_while_it_is_sent_more_than_a_pipe_holds_is_killed_too(
         target=lambda: found.append(len(elsewhere.encode_pixels(many))), daemon=True
     )
     asking.start()
-    asking.join(60)
+    asking.join(240)
     assert found == [200]
     elsewhere.close()
 
