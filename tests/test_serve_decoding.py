@@ -64,7 +64,7 @@ def test_what_is_no_picture_has_the_reason_that_it_has_here(decoders: Decoders) 
 
 
 def test_a_picture_that_takes_too_long_costs_its_process_and_nothing_else() -> None:
-    decoders = decoders_of(seconds=1.0)
+    decoders = decoders_of(seconds=4.0)
     decoders.check(png())
     pid = worker_of(decoders).pid
     os.kill(pid, signal.SIGSTOP)  # as a decoder that hangs
@@ -72,7 +72,7 @@ def test_a_picture_that_takes_too_long_costs_its_process_and_nothing_else() -> N
     with pytest.raises(ImageRejected) as caught:
         decoders.check(png())
     assert caught.value.reason == "too-hard"
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
     assert decoders.killed == 1
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
