@@ -22,7 +22,7 @@ from kinshelf.store.search import fusion
 from kinshelf.store.search.neighbours import nearest_of
 
 if TYPE_CHECKING:
-    from kinshelf.db.catalog.counted import Facet, Value
+    from kinshelf.db.catalog.facets import FacetList, Value
     from kinshelf.db.catalog.queries import View
     from kinshelf.db.catalog.records import CommitRecord, ProbeRecord, RejectRecord
     from kinshelf.db.catalog.tables import Catalog
@@ -85,9 +85,6 @@ class AnyView(Protocol):
         """See `View`."""
 
     def categories(self) -> dict[str | None, int]:
-        """See `View`."""
-
-    def facets(self, names: Sequence[Name], where: Filter | None = None) -> dict[str, Facet]:
         """See `View`."""
 
     def totals(self) -> dict[str, int]:
@@ -293,22 +290,23 @@ class AnySnapshot(ABC):
 
     def facets(
         self, columns: Sequence[str], where: str | None = None, *, rows: IntArray | None = None
-    ) -> dict[str, Facet]:
+    ) -> dict[str, FacetList]:
         """How many products that match, or are in some rows, have each value of some columns or
         attributes; the counts of each sum to the number of those products. Raises FilterError."""
-        names = [self._named(column) for column in dict.fromkeys(columns)]
-        if not names:
+        if not columns:
             return {}
-        if rows is None:
-            return self.view.facets(names, self.filter(where))
-        from kinshelf.db.catalog.counted import counted, facet_of
+        from kinshelf.db.catalog.facets import MOST, count_facets, facets_of
 
-        counts = counted(names, list(self.view.by_rows(rows).values()))
-        return {name.name: facet_of(name, counts[name.name]) for name in names}
+        if rows is None:
+            found = count_facets(self.view, columns, self.filter(where), limit=MOST)
+        else:
+            names = [self._named(column) for column in dict.fromkeys(columns)]
+            found = facets_of(names, list(self.view.by_rows(rows).values()), MOST)
+        return found.as_lists()
 
     def value_of(self, column: str) -> Value:
         """How a column or attribute is read off a stored product. Raises FilterError."""
-        from kinshelf.db.catalog.counted import value_of
+        from kinshelf.db.catalog.facets import value_of
 
         return value_of(self._named(column))
 

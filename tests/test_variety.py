@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,9 +20,10 @@ from similar_world import COUNT, filled_directory, halves, plain
 import kinshelf as ks
 import kinshelf.store.similar.questions
 from kinshelf.cli import main
-from kinshelf.db.catalog.counted import facet_of
+from kinshelf.db.catalog.facets import MOST, facets_of
 from kinshelf.db.errors import FilterError, InputError
 from kinshelf.db.filters.names import Name
+from kinshelf.db.product import Product, StoredProduct
 from kinshelf.store.similar.variety import mmr
 
 
@@ -189,22 +191,29 @@ def test_facets_count_each_product_that_matches_once(shelf: Any, where: str | No
     )
 
 
+def priced(numbers: list[float | None]) -> list[StoredProduct]:
+    products = [Product(id=f"p{i}", title=f"t{i}", price=n) for i, n in enumerate(numbers)]
+    return [
+        StoredProduct(product, row, False, True, None, None, "", 1)
+        for row, product in enumerate(products)
+    ]
+
+
 @given(st.lists(st.one_of(st.none(), st.floats(-1e6, 1e6)), max_size=30))
 def test_bands_hold_each_number_once_and_in_order(numbers: list[float | None]) -> None:
-    facet = facet_of(Name("price", "number", ""), Counter(numbers))
-    assert sum(entry["count"] for entry in facet) == len(numbers)
-    bands = [tuple(map(float, e["value"].split(" to "))) for e in facet if e["value"] is not None]
-    assert bands == sorted(bands)
-    for low, high in bands:
-        inside = [
-            n for n in numbers if n is not None and (low <= n < high if n >= 0 else low < n <= high)
-        ]
-        assert inside
+    found = facets_of([Name("price", "number", "")], priced(numbers), 20)
+    facet = found.facets["price"]
+    assert sum(entry["count"] for entry in found.as_lists()["price"]) == len(numbers)
+    lows = [-math.inf if band.low is None else band.low for band in facet.bands]
+    assert lows == sorted(set(lows))
+    for band, low in zip(facet.bands, lows, strict=True):
+        high = math.inf if band.high is None else band.high
+        assert band.count == sum(n is not None and low <= n < high for n in numbers)
 
 
 def test_of_very_many_values_the_rarest_are_one_entry() -> None:
-    facet = facet_of(Name("title", "text", ""), {f"t{i}": 1 for i in range(1200)} | {None: 3})
-    assert facet[-2:] == [{"others": 200, "count": 200}, {"value": None, "count": 3}]
+    found = facets_of([Name("title", "text", "")], priced([None] * 1200), MOST)
+    assert found.as_lists()["title"][-1] == {"others": 200, "count": 200}
 
 
 def test_the_command_prints_them_beside_a_result_and_a_list(shelf: Any) -> None:

@@ -8,8 +8,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+import bisect
+import json
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kinshelf.db.catalog.queries import FILTER_COLUMNS
@@ -20,8 +23,13 @@ if TYPE_CHECKING:
     from kinshelf.db.catalog.queries import Tabled
     from kinshelf.db.filters.compiler import Filter
     from kinshelf.db.filters.names import Name
-    from kinshelf.db.product import Scalar
+    from kinshelf.db.product import Scalar, StoredProduct
 
+FacetList = list[dict[str, Any]]
+"""A facet as JSON: `{"value": ..., "count": ...}` each, the most frequent first, bands by size,
+those without a value last. The counts sum to the products."""
+MOST = 1000
+"""Values that a facet in JSON lists; the rest is one entry, `others` of them."""
 EDGES = (0, *(step * 10**power for power in range(10) for step in (1, 2, 5)))
 """Where the bands of a number begin: they stay the same under every filter."""
 
@@ -38,6 +46,11 @@ class Band:
     low: float | None
     high: float | None
     count: int
+
+    def __str__(self) -> str:
+        if self.low is None:
+            return f"under {self.high:g}"
+        return f"{self.low:g} and more" if self.high is None else f"{self.low:g} to {self.high:g}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +69,20 @@ class Facet:
     lacking: int
     bands: list[Band]
 
+    def as_list(self, total: int) -> FacetList:
+        """As JSON; `total` products were counted.
+
+        >>> Facet("price", "number", [(3.5, 2)], 1, 1, [Band(2, 5, 2)]).as_list(3)
+        [{'value': '2 to 5', 'count': 2}, {'value': None, 'count': 1}]
+        """
+        found: FacetList = [{"value": value, "count": count} for value, count in self.values]
+        if self.kind == NUMBER:
+            found = [{"value": str(band), "count": band.count} for band in self.bands]
+        elif rest := self.distinct - len(self.values):
+            shown = sum(count for _, count in self.values)
+            found.append({"others": rest, "count": total - self.lacking - shown})
+        return found + ([{"value": None, "count": self.lacking}] if self.lacking else [])
+
 
 @dataclass(frozen=True, slots=True)
 class Facets:
@@ -64,9 +91,9 @@ class Facets:
     total: int
     facets: dict[str, Facet]
 
-    def as_dict(self) -> dict[str, Any]:
-        """For `--json`."""
-        return asdict(self)
+    def as_lists(self) -> dict[str, FacetList]:
+        """As JSON."""
+        return {name: facet.as_list(self.total) for name, facet in self.facets.items()}
 
 
 def count_facets(
@@ -213,3 +240,48 @@ def facet_names(view: Tabled, most: int = 8) -> list[str]:
     counts = dict(zip(names, zip(found[::2], found[1::2], strict=True), strict=True))
     good = [n for n, (count, of) in counts.items() if 1 < of <= _MOST_VALUES and count >= 2 * of]
     return sorted(good, key=lambda name: (-counts[name][0], name))[:most]
+
+
+Value = Callable[["StoredProduct"], Any]
+
+
+def value_of(name: Name) -> Value:
+    """How a column or attribute is read off a stored product; None where it has no value."""
+    if name.parameters:
+        return lambda stored: _converted(stored.product.attributes.get(name.name), name.kind)
+    if name.name == "category_source":
+        return lambda stored: stored.origin("category")
+    if name.name in ("row", "added", "has_image", "has_text", "image_error"):
+        return lambda stored: getattr(stored, name.name)
+    return lambda stored: getattr(stored.product, name.name)
+
+
+def _converted(value: Any, kind: str) -> Any:
+    if value is None or kind == BOOLEAN:
+        return value
+    if kind == NUMBER:
+        return float(value)
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def facets_of(names: Sequence[Name], products: Sequence[StoredProduct], limit: int) -> Facets:
+    """The facets of products that are at hand, as `count_facets` has them."""
+    facets = {}
+    for name in names:
+        counts = Counter(map(value_of(name), products))
+        rows = [
+            _row(value, count, len(counts) - (None in counts)) for value, count in counts.items()
+        ]
+        if name.kind == NUMBER:
+            bands = Counter[int]()
+            for value, count in counts.items():
+                if value is not None:
+                    bands[bisect.bisect_right(EDGES, value)] += count
+            rows += [(0, None, band, count, 0) for band, count in bands.items()]
+        facets[name.name] = _facet(name.name, name.kind, rows, limit)
+    return Facets(len(products), facets)
+
+
+def _row(value: Any, count: int, distinct: int) -> _Row:
+    text = value if value is None or isinstance(value, str) else json.dumps(value)
+    return 0, text, None, count, distinct

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kinshelf.db.arrays import IntArray
-from kinshelf.db.catalog.counted import facet_of, read
 from kinshelf.db.filters.names import PREDICTED_CATEGORY
 from kinshelf.db.product import TEXT_COLUMNS, Product, StoredProduct, pictures_of
 from kinshelf.db.text import is_kept
@@ -20,11 +19,9 @@ from kinshelf.db.text import is_kept
 if TYPE_CHECKING:
     import duckdb
 
-    from kinshelf.db.catalog.counted import Facet
     from kinshelf.db.catalog.records import CommitRecord, ProbeRecord, RejectRecord
     from kinshelf.db.catalog.tables import Catalog
     from kinshelf.db.filters.compiler import Filter
-    from kinshelf.db.filters.names import Name
 
 FILTER_COLUMNS = {
     **dict.fromkeys(TEXT_COLUMNS, "text"),
@@ -234,23 +231,6 @@ class View:
             " GROUP BY category ORDER BY count(*) DESC, category"
         )
         return dict(self._run(query, parameters).fetchall())
-
-    def facets(self, names: Sequence[Name], where: Filter | None = None) -> dict[str, Facet]:
-        """How many products that match have each value of some columns, in one pass."""
-        sql, parameters = self._visible(where)
-        values = ", ".join(f"CAST({name.sql} AS VARCHAR)" for name in names)
-        query = (
-            f"SELECT facet, value, count(*) FROM (SELECT unnest(range({len(names)})) AS facet,"
-            f" unnest([{values}]) AS value FROM products p WHERE {sql}) GROUP BY ALL"
-        )
-        pointers = [pointer for name in names for pointer in name.parameters]
-        found = self._run(query, [*pointers, *parameters]).fetchall() if names else []
-        return {
-            name.name: facet_of(
-                name, {read(value, name.kind): n for at, value, n in found if at == i}
-            )
-            for i, name in enumerate(names)
-        }
 
     def totals(self) -> dict[str, int]:
         """Counts for `info`."""

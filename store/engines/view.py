@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kinshelf.db.arrays import IntArray
-from kinshelf.db.catalog.counted import Facet, counted, facet_of
 from kinshelf.db.catalog.queries import (
     FIELDS,
     FILTER_COLUMNS,
@@ -34,7 +33,6 @@ from kinshelf.store.engines.backend import Condition, Where, lacking
 
 if TYPE_CHECKING:
     from kinshelf.db.filters.compiler import Filter
-    from kinshelf.db.filters.names import Name
     from kinshelf.store.engines.backend import Backend, Scanned
 
 READ_ROWS = 200_000
@@ -229,13 +227,6 @@ class EngineView(View):
         counted = self._backend.categories(self.where())
         order = sorted(counted.items(), key=lambda pair: (-pair[1], pair[0] is None, pair[0]))
         return dict(order)
-
-    def facets(self, names: Sequence[Name], where: Filter | None = None) -> dict[str, Facet]:
-        counts = {name.name: Counter[Any]() for name in names}
-        for rows, _ in self.scan(self.where(where), FIELDS):
-            for name, values in counted(names, [stored_product(row) for row in rows]).items():
-                counts[name].update(values)
-        return {name.name: facet_of(name, counts[name.name]) for name in names}
 
     def totals(self) -> dict[str, int]:
         asked = {

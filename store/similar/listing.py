@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from kinshelf.store.similar.keywords import found
 
 if TYPE_CHECKING:
-    from kinshelf.db.catalog.counted import Facet
+    from kinshelf.db.catalog.facets import FacetList
     from kinshelf.db.product import StoredProduct
     from kinshelf.store.generation import AnySnapshot
 
@@ -21,7 +21,7 @@ class Listed:
     products: list[StoredProduct]
     total: int
     generation: int
-    facets: dict[str, Facet]
+    facets: dict[str, FacetList]
 
 
 def products(

@@ -13,7 +13,7 @@ from kinshelf.store.search import fusion
 from kinshelf.store.similar.ranking import Ranking
 
 if TYPE_CHECKING:
-    from kinshelf.db.catalog.counted import Value
+    from kinshelf.db.catalog.facets import Value
     from kinshelf.store.generation import AnySnapshot
     from kinshelf.store.query import Query
 
