@@ -189,7 +189,7 @@ def _chinese_mark(mark: str) -> float:
 
 
 def _japanese_of_unix(run: str) -> float:
-    """EUC-JP, which has the kana where GBK has them: only with kana is it told from Chinese."""
+    """EUC-JP, which has the kana where GBK has them: only with kana does it differ from Chinese."""
     kana = any("\u3041" <= mark <= "\u30ff" for mark in run)
     return (0.95 if kana else 0.5) * sum(map(_japanese_mark, run)) / len(run)
 

@@ -1,7 +1,7 @@
 """Files that are mapped into memory, and what happens when their bytes go away meanwhile.
 
 Reading a page that a file no longer has, or that its disk cannot give back, ends the process by
-SIGBUS. On Linux the page becomes zeros instead, and whoever read it is told by `check_whole`.
+SIGBUS. On Linux the page becomes zeros instead, and `check_whole` reports it to whoever read it.
 Elsewhere the signal stays what it is.
 """
 

@@ -62,7 +62,7 @@ def links(page: str) -> dict[str, tuple[str, int]]:
     return {unescape(w): (unescape(h), int(n.replace(",", ""))) for h, w, n in found}
 
 
-def told(page: str) -> str:
+def text_of(page: str) -> str:
     """The words of the main part, without tags."""
     main = page.partition("<main")[2].partition("</footer>")[0]
     return " ".join(unescape(re.sub(r"<[^>]+>", " ", main)).split())

@@ -571,8 +571,8 @@ def test_a_graph_that_falls_short_is_used_and_its_recall_stated_wherever_one_loo
         with pytest.raises(InputError, match="set it to 1"):
             shelf.snapshot().kneighbors(rows[:5], 3)
     monkeypatch.delenv("KINSHELF_EXACT")
-    told = CliRunner().invoke(main, ["info", "--shelf", str(tmp_path / "toys.shelf")]).output
-    assert "KINSHELF_EXACT" in told
+    printed = CliRunner().invoke(main, ["info", "--shelf", str(tmp_path / "toys.shelf")]).output
+    assert "KINSHELF_EXACT" in printed
 
 
 def test_info_tells_the_index_and_measures_its_recall_when_asked(

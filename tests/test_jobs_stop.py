@@ -11,17 +11,17 @@ from kinshelf.serve.service.jobs import Job, Jobs
 
 
 def test_a_stopped_job_makes_nothing_and_another_may_begin() -> None:
-    jobs, go, told = Jobs(), threading.Event(), threading.Event()
+    jobs, go, begun = Jobs(), threading.Event(), threading.Event()
 
     def work(tell: Any) -> dict[str, Any]:
         tell({"done": 1})
-        told.set()
+        begun.set()
         go.wait(30)
         tell({"done": 2})
         return {"made": True}
 
     job = jobs.start("train", work)
-    assert told.wait(30)
+    assert begun.wait(30)
     jobs.stop("review")
     assert not job.stopping
     jobs.stop("train")

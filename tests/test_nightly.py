@@ -1,4 +1,4 @@
-"""A feed that comes every night: what is gone, what is unchanged, and what a scheduler is told."""
+"""A feed that comes every night: what is gone, what is unchanged, and what a scheduler reads."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from fastapi.testclient import TestClient
-from shelf_page import ODD, PRODUCTS, ids, make, opened, told
+from shelf_page import ODD, PRODUCTS, ids, make, opened, text_of
 
 from kinshelf.serve.pages.shelf.bulk import ASKED
 
@@ -30,7 +30,7 @@ def category_of(client: TestClient, product_id: str) -> Any:
 
 def done(client: TestClient, answer: Any) -> str:
     """The page that a change leads to."""
-    assert answer.status_code == 303, told(answer.text)
+    assert answer.status_code == 303, text_of(answer.text)
     return client.get(answer.headers["location"]).text
 
 
@@ -68,14 +68,14 @@ def test_all_that_match_are_not_changed_when_others_match_meanwhile(client: Test
     form = {"do": "remove", "all": "1", "total": "61", "sure": "1", "at": "/shelf?f=colour%3Ared"}
     answer = client.post("/shelf-do", data=form)
     assert answer.status_code == 422
-    assert "61 products matched when the page was made, and 60 do now" in told(answer.text)
+    assert "61 products matched when the page was made, and 60 do now" in text_of(answer.text)
 
 
 def test_a_new_category_is_asked_about_with_those_that_look_like_it(client: TestClient) -> None:
     form = {"do": "category", "id": ["p001"], "category": "Toys | Vintag", "at": "/shelf?q=thing"}
     answer = client.post("/shelf-do", data=form)
     assert answer.status_code == 409
-    assert "Toys | Vintage" in told(answer.text)
+    assert "Toys | Vintage" in text_of(answer.text)
     create = answer.text.rpartition("<form")[2].partition("</form>")[0]
     assert "Create “Toys | Vintag”" in create
     fields = re.findall(r'name="(\w+)" value="([^"]*)"', create)
@@ -88,11 +88,11 @@ def test_many_are_removed_only_when_asked_twice_and_come_back(client: TestClient
     form = {"do": "remove", "all": "1", "total": "120", "at": "/shelf"}
     assert ASKED < 120
     answer = client.post("/shelf-do", data=form)
-    assert (answer.status_code, "Remove 120 products" in told(answer.text)) == (409, True)
+    assert (answer.status_code, "Remove 120 products" in text_of(answer.text)) == (409, True)
     page = done(client, client.post("/shelf-do", data=form | {"sure": "1"}))
     assert "120 products removed." in page
-    assert "0 products" in told(page)
-    assert "120 products" in told(undo(client, page))
+    assert "0 products" in text_of(page)
+    assert "120 products" in text_of(undo(client, page))
 
 
 def test_an_export_holds_what_was_marked_or_matches(client: TestClient) -> None:
@@ -123,7 +123,9 @@ def test_what_cannot_be_done_is_stated(
     client: TestClient, form: dict[str, str], status: int, words: str
 ) -> None:
     answer = client.post("/shelf-do", data=form)
-    assert (answer.status_code, words in told(answer.text)) == (status, True), told(answer.text)
+    assert (answer.status_code, words in text_of(answer.text)) == (status, True), text_of(
+        answer.text
+    )
 
 
 def test_who_changed_it_is_in_the_history_and_readers_change_nothing(tmp_path: Path) -> None:
@@ -135,19 +137,19 @@ def test_who_changed_it_is_in_the_history_and_readers_change_nothing(tmp_path: P
             {"authorization": f"Bearer a-token-for-{w}"} for w in ("reading", "writing")
         )
         refused = client.post("/shelf-do", data=form, headers=reading)
-        assert (refused.status_code, "may not write" in told(refused.text)) == (403, True)
+        assert (refused.status_code, "may not write" in text_of(refused.text)) == (403, True)
         assert client.post("/shelf-do", data=form, headers=writing).status_code == 303
         history = client.get("/changes", headers=reading).text
-    assert "1 product put into another category" in told(history)
-    assert "Anna" in told(history)
+    assert "1 product put into another category" in text_of(history)
+    assert "Anna" in text_of(history)
 
 
 def test_the_history_shows_each_field_before_and_after(client: TestClient) -> None:
     form = {"do": "category", "id": ["p001"], "category": "Toys | Vintage", "at": "/shelf"}
     client.post("/shelf-do", data=form)
     page = client.get("/changes/operation?number=2").text
-    assert "category Cards | Vintage Toys | Vintage" in told(page)
+    assert "category Cards | Vintage Toys | Vintage" in text_of(page)
     undone = undo(client, page)
-    assert "taken back" in told(undone)
+    assert "taken back" in text_of(undone)
     assert 'href="/changes/operation?number=3"' in undone
     assert client.get("/changes/operation?number=99").status_code == 422

@@ -14,7 +14,7 @@ import pytest
 from conftest import FakeEncoder, unit
 from fastapi.testclient import TestClient
 from serve_world import until
-from shelf_page import opened, told
+from shelf_page import opened, text_of
 
 from kinshelf import Shelf
 from kinshelf.db.product import Product
@@ -123,7 +123,7 @@ def test_all_sure_ones_are_filled_in_as_predicted_in_one_click(
 ) -> None:
     sure = {i: a.suggested_category for i, a in suggested(place).items() if a.verdict == "accept"}
     assert len(sure) > 5
-    assert f"Fill in all {len(sure)} sure ones" in told(client.get("/fill").text)
+    assert f"Fill in all {len(sure)} sure ones" in text_of(client.get("/fill").text)
     answer = client.post("/fill/accept", data={"all": "1", "verdict": "accept"})
     assert "given their predicted category" in client.get(answer.headers["location"]).text
     assert {one: name for one, name in categories(client).items() if name} == sure
@@ -150,9 +150,9 @@ def test_what_was_changed_meanwhile_is_not_accepted(client: TestClient) -> None:
     other = next(name for name in KINDS if name != category)
     assert client.patch(f"/products/{ids[0]}", json={"category": other}).status_code == 200
     answer = client.post("/fill/accept", data={"category": category, "id": ids})
-    assert (answer.status_code, "1 of the products were changed" in told(answer.text)) == (
+    assert (answer.status_code, "1 of the products were changed" in text_of(answer.text)) == (
         422,
         True,
     )
     nothing = client.post("/fill/accept", data={"category": category})
-    assert "no product is marked" in told(nothing.text)
+    assert "no product is marked" in text_of(nothing.text)

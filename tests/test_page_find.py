@@ -10,7 +10,7 @@ from urllib.parse import quote
 import pytest
 from fastapi.testclient import TestClient
 from serve_world import png
-from shelf_page import ODD, PRODUCTS, ids, links, make, opened, told
+from shelf_page import ODD, PRODUCTS, ids, links, make, opened, text_of
 
 from kinshelf.db.product import Product
 from kinshelf.serve.pages.shelf.finding import Finding, asked, choice_of, of_address, parted
@@ -58,7 +58,7 @@ def test_an_address_finds_what_python_finds(client: TestClient, query: str) -> N
     assert answer.status_code == 200
     wanted = [p.id for p in PRODUCTS if FOUND[query](p)]
     assert ids(answer.text) == wanted
-    assert f"{len(wanted)} product" in told(answer.text)
+    assert f"{len(wanted)} product" in text_of(answer.text)
 
 
 def test_the_sidebar_counts_and_its_links_find_so_many(client: TestClient) -> None:
@@ -89,7 +89,7 @@ def test_other_attributes_are_counted_when_they_are_opened(client: TestClient) -
 def test_a_choice_is_a_chip_that_can_be_taken_away(client: TestClient) -> None:
     page = client.get(f"/shelf?q=thing&{f('colour:red', 'price:10..20')}&where=price%3E1").text
     for chip in ("Words: thing", "Colour: red", "Price: 10 to 20", "Condition: price>1"):
-        assert chip in told(page)
+        assert chip in text_of(page)
     finding = of_address(f"/shelf?q=thing&{f('colour:red', 'price:10..20')}")
     assert of_address(finding.toggled("colour:red")).choices == ("price:10..20",)
     assert of_address(finding.link(q="")).q == ""
@@ -100,13 +100,13 @@ def test_words_and_an_example_picture_find_what_is_near_among_the_chosen(
 ) -> None:
     assert "Close in meaning" in client.get("/shelf?q=red").text
     words = client.get("/shelf-near?q=Red+thing+4&f=colour:red")
-    assert re.findall(r"Red thing \d+", told(words.text))[0] == "Red thing 4"
+    assert re.findall(r"Red thing \d+", text_of(words.text))[0] == "Red thing 4"
     form = {"at": "/shelf?f=colour:blue", "text": ""}
     like = client.post("/shelf-near", data=form, files={"image": ("a.png", png(), "image/png")})
-    found = re.findall(r"(Red|Blue) thing \d+", told(like.text))
+    found = re.findall(r"(Red|Blue) thing \d+", text_of(like.text))
     assert (len(found), set(found)) == (24, {"Blue"})
     nothing = client.post("/shelf-near", data=form)
-    assert (nothing.status_code, "nothing to look for" in told(nothing.text)) == (422, True)
+    assert (nothing.status_code, "nothing to look for" in text_of(nothing.text)) == (422, True)
 
 
 def test_categories_are_a_tree_and_shared_names_have_their_parents(client: TestClient) -> None:
@@ -139,14 +139,14 @@ def test_an_order_holds_over_pages(
     wanted = [p.id for p in sorted(PRODUCTS, key=key)]
     pages = [client.get(f"/shelf?sort={sort}&page={n}").text for n in (1, 2, 3, 4)]
     assert [one for page in pages for one in ids(page)] == wanted
-    assert "page 4 of 4" in told(client.get(f"/shelf?sort={sort}&page=99").text)
+    assert "page 4 of 4" in text_of(client.get(f"/shelf?sort={sort}&page=99").text)
 
 
 def test_the_list_has_the_columns_that_are_asked_for(client: TestClient) -> None:
     page = client.get("/shelf?view=list&col=colour&col=id").text
     heads = page.partition("<thead>")[2].partition("</thead>")[0]
     assert [name in heads for name in ("colour", ">id<", "price")] == [True, True, False]
-    assert "p001" in told(page.partition("<main")[1] + page.partition("<main")[2])
+    assert "p001" in text_of(page.partition("<main")[1] + page.partition("<main")[2])
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 from serve_world import png
-from shelf_page import ODD, PRODUCTS, make, opened, told
+from shelf_page import ODD, PRODUCTS, make, opened, text_of
 
 
 @pytest.fixture
@@ -48,8 +48,8 @@ def test_changed_fields_are_stored_shown_in_its_history_and_taken_back(client: T
     assert found["attributes"] == PRODUCTS[7].attributes | {"pieces": 12}
     page = client.get(answer.headers["location"]).text
     assert "1 product changed." in page
-    assert "title : Blue thing 7 → Another <b>" in told(page)
-    assert "price : 10.5 → 7.25" in told(page)
+    assert "title : Blue thing 7 → Another <b>" in text_of(page)
+    assert "price : 10.5 → 7.25" in text_of(page)
     undo = page.partition('action="/changes/undo"')[2].partition("</form>")[0]
     fields = {k: unescape(v) for k, v in re.findall(r'name="(\w+)" value="([^"]*)"', undo)}
     assert client.post("/changes/undo", data=fields).status_code == 303
@@ -70,14 +70,16 @@ def test_what_cannot_be_is_stated(
     client: TestClient, changes: dict[str, str], status: int, words: str
 ) -> None:
     answer = client.post("/product/edit", data=form(client, "p007", **changes))
-    assert (answer.status_code, words in told(answer.text)) == (status, True), told(answer.text)
+    assert (answer.status_code, words in text_of(answer.text)) == (status, True), text_of(
+        answer.text
+    )
     assert record(client, "p007")["title"] == PRODUCTS[7].title
 
 
 def test_what_was_asked_about_is_added_with_its_picture_and_category(client: TestClient) -> None:
     fields = {"text": "A wooden train\nwith 12 wagons", "category": "Toys | Vintage", "id": "new"}
     answer = client.post("/ask/add", data=fields, files={"image": ("a.png", png(), "image/png")})
-    assert answer.headers["location"].startswith("/product?id=new&done="), told(answer.text)
+    assert answer.headers["location"].startswith("/product?id=new&done="), text_of(answer.text)
     found = record(client, "new")
     assert (found["title"], found["description"]) == ("A wooden train", "with 12 wagons")
     assert (found["category"], found["has_image"]) == ("Toys | Vintage", True)
@@ -88,6 +90,6 @@ def test_what_was_asked_about_is_added_with_its_picture_and_category(client: Tes
 def test_a_new_category_of_an_added_product_must_be_meant(client: TestClient) -> None:
     fields = {"text": "A wooden train", "category": "Trains"}
     answer = client.post("/ask/add", data=fields)
-    assert (answer.status_code, "tick “a new category”" in told(answer.text)) == (422, True)
+    assert (answer.status_code, "tick “a new category”" in text_of(answer.text)) == (422, True)
     answer = client.post("/ask/add", data=fields | {"new": "1"})
-    assert "Trains" in told(client.get(answer.headers["location"]).text)
+    assert "Trains" in text_of(client.get(answer.headers["location"]).text)

@@ -184,10 +184,10 @@ def test_a_category_that_no_product_has_is_confirmed_or_not_made(client: TestCli
     typo = {"category": "Toys | Bord Gmaes", "price": 3}
     refused = client.patch("/products/g", json=typo)
     assert refused.status_code == 409
-    told = refused.json()["error"]
-    assert (told["type"], told["near"][0]) == ("UnknownCategory", "Toys | Board Games")
-    assert "did you mean 'Toys | Board Games'" in told["message"]
-    assert "new_category" in told["message"]
+    failure = refused.json()["error"]
+    assert (failure["type"], failure["near"][0]) == ("UnknownCategory", "Toys | Board Games")
+    assert "did you mean 'Toys | Board Games'" in failure["message"]
+    assert "new_category" in failure["message"]
     assert client.get("/info").json() == before, "nothing was written"
     for known in ("Toys | Board Games", " Toys |Board  Games", None, ""):
         assert client.patch("/products/g", json={"category": known}).status_code == 200, known

@@ -66,7 +66,7 @@ class Covariance:
     ) -> Self:
         """Of rows (n, D) whose mean is zero. A share `shrinkage` of each variance is the mean one,
         which is taken to be no less than `least`. Within `basis` (r, D), orthonormal rows, the
-        directions are told apart; those outside share what is left, which costs r ** 3 in place
+        directions are kept apart; those outside share what is left, which costs r ** 3 in place
         of D ** 3."""
         width = rows.shape[1]
         if basis is None:

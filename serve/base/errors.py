@@ -143,12 +143,12 @@ def for_people(message: str) -> str:
 
 def error_body(error: KinshelfError) -> dict[str, Any]:
     """The answer that the client receives."""
-    told = {
+    failure = {
         "type": type(error).__name__,
         "message": message_of(error),
         "reason": getattr(error, "reason", None),
         "retry_after": status_of(error)[1],
     }
     if isinstance(error, errors.UnknownCategory):
-        told["near"] = error.near
-    return {"error": told}
+        failure["near"] = error.near
+    return {"error": failure}

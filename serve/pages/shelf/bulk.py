@@ -183,7 +183,7 @@ def _which(request: Request, chosen: _Chosen, error: UnknownCategory, category: 
 def _really(request: Request, chosen: _Chosen, count: int) -> Response:
     """Ask whether many products are to go."""
     answers = [(f"Remove {count:,} products", _fields(chosen, do="remove", sure="1"))]
-    words = "They can be brought back: the history has an undo."
+    words = "Undo in the history restores them."
     return _question(request, chosen, f"Remove {count:,} products?", words, answers)
 
 
