@@ -243,6 +243,11 @@ def _save(output: Output, sources: tuple[Path | str, ...], options: AddOptions, 
 
     if not sources:
         raise click.UsageError("--save-mapping needs a SOURCE")
+    if str(sources[0]) == "-":
+        raise InputError(
+            "standard input can be read once, and --save-mapping reads its source beforehand:"
+            " put it into a file"
+        )
     with _local(sources[0], options) as source:
         save_mapping(path, used_mapping(source, reading_options(options)))
     output.say(f"wrote {path}")

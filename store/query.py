@@ -145,8 +145,11 @@ class Query:
 
     @property
     def is_stored(self) -> bool:
-        """Whether all that is asked about is named by its id: nothing needs an encoder."""
+        """Whether nothing needs an encoder: all that is asked about is named by its id, or is words
+        that are looked up as such."""
         examples = (*self.like, *self.unlike)
+        if self.mode == "keywords":
+            return True
         if not examples:
             return self.id is not None
         return all(isinstance(each, Query) and each.id is not None for each in examples)

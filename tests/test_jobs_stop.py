@@ -7,6 +7,7 @@ from typing import Any
 
 from serve_world import until
 
+from kinshelf.serve.base.asker import ASKER
 from kinshelf.serve.service.jobs import Job, Jobs
 
 
@@ -30,6 +31,16 @@ def test_a_stopped_job_makes_nothing_and_another_may_begin() -> None:
     assert (job.state, job.result, len(job.events)) == ("stopped", None, 1)
     other = jobs.start("train", lambda tell: {"made": True})
     until(lambda: other.state == "done")
+    jobs.close()
+
+
+def test_a_job_knows_who_asked_for_it() -> None:
+    jobs = Jobs()
+    token = ASKER.set("anna")
+    job = jobs.start("train", lambda tell: {"by": ASKER.get()})
+    ASKER.reset(token)
+    until(lambda: job.state == "done")
+    assert job.result == {"by": "anna"}
     jobs.close()
 
 

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from similar_world import COUNT, filled_directory, halves
 import kinshelf as ks
 from kinshelf.cli import main
 from kinshelf.db.errors import InputError
+from kinshelf.store.similar.keywords import Keywords
 
 TITLES = (
     "red plush bear", "brown plush bear with a long ribbon", "wooden train, 12 pieces",
@@ -103,6 +105,19 @@ def test_what_is_added_changed_and_removed_is_found_so_at_once_and_as_it_was_the
         assert sorted(listed(again, "bear")) == ["t1", "z"]
     shop.compact()
     assert sorted(listed(shop, "bear")) == ["t1", "z"]
+
+
+def test_what_a_failed_reading_left_out_is_found_on_the_next_try(shop: Any) -> None:
+    class HalfRead:
+        catalog = shop.snapshot().view.catalog
+
+        def written_after(self, row: int) -> Iterator[Any]:
+            yield next(iter(shop.snapshot().view.written_after(row)))
+            raise OSError("no space left on device")
+
+    with pytest.raises(OSError, match="no space"):
+        Keywords.of(SimpleNamespace(view=HalfRead()))  # type: ignore[arg-type]
+    assert listed(shop, "red plush") == ["t0"]
 
 
 def test_only_as_many_as_match_come_back_however_rare_they_are(tmp_path: Path) -> None:

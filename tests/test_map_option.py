@@ -224,6 +224,16 @@ def test_what_add_saves_is_read_again_and_options_go_before_it(tmp_path: Path) -
     assert json.loads(other.stdout)["products"][0]["id"] == "A1"
 
 
+def test_a_mapping_of_standard_input_is_not_saved_since_it_is_read_once(tmp_path: Path) -> None:
+    toml = tmp_path / "shop.toml"
+    done = CliRunner().invoke(
+        main, ["add", "-", "--dry-run", "--save-mapping", str(toml)], input="id\n1"
+    )
+    assert done.exit_code == 3
+    assert "put it into a file" in done.stderr
+    assert not toml.exists()
+
+
 # ---- a proposal
 
 

@@ -168,6 +168,20 @@ def test_a_source_that_did_not_change_is_passed_over_until_it_does(
     assert json.loads(run(*skip).stdout)["inserted"] == 1
 
 
+def test_a_source_whose_pruning_was_refused_is_not_passed_over(
+    run: Any, opened: Any, tmp_path: Path
+) -> None:
+    run(feed(tmp_path, range(40)))
+    nightly = (feed(tmp_path, range(20)), "--prune", "remove", "--skip-unchanged-source")
+    assert run(*nightly).exit_code == 1
+    again = run(*nightly)
+    assert again.exit_code == 1
+    assert "20 of 40 products" in again.stderr
+    assert run(*nightly, "--prune-limit", "60%").exit_code == 0
+    assert len(ids(opened)) == 20
+    assert str(nightly[0]) in json.loads(run(*nightly, "--json").stdout)["unchanged_sources"]
+
+
 def test_several_sources_are_one_operation(run: Any, opened: Any, tmp_path: Path) -> None:
     first, second = feed(tmp_path, range(3), "a.csv"), feed(tmp_path, range(3), "b.csv")
     second.write_text(second.read_text().replace("p", "q").replace("qrice", "price"))

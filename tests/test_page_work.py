@@ -65,7 +65,7 @@ def test_a_row_is_marked_with_shift_and_gets_a_category_and_loses_it_again(visit
 def test_a_picture_is_shown_at_full_size_and_leaves_by_a_key(visit: Visit) -> None:
     visit.goto("/product?id=KS-0029")
     visit.page.click(".zoom")
-    visit.page.wait_for_function("document.querySelector('dialog img')?.naturalWidth > 0")
+    visit.page.wait_for_function("() => document.querySelector('dialog img')?.naturalWidth > 0")
     visit.page.keyboard.press("Escape")
     visit.page.wait_for_selector("dialog", state="detached")
 

@@ -27,6 +27,12 @@ def stocked(tmp_path: Path, encoder: Any) -> Any:
         yield shelf
 
 
+def test_what_is_looked_up_by_words_alone_needs_no_encoder() -> None:
+    assert ks.Query(text="red car", mode="keywords").is_stored
+    assert not ks.Query(text="red car", mode="hybrid").is_stored
+    assert ks.Query(like=(ks.Query(id="red car"),)).is_stored
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

@@ -8,6 +8,7 @@ from itertools import repeat
 from typing import TYPE_CHECKING
 
 from kinshelf.db.errors import EmptySource, UnreadableSource
+from kinshelf.db.filters.names import quoted
 from kinshelf.db.formats.source import MAX_ROW, BadRow, check_width, too_long
 from kinshelf.db.layouts.names import EMBEDDINGS, key_of
 
@@ -118,7 +119,7 @@ class ParquetSource:
         """The vectors of each row, fetched as arrays: as Python floats they take eight times."""
         if not names:
             yield from repeat({})
-        chosen = ", ".join(map(_quoted, names))
+        chosen = ", ".join(map(quoted, names))
         query = f"SELECT {chosen} FROM {_NUMBERED} WHERE file_row_number BETWEEN ? AND ?"
         cursor.execute(_SESSION)
         for start in range(0, self._rows, _BLOCK):
@@ -147,7 +148,7 @@ def _is_vector(name: str, kind: str) -> bool:
 
 def _expression(name: str, kind: str) -> str:
     """SQL for a column that gives a Python scalar whatever its type."""
-    column = _quoted(name)
+    column = quoted(name)
     if _PLAIN.fullmatch(kind):
         return column
     if kind == "BLOB":
@@ -170,10 +171,6 @@ def _as_json(column: str, kind: str) -> str:
     if kind.endswith("]"):  # a longer one, such as the vector of another model, is no attribute
         column = f"CASE WHEN len({column}) <= {_LONGEST_LIST} THEN {column} END"
     return f"CAST(to_json({column}) AS VARCHAR)"
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _cells(column: Iterable[object]) -> Iterator[object]:

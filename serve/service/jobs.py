@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 import time
 from collections import OrderedDict
@@ -75,7 +76,12 @@ class Jobs:
             self._next += 1
             if len(self._jobs) > KEPT:
                 self._jobs.popitem(last=False)
-            thread = threading.Thread(target=self._run, args=(job, work), name=f"kinshelf-{kind}")
+            # in the context of who asked, whose name its operation bears
+            thread = threading.Thread(
+                target=contextvars.copy_context().run,
+                args=(self._run, job, work),
+                name=f"kinshelf-{kind}",
+            )
             self._threads = [t for t in self._threads if t.is_alive()] + [thread]
             thread.start()
         return job

@@ -62,14 +62,14 @@ def add_feed(
     """Take in the sources as one operation by `add(source, options)`, None for the rejected rows;
     then prune, unless it was stopped. Raises InputError, FilterError, and what `add` raises."""
     _check(shelf, options, feed)
-    unchanged, changed = [], list(sources)
+    hashes, changed = dict[Path, str](), list(sources)
     if feed.skip_unchanged:
-        local = [each for each in sources if isinstance(each, Path)]
-        unchanged = [each for each in local if is_unchanged(shelf, each, options)]
+        files = [each for each in sources if isinstance(each, Path) and each.is_file()]
+        how = (options, feed.prune, feed.prune_where)
+        hashes = {each: hash_of(each, options, how) for each in files}
+        unchanged = [each for each in files if is_unchanged(shelf, each, hashes[each], options)]
         if not feed.prune or len(unchanged) == len(sources):
             changed = [each for each in sources if each not in unchanged]
-    files = [each for each in changed if isinstance(each, Path)] if feed.skip_unchanged else []
-    hashes = {each: hash_of(each, options) for each in files}
     reading = replace(options, list_ids=feed.prune is not None)
     wanted: list[Path | str | None] = [*changed, *([None] if feed.retry else [])]
     reports = []
@@ -87,8 +87,9 @@ def add_feed(
                 shelf, report.added.ids, how=feed.prune, limit=feed.prune_limit,
                 where=feed.prune_where,
             )  # fmt: skip
-    if not report.added.interrupted:
-        remember(shelf, {each: known for each, known in hashes.items() if known})
+    refused = report.pruned is not None and report.pruned.refused
+    if not report.added.interrupted and not refused:
+        remember(shelf, {each: known for each, known in hashes.items() if each in changed})
     return report
 
 

@@ -14,10 +14,10 @@ import xxhash
 
 from kinshelf.db.files import written
 from kinshelf.db.logs import tolerated
+from kinshelf.store.results import AddOptions
 
 if TYPE_CHECKING:
     from kinshelf.store.base import AnyShelf
-    from kinshelf.store.results import AddOptions
 
 NAME = "sources.json"
 _TAKES_BACK = ("undo", "remove", "prune", "repair")
@@ -25,12 +25,10 @@ _TAKES_BACK = ("undo", "remove", "prune", "repair")
 _CHUNK = 1 << 20
 
 
-def is_unchanged(shelf: AnyShelf, source: Path, options: AddOptions) -> bool:
-    """Whether this source was taken in with these options, and nothing of it was taken back."""
+def is_unchanged(shelf: AnyShelf, source: Path, known: str, options: AddOptions) -> bool:
+    """Whether a source of this hash was taken in, and nothing of it was taken back since."""
     entry = _read(shelf).get(_key(source))
-    if not isinstance(entry, dict) or options.refresh_images or not source.is_file():
-        return False
-    if entry.get("hash") != _hash(source, options):
+    if not isinstance(entry, dict) or options.refresh_images or entry.get("hash") != known:
         return False
     at = int(entry.get("generation", -1))
     later = {each["kind"] for each in shelf.history() if each["generation"] > at}
@@ -47,13 +45,10 @@ def remember(shelf: AnyShelf, sources: dict[Path, str]) -> None:
             file.write_text(json.dumps(_read(shelf) | made, indent=1), encoding="utf-8")
 
 
-def hash_of(source: Path, options: AddOptions) -> str | None:
-    """The hash of a file and of how it is read; None for what is no file."""
-    return _hash(source, options) if source.is_file() else None
-
-
-def _hash(source: Path, options: AddOptions) -> str:
-    digest = xxhash.xxh3_128(json.dumps(asdict(options), sort_keys=True, default=str).encode())
+def hash_of(source: Path, options: AddOptions, how: tuple[Any, ...]) -> str:
+    """The hash of a file, of the embeddings beside it, and of `how` it is taken in."""
+    parts = [asdict(each) if isinstance(each, AddOptions) else each for each in how]
+    digest = xxhash.xxh3_128(json.dumps(parts, sort_keys=True, default=str).encode())
     for path in (source, options.image_embeddings, options.text_embeddings):
         if path is not None:
             with path.open("rb") as file:

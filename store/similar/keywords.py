@@ -74,19 +74,24 @@ class Keywords:
         import tantivy
 
         with self._turn:
-            writer = None
-            for block in now.view.written_after(self._rows):
-                writer = writer or self._index.writer(_MEMORY, 1)
-                for row, *texts in block:
-                    document = tantivy.Document()
-                    document.add_integer("row", row)
-                    document.add_text("words", _written(texts))
-                    writer.add_document(document)
-                self._rows = block[-1][0]
-            if writer is not None:
-                writer.commit()
-                writer.wait_merging_threads()
+            writer, last = None, self._rows
+            try:
+                for block in now.view.written_after(last):
+                    writer = writer or self._index.writer(_MEMORY, 1)
+                    for row, *texts in block:
+                        document = tantivy.Document()
+                        document.add_integer("row", row)
+                        document.add_text("words", _written(texts))
+                        writer.add_document(document)
+                    last = block[-1][0]
+                if writer is not None:
+                    writer.commit()
+            finally:
+                if writer is not None:
+                    writer.wait_merging_threads()  # which lets go of its lock
+            if last != self._rows:
                 self._index.reload()
+                self._rows = last  # not before: what failed half-way is read again
 
     def best(self, query: tantivy.Query, k: int, kept: IntArray) -> tuple[IntArray, FloatArray]:
         """The k rows of highest BM25 among those kept (ascending), the lower row first among
