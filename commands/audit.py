@@ -82,9 +82,11 @@ def _print(output: Output, found: Audit, file: Path | None) -> None:
     for name, count in found.counts.items():
         output.say(f"{count} {name.replace('_', ' ')}")
     if found.places.size and not output.as_json:
-        name = file if file is not None and file.suffix == ".csv" else "audit.csv"
-        write = "" if name == file else f"kinshelf audit -o {name}, "
-        output.say(f"next: {write}correct that file, kinshelf relabel {name}")
+        if file is None or file.suffix != ".csv":
+            file = Path("audit.csv")
+            output.say(f"next: kinshelf audit -o {file}, correct it, kinshelf relabel {file}")
+        else:
+            output.say(f"next: correct that file, then kinshelf relabel {file}")
 
 
 def _tables(found: Audit) -> Iterator[tuple[str, list[str], list[dict[str, Any]]]]:

@@ -132,6 +132,6 @@ def test_the_command_shows_each_kind_of_finding_and_names_the_next_step(
     assert ("pictures that do not fit" in done.stdout) == bool(audit.counts["conflicts"])
     assert "next: kinshelf audit -o audit.csv" in done.stderr
     file = tmp_path / "found.csv"
-    assert f"correct that file, kinshelf relabel {file}" in (
+    assert f"correct that file, then kinshelf relabel {file}" in (
         CliRunner().invoke(main, [*line, "-o", str(file)]).stderr
     )

@@ -34,8 +34,11 @@ from kinshelf.db.text import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-_LINE_END = re.compile(r"[ \t]*[\r\n]+[ \t]*")
-_SEVERAL = re.compile(r"[|;,\[]|^[({<\"']|^http|^//|^(?:null|nan|n/?a|none|#n/a|undefined)$", re.I)
+_LINE_END = re.compile(r" *[\t\r\n]+[ \t]*")
+_SEVERAL = re.compile(
+    r"[|;,\[]|^[({<\"']|^http|^//|https?:\\?/\\?/|^(?:null|nan|n/?a|none|#n/a|undefined|\\n|-)$",
+    re.I,
+)
 """What a cell may hold that is no path of a picture."""
 _LONGEST_PATH = 255
 _PICTURES_IN_BASE64 = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR", "Qk0")

@@ -84,7 +84,7 @@ def create_tables(connection: Connection, schema: str) -> None:
 def can_normalize(connection: Connection) -> bool:
     """Whether the server knows Unicode's forms."""
     utf_8 = connection.execute("SELECT current_setting('server_encoding') = 'UTF8'").fetchone()
-    return connection.info.server_version >= _HAS_NORMALIZE and utf_8 == (True,)
+    return utf_8 == (True,) and int(connection.info.server_version) >= _HAS_NORMALIZE
 
 
 def _check_version(connection: Connection) -> None:
