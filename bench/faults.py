@@ -2,15 +2,17 @@
 
 python bench/faults.py kill 500 | syscalls | power 2000 | damage 1000 | readers 10000
                        | machine 10000 | interrupt 50 | stranger 1000 | deleted 100 | sectors 300
-                       | graphs 2000 | all   [--seed long]
+                       | graphs 2000 | oracle 2000 | swapped 300 | all   [--seed long]
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,41 +20,12 @@ import numpy as np
 # Instead of this file's own folder, in which `faults` is this file.
 sys.path[0] = str(Path(__file__).resolve().parents[1] / "tests")
 
+Run = Callable[[Path, str, int], object]
 COUNTS = {
     "kill": 500, "syscalls": 1, "power": 2000, "damage": 1000, "readers": 10_000,
     "machine": 10_000, "interrupt": 50, "stranger": 1000, "deleted": 100, "sectors": 300,
-    "graphs": 2000,
+    "graphs": 2000, "oracle": 2000, "swapped": 300,
 }  # fmt: skip
-
-
-def kill(directory: Path, seed: str, count: int) -> object:
-    from faults import kill as module
-
-    return module.run(directory, seed, count)
-
-
-def stranger(directory: Path, seed: str, count: int) -> object:
-    from faults import stranger as module
-
-    return module.run(directory, seed, count)
-
-
-def deleted(directory: Path, seed: str, count: int) -> object:
-    from faults import deleted as module
-
-    return module.run(directory, seed, count)
-
-
-def sectors(directory: Path, seed: str, count: int) -> object:
-    from faults import sectors as module
-
-    return module.run(directory, seed, count)
-
-
-def graphs(directory: Path, seed: str, count: int) -> object:
-    from faults import graphs as module
-
-    return module.run(directory, seed, count)
 
 
 def syscalls(directory: Path, _: str, count: int) -> object:
@@ -60,18 +33,6 @@ def syscalls(directory: Path, _: str, count: int) -> object:
     from faults import syscalls as module
 
     return module.run(directory, every=count)
-
-
-def power(directory: Path, seed: str, count: int) -> object:
-    from faults import power as module
-
-    return module.run(directory, seed, count)
-
-
-def damage(directory: Path, seed: str, count: int) -> object:
-    from faults import damage as module
-
-    return module.run(directory, seed, count)
 
 
 def readers(directory: Path, _: str, count: int) -> object:
@@ -104,16 +65,18 @@ def machine(_: Path, __: str, count: int) -> object:
     return f"about {count} steps"
 
 
-def interrupt(directory: Path, seed: str, count: int) -> object:
-    from faults import interrupt as module
+def seeded(name: str) -> Run:
+    """A kind that is run by its directory, seed and number of cases alone."""
 
-    return module.run(directory, seed, count)
+    def run(directory: Path, seed: str, count: int) -> object:
+        return importlib.import_module(f"faults.{name}").run(directory, seed, count)
+
+    return run
 
 
-RUNS = {
-    "kill": kill, "syscalls": syscalls, "power": power, "damage": damage, "readers": readers,
-    "machine": machine, "interrupt": interrupt, "stranger": stranger,
-    "deleted": deleted, "sectors": sectors, "graphs": graphs,
+RUNS: dict[str, Run] = {
+    **{name: seeded(name) for name in COUNTS},
+    "syscalls": syscalls, "readers": readers, "machine": machine,
 }  # fmt: skip
 
 

@@ -7,41 +7,12 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from conftest import unit
+from faults.swapped import ids, moved, over, put
 
 from kinshelf import Shelf
 from kinshelf.db.errors import ShelfError
-from kinshelf.db.product import Product
 from kinshelf.store.maintain.verify import verify_path
-
-DIMENSION = 8
-
-
-def put(shelf: Shelf, first: str, count: int, title: str = "toy") -> None:
-    rng = np.random.default_rng(len(first))
-    image, text = (unit(rng.standard_normal((count, DIMENSION))) for _ in "it")
-    shelf.upsert([Product(f"{first}{i}", title) for i in range(count)], image, text)
-
-
-def ids(path: Path) -> set[str]:
-    with Shelf.open(path) as shelf:
-        return {stored.product.id for stored in shelf.snapshot().select()}
-
-
-def over(backup: Path, path: Path) -> None:
-    """As `cp -r backup/* shelf/`: the same files, other content."""
-    for name in ("log-0.wal", "vectors-0.f32", "MANIFEST"):
-        shutil.copyfile(backup / name, path / name)
-    (path / "TIP").unlink(missing_ok=True)
-
-
-def moved(backup: Path, path: Path) -> None:
-    """As `mv shelf old; cp -r backup shelf`."""
-    path.rename(path.with_name("old"))
-    shutil.copytree(backup, path)
-    (path / "TIP").unlink(missing_ok=True)
 
 
 @pytest.fixture

@@ -11,7 +11,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from faults import damage, graphs, interrupt, kill, power, readers, stranger, syscalls
+from faults import (
+    damage,
+    graphs,
+    interrupt,
+    kill,
+    oracle,
+    power,
+    readers,
+    stranger,
+    swapped,
+    syscalls,
+)  # fmt: skip
 from faults.machine import ShelfMachine
 from faults.world import pairs
 from hypothesis import HealthCheck, settings
@@ -41,6 +52,14 @@ def test_a_shelf_from_a_stranger_ends_in_one_line_and_touches_nothing_outside(
 ) -> None:
     outcomes = stranger.run(tmp_path, "ci", 12)
     assert len(outcomes) > 4
+
+
+def test_a_repair_keeps_what_the_oracle_keeps(tmp_path: Path) -> None:
+    assert sum(oracle.run(tmp_path, "ci", 6).values()) == 6
+
+
+def test_a_handle_under_which_files_were_swapped_loses_nothing(tmp_path: Path) -> None:
+    assert sum(swapped.run(tmp_path, "ci", 8).values()) == 8
 
 
 def test_a_crafted_index_is_refused_or_answers_without_harm(tmp_path: Path) -> None:
