@@ -141,6 +141,8 @@ def add(
     """
     if not sources and not retry_rejects:
         raise click.UsageError("name at least one SOURCE, or --retry-rejects")
+    if sources.count("-") > 1:
+        raise click.UsageError("- is standard input, which can be read once")
     from kinshelf.store.feeds.feed import FeedOptions, add_feed
 
     if report is not None and not report.parent.is_dir():

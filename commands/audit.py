@@ -59,16 +59,16 @@ def audit(output: Output, file: Path | None, novel: bool, group: str | None) -> 
         if file is not None:
             written = write_audit(found, file, Thumbnails(shelf.path / "images"))
             output.say(f"wrote {written} products to {file}")
-    _print(output, found, quietly=file is not None)
+    _print(output, found, file)
 
 
-def _print(output: Output, found: Audit, *, quietly: bool) -> None:
+def _print(output: Output, found: Audit, file: Path | None) -> None:
     if output.as_json:
         for number, proposal in enumerate(found.proposals or (), 1):
             output.emit(proposal.as_dict(number))
         for row in found.rows:
             output.emit(asdict(row))
-    elif not quietly:
+    elif file is None:
         from rich.console import Group
 
         from kinshelf.commands.terminal.tables import plain_heading, rows_table
@@ -81,10 +81,12 @@ def _print(output: Output, found: Audit, *, quietly: bool) -> None:
             output.console().print(rows_table(names, proposals))
     for name, count in found.counts.items():
         output.say(f"{count} {name.replace('_', ' ')}")
-    if not quietly and found.places.size:
-        output.say(
-            "next: kinshelf audit -o audit.csv, correct that file, kinshelf relabel audit.csv"
-        )
+    if found.places.size and not output.as_json:
+        if file is None or file.suffix != ".csv":
+            file = Path("audit.csv")
+            output.say(f"next: kinshelf audit -o {file}, correct it, kinshelf relabel {file}")
+        else:
+            output.say(f"next: correct that file, then kinshelf relabel {file}")
 
 
 def _tables(found: Audit) -> Iterator[tuple[str, list[str], list[dict[str, Any]]]]:
@@ -130,7 +132,7 @@ def relabel(
                      "generation": generation, "columns": dict(found.columns),
                      "new_categories": list(new)})  # fmt: skip
     read = ", ".join(f"{name} {count}" for name, count in found.columns.items())
-    output.say(f"read the columns: {read or 'no category in any'}")
+    output.say(f"read the columns: {read or 'no category in any: fill in new_category or accept'}")
     output.say(f"relabelled {changed} of {total} products, generation {generation}")
 
 

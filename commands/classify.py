@@ -110,7 +110,7 @@ def classify(
     if apply or file or include_predicted:
         raise click.UsageError("--apply, -o and --include-predicted go with --stored")
     if (source is None) == (image is None and text is None):
-        raise click.UsageError("give --image, --text or both, or else --input FILE")
+        raise click.UsageError("give --image, --text or both, or else --input FILE or --stored")
     probe: int | None = settings.pop("probe")
     how = {name: settings.pop(name) for name in ("k", "where", "at")}
     query = Query(image, text, allow_private_hosts=settings["allow_private_hosts"], **how)

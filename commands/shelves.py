@@ -97,6 +97,8 @@ def list_products(
     from kinshelf.commands.terminal.tables import products_table
     from kinshelf.store.similar.listing import products
 
+    if search is not None and not search.strip():
+        raise click.UsageError("--search is empty: give words, such as 'bear -brown'")
     with output.open() as shelf:
         shown = limit if limit or output.as_json else 50
         now = shelf.snapshot(at)

@@ -154,6 +154,7 @@ def similar(
         else:
             rejected = 0
             _show_similar(output, shelf.similar(query))
+            _say_texts(output, shelf, query)
     if rejected:
         sys.exit(1)
 
@@ -169,6 +170,14 @@ def _show_similar(output: Output, found: SearchResult) -> None:
         searched = "every product" if found.exhaustive else "an approximate index"
         output.say(f"generation {found.generation}, searched {searched}")
     show_facets(output, found.facets)
+
+
+def _say_texts(output: Output, shelf: Shelf, query: Query) -> None:
+    from kinshelf.store.similar.search import read_as_texts
+
+    if texts := read_as_texts(shelf.snapshot(query.at), query):
+        listed = ", ".join(map(repr, texts))
+        output.say(f"{listed}: no product has this id, and no file this name; read as a text")
 
 
 def _similar_to_many(

@@ -19,6 +19,17 @@ _NOT_KEPT = re.compile("[\x00\ud800-\udfff]")
 """What no database stores as text."""
 
 _NULL_WORDS = frozenset({"", "nan", "none", "null"})
+_NO_VALUE = _NULL_WORDS | {
+    "n/a",
+    "#n/a",
+    "#ref!",
+    "#value!",
+    "#name?",
+    "#null!",
+    "#num!",
+    "#div/0!",
+}
+"""Also what a spreadsheet writes for a formula without a result."""
 
 _CURRENCY = (
     r"(?:[a-z]{0,3}\s?[$¢£¤¥฿\u20a0-\u20cf]"
@@ -184,10 +195,11 @@ def currency_of(text: str) -> str | None:
 def clean_category(value: str) -> str | None:
     """A category path with one space round each "|", or None where the cell means "none".
 
-    Empty, blank, "nan", "none" and "null" in any case mean none, and empty path parts are dropped.
+    Empty, blank, "nan", "none", "null", "n/a" in any case and a spreadsheet's errors mean none, and
+    empty path parts are dropped.
     """
     text = clean(value)
-    if text.casefold() in _NULL_WORDS:
+    if text.casefold() in _NO_VALUE:
         return None
     if "|" not in text:
         return text

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
@@ -19,7 +19,7 @@ from kinshelf.serve import pages
 from kinshelf.serve.base.errors import Unusable
 from kinshelf.serve.http.limits import Limits
 from kinshelf.serve.http.proxies import Behind
-from kinshelf.serve.http.requests import described
+from kinshelf.serve.http.requests import described, known_query
 from kinshelf.serve.http.security import ANY, Guard, Origin, origins_of, pages_of, read_tokens
 from kinshelf.serve.pages.failures import Answers
 from kinshelf.serve.routes import jobs, judging, products, queries, status
@@ -87,7 +87,9 @@ def _paths(app: FastAPI) -> tuple[frozenset[str], frozenset[str]]:
     """Add the routes. Returns the paths of the API, and all."""
     api = [part.router for part in (queries, products, judging, jobs, status)]
     for router in api:
-        app.include_router(router)
+        # a probe of health may add to its address what it likes
+        checks = [] if router is status.router else [Depends(known_query)]
+        app.include_router(router, dependencies=checks)
     return _paths_of(api), _paths_of(api + pages.install(app))
 
 

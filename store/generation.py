@@ -321,8 +321,9 @@ class AnySnapshot(ABC):
         found = self.view.by_ids([product_id])
         if product_id not in found:
             near = self.view.near_ids(product_id)
-            hint = f"; did you mean {', '.join(near)}?" if near else ": the shelf is empty"
-            raise ProductNotFound(f"no product has the id {product_id!r}{hint}")
+            hint = f"; did you mean {', '.join(near)}?" if near else ""
+            empty = "" if self.count else ": the shelf is empty"
+            raise ProductNotFound(f"no product has the id {product_id!r}{hint}{empty}")
         return found[product_id]
 
     def rows(self, where: str | None = None) -> IntArray:

@@ -122,6 +122,15 @@ class Query:
             raise InputError(
                 f"weight_keywords is {self.weight_keywords}: give a number from 0 to 1"
             )
+        if self.mode == "meaning" and self.stem is not None:
+            raise InputError(f"stem is {self.stem!r} with mode 'meaning': it is for words")
+        if self.mode != "hybrid" and self.weight_keywords != 0.5:
+            raise InputError(
+                f"weight_keywords is {self.weight_keywords} with mode {self.mode!r}: it weighs the"
+                " words of mode 'hybrid'"
+            )
+        if self.strategy != "average" and not self.like:
+            raise InputError(f"strategy is {self.strategy!r} without `like`: it joins examples")
         if self.mode != "meaning" and self.like:
             raise InputError(f"mode is {self.mode!r} with examples: give a text or an id")
         if self.offset < 0:

@@ -387,6 +387,14 @@ def test_sql_reads_tables_and_nothing_else(run: Run, tmp_path: Path, query: str)
     assert count(tmp_path) == 30
 
 
+def test_an_encoder_s_directory_that_is_not_there_is_refused_at_once(
+    run: Run, tmp_path: Path
+) -> None:
+    new = tmp_path / "new.shelf"
+    refused(run("init", "--encoder", tmp_path / "none", "--shelf", new), "no such directory")
+    assert not new.exists()
+
+
 def test_an_unknown_id_names_near_ones(run: Run, tmp_path: Path) -> None:
     run("add", make_catalogue(tmp_path / "source"))
     for command in (("show", "p77"), ("similar", "--id", "p77"), ("remove", "p77")):

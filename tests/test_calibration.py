@@ -83,6 +83,13 @@ def judged(
     )
 
 
+def test_a_row_for_which_no_neighbour_votes_counts_as_disagreement_in_the_policy():
+    codes, labels = np.zeros(2, dtype=np.int64), np.full((2, 20), -1)
+    labels[1] = 0
+    found = held_out_answers(judged(np.array([[3.0, 0.0]] * 2), codes, labels), Calibration())
+    assert found.agree.tolist() == [False, True]
+
+
 def test_the_temperature_is_that_of_least_loss():
     rng = np.random.default_rng(0)
     logits = rng.standard_normal((20_000, 5)) * 2

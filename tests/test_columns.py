@@ -334,7 +334,7 @@ def test_what_is_no_list_of_numbers_is_no_embedding(value: object) -> None:
 def test_a_picture_is_found_however_its_path_is_written(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     accented = unicodedata.normalize("NFD", "sub/caf\u00e9.jpg")
-    for name in ("sub/a.jpg", accented):
+    for name in ("sub/a.jpg", "sub/a b.jpg", "sub/50% a%20b.jpg", accented):
         (tmp_path / name).write_bytes(b"x")
     plan = resolve_columns(["id", "image"], {}, folder=tmp_path)
 
@@ -346,5 +346,9 @@ def test_a_picture_is_found_however_its_path_is_written(tmp_path: Path) -> None:
     assert [image(path) for path in written] == [there] * len(written)
     assert image("D:\\export\\sub\\a.jpg") == str(tmp_path / "D:\\export\\sub\\a.jpg")
     assert image(unicodedata.normalize("NFC", accented)) == str(tmp_path / accented)
+    for path in ("sub/a%20b.jpg", "sub/a%20b.jpg?v=2", "sub/50% a%20b.jpg"):
+        found = "a b.jpg" if path.startswith("sub/a") else "50% a%20b.jpg"
+        assert image(path) == str(tmp_path / "sub" / found)
+    assert image("sub/none%20here.jpg") == str(tmp_path / "sub/none%20here.jpg")
     assert image("//cdn.example/a.jpg") == "https://cdn.example/a.jpg"
     assert image("/nowhere/b.jpg") == "/nowhere/b.jpg"

@@ -50,6 +50,29 @@ def test_one_title_tells_the_encoding(tmp_path: Path, name: str, title: str, suf
     assert titles(path) == [title]
 
 
+OTHERS = {
+    "euc_kr": "빨간 머그컵 파란 상자 나무 기차 장난감",
+    "big5": "不鏽鋼保溫杯 兒童玩具積木",
+    "mac_roman": "Café crème, Señor piñata naïve, Größe Küche, Åse æble",
+    "cp1250": "Červený hrnek příliš, dětská stolička žlutá",
+    "iso8859_2": "Poduszka z gąbki różowa, średni kubek źródło",
+    "cp1254": "Kırmızı şişe çocuk, mavi kutu ığdır",  # noqa: RUF001
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_few_titles_tell_the_encodings_of_other_countries(name: str) -> None:
+    data = f"id,title\n1,{OTHERS[name]}\n".encode(name)
+    assert data.decode(detect([data]) or "ascii") == data.decode(name)
+
+
+@pytest.mark.parametrize(
+    "title", ["kg/m³ x", "WÜSTHOF", "¿Cómo?", "½ inch", "25 \u2013 30", "Ärmel"]
+)
+def test_what_is_usual_in_western_europe_stays_its_own(title: str) -> None:
+    assert detect([f"id,title\n1,{title}\n".encode("cp1252")]) == "cp1252"
+
+
 def test_a_letter_far_down_tells_it_too(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     rows = "".join(f"{i},plain title number {i}\n" for i in range(100_000))

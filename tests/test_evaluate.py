@@ -162,6 +162,13 @@ def test_an_agreement_that_never_came_has_no_accuracy():
     assert "agreement" not in evaluate({"knn": p}, names, CLASSES)["knn"]
 
 
+def test_a_row_for_which_no_neighbour_votes_is_no_agreement() -> None:
+    first, none = np.array([[0.9, 0.1]] * 2), np.array([[0.0, 0.0], [1.0, 0.0]])
+    found = evaluate({"probe": first, "knn": none, "hybrid": first}, ["a", "a"], ["a", "b"])
+    agreement = found["hybrid"]["agreement"]
+    assert (agreement["agree"]["n"], agreement["disagree"]["n"]) == (1, 1)
+
+
 def test_prediction_sets_are_measured_by_what_they_hold_and_their_size():
     sets = np.array([[1, 0, 0], [1, 1, 0], [0, 0, 1], [1, 1, 1]], dtype=bool)
     assert measure_sets(sets, np.array([0, 1, 1, -1]), 0.9) == {

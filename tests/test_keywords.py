@@ -164,6 +164,15 @@ def test_words_are_needed_and_examples_have_none(shelf: Any) -> None:
         shelf.similar(image="a.png", mode="keywords")
 
 
+def test_a_search_without_words_and_a_stem_without_a_search_are_refused(shop: Any) -> None:
+    for line, reason in (
+        (["--search", " "], "--search is empty"),
+        (["--stem", "english"], "stem is 'english' without a search"),
+    ):
+        done = CliRunner().invoke(main, ["list", *line, "--shelf", str(shop.path)])
+        assert (done.exit_code in (2, 3), reason in done.output) == (True, True)
+
+
 def test_the_command_lists_them_with_their_facets(shop: Any) -> None:
     asked = ["list", "--search", "bear -brown", "--facets", "price", "--limit", "1", "--json"]
     done = CliRunner().invoke(main, [*asked, "--shelf", str(shop.path)])

@@ -20,7 +20,8 @@ TWO = {
     "by address": json.dumps({U: [300, 400], V: [1, 2]}),
     "escaped": json.dumps([U, V]).replace("/", "\\/"),
     "WooCommerce": f"{U} ! alt : a ! title : b | {V} ! alt : c",
-    **{repr(mark): U + mark + V for mark in ("|", " | ", ",", ", ", ";", "~", "\n", "\r\n", " ")},
+    **{repr(mark): U + mark + V
+       for mark in ("|", " | ", ",", ", ", ";", "~", "\n", "\r\n", "\t", " ")},
 }  # fmt: skip
 ONE = {
     U: U, f"<{U}>": U, f'<img src="{U}" alt="x">': U, json.dumps(U): U, f"'{U}'": U,
@@ -30,8 +31,13 @@ ONE = {
     "https://x.example/a b.jpg": "https://x.example/a b.jpg",
     PROXY: PROXY, "HTTPS://X.example/A.JPG": "HTTPS://X.example/A.JPG",
     "//x.example/a.jpg": "https://x.example/a.jpg",
+    **dict.fromkeys([
+        f"![alt]({U})", f"url({U})", f'=IMAGE("{U}")', f'=HYPERLINK("{U}","pic")', f"image: {U}",
+        f"alt|{U}", U.replace("/", "\\/"), f'a:1:{{i:0;s:23:"{U}";}}', f"image1={U}",
+        f"&lt;img src=&quot;{U}&quot;&gt;", f"{U} 300w",
+    ], U),
     "data:image/png;base64,iVBORw0KGgo=": "data:image/png;base64,iVBORw0KGgo=",
-    **dict.fromkeys(["[]", "null", "None", "NaN", "[null]", "{}", "#N/A"]),
+    **dict.fromkeys(["[]", "null", "None", "NaN", "[null]", "{}", "#N/A", "\\N", "-"]),
     "a.jpg": "/x/a.jpg", "mug, red.jpg": "/x/mug, red.jpg", "(1).jpg": "/x/(1).jpg",
     "[1] a.jpg": "/x/[1] a.jpg", "a;b.jpg": "/x/a;b.jpg", "nan.jpg": "/x/nan.jpg",
 }  # fmt: skip

@@ -98,6 +98,12 @@ def test_more_than_the_limit_is_never_pruned_unless_told_to(
     assert run(half, "--prune-limit", "5 apples").exit_code == 2
 
 
+def test_what_belongs_to_pruning_is_refused_without_it(run: Any, tmp_path: Path) -> None:
+    for words in (("--prune-where", "price > 3"), ("--prune-limit", "10%")):
+        done = run(feed(tmp_path, range(2)), *words)
+        assert (done.exit_code, "go with --prune" in done.output) == (3, True)
+
+
 def test_one_feed_of_several_prunes_its_own_products_alone(
     run: Any, opened: Any, tmp_path: Path
 ) -> None:

@@ -145,6 +145,7 @@ def test_thumbnails_are_small_and_asked_for_once(client: httpx.Client, server: A
     assert first.headers["content-type"] == "image/jpeg"
     assert len(first.content) < 20_000
     assert "immutable" in first.headers["cache-control"]
+    assert first.headers["accept-ranges"] == "none"
     tag = first.headers["etag"]
     again = client.get(address[1].replace("&amp;", "&"), headers={"If-None-Match": tag})
     assert again.status_code == 304

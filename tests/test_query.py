@@ -40,6 +40,9 @@ def test_what_is_looked_up_by_words_alone_needs_no_encoder() -> None:
         ({"weight_image": 1.5}, "weight_image is 1.5: give a number from 0 to 1"),
         ({"weight_image": float("nan")}, "weight_image is nan"),
         ({"id": "a", "text": "b"}, "id 'a' with an image or a text"),
+        ({"text": "a", "stem": "english"}, "stem is 'english' with mode 'meaning'"),
+        ({"text": "a", "weight_keywords": 0.2}, "weight_keywords is 0.2 with mode 'meaning'"),
+        ({"id": "a", "strategy": "best-score"}, "strategy is 'best-score' without `like`"),
     ],
 )
 def test_what_cannot_be_asked_is_refused_with_its_value(

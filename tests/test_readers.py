@@ -499,6 +499,7 @@ def test_an_unknown_suffix_names_the_known_ones(tmp_path: Path) -> None:
     [
         (b"PK\x03\x04rest", "save it as CSV"),
         (b"PAR1rest", r"\.parquet"),
+        (b"<!DOCTYPE html>\n<html><body>log in</body></html>", "web page"),
         (gzip.compress(b"id,title\n", mtime=0), r"\.gz"),
         (b"id,title\n1,\x00\n", "byte 11 is NUL"),
     ],

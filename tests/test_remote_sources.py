@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+import kinshelf as ks
 from kinshelf.cli import main
 from kinshelf.db.errors import InputError, SourceNotFound, UnreadableSource
 from kinshelf.db.formats.remote import fetched, is_remote
@@ -119,3 +120,12 @@ def test_the_command_shows_what_comes_by_standard_input(tmp_path: Path) -> None:
 )
 def test_what_is_no_file_of_this_machine(source: Any, remote: bool) -> None:
     assert is_remote(source) == remote
+
+
+def test_standard_input_is_named_and_not_its_copy(tmp_path: Path) -> None:
+    ks.create(tmp_path / "a.shelf", encoder="fake").close()
+    for words, remedy in ((["-"], "standard input is empty"), (["-", "-"], "can be read once")):
+        line = ["add", *words, "--shelf", str(tmp_path / "a.shelf")]
+        done = CliRunner().invoke(main, line, input="")
+        assert remedy in done.output
+        assert "kinshelf-source" not in done.output

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from conftest import unit
 
 from kinshelf import Shelf
+from kinshelf.cli import main
 from kinshelf.probe.audit import review_queue as review
 from kinshelf.probe.audit.audit import audit_shelf
 from kinshelf.probe.audit.review_queue import CHOICES, KINDS, review_queue
@@ -17,11 +20,13 @@ from kinshelf.probe.pages.thumbnails import Thumbnails
 from kinshelf.probe.predict.predictor import Predictor
 from kinshelf.probe.train import train_shelf
 from kinshelf.store import Product
+from kinshelf.store.operations.apply import Label, apply_labels
 
 D = 16
 NAMES = ("ball", "boat", "book", "bell", "belt", "bowl")
 WRONG = {"p7": "book", "p20": "ball"}
 SETTINGS = ProbeSettings(epochs=20, hidden=16, lr=5e-3, refit_below=0)
+RECEIPT = {"probe": 1, "probability": 0.97, "policy": 0.98, "generation": 1}
 _OF_VERDICT = {"accept": "sure", "review": "unsure", "conflict": "conflict", "novel": "novel"}
 
 
@@ -99,3 +104,34 @@ def test_each_item_states_what_is_the_matter_and_shows_only_what_it_names(
             assert shown["lines"]
             assert shown["badges"]
             assert {n["id"] for n in shown["neighbours"]} <= set(queue.shown_ids(item))
+
+
+def test_what_the_audit_counts_as_conflicts_is_what_the_queue_shows(
+    goods: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(goods, tmp_path / "a.shelf")
+    with Shelf.open(tmp_path / "a.shelf") as shelf:
+        apply_labels(shelf, {f"p{i}": Label(NAMES[i % 6], RECEIPT) for i in range(180, 192)})
+        audit = audit_shelf(shelf, settings=SETTINGS)
+        queue = review_queue(shelf, audit)
+    conflicts = {row.id for row in audit.rows if row.is_conflict and not row.is_label_issue}
+    assert "p190" in conflicts
+    assert {item.id for item in queue.items if item.kind == "conflict"} == conflicts
+
+
+def test_the_command_shows_each_kind_of_finding_and_names_the_next_step(
+    goods: Path, tmp_path: Path
+) -> None:
+    with Shelf.open(goods) as shelf:
+        audit = audit_shelf(shelf)
+    line = ["audit", "--shelf", str(goods)]
+    done = CliRunner().invoke(main, line)
+    for name, count in audit.counts.items():
+        assert f"{count} {name.replace('_', ' ')}" in done.stderr
+    assert ("labels that look wrong" in done.stdout) == bool(audit.counts["label_issues"])
+    assert ("pictures that do not fit" in done.stdout) == bool(audit.counts["conflicts"])
+    assert "next: kinshelf audit -o audit.csv" in done.stderr
+    file = tmp_path / "found.csv"
+    assert f"correct that file, then kinshelf relabel {file}" in (
+        CliRunner().invoke(main, [*line, "-o", str(file)]).stderr
+    )

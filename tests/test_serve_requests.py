@@ -214,6 +214,31 @@ def test_a_file_in_another_field_is_named_and_not_ignored(client: httpx.Client) 
     assert "'picture' holds a file" in refused.json()["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("/products?wher=price<20", "'wher': there is no such parameter here, but where, search"),
+        ("/products?limit=1&limit=2", "'limit' is given more than once"),
+        ("/products/p1?at=3", "'at': there is no such parameter here, and no other"),
+    ],
+)
+def test_no_parameter_of_an_address_is_passed_over(
+    client: httpx.Client, address: str, told: str
+) -> None:
+    refused = client.get(address)
+    assert refused.status_code == 422
+    assert told in refused.json()["error"]["message"]
+    assert client.get("/healthz?anything=1").status_code == 200
+
+
+def test_no_field_of_a_form_is_passed_over_nor_a_packed_body_misread(client: httpx.Client) -> None:
+    twice = client.post("/classify", files=[("text", (None, "a")), ("text", (None, "b"))])
+    packed = client.post("/classify", content=b"x", headers={"content-encoding": "gzip"})
+    for refused, told in ((twice, "'text' is given more than once"), (packed, "send it unpacked")):
+        assert refused.status_code == 422
+        assert told in refused.json()["error"]["message"]
+
+
 # ---- bodies
 
 

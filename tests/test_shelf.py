@@ -162,6 +162,9 @@ def test_removing_an_unknown_id_removes_nothing_and_names_near_ones(
     with pytest.raises(ProductNotFound, match=r"p99.*did you mean p"):
         shelf.remove(["p1", "p99"])
     assert shelf.snapshot().count == 30
+    with pytest.raises(ProductNotFound) as caught:
+        shelf.snapshot().get("something else")
+    assert "did you mean" not in str(caught.value)
 
 
 def test_an_older_generation_can_still_be_asked(shelf: Shelf, catalogue: Path) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +21,8 @@ from rich.console import Console
 import kinshelf.store.encode.encoder
 from kinshelf import Shelf
 from kinshelf.cli import main
+from kinshelf.commands.terminal.output import Output
+from kinshelf.commands.terminal.progress import progress
 from kinshelf.commands.terminal.tables import cut, rows_table
 from kinshelf.db.product import Product
 
@@ -176,6 +180,21 @@ def test_a_page_beyond_the_last_promises_no_more(
         options = ["--limit", "2", "--offset", str(offset), "--shelf", str(accented)]
         main(["list", *options], standalone_mode=False)
         assert reported in capsys.readouterr().err
+
+
+def test_every_bar_has_a_total_a_rate_and_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(screen, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", screen)
+    clock = itertools.count()
+    monkeypatch.setattr("rich.console.monotonic", lambda: float(next(clock)))
+    with progress(Output("s", as_json=False, quiet=False), "adding a.csv", 40) as update:
+        update(10)
+        update(20)
+    shown = screen.getvalue()
+    assert "20/40" in shown
+    assert re.search(r"\d/s", shown)
+    assert "0:00" in shown
 
 
 @pytest.mark.parametrize("width", [80, 100, 200])

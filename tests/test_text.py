@@ -129,7 +129,9 @@ def test_an_amount_in_english_and_german_notation_is_the_same(amount: object) ->
     assert parse_price(f"{german} €") == float(str(amount))
 
 
-@pytest.mark.parametrize("raw", ["", " ", "nan", "NaN", "None", "null", "|", " | "])
+@pytest.mark.parametrize(
+    "raw", ["", " ", "nan", "None", "null", "N/A", "#N/A", "#REF!", "|", " | "]
+)
 def test_a_category_that_means_none_is_none(raw: str) -> None:
     assert clean_category(raw) is None
 

@@ -24,6 +24,7 @@ from kinshelf.db.catalog.facets import MOST, facets_of
 from kinshelf.db.errors import FilterError, InputError
 from kinshelf.db.filters.names import Name
 from kinshelf.db.product import Product, StoredProduct
+from kinshelf.store.similar.search import read_as_texts
 from kinshelf.store.similar.variety import mmr
 
 
@@ -96,6 +97,10 @@ def test_an_example_is_an_id_or_a_picture_or_else_a_text(shelf: Any, tmp_path: P
     by_text = shelf.similar(like=("q0",), k=4)
     assert by_text == shelf.similar(text="q0", k=4)
     assert by_text == shelf.similar(like=(ks.Query(text="q0"),), k=4)
+    asked = ks.Query(like=("q0", "p1"), unlike=("two words",))
+    assert read_as_texts(shelf.snapshot(), asked) == ["q0"]
+    with pytest.raises(InputError, match=r"'new.jpg' is no id on the shelf, and no picture"):
+        shelf.similar(like=("new.jpg",))
     with pytest.raises(InputError, match="unlike without like"):
         ks.Query(unlike=("p1",))
     with pytest.raises(InputError, match="give it as a `like`"):

@@ -202,11 +202,11 @@ class View:
         """Ids that look like a given one, nearest first."""
         sql, parameters = self._visible()
         query = (
-            f"SELECT id FROM products p WHERE {sql}"
-            " ORDER BY jaro_winkler_similarity(id, ?) DESC, id LIMIT ?"
+            f"SELECT id, jaro_winkler_similarity(id, ?) AS alike FROM products p WHERE {sql}"
+            " AND alike > 0.7 ORDER BY alike DESC, id LIMIT ?"
         )
         query_id = product_id.encode("utf-8", "replace").decode()
-        return [row[0] for row in self._run(query, [*parameters, query_id, limit]).fetchall()]
+        return [row[0] for row in self._run(query, [query_id, *parameters, limit]).fetchall()]
 
     def labelled(
         self, split: str | None = None, *, predicted: bool = False

@@ -71,7 +71,7 @@ def parse(expression: str) -> exp.Expr:
     try:
         trees = _Parser(dialect=DuckDB()).parse_into(exp.Condition, tokens, expression)
     except ParseError as error:
-        raise FilterError(f"the filter cannot be read{_place(error)}") from error
+        raise FilterError(f"the filter cannot be read{_place(error, expression)}") from error
     except RecursionError as error:
         raise too_deep() from error
     except (SqlglotError, ValueError, TypeError, AttributeError, LookupError) as error:
@@ -163,9 +163,11 @@ def _depth(tokens: Sequence[Token]) -> int:
     return deepest
 
 
-def _place(error: ParseError) -> str:
-    """The position at which the parser stopped, if it reports one."""
+def _place(error: ParseError, expression: str) -> str:
+    """The position at which the parser stopped, if it reports one that is in the text."""
     known = error.errors[0] if error.errors else {}
+    if known.get("highlight", "") not in expression:
+        return ": it ends where a value is expected"
     if not known.get("highlight"):
         return "; check its operators and brackets"
     return f" at `{known['highlight']}` (line {known['line']}, up to character {known['col']})"

@@ -230,16 +230,20 @@ class DelimitedSource:
         fields, size, quoted = 1, 0, False
         ends = {self._delimiter, "\n", "\r", ""}
         for line in lines:
-            before = self._delimiter
-            for at, mark in enumerate(line):
-                if mark == '"' and not quoted:
-                    quoted = before == self._delimiter
-                elif mark == '"':
+            before, at = self._delimiter, 0
+            while at < len(line):
+                if quoted:  # the next quote decides, however far it is
+                    at = line.find('"', at)
+                    if at < 0:
+                        break
                     quoted = line[at + 1 : at + 2] not in ends
-                elif mark == self._delimiter and not quoted:
+                elif line[at] == '"':
+                    quoted = before == self._delimiter
+                elif line[at] == self._delimiter:
                     fields += 1
-                if not (mark == " " and self._spaced and before == self._delimiter):
-                    before = mark
+                if not (line[at] == " " and self._spaced and before == self._delimiter):
+                    before = line[at]
+                at += 1
             size += len(line)
             if not quoted or size > _LONGEST_FIELD:
                 return fields

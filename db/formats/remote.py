@@ -64,7 +64,9 @@ def fetched(source: str, *, allow_private_hosts: bool = False) -> Iterator[Fetch
     """
     with tempfile.TemporaryDirectory(prefix="kinshelf-source-") as folder:
         if source == STDIN:
-            yield Fetched(_spooled(Path(folder), sys.stdin.buffer), "standard input")
+            path = _spooled(Path(folder), sys.stdin.buffer)
+            with _named_as("standard input", path):
+                yield Fetched(path, "standard input")
             return
         shown = without_password(source)
         path = Path(folder, _basename(source))
@@ -73,7 +75,19 @@ def fetched(source: str, *, allow_private_hosts: bool = False) -> Iterator[Fetch
         else:
             _copy(source, path)
         base = source[: source.rindex("/", 0, len(source.partition("?")[0])) + 1]
-        yield Fetched(_named(path), shown, base)
+        path = _named(path)
+        with _named_as(shown, path):
+            yield Fetched(path, shown, base)
+
+
+@contextlib.contextmanager
+def _named_as(name: str, copy: Path) -> Iterator[None]:
+    """Have errors name the source, and not the copy of it."""
+    try:
+        yield
+    except InputError as problem:
+        problem.args = (str(problem).replace(str(copy), name), *problem.args[1:])
+        raise
 
 
 def _spooled(folder: Path, stream: BinaryIO) -> Path:
@@ -136,7 +150,7 @@ def _download(source: str, path: Path, *, allow_private_hosts: bool) -> None:
 
 
 def _refused(source: str, problem: ImageRejected) -> str:
-    remedy = ": allow it with --allow-private-hosts" if problem.reason == "private-address" else ""
+    remedy = " (--allow-private-hosts)" if problem.reason == "private-address" else ""
     return f"{without_password(source)} is not fetched: {problem}{remedy}"
 
 

@@ -31,6 +31,7 @@ _LINE_END = re.compile(r"\r*\n|\r")
 _HEAD = 64 * 2**10
 _CHUNK = 2**20
 _SAMPLE = 256 * 2**10
+_WEB_PAGE = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype\s+html|html)\b", re.IGNORECASE)
 _MAGIC = {
     b"PK\x03\x04": "a zip archive or spreadsheet: save it as CSV, or name it .zip or .xlsx",
     b"PAR1": "a Parquet file: give it the suffix .parquet",
@@ -125,6 +126,10 @@ def check_text(path: Path) -> None:
         raise unreadable(path, problem) from problem
     if not head:
         raise EmptySource(f"{path} is empty: it needs a header and at least one row")
+    if _WEB_PAGE.match(head):
+        raise UnreadableSource(
+            f"{path} is a web page, such as one that asks to log in: save the export itself"
+        )
     for magic, remedy in _MAGIC.items():
         if head.startswith(magic):
             raise UnreadableSource(f"{path} is {remedy.format(name=path.name)}")

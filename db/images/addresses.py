@@ -132,8 +132,9 @@ def resolve(host: str, port: int, *, allow_private: bool = False) -> list[str]:
     addresses = _look_up(host, port)
     for address in addresses:
         if not allow_private and not is_public(ipaddress.ip_address(address)):
+            at = "" if host == address else f"{address}, which is "
             message = (
-                f"{host} is {address}, which is not a public address: "
+                f"{host} is {at}not a public address: "
                 "allow private hosts if you trust every URL of this source"
             )
             raise ImageRejected("private-address", message)

@@ -104,7 +104,8 @@ def image_format(data: bytes) -> str:
         raise ImageRejected("empty", "the image has 0 bytes")
     found = next((name for name, magic in _PATTERNS.items() if magic.match(data[:1024])), None)
     if found is None:
-        raise ImageRejected("not-an-image", f"the data is not an image: it begins {data[:16]!r}")
+        start = data[:16].decode("ascii", "replace").replace("\ufffd", "?")
+        raise ImageRejected("not-an-image", f"the data is not an image: it begins {start!r}")
     if found not in SUFFIXES or not _is_readable(found):
         known = ", ".join(name for name in SUFFIXES if name != "HEIF")
         remedy = f"convert to {known}"

@@ -14,12 +14,17 @@ from typing import Any
 _LONGEST_LIST = 100_000
 _BETWEEN_URLS = re.compile(r"[|;,~\s]+(?=https?://|//)|\s*\|\s*")
 _URL = re.compile(r"(?:https?:)?//[^\s\"'<>|{}\[\]]+", re.I)
+_WITHIN = re.compile(r"https?:\\?/\\?/", re.I)
+"""An address in other text, such as `![alt](URL)`, `=IMAGE("URL")` or `alt text: URL`."""
+_WIDTH = re.compile(r"\s+\d+(?:\.\d+)?[wx]$")
+"""What follows an address in a `srcset`."""
 _BETWEEN_TEXTS = re.compile(r"(?<=['\"])\s+(?=['\"])")
 """Where NumPy, which writes no commas, has them in a list of texts."""
 _ADDRESSES = ("src", "hi_res", "original", "large", "full", "url", "href", "link", "image",
               "medium", "path", "file", "thumb")  # fmt: skip
 """What an object that stands for a picture may call its address, the best one first."""
-_NO_PICTURE = frozenset({"", "null", "none", "nan", "n/a", "na", "#n/a", "undefined"})
+_NO_PICTURE = frozenset({"", "null", "none", "nan", "n/a", "na", "#n/a", "undefined", "\\n",
+                         "-"})  # fmt: skip
 _LEVELS = re.compile(r"\s*(?:>>|>|\||»|(?<=\s)/(?=\s))\s*")
 _MARKUP = re.compile(r"</?(?:[a-z][a-z0-9]*)(?:\s[^<>]*)?/?>|<!--", re.I)
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#x[0-9a-f]{1,6}|[a-z][a-z0-9]{1,30});", re.I)
@@ -74,9 +79,13 @@ def _pictures(value: object) -> Iterator[str]:
 
 def _apart(text: str) -> list[str]:
     """What stands in a row in one text."""
-    if text.startswith(("http://", "https://", "//")):
-        return [part.partition(" ! ")[0] for part in _BETWEEN_URLS.split(text)]
-    if text[0] in "[{(<\"'" and (urls := _URL.findall(text.replace("\\/", "/"))):
+    if text[:8].casefold().startswith(("http://", "https://", "//")):
+        parts = [part.partition(" ! ")[0] for part in _BETWEEN_URLS.split(text)]
+        return [_WIDTH.sub("", part) for part in parts]
+    text = html.unescape(text) if text.startswith("&lt;") else text
+    if (text[0] in "[{(<\"'" or _WITHIN.search(text)) and (
+        urls := _URL.findall(text.replace("\\/", "/"))
+    ):
         parts = [part for url in urls for part in _BETWEEN_URLS.split(url)]
         return [part if "(" in part else part.rstrip(",;)") for part in parts]
     for mark in "|;,":

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import unquote
 
 from kinshelf.db.errors import InputError
 from kinshelf.db.formats.source import MAX_COLUMNS
@@ -33,13 +34,18 @@ from kinshelf.db.text import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-_LINE_END = re.compile(r"[ \t]*[\r\n]+[ \t]*")
-_SEVERAL = re.compile(r"[|;,\[]|^[({<\"']|^http|^//|^(?:null|nan|n/?a|none|#n/a|undefined)$", re.I)
+_LINE_END = re.compile(r" *[\t\r\n]+[ \t]*")
+_SEVERAL = re.compile(
+    r"[|;,\[]|^[({<\"']|^http|^//|https?:\\?/\\?/|^(?:null|nan|n/?a|none|#n/a|undefined|\\n|-)$",
+    re.I,
+)
 """What a cell may hold that is no path of a picture."""
 _LONGEST_PATH = 255
 _PICTURES_IN_BASE64 = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR", "Qk0")
 """How JPEG, PNG, GIF, WebP and BMP begin."""
 _DRIVE = re.compile(r"[A-Za-z]:/")
+_ODD = frozenset("\\%?")
+"""Marks of a path that may stand for another: Windows' slashes, escapes and queries of URLs."""
 _REMOTE = re.compile(r"[a-z][a-z0-9+.-]*://|data:|file:", re.IGNORECASE)
 """What pathlib would change in an absolute path."""
 _BESIDE = {"image": "images", "price": "currency", "description": "description_html"}
@@ -247,7 +253,7 @@ class ColumnPlan:
             return f"data:image/unknown;base64,{value}"
         if value.startswith("//"):  # a URL of the page's own scheme
             return f"https:{value}"
-        if value[0] == "/" or "\\" in value or not value.isascii():
+        if value[0] == "/" or not (value.isascii() and _ODD.isdisjoint(value)):
             return self._found(value)
         if value[0].isalnum() and ":" not in value:
             # The common case: pathlib takes longer than all the rest of the row.
@@ -256,11 +262,12 @@ class ColumnPlan:
 
     def _found(self, value: str) -> str:
         """The file that a path means: below the folder though it begins with a slash, with the
-        other slashes, or in another Unicode form; the path as it stands where there is none."""
+        other slashes, in another Unicode form, or written as in a URL (`a%20b.jpg`, `a.jpg?v=2`);
+        the path as it stands where there is none."""
         plain = value.replace("\\", "/")
         below = re.sub(r"^([A-Za-z]:)?/+", "", plain)
         tried = [value, plain, below, *([below.rpartition("/")[2]] if _DRIVE.match(plain) else [])]
-        for path in tried:
+        for path in [*tried, *map(unquote, tried), *(unquote(p.partition("?")[0]) for p in tried)]:
             forms = (path, unicodedata.normalize("NFC", path), unicodedata.normalize("NFD", path))
             for form in dict.fromkeys(forms):
                 if _is_file(whole := self.folder / form):

@@ -112,6 +112,7 @@ def review_queue(shelf: AnyShelf, audit: Audit) -> ReviewQueue:
     disputed = [_disputed(stored) for stored in decided if _disputes(stored)]
     passed = {s.product.id for s in decided if REVIEW in s.decided} | {d.id for d in disputed}
     suspects = [_suspect(audit, int(place)) for place in audit.places]
+    suspects += _of_predicted(shelf, audit)
     without, older = _uncategorised(shelf)
     others = [item for item in (*suspects, *without) if item and item.id not in passed]
     return ReviewQueue(audit, (*disputed, *others), older)
@@ -139,6 +140,19 @@ def _suspect(audit: Audit, place: int) -> Item | None:
     if kind is None or row.category is None:
         return None
     return Item(row.id, kind, row.category, _alternatives(audit, place), place=place)
+
+
+def _of_predicted(shelf: AnyShelf, audit: Audit) -> list[Item | None]:
+    """Suspects whose category a probe predicted: it is no label, and so nobody judged it."""
+    rows = {audit.row(int(place)).id: int(place) for place in audit.places}
+    unlabelled = [name for name, place in rows.items() if audit.row(place).category is None]
+    stored = shelf.snapshot().view.by_ids(unlabelled)
+    found = [(rows[name], one.product.category) for name, one in stored.items()]
+    return [
+        Item(audit.row(place).id, kind, category, (), place=place)
+        for place, category in found
+        if category is not None and (kind := _kind(audit.row(place))) is not None
+    ]
 
 
 def _kind(row: AuditRow) -> str | None:

@@ -74,7 +74,11 @@ async def read_form(request: Request, kind: str, most: int) -> tuple[dict[str, s
     except MultiPartException as error:
         raise Unusable(f"the form cannot be read: {error.message}") from None
     try:
-        fields = {k: v for k, v in form.multi_items() if isinstance(v, str) and v != ""}
+        texts = [(k, v) for k, v in form.multi_items() if isinstance(v, str) and v != ""]
+        fields = dict(texts)
+        for name in fields:
+            if sum(name == each for each, _ in texts) > 1:
+                raise Unusable(f"{name[:60]!r} is given more than once: send JSON for a list")
         files = {k: v for k, v in form.multi_items() if isinstance(v, UploadFile)}
         if others := [name for name in files if name != _PICTURE]:
             raise Unusable(f"{others[0][:60]!r} holds a file: only {_PICTURE!r} may")

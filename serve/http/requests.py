@@ -33,10 +33,24 @@ async def service_of(request: Request) -> Service:
 Served = Annotated[Service, Depends(service_of)]
 
 
+async def known_query(request: Request) -> None:
+    """Let no parameter of an address be passed over. Raises Unusable."""
+    known = [each.alias for each in request.scope["route"].dependant.query_params]
+    given = [name for name, _ in request.query_params.multi_items()]
+    for name in given:
+        if name not in known:
+            there = f"but {', '.join(known)}" if known else "and no other"
+            raise Unusable(f"{name[:60]!r}: there is no such parameter here, {there}")
+        if given.count(name) > 1:
+            raise Unusable(f"{name!r} is given more than once")
+
+
 async def read_body(
     request: Request, model: type[M], *, form_only: bool = False
 ) -> tuple[M, bytes | None]:
     """Read a request's fields, and the picture that came with it. Raises Unusable."""
+    if packed := request.headers.get("content-encoding", "").replace("identity", "").strip():
+        raise Unusable(f"a body in {packed[:60]!r} is not read here: send it unpacked")
     kind = request.headers.get("content-type", "").partition(";")[0].strip().casefold()
     if kind == "multipart/form-data" or (kind == _URLENCODED and form_only):
         fields, data = await read_form(request, kind, request.app.state.settings.max_text)

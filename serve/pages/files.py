@@ -112,7 +112,7 @@ def _kept(request: Request) -> _Thumbnails:
 
 def _cached(etag: str, version: str) -> dict[str, str]:
     control = _FOREVER if version and etag.startswith(version) else "private, no-cache"
-    return {"ETag": f'"{etag}"', "Cache-Control": control}
+    return {"ETag": f'"{etag}"', "Cache-Control": control, "Accept-Ranges": "none"}
 
 
 def _drawing(words: str, status: int) -> Response:

@@ -117,4 +117,5 @@ async def thumbnail(
 ) -> Response:
     """A product's picture, decoded and drawn anew, as a JPEG."""
     data = await service.run(service.thumbnail, product_id, side)
-    return Response(data, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=60"})
+    headers = {"Cache-Control": "private, max-age=60", "Accept-Ranges": "none"}
+    return Response(data, media_type="image/jpeg", headers=headers)

@@ -45,10 +45,8 @@ def translated(where: Filter, say: Callable[[exp.Expr], Translated], word: str) 
 
 
 def _any_spelling(node: exp.Expr) -> exp.Expr:
-    """Where a text beyond ASCII is asked for, also its NFC and NFKC, as Milvus compares in neither.
-
-    An ASCII literal, such as "102", does not find "10²" in Milvus; elsewhere it does.
-    """
+    """Where a text beyond ASCII is asked for, also its NFC and NFKC: Milvus compares as it is
+    written, and its fields are in NFKC from this version on, in NFC before."""
     if isinstance(node, exp.EQ | exp.NEQ) and _is_beyond_ascii(node.expression):
         chosen = exp.In(this=node.this, expressions=_spellings(node.expression))
         return exp.Not(this=exp.Paren(this=chosen)) if isinstance(node, exp.NEQ) else chosen

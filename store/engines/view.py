@@ -206,7 +206,7 @@ class EngineView(View):
             scanned = self.scan(where, ("id",), limit=_NEAR)
             ids = [name for rows, _ in scanned for (name,) in rows]
             if ids:
-                return difflib.get_close_matches(product_id, ids, limit, cutoff=0.0)
+                return difflib.get_close_matches(product_id, ids, limit)
         return []
 
     def labelled(

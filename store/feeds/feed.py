@@ -97,6 +97,8 @@ def _check(shelf: AnyShelf, options: AddOptions, feed: FeedOptions) -> None:
     """Refuses before anything is added what would be refused after it."""
     if feed.prune and options.training is not None and options.training.exact:
         raise InputError("--exact leaves rows out, which --prune would take for gone: use one")
+    if not feed.prune and (feed.prune_where is not None or feed.prune_limit != LIMIT):
+        raise InputError("--prune-where and --prune-limit go with --prune")
     if not 0 <= feed.prune_limit <= 1:
         raise InputError(f"the limit is {feed.prune_limit:g}: give a share from 0 to 1")
     shelf.snapshot().filter(feed.prune_where)

@@ -28,6 +28,8 @@ def manifest_for(
         encoder, revision = DEFAULT_ENCODER, revision or DEFAULT_REVISION
     elif Path(encoder).is_dir():
         encoder = str(Path(encoder).resolve())
+    elif encoder.startswith(("/", "./", "../", "~")):
+        raise InputError(f"encoder {encoder!r}: there is no such directory")
     checked = precision and check_precision(precision)
     return Manifest(
         encoder=encoder, revision=revision, precision=checked, pictures=pictures or MEAN

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kinshelf.db.errors import InputError
 from kinshelf.store.similar.keywords import found
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ def products(
     """Products that match a filter, in the order in which they were added, or those that have all
     words of a search, the best first. Raises FilterError or InputError."""
     if search is None:
+        if stem is not None:
+            raise InputError(f"stem is {stem!r} without a search: it is for words")
         total = now.view.count(now.filter(where))
         listed = now.select(where, limit=limit, offset=offset)
         return Listed(listed, total, now.generation, now.facets(facets, where))

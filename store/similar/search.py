@@ -11,6 +11,7 @@ import numpy as np
 
 from kinshelf.db.arrays import FloatArray
 from kinshelf.db.errors import InputError
+from kinshelf.db.formats.folder import IMAGE_SUFFIXES
 from kinshelf.store.ingest.picture_vectors import PictureVectors
 from kinshelf.store.ingest.queries import embed, embed_source, neighbours, of_source
 from kinshelf.store.query import Query, QueryFields
@@ -117,7 +118,17 @@ def _example(
         return known[example]
     if example.startswith(("http://", "https://")) or _is_file(example):
         return Query(image=example, allow_private_hosts=asked.allow_private_hosts)
+    if Path(example).suffix.casefold() in IMAGE_SUFFIXES:
+        raise InputError(f"the example {example!r} is no id on the shelf, and no picture is there")
     return Query(text=example)
+
+
+def read_as_texts(now: AnySnapshot, asked: Query) -> list[str]:
+    """The examples of one word that are neither an id on the shelf nor a picture: maybe an id with
+    a slip in it."""
+    words = [e for e in asked.like + asked.unlike if isinstance(e, str) and len(e.split()) == 1]
+    read = {word: _example(word, asked, now.view.by_ids(words)) for word in words}
+    return [word for word, as_what in read.items() if as_what == Query(text=word)]
 
 
 def _is_file(name: str) -> bool:

@@ -18,6 +18,7 @@ from kinshelf.db.catalog.queries import FILTER_COLUMNS
 from kinshelf.db.errors import FilterError
 from kinshelf.db.filters.literals import BOOLEAN, literal_value
 from kinshelf.db.filters.names import Name, Names
+from kinshelf.db.text import compatible
 from kinshelf.store.engines.conditions import Translated, Untranslatable, translated
 
 if TYPE_CHECKING:
@@ -125,6 +126,8 @@ class _Teller:
     def _compared(self, name: Name, symbol: str, value: Scalar) -> str:
         if name.name == "row" and type(value) is not int:
             raise Untranslatable
+        if symbol not in ("==", "!=") and isinstance(value, str):
+            value = compatible(value)
         text = f"{_field(name)} {symbol} {quoted(value)}"
         # a key that is not there is unequal to everything in some versions
         return f"({_there(name)} and {text})" if symbol == "!=" else text
@@ -181,8 +184,10 @@ class _Teller:
     def _pattern(self, name: Name, pattern: str, *, holds: bool) -> str:
         if "\\" in pattern:
             raise Untranslatable  # it would make the next character an ordinary one
-        like = f"{_field(name)} like {quoted(pattern)}"
-        return like if holds else f"({_there(name)} and not ({like}))"
+        # fields are in NFKC, but those that an earlier version wrote
+        patterns = dict.fromkeys((compatible(pattern), pattern))
+        like = " or ".join(f"{_field(name)} like {quoted(each)}" for each in patterns)
+        return f"({like})" if holds else f"({_there(name)} and not ({like}))"
 
 
 _METHODS: dict[type[exp.Expr], str] = {

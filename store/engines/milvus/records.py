@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from kinshelf.db.errors import EngineRefused
+from kinshelf.db.text import compatible
 from kinshelf.store.engines.milvus.client import LONGEST, TEXTS
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def entities(
         record = {name: products[name][i] for name in _RECORDED if name in products}
         for name in TEXTS:
             text = products[name][i]
-            entity[name] = shortened(text)
+            entity[name] = shortened(_compared(name, text))
             if entity[name] != text:
                 record[name] = text
         entity |= {"added": generation, "removed": NEVER, "embedding": vectors[i].tolist()}
@@ -46,6 +47,11 @@ def entities(
         entity["record"] = text
         found.append(entity)
     return found, long
+
+
+def _compared(name: str, text: str | None) -> str | None:
+    """A text as filters compare it; the record has it as it is. Ids are compared as they are."""
+    return text if text is None or name == "id" else compatible(text)
 
 
 def shortened(text: str | None) -> str | None:
@@ -65,7 +71,11 @@ def _attributes(product_id: str, text: str | None) -> dict[str, Any]:
             " Milvus keeps: leave the longest of them out"
         )
     found = json.loads(text, parse_int=_whole)
-    return {name: value for name, value in found.items() if value is not None}
+    return {
+        name: compatible(value) if isinstance(value, str) else value
+        for name, value in found.items()
+        if value is not None
+    }
 
 
 def _whole(digits: str) -> int | float | str:

@@ -155,15 +155,30 @@ class Link:
             "SELECT to_regproc('kin_lower') IS NOT NULL, to_regtype('vector') IS NOT NULL,"
             " to_regclass('products') IS NOT NULL AND NOT EXISTS (SELECT 1 FROM pg_attribute WHERE"
             " attrelid = to_regclass('products') AND attname = 'decided'),"
-            " to_regproc('kin_nfkc') IS NOT NULL"
+            " to_regproc('kin_nfkc') IS NOT NULL, to_regclass('products') IS NOT NULL"
         ).fetchone()
-        self.folds, has_vector, is_old, self.normalizes = found or (False, False, False, False)
+        self.folds, has_vector, is_old, self.normalizes, has_products = found or (False,) * 5
         if is_old:  # made before a person's decisions were kept
             connection.execute("ALTER TABLE products ADD COLUMN IF NOT EXISTS decided json")
+        if has_products and not self.normalizes:
+            self.normalizes = self._give_forms(connection)
         if has_vector:
             from pgvector.psycopg import register_vector
 
             register_vector(connection)
+
+    def _give_forms(self, connection: Connection) -> bool:
+        """Have a schema of an earlier version compare texts in NFKC too; False where the server
+        does not know it, or this user may not."""
+        from kinshelf.store.engines.postgres.schema import NFKC, can_normalize
+
+        if not can_normalize(connection):
+            return False
+        with contextlib.suppress(self._psycopg.Error), connection.transaction():
+            for statement in NFKC:
+                connection.execute(statement)
+            return True
+        return False
 
     def lock_here(self, connection: Connection) -> None:
         """Take the writer lock on this connection. Raises ShelfLocked, naming the holder.

@@ -47,9 +47,10 @@ LOWER, UPPER = (
     for name in ("lower", "upper")
 )
 NFKC = (
-    "CREATE FUNCTION kin_nfkc(text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS"
+    "CREATE OR REPLACE FUNCTION kin_nfkc(text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS"
     " 'SELECT CASE WHEN octet_length($1) = char_length($1) THEN $1 ELSE normalize($1, NFKC) END'",
-    "CREATE INDEX products_category_nfkc ON products (kin_nfkc(category)) WHERE removed IS NULL",
+    "CREATE INDEX IF NOT EXISTS products_category_nfkc ON products (kin_nfkc(category))"
+    " WHERE removed IS NULL",
 )
 """The form in which texts are compared, from PostgreSQL 13 on; a text that is ASCII has it."""
 INDEX = (
@@ -72,13 +73,18 @@ def create_tables(connection: Connection, schema: str) -> None:
         [list(COLLATIONS)],
     ).fetchall()
     there = {name for (name,) in found}
-    utf_8 = connection.execute("SELECT current_setting('server_encoding') = 'UTF8'").fetchone()
-    if connection.info.server_version >= _HAS_NORMALIZE and utf_8 == (True,):
+    if can_normalize(connection):
         for statement in NFKC:
             connection.execute(statement)
     for name in [name for name in COLLATIONS if name in there][:1]:
         for statement in (LOWER, UPPER):
             connection.execute(statement.format(name))
+
+
+def can_normalize(connection: Connection) -> bool:
+    """Whether the server knows Unicode's forms."""
+    utf_8 = connection.execute("SELECT current_setting('server_encoding') = 'UTF8'").fetchone()
+    return utf_8 == (True,) and int(connection.info.server_version) >= _HAS_NORMALIZE
 
 
 def _check_version(connection: Connection) -> None:
