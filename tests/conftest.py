@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import collections
 import csv
+import gc
 import hashlib
 import os
 import shutil
 import sys
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # FAISS has the threads of 
 import hypothesis
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 from kinshelf import Shelf
@@ -135,16 +137,30 @@ def catalogue(tmp_path: Path) -> Path:
     return make_catalogue(tmp_path / "source")
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A shelf that all test processes share, made by the first that asks: to be copied."""
+    base = factory.getbasetemp()
+    folder = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    done = folder / f"{name}.made"
+    with FileLock(folder / f"{name}.lock"):
+        if not done.exists():
+            make(folder / f"{name}.shelf")
+            done.touch()
+    return folder / f"{name}.shelf"
+
+
 @pytest.fixture(scope="session")
 def sample_shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A trained shelf over a part of the sample: to be copied, not to be changed."""
+    """A trained shelf over a part of the sample, for this process: to be copied."""
     from browser import add_hostile, chromium, make_shelf
 
+    def make(path: Path) -> None:
+        make_shelf(path)
+        add_hostile(path)
+
     chromium()  # where there is none, nobody waits for the shelf
-    path = tmp_path_factory.mktemp("sample") / "sample.shelf"
-    make_shelf(path)
-    add_hostile(path)
-    return path
+    made = made_once(tmp_path_factory, "sample", make)
+    return Path(shutil.copytree(made, tmp_path_factory.mktemp("sample") / "sample.shelf"))
 
 
 @pytest.fixture(scope="module")
@@ -202,6 +218,21 @@ WIDE = (
     "test_swapped_files", "test_two_writers", "test_whole_files",
 )  # fmt: skip
 """Files whose tests start servers, engines, browsers or many processes, or embed much."""
+
+
+def pytest_sessionstart() -> None:
+    """What is collected lives to the end: looking for garbage in it took half of the collection."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Nor is it looked through again and again while the tests run."""
+    gc.freeze()
+    gc.enable()
+
+
+def pytest_sessionfinish() -> None:
+    gc.unfreeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -17,7 +17,9 @@ from typing import Any
 
 import httpx
 import numpy as np
+import pytest
 import uvicorn
+from conftest import made_once
 from PIL import Image
 
 from kinshelf import Shelf
@@ -30,8 +32,13 @@ from kinshelf.serve.base.settings import ServeSettings
 FAST = {"rate": 1e6, "burst": 10**6, "decoders": 1, "request_seconds": 300.0}
 
 
-def sample_shelf(path: Path, count: int = 160) -> Path:
+def sample_shelf(factory: pytest.TempPathFactory, count: int = 160) -> Path:
     """A part of the sample catalogue with the tiny CLIP and a quickly trained probe."""
+    made = made_once(factory, f"sample-{count}", lambda path: _make_sample(path, count))
+    return copied(made, factory.mktemp("serve") / "sample.shelf")
+
+
+def _make_sample(path: Path, count: int) -> None:
     lines = (catalogue_dir() / "products.csv").read_text(encoding="utf-8").splitlines(True)
     source = path.with_suffix(".csv")
     source.write_text("".join([lines[0], *lines[1 :: len(lines) // count]]), encoding="utf-8")
@@ -40,7 +47,6 @@ def sample_shelf(path: Path, count: int = 160) -> Path:
     with Shelf.create(path, encoder=str(tiny_clip_dir())) as shelf:
         shelf.add(source, AddOptions(images=catalogue_dir()))
         train_shelf(shelf, ProbeSettings(epochs=5))
-    return path
 
 
 def copied(shelf: Path, target: Path) -> Path:

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.wide
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return sample_shelf(tmp_path_factory.mktemp("serve") / "sample.shelf")
+    return sample_shelf(tmp_path_factory)
 
 
 def client_of(shelf: Path, **changes: Any) -> TestClient:

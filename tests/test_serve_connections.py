@@ -24,7 +24,7 @@ SECONDS = 0.5
 
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return sample_shelf(tmp_path_factory.mktemp("connections") / "sample.shelf", count=40)
+    return sample_shelf(tmp_path_factory, count=40)
 
 
 @pytest.fixture

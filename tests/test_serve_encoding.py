@@ -32,7 +32,7 @@ pytestmark = pytest.mark.wide
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return sample_shelf(tmp_path_factory.mktemp("encoding") / "sample.shelf", count=40)
+    return sample_shelf(tmp_path_factory, count=40)
 
 
 @pytest.fixture

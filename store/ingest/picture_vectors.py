@@ -6,6 +6,7 @@ rows, of records of one length each; row i belongs to key i. 2 KiB a picture wit
 
 from __future__ import annotations
 
+import functools
 import os
 import zlib
 from collections.abc import Collection, Mapping
@@ -82,15 +83,13 @@ class PictureVectors:
 
     def _known(self) -> dict[bytes, tuple[int, int]]:
         if self._places is None:
-            self._places = {}
             try:
-                with reading(self._keys) as file:
-                    data = file.read(self._number() * _KEY)
-            except (OSError, ShelfDamaged):
-                return self._places
-            for place, start in enumerate(range(0, len(data), _KEY)):
-                checksum = int.from_bytes(data[start + 16 : start + _KEY], "little")
-                self._places[data[start : start + 16]] = place, checksum
+                status = self._keys.stat()
+            except OSError:
+                self._places = {}
+            else:
+                key = status.st_ino, status.st_size, status.st_mtime_ns
+                self._places = _places_of(self._keys, self._number(), key)
         return self._places
 
     def _number(self) -> int:
@@ -100,6 +99,21 @@ class PictureVectors:
         except (OSError, ZeroDivisionError):
             return 0
         return min(sizes)
+
+
+@functools.lru_cache(maxsize=2)
+def _places_of(keys: Path, number: int, _state: tuple[int, ...]) -> dict[bytes, tuple[int, int]]:
+    """Place and checksum by key; read once for every query until the file is another."""
+    try:
+        with reading(keys) as file:
+            data = file.read(number * _KEY)
+    except (OSError, ShelfDamaged):
+        return {}
+    records = ((data[at : at + 16], data[at + 16 : at + _KEY]) for at in range(0, len(data), _KEY))
+    return {
+        key: (place, int.from_bytes(checksum, "little"))
+        for place, (key, checksum) in enumerate(records)
+    }
 
 
 def _write(path: Path, data: bytes, offset: int) -> None:
