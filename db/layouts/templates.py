@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from kinshelf.db.errors import UnknownColumn
 from kinshelf.db.layouts.names import key_of
@@ -32,15 +33,27 @@ class Template:
 
     def fill(self, row: Mapping[str, object], show: Callable[[object], str]) -> str:
         """The value for a row; `show` makes text of a cell."""
-        values = {}
+        values: dict[str, str] = {}
         for place, columns in self.places.items():
-            cells = (show(row.get(column)).strip() for column in columns)
-            values[place] = next(filter(None, cells), "")
+            values[place] = ""
+            for column in columns:
+                if cell := show(row.get(column)).strip():
+                    values[place] = cell
+                    break
         if not any(values.values()):
             return ""
-        levels = self.text.split(_LEVEL)
-        filled = [" ".join(_PLACE.sub(lambda m: values[m[1]], one).split()) for one in levels]
+        levels = _levels(self.text)
+        filled = [
+            # Every other piece is a place.
+            " ".join("".join([values[p] if i % 2 else p for i, p in enumerate(one)]).split())
+            for one in levels
+        ]
         return " | ".join(filter(None, filled)) if len(levels) > 1 else filled[0]
+
+
+@cache
+def _levels(text: str) -> list[list[str]]:
+    return [_PLACE.split(level) for level in text.split(_LEVEL)]
 
 
 def joined(field: str, parts: Sequence[str]) -> str:

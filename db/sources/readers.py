@@ -86,6 +86,8 @@ def exact_rows(source: RowSource) -> int:
     """How many data rows a source has: as the file states it, or else counted by reading it."""
     if isinstance(source, ParquetSource | PartsSource):
         return source.count()
+    if isinstance(source, ShapedSource) and not source.gathers:
+        source = source.inner
     return sum(1 for _ in source.rows(()))
 
 

@@ -79,10 +79,11 @@ class ShapedSource:
         self.rows_read = 0
         for row in self._gathered(needed):
             if not isinstance(row, BadRow):
-                if self._pictures and PICTURES not in row:
+                if self._pictures and PICTURES not in row and _among(PICTURES, wanted):
                     row[PICTURES] = self._pictures_in([row])
                 for name, template in self._templates.items():
-                    row[name] = template.fill(row, _shown)
+                    if _among(name, wanted):
+                        row[name] = template.fill(row, _shown)
             yield row
 
     def _inputs(self) -> list[str]:
@@ -209,6 +210,10 @@ class ShapedSource:
         # The names of options stand in a product's first row alone.
         names = {c: t for c, t in found[0].items() if key_of(c).endswith(" name")}
         return [names | variant for variant in found if variant]
+
+
+def _among(column: str, wanted: Collection[str] | None) -> bool:
+    return wanted is None or column in wanted
 
 
 def _meets(row: Mapping[str, object], condition: tuple[str, str]) -> bool:

@@ -6,6 +6,7 @@ import ast
 import json
 import math
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from kinshelf.db.product import Scalar
 
 _LONGEST_LIST = 100_000
+_SHORT = 40
 _NUMBER_STARTS = frozenset("-0123456789")
 _WORDS: dict[str, bool | None] = {"": None, "True": True, "False": False}
 _NUMBER = re.compile(r"(?P<whole>0|-?[1-9]\d{0,17})|-?(?:0|[1-9]\d*)\.\d+(?:e[+-]\d+)?", re.A)
@@ -110,7 +112,12 @@ def typed(value: object) -> Scalar:
     of more than 18 digits stay text, and so does every word but "True" and "False", which
     Python, pandas and `export` write.
     """
-    text = _cell(value if isinstance(value, str) else scalar_text(value))
+    text = value if isinstance(value, str) else scalar_text(value)
+    return _typed_again(text) if len(text) <= _SHORT else _typed(text)
+
+
+def _typed(cell: str) -> Scalar:
+    text = _cell(cell)
     if text[:1] not in _NUMBER_STARTS:
         return _WORDS.get(text, text) if len(text) <= 5 else text
     number = _NUMBER.fullmatch(text)
@@ -120,6 +127,10 @@ def typed(value: object) -> Scalar:
         return int(text)
     amount = float(text)
     return amount if repr(amount) == text else text
+
+
+_typed_again = lru_cache(2**14)(_typed)
+"""Most cells of a wide file are short, and come again and again."""
 
 
 def scalar(value: object) -> Scalar:

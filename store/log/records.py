@@ -6,6 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields
+from types import NoneType
 from typing import Any, Protocol
 
 import numpy as np
@@ -76,11 +77,11 @@ def columns(changed: Sequence[Row], first_row: int) -> Columns:
 
 def attribute_types(changed: Sequence[Row]) -> dict[str, list[str]]:
     """The attributes that a batch has and the types of their values, for the frame's head."""
+    pairs = {(n, type(v)): None for c in changed for n, v in c.product.attributes.items()}
     types: dict[str, set[str]] = defaultdict(set)
-    for candidate in changed:
-        for name, value in candidate.product.attributes.items():
-            if value is not None:
-                types[name].add(_TYPES.get(type(value), "number"))
+    for name, kind in pairs:
+        if kind is not NoneType:
+            types[name].add(_TYPES.get(kind, "number"))
     return {name: sorted(found) for name, found in types.items()}
 
 
