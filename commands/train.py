@@ -97,7 +97,7 @@ def train(
     with (
         output.open() as shelf,
         _trained_by(shelf, parts, ray, workers) as train_shelf,
-        progress(output, "training", 1 + FOLDS, rated=False) as update,
+        progress(output, "training", 1 + FOLDS) as update,
     ):
 
         def show(result: EpochResult) -> None:

@@ -325,6 +325,17 @@ def test_nothing_is_accepted_before_a_probe_was_trained_and_calibrated(
     assert "accept" in {answer.verdict for answer in Predictor.for_shelf(kinds).predict(asked)}
 
 
+def test_nothing_is_accepted_where_one_category_is_left_of_those_trained_on(
+    kinds: Shelf, tmp_path: Path
+) -> None:
+    train_shelf(kinds)
+    kinds.remove(
+        [s.product.id for s in kinds.snapshot().select() if not s.product.id.startswith("ball")]
+    )
+    answers = Predictor.for_shelf(kinds).predict(queries(tmp_path, KINDS))
+    assert "accept" not in {a.verdict for a in answers if a.category != "ball"}
+
+
 def test_nothing_is_accepted_where_two_products_are_left_of_those_trained_on(
     kinds: Shelf, tmp_path: Path
 ) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import FakeEncoder, unit
+from conftest import FakeEncoder, unit, write_csv
 from rich.console import Console
 
 import kinshelf.store.encode.encoder
@@ -217,3 +217,28 @@ def test_a_product_takes_one_line_its_id_is_whole_and_its_path_is_cut_in_the_mid
         assert path in line if width == 200 else "…" in line
     assert cut(path, 45) == "Patio, Lawn & Garden | … | Flower Pots"
     assert cut(path, 20) == "… | Flower Pots"
+
+
+def test_adding_and_training_end_with_what_to_do_next(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(3)
+    kinds, path = np.arange(80) % 2, str(tmp_path / "a.shelf")
+    rows = [{"id": i, "title": f"thing {i}", "category": f"kind {k}"} for i, k in enumerate(kinds)]
+    source = write_csv(tmp_path / "a.csv", rows)
+    noise = rng.standard_normal((80, 8))
+    np.save(tmp_path / "text.npy", unit(rng.standard_normal((2, 8))[kinds] + 0.3 * noise))
+    add = ["add", str(source), f"--text-embeddings={tmp_path / 'text.npy'}"]
+
+    def last_line(*command: str) -> str:
+        main([*command, "--shelf", path], standalone_mode=False)
+        return capsys.readouterr().err.splitlines()[-1]
+
+    assert last_line("init") == f"next: kinshelf add products.csv --shelf {path}"
+    assert last_line(*add, "--val-fraction", "0.25") == "next: kinshelf train"
+    main(["train", "--epochs", "2", "--shelf", path], standalone_mode=False)
+    trained, right, following = capsys.readouterr().err.splitlines()[-3:]
+    assert trained.startswith("probe 1: 2 categories, trained on")
+    assert re.fullmatch(r"of \d+ products that were kept aside, [\d.]+ % were right", right)
+    assert following.startswith("next: kinshelf evaluate")
+    assert last_line(*add).startswith("next: kinshelf classify")

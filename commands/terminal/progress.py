@@ -52,10 +52,8 @@ class Interruption:
 
 
 @contextlib.contextmanager
-def progress(
-    output: Output, what: str, total: int | None = None, *, rated: bool = True
-) -> Iterator[Update]:
-    """A bar on stderr with time left and, if `rated`, a rate. The body calls `update(done, note)`,
+def progress(output: Output, what: str, total: int | None = None) -> Iterator[Update]:
+    """A bar on stderr with a rate and the time left. The body calls `update(done, note)`,
     or `update(done, note, total)` where only the work itself tells how much there is."""
     if output.quiet or not sys.stderr.isatty():
         yield lambda _done, _note="", _total=None: None
@@ -81,10 +79,14 @@ def progress(
 
         def update(done: float, note: str = "", of: int | None = None) -> None:
             elapsed = bar.tasks[0].elapsed or 0.0
-            rate = f"{done / elapsed:,.0f}/s" if rated and elapsed > 0.2 else ""
+            rate = _rate(done / elapsed) if elapsed > 0.2 else ""
             bar.update(task, completed=done, note=note, rate=rate, total=of or total)
 
         yield update
+
+
+def _rate(speed: float) -> str:
+    return f"{speed:,.0f}/s" if speed >= 10 else f"{speed:.1f}/s"
 
 
 def rows_of(source: Path, options: AddOptions) -> int | None:
