@@ -232,14 +232,23 @@ _SHARE = Number(0, 1, min_open=True, max_open=True)
 @command(examples=[
     "kinshelf policy --precision 0.9",
     "kinshelf policy --precision 0.9 --confidence 0.8",
+    "kinshelf policy --precision 0.9 --depth",
 ])  # fmt: skip
 @option("--precision", type=_SHARE, required=True, metavar="P",
         help="Require that this share of the accepted answers is right, such as 0.98.")  # fmt: skip
 @option("--confidence", type=_SHARE, default=0.9,
         help="Require that the precision holds with this probability.")  # fmt: skip
+@option(
+    "--depth",
+    is_flag=True,
+    help="Accept a category that stands under others only where the answer is sure down to it:"
+    " so a product of a category that the shelf never had is left at what it stands under.",
+)
 @probe_option
 @shelf_options
-def policy(output: Output, precision: float, confidence: float, probe: int | None) -> None:
+def policy(
+    output: Output, precision: float, confidence: float, depth: bool, probe: int | None
+) -> None:
     """Find the probability from which answers need no review, for a precision that you name.
 
     The products held out from training decide: it is the lowest probability from which the
@@ -251,7 +260,7 @@ def policy(output: Output, precision: float, confidence: float, probe: int | Non
     from kinshelf.probe.calibrate.policy import set_policy
 
     with output.open() as shelf:
-        report = set_policy(shelf, precision, confidence=confidence, version=probe)
+        report = set_policy(shelf, precision, confidence=confidence, depth=depth, version=probe)
     if output.as_json:
         output.emit(report.as_dict())
     else:

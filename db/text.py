@@ -9,6 +9,9 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Literal
 
+LEVEL = " | "
+"""Between the levels of a category."""
+
 _NOT_TEXT = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ud800-\udfff\ufeff]")
 """Control characters that are not whitespace, lone surrogates and byte order marks."""
 
@@ -203,7 +206,7 @@ def clean_category(value: str) -> str | None:
         return None
     if "|" not in text:
         return text
-    return " | ".join(part for part in map(str.strip, text.split("|")) if part) or None
+    return LEVEL.join(part for part in map(str.strip, text.split("|")) if part) or None
 
 
 def _amount(bound: str, text: str) -> float:

@@ -229,7 +229,7 @@ def test_the_command_prints_the_policy_and_info_shows_it(shelf: Path) -> None:
     reported = json.loads(call(shelf, "policy", "--precision", "0.8", "--json").stdout)
     assert reported.keys() == {
         "precision_wanted", "threshold", "automation", "precision", "precision_low",
-        "precision_high", "confidence", "n", "probe", "based_on", "generation",
+        "precision_high", "confidence", "n", "depth", "probe", "based_on", "generation",
     }  # fmt: skip
     assert reported["precision_wanted"] == 0.8
     assert 0.8 <= reported["precision_low"] <= reported["precision"] <= reported["precision_high"]

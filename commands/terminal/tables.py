@@ -187,4 +187,17 @@ def metrics_tables(metrics: dict[str, Any]) -> Group:
     classes = [{"category": name} | row for name, row in metrics[best]["per_class"].items()]
     names = ["category", "precision", "recall", "f1", "support"]
     heading = plain_heading(f"{best}, by category")
-    return Group(rows_table(["method", *_METRICS], rows), "", heading, rows_table(names, classes))
+    whole = rows_table(["method", *_METRICS], rows)
+    return Group(whole, "", *_by_level(metrics[best]), heading, rows_table(names, classes))
+
+
+def _by_level(metrics: dict[str, Any]) -> list[Any]:
+    """How right the answers are at each level of the categories, if they have several."""
+    found = metrics.get("hierarchy")
+    if found is None:
+        return []
+    levels = enumerate(found["accuracy_by_level"], start=1)
+    row = {f"level {i}": accuracy for i, accuracy in levels}
+    row |= {name: found[name] for name in ("precision", "recall")}
+    return [plain_heading("accuracy by level; precision and recall with what each stands under"),
+            rows_table(list(row), [row]), ""]  # fmt: skip

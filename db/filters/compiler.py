@@ -55,7 +55,7 @@ _SYMBOLS: dict[type[exp.Expr], str] = {
 }  # fmt: skip
 _HELP = (
     "a filter knows AND OR NOT, = != < <= > >=, IS [NOT] NULL, IS [NOT] DISTINCT FROM, IN, "
-    "BETWEEN, LIKE, ILIKE, + - * / %, || and CAST"
+    "BETWEEN, LIKE, ILIKE, UNDER, + - * / %, || and CAST"
 )
 _CONVERSIONS = {
     TEXT: "convert it with CAST(... AS VARCHAR)",

@@ -6,7 +6,8 @@ every value bound; nothing of the user's text reaches the database.
 What may be written:
 
     conditions  AND OR NOT ( ) = != <> < <= > >= IS [NOT] NULL, IS [NOT] DISTINCT FROM,
-                [NOT] IN (values), [NOT] BETWEEN, [NOT] LIKE and [NOT] ILIKE 'pattern'
+                [NOT] IN (values), [NOT] BETWEEN, [NOT] LIKE and [NOT] ILIKE 'pattern',
+                category [NOT] UNDER 'Toys > Puzzles': it or what stands under it
     values      'text', numbers, TRUE, FALSE, NULL
     operators   + - * / % on numbers, || on text
     functions   abs, coalesce, contains, ends_with, length, lower, regexp_matches, round,

@@ -16,6 +16,7 @@ from sqlglot.errors import ParseError, SqlglotError
 from sqlglot.parsers.duckdb import DuckDBParser
 
 from kinshelf.db.errors import FilterError
+from kinshelf.db.text import LEVEL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,6 +36,8 @@ _KEYWORDS = {
     "AND", "OR", "NOT", "IS", "NULL", "TRUE", "FALSE", "IN", "BETWEEN", "LIKE", "ILIKE",
     "DISTINCT", "FROM", "CAST", "TRY_CAST", "AS",
 }  # fmt: skip
+_UNDER = "UNDER"
+_LEVELS = re.compile(r"\s*[|>]\s*")
 _WORD = re.compile(r"[^\W\d]\w*")
 
 _REFUSED = {
@@ -66,6 +69,9 @@ def parse(expression: str) -> exp.Expr:
     """The tree of one condition; FilterError if the text is not one or is out of bounds."""
     _check_text(expression)
     tokens = _tokenize(expression)
+    if any(token.text.upper() == _UNDER for token in tokens):
+        expression = _spelled_out(tokens, expression)
+        tokens = _tokenize(expression)
     _check_tokens(tokens)
     _plain_words(tokens, expression)
     try:
@@ -118,6 +124,35 @@ def _tokenize(expression: str) -> list[Token]:
             "the filter cannot be read: a quote or a comment in it is not closed; "
             "inside a text write a single quote twice: 'it''s'"
         ) from error
+
+
+def _spelled_out(tokens: Sequence[Token], expression: str) -> str:
+    """`name [NOT] UNDER 'A > B'` as the category itself or what begins with it and a level more."""
+    text, end = "", 0
+    for i, token in enumerate(tokens):
+        if not _is_under(token, expression):
+            continue
+        negated = i > 0 and tokens[i - 1].token_type is TokenType.NOT
+        name = tokens[i - 1 - negated] if i > negated else None
+        value = tokens[i + 1] if i + 1 < len(tokens) else None
+        if name is None or value is None or value.token_type is not TokenType.STRING:
+            place = f"character {token.start + 1}"
+            raise FilterError(
+                "UNDER stands between a column and a category in single quotes, as in"
+                f" category UNDER 'Toys > Puzzles' ({place})"
+            )
+        column = expression[name.start : name.end + 1]
+        path = LEVEL.join(filter(None, map(str.strip, _LEVELS.split(value.text))))
+        path = path.replace("'", "''")
+        text += f"{expression[end : name.start]}{'NOT ' * negated}"
+        text += f"({column} = '{path}' OR starts_with({column}, '{path}{LEVEL}'))"
+        end = value.end + 1
+    return text + expression[end:]
+
+
+def _is_under(token: Token, expression: str) -> bool:
+    """Whether it is that word, in no quotes."""
+    return expression[token.start : token.end + 1].upper() == _UNDER
 
 
 def _check_tokens(tokens: Sequence[Token]) -> None:

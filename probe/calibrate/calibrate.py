@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from kinshelf.probe.calibrate.conformal import Conformal
 from kinshelf.probe.calibrate.crossfit import OnPart, cross_fit
+from kinshelf.probe.calibrate.depth import fit_depth
 from kinshelf.probe.calibrate.hybrid import VIEW_PARAMETERS
 from kinshelf.probe.calibrate.mixture import (
     PRIOR,
@@ -29,8 +30,8 @@ def calibrate(
 ) -> Probe:
     """A copy of the probe that was trained on `source`, calibrated.
 
-    Its `calibration` is fitted, and `reference` holds what prediction sets, policy, novelty and
-    new categories are judged by. With too few rows the defaults stay, and a warning reports it.
+    Its `calibration` is fitted, and `reference` holds what prediction sets, policies, novelty
+    and new categories are judged by. With too few rows the defaults stay, and a warning reports it.
     """
     source = source.with_basis(probe.settings.seed)
     reference: dict[str, NDArray[Any]] = {}
@@ -51,7 +52,10 @@ def calibrate(
             calibration=PRIOR, reference=reference, warnings=(*probe.warnings, few)
         )
     calibration = fit_calibration(found)
-    reference[VIEW_PARAMETERS] = fit_views(found, calibration)
+    views = reference[VIEW_PARAMETERS] = fit_views(found, calibration)
+    depth = fit_depth(source, found, ridge, calibration, views, probe.settings.seed)
+    if depth is not None:
+        reference |= depth.arrays()
     held_out = certifying_answers(found, probe.settings.seed)
     conformal = Conformal.fit(held_out.given, held_out.codes, held_out.views)
     return probe.replace(

@@ -212,13 +212,7 @@ def held_out_answers(
     found: CrossFit, calibration: Calibration, by_view: Float64Array | None = None
 ) -> HeldOut:
     """The answers of the hybrid with a calibration, as `classify` would have given them."""
-    own = Parameters.of(calibration, by_view, found.views)
-    p_probe = softmax(found.logits / own.temperature)
-    labels = found.labels[:, : calibration.k]
-    similarities = found.similarities[:, : calibration.k]
-    p_knn = knn_distribution(similarities, labels, calibration.tau, p_probe.shape[1])
-    seen = np.ones(p_probe.shape[1], dtype=np.bool_)
-    proba = mix(pooled(found.logits, found.scores, own), p_knn, seen, own.lam)
+    p_probe, p_knn, proba = distributions_of(found, calibration, by_view)
     best = proba.argmax(axis=1)
     return HeldOut(
         codes=found.codes,
@@ -229,3 +223,16 @@ def held_out_answers(
         views=found.views,
         masked=found.masked,
     )
+
+
+def distributions_of(
+    found: CrossFit, calibration: Calibration, by_view: Float64Array | None = None
+) -> tuple[Float64Array, Float64Array, Float64Array]:
+    """Those of probe, neighbours and hybrid for the judged rows, (m, n_classes) each."""
+    own = Parameters.of(calibration, by_view, found.views)
+    p_probe = softmax(found.logits / own.temperature)
+    labels = found.labels[:, : calibration.k]
+    similarities = found.similarities[:, : calibration.k]
+    p_knn = knn_distribution(similarities, labels, calibration.tau, p_probe.shape[1])
+    seen = np.ones(p_probe.shape[1], dtype=np.bool_)
+    return p_probe, p_knn, mix(pooled(found.logits, found.scores, own), p_knn, seen, own.lam)

@@ -10,7 +10,7 @@ many new categories there are and however few their products.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -87,7 +87,8 @@ def settled(codes: IntArray, groups: IntArray, n_classes: int) -> BoolArray:
 def fit_known(source: TrainingSet, seed: int) -> Known | None:
     """From the settled categories; None where they have too few products to hold some out."""
     old = np.flatnonzero(settled(source.codes, source.groups, len(source.classes)))
-    source = _alone(source, old)
+    # So that what is drawn by chance is the same before and after training on young ones.
+    source = source.among(old)
     held = source.hold_out(_HELD_OUT, seed)
     if held.sum() < FEWEST:
         return None
@@ -99,14 +100,6 @@ def fit_known(source: TrainingSet, seed: int) -> Known | None:
     sample = source.take(_some(held, MOST, rng))
     kept = metric.whitened(source.data.fused(sample.rows)).astype(np.float16)
     return Known(metric, prototypes, kept, old)
-
-
-def _alone(source: TrainingSet, old: IntArray) -> TrainingSet:
-    """The rows of some classes, as they would be were there no others: so that what is drawn by
-    chance is the same before and after training on young ones."""
-    kept = source.take(np.isin(source.codes, old))
-    names = tuple(source.classes[code] for code in old)
-    return replace(kept, codes=np.searchsorted(old, kept.codes), classes=names)
 
 
 def _some(mask: NDArray[np.bool_], most: int, rng: np.random.Generator) -> NDArray[np.bool_]:

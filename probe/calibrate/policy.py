@@ -15,7 +15,7 @@ broke the promise in 0 to 15 %, where the confidence allows 10 % (`bench/promise
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,12 +55,19 @@ class PolicyReport:
 
 
 def set_policy(
-    shelf: AnyShelf, precision: float, *, confidence: float = CONFIDENCE, version: int | None = None
+    shelf: AnyShelf,
+    precision: float,
+    *,
+    confidence: float = CONFIDENCE,
+    depth: bool = False,
+    version: int | None = None,
 ) -> PolicyReport:
     """Find the policy of a probe, the newest unless named, and store it with a copy of that probe.
 
     Probes are immutable, so the copy is a new version, whose answers differ in their verdict
-    alone. Raises ProbeNotFound, ShelfLocked, InvalidSetting, or ProbeError: the probe has nothing
+    alone. With `depth` a category that stands under others is accepted only where the answer is
+    sure down to it (see `probe.calibrate.depth`). Raises ProbeNotFound, ShelfLocked,
+    InvalidSetting, or ProbeError: the probe has nothing
     to find it by, or no threshold reaches the precision; nothing is stored then.
     """
     with shelf.writing():
@@ -72,7 +79,7 @@ def set_policy(
                 f"probe {entry.version} has no held-out answers to find a policy by: train it"
                 " again, on 20 products or more, with `kinshelf train`"
             )
-        policy = find_policy(held_out, precision, confidence)
+        policy = replace(find_policy(held_out, precision, confidence), depth=depth)
         changed = probe.replace(policy=policy)
 
         def write(directory: Path) -> None:
@@ -109,7 +116,7 @@ def find_policy(held_out: HeldOut, precision: float, confidence: float = CONFIDE
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Levels:
+class Thresholds:
     """Thresholds (m,) descending; how many answers pass each, how many of these are right, and
     how probable they are on average."""
 
@@ -130,14 +137,14 @@ class _Levels:
         return start + count - 1 if count else None
 
 
-def _levels(held_out: HeldOut) -> _Levels:
+def _levels(held_out: HeldOut) -> Thresholds:
     confidence, right = held_out.confidence[held_out.agree], held_out.right[held_out.agree]
     order = np.argsort(-confidence, kind="stable")
     confidence, right = confidence[order], right[order]
     last = np.ones(len(order), dtype=np.bool_)
     last[:-1] = confidence[1:] != confidence[:-1]
     passed = np.flatnonzero(last) + 1
-    return _Levels(
+    return Thresholds(
         thresholds=confidence[last],
         passed=passed,
         right=np.cumsum(right, dtype=np.int64)[last],
@@ -145,7 +152,7 @@ def _levels(held_out: HeldOut) -> _Levels:
     )
 
 
-def _refusal(levels: _Levels, precision: float, confidence: float) -> str:
+def _refusal(levels: Thresholds, precision: float, confidence: float) -> str:
     tried = np.arange(np.floor(precision / _STEP - 1e-9), 0, -1) * _STEP
     best = next((p for p in tried if levels.lowest(float(p), confidence) is not None), None)
     agreed = int(levels.passed[-1]) if len(levels.passed) else 0

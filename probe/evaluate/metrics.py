@@ -7,6 +7,7 @@ from typing import NotRequired, TypedDict
 import numpy as np
 
 from kinshelf.db.arrays import BoolArray, Float64Array, IntArray
+from kinshelf.probe.calibrate.tree import ancestry
 
 MIN_PROBABILITY = 1e-12
 """Probabilities are clipped here before the logarithm: a category ruled out costs 27.6 nats."""
@@ -47,8 +48,22 @@ class PredictionSets(TypedDict):
     n: int
 
 
+class Hierarchy(TypedDict):
+    """Figures of categories that stand under others, over `n` products whose category is known.
+
+    `precision` and `recall` count each category with all that it stands under (Kiritchenko et al.
+    2006); `accuracy_by_level` begins at the top, among the products that have such a level.
+    """
+
+    precision: float
+    recall: float
+    accuracy_by_level: list[float]
+    n: int
+
+
 class Metrics(TypedDict):
-    """The figures of one method over `n` products; the last two are the hybrid's alone."""
+    """The figures of one method over `n` products. `hierarchy` is there where categories stand
+    under others; the last two are the hybrid's alone."""
 
     accuracy: float
     macro_f1: float
@@ -57,6 +72,7 @@ class Metrics(TypedDict):
     aurc: float
     per_class: dict[str, Scores]
     n: int
+    hierarchy: NotRequired[Hierarchy]
     agreement: NotRequired[Agreement]
     prediction_sets: NotRequired[PredictionSets]
 
@@ -73,7 +89,7 @@ def measure(proba: Float64Array, y_true: IntArray, classes: tuple[str, ...]) -> 
     right = predicted == y_true
     confidence = proba.max(axis=1)
     scores = per_class(y_true, predicted, classes)
-    return {
+    found: Metrics = {
         "accuracy": float(right.mean()),
         "macro_f1": float(np.mean([score["f1"] for score in scores.values()])),
         "nll": nll(proba, y_true),
@@ -81,6 +97,29 @@ def measure(proba: Float64Array, y_true: IntArray, classes: tuple[str, ...]) -> 
         "aurc": aurc(confidence, right),
         "per_class": scores,
         "n": len(y_true),
+    }
+    hierarchy = measure_hierarchy(y_true, predicted, classes)
+    return found | {"hierarchy": hierarchy} if hierarchy else found
+
+
+def measure_hierarchy(
+    y_true: IntArray, predicted: IntArray, classes: tuple[str, ...]
+) -> Hierarchy | None:
+    """Figures by level; None where no category stands under another, or none is known."""
+    lines = [ancestry(name) for name in classes]
+    known = y_true >= 0
+    if not known.any() or max(map(len, lines)) < 2:
+        return None
+    pairs = [(lines[t], lines[p]) for t, p in zip(y_true[known], predicted[known], strict=True)]
+    shared = [sum(a == b for a, b in zip(t, p, strict=False)) for t, p in pairs]
+    depth = max(len(true) for true, _ in pairs)
+    right = [[found > at for (true, _), found in zip(pairs, shared, strict=True) if len(true) > at]
+             for at in range(depth)]  # fmt: skip
+    return {
+        "precision": sum(shared) / sum(len(own) for _, own in pairs),
+        "recall": sum(shared) / sum(len(true) for true, _ in pairs),
+        "accuracy_by_level": [float(np.mean(level)) for level in right],
+        "n": len(pairs),
     }
 
 

@@ -19,9 +19,9 @@ from kinshelf.probe.calibrate.hybrid import Alone, Distributions, views_of
 from kinshelf.probe.fill.voters import Near, Voters, only
 from kinshelf.probe.fit.knn import NO_VOTE
 from kinshelf.probe.novelty.model import NEIGHBOURS
-from kinshelf.probe.predict.prediction import Vote
+from kinshelf.probe.predict.prediction import Levels, Vote
 from kinshelf.probe.predict.predictor import Predictor
-from kinshelf.probe.predict.verdict import SURE, verdict_of
+from kinshelf.probe.predict.verdict import SURE, is_unsure, verdict_of
 from kinshelf.probe.predict.wording import reason
 from kinshelf.store.search import fusion
 
@@ -115,13 +115,14 @@ class _Facts:
 class Computed:
     """The numbers behind the answers to n products: `places` (n, k) of the neighbours that vote, -1
     where there are fewer; `parts` by place, where picture and text may be in conflict; `sets` (n,
-    n_classes), None without calibration."""
+    n_classes), None without calibration; `levels` (n,) where the policy asks for them."""
 
     predicted: Distributions
     places: IntArray
     parts: dict[int, tuple[Vote, Vote]]
     novelty: Sequence[float | None]
     sets: BoolArray | None
+    levels: Sequence[Levels | None]
 
 
 class StoredPredictor(Predictor):
@@ -142,7 +143,12 @@ class StoredPredictor(Predictor):
         if self._conformal is not None:
             sets = self._conformal.sets(predicted.hybrid, views=views_of(X))
         novelty = self._novelty_of(X, near.first(NEIGHBOURS))
-        return Computed(predicted, voters.places, self._parts(block.pairs, rows), novelty, sets)
+        policy = self.probe.policy if self.probe else None
+        levels: Sequence[Levels | None] = [None] * len(X)
+        if policy and policy.depth:
+            levels = self._depths.of(predicted.hybrid, novelty)
+        parts = self._parts(block.pairs, rows)
+        return Computed(predicted, voters.places, parts, novelty, sets, levels)
 
     def worded(self, block: ProductBlock, found: Computed) -> list[StoredAnswer]:
         """The answers of the numbers."""
@@ -241,7 +247,7 @@ class StoredPredictor(Predictor):
         policy = self.probe.policy if self.probe else None
         verdict = verdict_of(
             answer, probe, knn, (image, text), novelty_p, policy, arrived=self._unsettled(best),
-            calibrated=self._calibrated,
+            calibrated=self._calibrated, unsure_of_leaf=is_unsure(found.levels[i], policy),
         )  # fmt: skip
         nearest = [self.classes[code] for code in self._row_codes[voting].tolist()]
         facts = _Facts(

@@ -168,13 +168,16 @@ class RidgeFit:
         return (near @ self.directions).astype(np.float64)
 
 
-def fit_ridge(source: TrainingSet, seed: int) -> RidgeFit:
+def fit_ridge(source: TrainingSet, seed: int, like: RidgeFit | None = None) -> RidgeFit:
     """From all rows of `source`; the width is chosen on some, the penalty on up to 5,000, each
-    judged by the others."""
+    judged by the others. `like`: with its width and penalty."""
     chosen = np.sort(_evenly(source.codes, LANDMARKS, seed))
     X = source.data.fused(source.rows[chosen])
     mean = X.mean(axis=0, dtype=np.float64).astype(np.float32)
     landmarks = centred(X, mean)
+    if like is not None:
+        fit = _solved(source, Ridge(mean, landmarks, like.ridge.width, landmarks[:, :0]))
+        return _with_penalty(fit, like.penalty)
     judged = _judged(source, seed)
     width, penalty = USUAL
     if len(judged) >= ENOUGH:

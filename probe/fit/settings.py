@@ -128,6 +128,7 @@ class Policy:
 
     On the held-out rows `automation` of the answers passed, `precision` of those were right, at
     least `precision_low` and at most `precision_high` with `confidence`; `wanted` was asked for.
+    `depth`: of categories that stand under others an answer must be sure down to the last level.
     """
 
     wanted: float
@@ -138,6 +139,7 @@ class Policy:
     precision_high: float
     confidence: float
     n: int
+    depth: bool = False
 
 
 def _check(settings: ProbeSettings | Calibration) -> None:

@@ -52,6 +52,12 @@ class TrainingSet:
             self, rows=self.rows[chosen], codes=self.codes[chosen], groups=self.groups[chosen]
         )
 
+    def among(self, codes: IntArray) -> Self:
+        """The rows of some classes (m,), ascending, as they would be were there no others."""
+        kept = self.take(np.isin(self.codes, codes))
+        names = tuple(self.classes[code] for code in codes)
+        return replace(kept, codes=np.searchsorted(codes, kept.codes), classes=names)
+
     def with_basis(self, seed: int) -> Self:
         """The same with the directions of some thousands of its rows, if it has none yet."""
         if self.basis is not None:

@@ -17,6 +17,20 @@ class Vote:
 
 
 @dataclass(frozen=True, slots=True)
+class Levels:
+    """The likeliest `path` from the top of the tree of categories down, and the deepest `answer`
+    on it that is sure, None where none is."""
+
+    path: list[Vote]
+    answer: Vote | None
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether the path's end is the answer."""
+        return self.answer is not None and self.answer == self.path[-1]
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """A neighbour and its part in the answer: `supports`, `runner-up` or `other`.
 
@@ -59,6 +73,8 @@ class Prediction:
     answer always; `coverage` is None where no probe was calibrated. `ridge` is None without a
     probe, or with one that was trained before there was a ridge; `knn` and `agreement` where no
     neighbour voted.
+
+    `levels` is None where no category stands under another (see `probe.calibrate.depth`).
     """
 
     id: str | None
@@ -81,6 +97,7 @@ class Prediction:
     neighbours: list[Evidence]
     receipt: Receipt
     ridge: Vote | None = None
+    levels: Levels | None = None
 
     @property
     def looked_at(self) -> int:
@@ -97,6 +114,8 @@ class Prediction:
             "category": self.category,
             "probability": self.probability,
             "verdict": self.verdict,
+            "path": self.levels and [fields_of(level) for level in self.levels.path],
+            "answer": self.levels and self.levels.answer and fields_of(self.levels.answer),
             "prediction_set": self.prediction_set,
             "coverage": self.coverage,
             "probabilities": self.probabilities,

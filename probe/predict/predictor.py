@@ -25,8 +25,16 @@ from kinshelf.probe.fit.storage import read_probe
 from kinshelf.probe.novelty.model import NEIGHBOURS, NoveltyModel, is_novel
 from kinshelf.probe.novelty.reference import novelty_model
 from kinshelf.probe.predict.evidence import explain, gather
-from kinshelf.probe.predict.prediction import Evidence, Prediction, Receipt, TrackRecord, Vote
-from kinshelf.probe.predict.verdict import verdict_of
+from kinshelf.probe.predict.levels import Depths
+from kinshelf.probe.predict.prediction import (
+    Evidence,
+    Levels,
+    Prediction,
+    Receipt,
+    TrackRecord,
+    Vote,
+)
+from kinshelf.probe.predict.verdict import is_unsure, verdict_of
 from kinshelf.store.ingest import queries
 from kinshelf.store.ingest.picture_vectors import PictureVectors
 from kinshelf.store.probes import find_probe
@@ -100,6 +108,7 @@ class Predictor:
             self._held_out is not None and len(self.classes) > 1 and len(rows) >= FEWEST
         )
         self._novelty = novelty or novelty_model(probe)
+        self._depths = Depths(self.classes, probe)
 
     @classmethod
     def for_shelf(
@@ -193,10 +202,11 @@ class Predictor:
             else None
         )
         exhaustive = found.neighbours.exhaustive
+        levels = self._depths.of(predicted.hybrid, novelty)
         return [
             self._prediction(
                 ids[i], predicted, i, order[i], (parts[0][i], parts[1][i]), novelty[i], evidence[i],
-                None if sets is None else sets[i], exhaustive=exhaustive,
+                None if sets is None else sets[i], levels[i], exhaustive=exhaustive,
             )
             for i in range(len(pairs))
         ]  # fmt: skip
@@ -249,9 +259,8 @@ class Predictor:
         return Vote(self.classes[best], float(proba[best]))
 
     def _names(self, order: IntArray, rank: int) -> list[str | None]:
-        if order.shape[1] <= rank:
-            return [None] * len(order)
-        return [self.classes[code] for code in order[:, rank]]
+        there = order.shape[1] > rank
+        return [self.classes[codes[rank]] if there else None for codes in order]
 
     @cached_property
     def _members(self) -> dict[int, IntArray]:
@@ -280,6 +289,7 @@ class Predictor:
         novelty_p: float | None,
         evidence: list[Evidence],
         members: NDArray[np.bool_] | None,
+        levels: Levels | None,
         *,
         exhaustive: bool,
     ) -> Prediction:
@@ -290,7 +300,7 @@ class Predictor:
             for own in (predicted.probe, predicted.ridge, predicted.knn)
         )
         agreement = probe.category == knn.category if probe and knn else None
-        arrived = self._arrived(order[0])
+        now, arrived = self.snapshot, self._arrived(order[0])
         policy = self.probe.policy if self.probe else None
         return Prediction(
             id=query_id,
@@ -298,7 +308,7 @@ class Predictor:
             probability=answer.probability,
             verdict=verdict_of(
                 answer, probe, knn, parts, novelty_p, policy, arrived=self._unsettled(order[0]),
-                calibrated=self._calibrated,
+                calibrated=self._calibrated, unsure_of_leaf=is_unsure(levels, policy),
             ),
             prediction_set=self._set(order, members),
             coverage=None if members is None else COVERAGE,
@@ -315,12 +325,9 @@ class Predictor:
             image_only=parts[0],
             text_only=parts[1],
             neighbours=evidence,
-            receipt=self._receipt(exhaustive=exhaustive),
+            receipt=Receipt(now.generation, now.fingerprint, self.version, exhaustive),
+            levels=levels,
         )  # fmt: skip
-
-    def _receipt(self, *, exhaustive: bool) -> Receipt:
-        now = self.snapshot
-        return Receipt(now.generation, now.fingerprint, self.version, exhaustive)
 
     def _set(self, order: IntArray, members: NDArray[np.bool_] | None) -> list[str]:
         """Most probable first; the answer itself even where the set is empty without it."""

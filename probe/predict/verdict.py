@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kinshelf.probe.fit.settings import Policy
 from kinshelf.probe.novelty.model import is_novel
-from kinshelf.probe.predict.prediction import Vote
+from kinshelf.probe.predict.prediction import Levels, Vote
 
 ACCEPT = 0.9
 """An answer of at least this probability is accepted while the probe has no policy."""
@@ -26,6 +26,7 @@ def verdict_of(
     *,
     arrived: bool,
     calibrated: bool,
+    unsure_of_leaf: bool = False,
 ) -> str:
     """`novel`, `conflict`, `accept` or `review`.
 
@@ -33,6 +34,7 @@ def verdict_of(
     `arrived`: the answer is a category that the probe never saw, or hardly any of, so that it
     cannot be asked to agree.
     `calibrated`: a probe was trained and calibrated here; nothing is accepted before that.
+    `unsure_of_leaf`: see `is_unsure`.
     """
     if is_novel(novelty_p, arrived=arrived):
         return "novel"
@@ -45,7 +47,13 @@ def verdict_of(
         confident = probe is not None and min(probe.probability, knn.probability) >= CONFIDENT
         return "conflict" if confident and not arrived else "review"
     threshold = policy.threshold if policy else ACCEPT
-    return "accept" if calibrated and answer.probability >= threshold else "review"
+    sure = answer.probability >= threshold and not unsure_of_leaf
+    return "accept" if calibrated and sure else "review"
+
+
+def is_unsure(levels: Levels | None, policy: Policy | None) -> bool:
+    """Whether the policy asks for an answer that is sure down to its last level, and it is not."""
+    return levels is not None and policy is not None and policy.depth and not levels.is_sure
 
 
 def modalities_conflict(parts: tuple[Vote | None, Vote | None]) -> bool:

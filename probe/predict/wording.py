@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from kinshelf.db.text import percent
+from kinshelf.db.text import LEVEL, percent
 from kinshelf.probe.evaluate.metrics import Metrics, PredictionSets
-from kinshelf.probe.predict.prediction import Evidence, Prediction, Vote
+from kinshelf.probe.predict.prediction import Evidence, Levels, Prediction, Vote
 from kinshelf.probe.predict.verdict import modalities_conflict
 
 SUPPORTS, AGAINST = 3, 2
@@ -115,6 +115,8 @@ def notes(found: Prediction) -> list[str]:
     if found.coverage is not None and len(found.prediction_set) > 1:
         names = "; ".join(_short(found.prediction_set))
         sentences.append(f"With {percent(found.coverage, 0)} coverage it is one of: {names}.")
+    if found.levels is not None and len(found.levels.path) > 1:
+        sentences.append(_by_level(found.levels))
     if modalities_conflict((found.image_only, found.text_only)) and found.verdict != "conflict":
         sentences.append(_modalities(found))
     if found.is_new_category and found.verdict in ("novel", "conflict"):
@@ -123,6 +125,12 @@ def notes(found: Prediction) -> list[str]:
     if record is not None and not found.is_new_category:
         sentences.append(track_record(record.accuracy, record.n, agreed=bool(found.agreement)))
     return sentences
+
+
+def _by_level(levels: Levels) -> str:
+    path = ", ".join(f"{leaf(v.category)} {percent(v.probability)}" for v in levels.path)
+    sure = f"down to {leaf(levels.answer.category)}" if levels.answer else "of none of them"
+    return f"By level: {path}; it is sure {sure}."
 
 
 def track_record(accuracy: float | None, n: int, *, agreed: bool) -> str:
@@ -170,7 +178,7 @@ def _modalities(found: Answer) -> str:
 
 def leaf(category: str | None) -> str:
     """The last step of a category path."""
-    return (category or "-").rpartition(" | ")[2]
+    return (category or "-").rpartition(LEVEL)[2]
 
 
 def apart(one: str, other: str) -> tuple[str, str]:

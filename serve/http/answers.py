@@ -59,8 +59,9 @@ _Evidence = shape(
 
 Classified = shape(
     results.Prediction, "Classified", "As `kinshelf classify --json`; an `id` if it was asked for.",
-    without=("id", "probe_version", "k"),
+    without=("id", "probe_version", "k", "levels"),
     given={
+        "path": list[_Vote] | None, "answer": _Vote | None,  # type: ignore[valid-type]
         "probe": _ProbeVote | None, "knn": _KnnVote | None,
         "agreement_accuracy": _TrackRecord | None,
         "image_only": _Vote | None, "text_only": _Vote | None, "receipt": _Receipt,
@@ -101,7 +102,8 @@ class Removed(Answer):
 
 _FIGURES = ("accuracy", "macro_f1", "nll", "ece", "aurc")
 _Method = shape(
-    Metrics, "Method", "Metrics of one method.", without=("agreement", "prediction_sets"),
+    Metrics, "Method", "Metrics of one method.",
+    without=("hierarchy", "agreement", "prediction_sets"),
     given=dict.fromkeys(_FIGURES, float | None) | {"per_class": dict[str, Any]},
 )  # fmt: skip
 
